@@ -1,0 +1,79 @@
+//! How a sample ended: every entry of the program counts exactly one outcome.
+
+/// The one outcome of a sample, as the kernel side sees it.
+///
+/// All but [`RingFull`](Self::RingFull) come with a record. The numbers are part
+/// of the ABI and are never used again for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The whole user stack was walked to its end.
+    Complete = 0,
+    /// A task without user memory: a kernel thread, or a process at its very end.
+    KernelOnly = 1,
+    /// The walk reached [`USER_FRAMES_MAX`](crate::settings::USER_FRAMES_MAX).
+    CutAtDepth = 2,
+    /// Memory that the stack points to could not be read.
+    Unreadable = 3,
+    /// The chain of frame pointers was broken: misaligned, or not going up the stack.
+    BadFramePointer = 4,
+    /// A 32-bit process: only its topmost frame is known.
+    Compat32 = 5,
+    /// The ring buffer was full: the sample is lost.
+    RingFull = 6,
+    /// The program could not do its work (no scratch memory, no registers): the sample is lost.
+    Internal = 7,
+}
+
+impl Outcome {
+    /// All outcomes, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::Complete,
+        Self::KernelOnly,
+        Self::CutAtDepth,
+        Self::Unreadable,
+        Self::BadFramePointer,
+        Self::Compat32,
+        Self::RingFull,
+        Self::Internal,
+    ];
+
+    /// The outcome with this number, or `None` for a number that has no outcome.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Its name in metrics and in the profile's label `outcome`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::KernelOnly => "kernel_only",
+            Self::CutAtDepth => "cut_at_depth",
+            Self::Unreadable => "unreadable",
+            Self::BadFramePointer => "bad_frame_pointer",
+            Self::Compat32 => "compat_32",
+            Self::RingFull => "ring_full",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the stack has all the frames it should have.
+    pub const fn is_complete(self) -> bool {
+        matches!(self, Self::Complete | Self::KernelOnly)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that an outcome's number is its place in the list.
+    #[test]
+    fn numbers_are_places() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place);
+            assert_eq!(Outcome::from_number(place as u8), Some(outcome));
+        }
+        assert_eq!(Outcome::from_number(Outcome::ALL.len() as u8), None);
+    }
+}

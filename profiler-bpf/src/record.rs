@@ -1,0 +1,87 @@
+//! The layout of a record in the ring buffer.
+//!
+//! A record is a [`SampleHeader`] followed by `user_len` user frames and
+//! `kernel_len` kernel frames, each a `u64` address, innermost first, in the
+//! byte order of the machine. Only the frames that are there are sent. The
+//! first byte of every record is its [`kind`](SampleHeader::kind), so that other
+//! kinds of records can be added beside samples.
+
+use crate::{
+    arch::x86_64::Registers,
+    settings::{CHUNK_FRAMES, KERNEL_FRAMES_MAX, STACK_WINDOW_BYTES, USER_FRAMES_MAX},
+};
+
+/// [`SampleHeader::kind`] of a sample with its frames.
+pub const KIND_SAMPLE: u8 = 1;
+
+/// [`SampleHeader::flags`]: the first user frame is the interrupted instruction
+/// itself. Without it, it is the address after a system call instruction, as a
+/// return address is the address after a call.
+pub const FLAG_USER_LEAF_EXACT: u8 = 1;
+
+/// What comes before the frames of a sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SampleHeader {
+    /// [`KIND_SAMPLE`].
+    pub kind: u8,
+    /// Number of the [`Outcome`](crate::outcome::Outcome).
+    pub outcome: u8,
+    /// Bits `FLAG_…`.
+    pub flags: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Processor that was interrupted.
+    pub cpu: u32,
+    /// Nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// Period of the timer that fired, which tells the timers apart, in units of
+    /// the event (nanoseconds for cpu-clock, cycles for cycles).
+    pub period: u64,
+    /// Id of the task's cgroup (its inode number), or 0.
+    pub cgroup_id: u64,
+    /// Process (thread group) id in the initial PID namespace.
+    pub pid: u32,
+    /// Thread id in the initial PID namespace.
+    pub tid: u32,
+    /// The thread's name, padded with zeros.
+    pub comm: [u8; 16],
+    /// User frames in this record.
+    pub user_len: u16,
+    /// Kernel frames in this record.
+    pub kernel_len: u16,
+    /// User frames walked: larger than `user_len` when the middle of a deep stack was left out.
+    pub user_walked: u16,
+    /// How many of the user frames are before the part that was left out.
+    pub user_head: u16,
+}
+
+/// Bytes of a [`SampleHeader`].
+pub const HEADER_BYTES: usize = size_of::<SampleHeader>();
+
+/// Bytes of the longest record: 64 + (1,024 + 127) × 8 = 9,272.
+pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + (USER_FRAMES_MAX + KERNEL_FRAMES_MAX) * 8;
+
+/// The program's scratch memory for one record, one per CPU.
+///
+/// The program fills it from the front and sends only the used part.
+#[repr(C)]
+pub struct Scratch {
+    /// The header.
+    pub header: SampleHeader,
+    /// User frames, then kernel frames.
+    pub frames: [u64; USER_FRAMES_MAX + KERNEL_FRAMES_MAX],
+    /// A copy of a part of the user stack; never sent.
+    pub stack_window: [u64; STACK_WINDOW_BYTES / 8],
+    /// Where the walk of the user stack is; never sent.
+    pub registers: Registers,
+}
+
+// The ABI: 64 bytes without any padding. A new field changes these numbers, and
+// so cannot be added without a thought for the other side.
+const _: () = assert!(HEADER_BYTES == 64);
+const _: () = assert!(align_of::<SampleHeader>() == 8);
+const _: () = assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 24);
+const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two());
+const _: () = assert!(USER_FRAMES_MAX.is_multiple_of(CHUNK_FRAMES));
+const _: () = assert!(USER_FRAMES_MAX <= u16::MAX as usize);

@@ -1,0 +1,54 @@
+//! Limits that both sides must agree on, with their arithmetic.
+
+/// Kernel frames kept of one sample. The kernel itself stops at
+/// `kernel.perf_event_max_stack`, 127 unless an administrator changed it.
+pub const KERNEL_FRAMES_MAX: usize = 127;
+
+/// User frames kept of one sample, and the limit of the walk.
+///
+/// 1,024 frames are 8 KiB of a record. With 64 bytes a frame they lie in 64 KiB of
+/// stack, which are 128 reads of [`STACK_WINDOW_BYTES`]. Deeper stacks are cut there and marked
+/// [`Outcome::CutAtDepth`](crate::outcome::Outcome::CutAtDepth).
+pub const USER_FRAMES_MAX: usize = 1024;
+
+/// Frames that one program walks before it hands over to the next by a tail call.
+///
+/// The verifier follows the loop frame by frame, and compares each round with all
+/// earlier ones: its time grows with the square. 1,024 frames in one loop took it
+/// 2.7 s, 128 take it some 40 ms. Eight programs in a row make up
+/// [`USER_FRAMES_MAX`]; the kernel allows 33. Most stacks need only the first.
+pub const CHUNK_FRAMES: usize = 128;
+
+/// Bytes of user stack that are read at once.
+///
+/// A read of user memory costs 150 ns here, nearly whatever its length: most of it is
+/// the call and the switching of access rights. One read of 512 bytes serves 4 to 8
+/// frames of a typical 64 to 128 bytes. Must be a power of two.
+pub const STACK_WINDOW_BYTES: usize = 512;
+
+/// Where the program finds the id of a task's cgroup ([`cgroup_source`](self) global).
+pub mod cgroup_source {
+    /// Nowhere: records carry the id 0.
+    pub const NONE: u32 = 0;
+    /// The v2 hierarchy, by `bpf_get_current_cgroup_id`.
+    pub const V2: u32 = 1;
+    /// A v1 hierarchy, through `task_struct.cgroups` by BTF offsets.
+    pub const V1: u32 = 2;
+}
+
+/// Place of the program that goes on with a walk in the map `PROGRAMS`.
+pub const PROGRAM_WALK: u32 = 0;
+
+/// Indexes of the per-CPU counters map; each value is a `u64`.
+pub mod counter {
+    use crate::outcome::Outcome;
+
+    /// Entries of the program.
+    pub const ENTRIES: u32 = 0;
+    /// Nanoseconds spent in the program, as it measures itself.
+    pub const TIME_NS: u32 = 1;
+    /// The first outcome's counter; the others follow in the order of [`Outcome`].
+    pub const OUTCOMES: u32 = 2;
+    /// Number of counters.
+    pub const COUNT: u32 = OUTCOMES + Outcome::ALL.len() as u32;
+}
