@@ -1,0 +1,118 @@
+//! What naming costs: time and memory of the child, for the kernel or for files.
+//!
+//! `name_cost COLLECTOR ADDRESSES kernel|FILE…` names that many addresses spread
+//! over the code of each file, one child for all, and prints a line for each.
+
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use collector::name::{ElfFile, FileKey, Inode, Namer, NamerOptions, Naming, Object};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let program = arguments
+        .next()
+        .ok_or("the collector's program is missing")?;
+    let count: usize = arguments.next().ok_or("a number is missing")?.parse()?;
+    let mut namer = Namer::new(NamerOptions {
+        program: program.into(),
+        window_time: Duration::MAX,
+        ..NamerOptions::default()
+    });
+    println!(
+        "first ms  all ms  cpu ms  private MB  resident MB  peak MB  named  frames  cache KB  ends"
+    );
+    for name in arguments {
+        let (object, addresses) = match name.as_str() {
+            "kernel" => (Object::Kernel, spread(0..20 << 20, count)),
+            path => read_file(Path::new(path), count)?,
+        };
+        let cpu_before_ns = namer.stats().child_cpu_ns;
+        let started = Instant::now();
+        namer.name(&object, &addresses[..1]);
+        let first = started.elapsed();
+        let namings = namer.name(&object, &addresses);
+        let stats = namer.stats();
+        let child = stats.child.unwrap_or_default();
+        let frames: usize = namings
+            .iter()
+            .map(|naming| match naming {
+                Naming::Named(frames) => frames.len(),
+                Naming::Unnamed(_) => 0,
+            })
+            .sum();
+        let named = namings
+            .iter()
+            .filter(|naming| matches!(naming, Naming::Named(_)))
+            .count();
+        println!(
+            "{:8}  {:6}  {:6}  {:10.1}  {:11.1}  {:7.1}  {:5}  {:6}  {:8}  {:?}  {name}",
+            first.as_millis(),
+            started.elapsed().as_millis(),
+            (stats.child_cpu_ns - cpu_before_ns) / 1_000_000,
+            megabytes(child.private_bytes),
+            megabytes(child.resident_bytes),
+            megabytes(stats.child_resident_peak_bytes),
+            named,
+            frames,
+            stats.cache_bytes >> 10,
+            stats.ends,
+        );
+    }
+    Ok(())
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn spread(range: std::ops::Range<u64>, count: usize) -> Vec<u64> {
+    let step = (range.end - range.start) / count as u64;
+    (0..count as u64)
+        .map(|index| range.start + index * step + step / 2)
+        .collect()
+}
+
+/// The file, and offsets in its executable segment.
+fn read_file(path: &Path, count: usize) -> Result<(Object, Vec<u64>), Box<dyn Error>> {
+    let path = path.canonicalize()?;
+    let stat = fs::metadata(&path)?;
+    let head = {
+        use std::io::Read;
+        let mut head = Vec::new();
+        fs::File::open(&path)?
+            .take(64 << 10)
+            .read_to_end(&mut head)?;
+        head
+    };
+    let word = |at: usize| -> Result<u64, Box<dyn Error>> {
+        Ok(u64::from_le_bytes(
+            head.get(at..at + 8).ok_or("short file")?.try_into()?,
+        ))
+    };
+    // Program headers of a 64-bit file: type and flags, offset, ..., size in the file.
+    let code = (0..usize::from(head[56]))
+        .map(|index| 64 + index * 56)
+        .find(|at| matches!(head.get(*at..at + 5), Some([1, .., flags]) if flags & 1 != 0))
+        .ok_or("no executable segment")?;
+    let (offset, size) = (word(code + 8)?, word(code + 32)?);
+    let file = ElfFile {
+        key: FileKey::FileId(u128::from(stat.ino())),
+        path: path.into(),
+        build_id: None,
+        inode: Some(Inode {
+            major: rustix::fs::major(stat.dev()),
+            minor: rustix::fs::minor(stat.dev()),
+            number: stat.ino(),
+        }),
+        candidates: Vec::new(),
+    };
+    Ok((
+        Object::Elf(Arc::new(file)),
+        spread(offset..offset + size, count),
+    ))
+}

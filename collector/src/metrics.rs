@@ -1,0 +1,458 @@
+//! The collector's own figures, as Prometheus text.
+//!
+//! The stages write into one [`Metrics`]; the HTTP thread renders it.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use profiler_bpf::outcome::Outcome;
+
+use crate::{
+    accounts::{OwnMemory, OwnTime},
+    name::{NamerStats, UnnamedReason},
+    process::TableStats,
+    sample::CounterTotals,
+    send::{DropReason, SenderStats},
+};
+
+/// Where a sample can be lost after the program sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The record could not be decoded.
+    Decode,
+    /// The window's table of stacks was full.
+    Aggregate,
+    /// Windows came faster than they could be named.
+    Name,
+    /// The server was away for too long, or refused the window.
+    Send,
+}
+
+impl Stage {
+    /// All stages in their order.
+    pub const ALL: [Self; 4] = [Self::Decode, Self::Aggregate, Self::Name, Self::Send];
+
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Aggregate => "aggregate",
+            Self::Name => "name",
+            Self::Send => "send",
+        }
+    }
+}
+
+/// All figures. Counters are since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// What the program counted.
+    pub program: CounterTotals,
+    /// Samples decoded.
+    pub decoded: u64,
+    /// Samples counted into windows, by how their stacks ended.
+    pub stacks_by_outcome: BTreeMap<&'static str, u64>,
+    /// Samples lost, by stage, in the order of [`Stage::ALL`].
+    pub dropped: [u64; Stage::ALL.len()],
+    /// Samples that the CPU time in use should have given.
+    pub expected: u64,
+    /// CPU time sampled, nanoseconds.
+    pub sampled_ns: u64,
+    /// CPU time that the kernel says was used, nanoseconds.
+    pub busy_ns: u64,
+    /// The last window: sampled over used CPU time.
+    pub last_window_ratio: f64,
+    /// Distinct rows in the last window.
+    pub last_window_rows: u64,
+    /// Windows closed.
+    pub windows: u64,
+    /// Windows waiting for their names.
+    pub name_queue: usize,
+    /// Side-band records that could not be read.
+    pub side_band_malformed: u64,
+    /// The process table.
+    pub processes: TableStats,
+    /// The namer and its child.
+    pub namer: NamerStats,
+    /// Bytes of the program's maps.
+    pub map_bytes: u64,
+    /// Processors sampled.
+    pub cpus: usize,
+    /// Seconds from the start to the first sample.
+    pub first_sample_seconds: Option<f64>,
+}
+
+/// The figures, shared by the stages.
+#[derive(Clone, Default)]
+pub struct SharedMetrics(Arc<Mutex<Metrics>>);
+
+impl SharedMetrics {
+    /// The figures, to read or to write.
+    pub fn lock(&self) -> MutexGuard<'_, Metrics> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Metrics {
+    /// Counts samples that were lost at a stage.
+    pub fn drop_samples(&mut self, stage: Stage, samples: u64) {
+        self.dropped[stage as usize] += samples;
+    }
+
+    /// The figures in Prometheus' text format, version 0.0.4.
+    pub fn render(&self, send: &SenderStats, own_time: OwnTime, own_memory: OwnMemory) -> String {
+        let mut text = Text::default();
+        self.render_samples(&mut text, send);
+        self.render_windows(&mut text, send);
+        self.render_cost(&mut text, own_time, own_memory);
+        self.render_processes_and_names(&mut text);
+        text.0
+    }
+
+    fn render_samples(&self, text: &mut Text, send: &SenderStats) {
+        text.counter(
+            "entries_total",
+            "Entries of the eBPF program.",
+            self.program.entries as f64,
+        );
+        text.family(
+            "outcomes_total",
+            "counter",
+            "Entries by their one outcome; they add up to entries_total.",
+        );
+        for (outcome, count) in Outcome::ALL.into_iter().zip(self.program.outcomes) {
+            text.value(
+                "outcomes_total",
+                &[("outcome", outcome.name())],
+                count as f64,
+            );
+        }
+        text.counter(
+            "expected_samples_total",
+            "Samples that the CPU time in use (/proc/stat) should have given.",
+            self.expected as f64,
+        );
+        text.counter(
+            "decoded_samples_total",
+            "Samples read from the ring.",
+            self.decoded as f64,
+        );
+        text.family(
+            "stacks_total",
+            "counter",
+            "Samples counted into windows, by how their user stacks ended.",
+        );
+        for (outcome, count) in &self.stacks_by_outcome {
+            text.value("stacks_total", &[("outcome", outcome)], *count as f64);
+        }
+        text.family(
+            "dropped_total",
+            "counter",
+            "Samples lost after the ring, by stage.",
+        );
+        let mut dropped = self.dropped;
+        dropped[Stage::Send as usize] += send.dropped.iter().map(|it| it.samples).sum::<u64>();
+        for (stage, count) in Stage::ALL.into_iter().zip(dropped) {
+            text.value("dropped_total", &[("stage", stage.name())], count as f64);
+        }
+        text.counter(
+            "sampled_seconds_total",
+            "CPU time sampled.",
+            seconds(self.sampled_ns),
+        );
+        text.counter(
+            "busy_seconds_total",
+            "CPU time that the kernel's own accounts (/proc/stat) say was used.",
+            seconds(self.busy_ns),
+        );
+        text.gauge(
+            "sampled_ratio",
+            "CPU time sampled over CPU time used, last window.",
+            self.last_window_ratio,
+        );
+    }
+
+    fn render_windows(&self, text: &mut Text, send: &SenderStats) {
+        text.counter("windows_total", "Windows closed.", self.windows as f64);
+        text.gauge(
+            "stacks",
+            "Distinct stacks in the last window.",
+            self.last_window_rows as f64,
+        );
+        text.gauge(
+            "name_queue_windows",
+            "Windows waiting for their names.",
+            self.name_queue as f64,
+        );
+        text.gauge(
+            "queue_windows",
+            "Windows waiting for the server.",
+            send.queue_windows as f64,
+        );
+        text.gauge(
+            "queue_bytes",
+            "Bytes of the windows waiting for the server.",
+            send.queue_bytes as f64,
+        );
+        text.counter(
+            "windows_sent_total",
+            "Windows that the server stored.",
+            send.sent_windows as f64,
+        );
+        text.counter(
+            "sent_samples_total",
+            "Samples that the server stored.",
+            send.sent_samples as f64,
+        );
+        text.counter(
+            "send_retries_total",
+            "Tries to send a window that failed and were or will be repeated.",
+            send.retries as f64,
+        );
+        text.family(
+            "windows_dropped_total",
+            "counter",
+            "Windows that the server did not get, by reason.",
+        );
+        for reason in DropReason::ALL {
+            let dropped = send.dropped_for(reason);
+            text.value(
+                "windows_dropped_total",
+                &[("reason", reason.as_str())],
+                dropped.windows as f64,
+            );
+        }
+        text.gauge(
+            "server_connected",
+            "Whether the last try reached the server.",
+            f64::from(u8::from(send.connected)),
+        );
+        text.counter(
+            "sent_bytes_total",
+            "Bytes of the windows that the server stored.",
+            send.sent_bytes as f64,
+        );
+    }
+
+    fn render_cost(&self, text: &mut Text, own_time: OwnTime, own_memory: OwnMemory) {
+        text.counter(
+            "bpf_seconds_total",
+            "Time in the eBPF program, as it measures itself.",
+            seconds(self.program.time_ns),
+        );
+        text.gauge(
+            "bpf_map_bytes",
+            "Kernel memory of the eBPF program's maps.",
+            self.map_bytes as f64,
+        );
+        text.family(
+            "cpu_seconds_total",
+            "counter",
+            "CPU time of the collector and of its naming child.",
+        );
+        for (mode, time_ns) in [("user", own_time.user_ns), ("system", own_time.system_ns)] {
+            text.value(
+                "cpu_seconds_total",
+                &[("part", "collector"), ("mode", mode)],
+                seconds(time_ns),
+            );
+        }
+        let child = self.namer.child.unwrap_or_default();
+        text.value(
+            "cpu_seconds_total",
+            &[("part", "namer"), ("mode", "all")],
+            seconds(self.namer.child_cpu_ns),
+        );
+        text.family("resident_bytes", "gauge", "Resident memory.");
+        text.value(
+            "resident_bytes",
+            &[("part", "collector")],
+            own_memory.resident as f64,
+        );
+        text.value(
+            "resident_bytes",
+            &[("part", "namer")],
+            child.resident_bytes as f64,
+        );
+        text.family(
+            "resident_peak_bytes",
+            "gauge",
+            "The most memory that was ever resident.",
+        );
+        text.value(
+            "resident_peak_bytes",
+            &[("part", "collector")],
+            own_memory.peak as f64,
+        );
+        text.value(
+            "resident_peak_bytes",
+            &[("part", "namer")],
+            self.namer.child_resident_peak_bytes as f64,
+        );
+        text.gauge("cpus", "Processors that are sampled.", self.cpus as f64);
+        if let Some(first) = self.first_sample_seconds {
+            text.gauge(
+                "start_to_first_sample_seconds",
+                "From the collector's start to its first sample.",
+                first,
+            );
+        }
+    }
+
+    fn render_processes_and_names(&self, text: &mut Text) {
+        let table = &self.processes;
+        text.gauge(
+            "processes",
+            "Processes in the table.",
+            table.processes as f64,
+        );
+        text.gauge(
+            "mapped_files",
+            "Files that processes map.",
+            table.files as f64,
+        );
+        text.counter(
+            "side_band_lost_total",
+            "Process events that the kernel lost; /proc is then read again.",
+            table.events_lost as f64,
+        );
+        text.counter(
+            "side_band_malformed_total",
+            "Process events that could not be read.",
+            self.side_band_malformed as f64,
+        );
+        text.counter(
+            "processes_read_late_total",
+            "Processes read from /proc when a sample named them.",
+            table.read_late as f64,
+        );
+        text.counter(
+            "processes_unknown_total",
+            "Samples whose process was gone before anything was known of it.",
+            table.unknown as f64,
+        );
+        text.counter(
+            "process_limits_total",
+            "Processes and mappings refused because a limit was reached.",
+            table.limited as f64,
+        );
+        let names = &self.namer;
+        text.counter(
+            "names_total",
+            "Addresses that were to be named.",
+            names.addresses as f64,
+        );
+        text.counter(
+            "names_cached_total",
+            "Of them, known already.",
+            names.cache_hits as f64,
+        );
+        text.family(
+            "names_unnamed_total",
+            "counter",
+            "Of them, left without a name, by reason.",
+        );
+        for (reason, count) in UnnamedReason::ALL.into_iter().zip(names.unnamed) {
+            text.value(
+                "names_unnamed_total",
+                &[("reason", reason.as_str())],
+                count as f64,
+            );
+        }
+        text.gauge(
+            "name_cache_bytes",
+            "Bytes of names kept.",
+            names.cache_bytes as f64,
+        );
+        text.counter(
+            "name_cache_evictions_total",
+            "Files whose names were dropped for want of room.",
+            names.cache_evictions as f64,
+        );
+        text.family(
+            "namer_ends_total",
+            "counter",
+            "Naming children that ended, by reason.",
+        );
+        let ends = names.ends;
+        for (reason, count) in [
+            ("memory", ends.memory),
+            ("died", ends.died),
+            ("timed_out", ends.timed_out),
+            ("nonsense", ends.nonsense),
+            ("not_started", ends.not_started),
+        ] {
+            text.value("namer_ends_total", &[("reason", reason)], count as f64);
+        }
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// Text being written.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn counter(&mut self, name: &str, help: &str, value: f64) {
+        self.family(name, "counter", help);
+        self.value(name, &[], value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.family(name, "gauge", help);
+        self.value(name, &[], value);
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let name = format!("pilotlight_collector_{name}");
+        // SANITY: writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// Labels' values are words of this program: nothing in them needs an escape.
+    fn value(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .collect();
+        let labels = match labels.is_empty() {
+            true => String::new(),
+            false => format!("{{{}}}", labels.join(",")),
+        };
+        let _ = writeln!(self.0, "pilotlight_collector_{name}{labels} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that each family is announced once, before its values.
+    #[test]
+    fn families() {
+        let text = Metrics::default().render(
+            &SenderStats::default(),
+            OwnTime::default(),
+            OwnMemory::default(),
+        );
+        let mut announced = Vec::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let name = rest.split(' ').next().unwrap();
+                assert!(!announced.contains(&name), "{name}");
+                announced.push(name);
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert_eq!(announced.last(), Some(&name));
+            }
+        }
+        assert!(announced.len() > 30);
+        assert!(text.contains("pilotlight_collector_outcomes_total{outcome=\"ring_full\"} 0\n"));
+    }
+}

@@ -1,0 +1,303 @@
+//! What is known of each file: its names so far, and why there are none.
+//!
+//! In: names as the child gives them. Out: the same at the next question.
+//! Never holds more than its bytes; the least recently used file goes first.
+
+use rustc_hash::FxHashMap;
+
+use super::naming::{Frame, Naming, UnnamedReason};
+use super::object::{FileKey, Object};
+use super::protocol::{Answer, DebugInfo, Response};
+use super::strings::Strings;
+
+/// A slot of the table of a file: offset (8), naming (24), window (8) and a
+/// byte of hash, in a table that is between 7/16 and 7/8 full.
+const SLOT_BYTES: usize = 41 * 3 / 2;
+/// The allocation of an address's frames: two counts, and what the allocator adds.
+const FRAMES_BYTES: usize = 16 + 8;
+/// A file's own entry.
+const FILE_BYTES: usize = size_of::<FileNames>() + size_of::<ObjectKey>();
+
+/// What names are kept under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ObjectKey {
+    Kernel,
+    Vdso,
+    File(FileKey),
+}
+
+impl From<&Object> for ObjectKey {
+    fn from(object: &Object) -> Self {
+        match object {
+            Object::Kernel => Self::Kernel,
+            Object::Vdso => Self::Vdso,
+            Object::Elf(file) => Self::File(file.key),
+        }
+    }
+}
+
+/// What is known of one file.
+#[derive(Debug)]
+pub(super) struct FileNames {
+    /// Its number in requests to the child.
+    pub(super) number: u64,
+    /// Whether its debug information may still be used.
+    pub(super) debug: DebugInfo,
+    /// Why the whole file gave no names when it was last tried, and from which
+    /// window on it is tried again.
+    pub(super) failure: Option<(UnnamedReason, u64)>,
+    /// How often in a row it failed.
+    pub(super) failures: u32,
+    key: ObjectKey,
+    names: FxHashMap<u64, Known>,
+    used: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    naming: Naming,
+    /// The window in which it was asked for.
+    window: u64,
+}
+
+/// The names of all files.
+#[derive(Debug)]
+pub(super) struct NameCache {
+    files: FxHashMap<ObjectKey, FileNames>,
+    strings: Strings,
+    bytes_max: usize,
+    /// Of all files, without the strings.
+    bytes: usize,
+    clock: u64,
+    evictions: u64,
+}
+
+impl NameCache {
+    /// An empty cache of at most `bytes_max` bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            files: FxHashMap::default(),
+            strings: Strings::default(),
+            bytes_max,
+            bytes: 0,
+            clock: 0,
+            evictions: 0,
+        }
+    }
+
+    /// What is known of the file, which becomes the most recently used one.
+    pub(super) fn file(&mut self, key: ObjectKey) -> &mut FileNames {
+        self.clock += 1;
+        let clock = self.clock;
+        let file = self.files.entry(key).or_insert_with(|| {
+            self.bytes += FILE_BYTES;
+            FileNames {
+                // Unique, since the clock only goes forward.
+                number: clock,
+                debug: DebugInfo::Use,
+                failure: None,
+                failures: 0,
+                key,
+                names: FxHashMap::default(),
+                used: clock,
+                bytes: FILE_BYTES,
+            }
+        });
+        file.used = clock;
+        file
+    }
+
+    /// Keeps an answer about `addresses`, which was given in `window`.
+    pub(super) fn keep(
+        &mut self,
+        key: ObjectKey,
+        addresses: &[u64],
+        response: &Response,
+        window: u64,
+    ) {
+        let namings: Vec<Naming> = response
+            .answers
+            .iter()
+            .map(|answer| self.naming(&response.strings, answer))
+            .collect();
+        let mut replaced = Vec::new();
+        let file = self.file(key);
+        let before = file.bytes;
+        for (address, naming) in addresses.iter().zip(namings) {
+            file.bytes += cost(&naming);
+            let known = Known { naming, window };
+            if let Some(known) = file.names.insert(*address, known) {
+                file.bytes -= cost(&known.naming);
+                replaced.push(known.naming);
+            }
+        }
+        let after = file.bytes;
+        self.bytes = self.bytes + after - before;
+        for naming in &replaced {
+            release(&mut self.strings, naming);
+        }
+    }
+
+    /// Drops the least recently used files until what is left fits.
+    pub(super) fn shrink(&mut self) {
+        while self.bytes() > self.bytes_max {
+            let oldest = self.files.iter().min_by_key(|(_, file)| file.used);
+            let Some(key) = oldest.map(|(key, _)| *key) else {
+                return;
+            };
+            if let Some(file) = self.files.remove(&key) {
+                self.bytes -= file.bytes;
+                self.evictions += 1;
+                for known in file.names.values() {
+                    release(&mut self.strings, &known.naming);
+                }
+            }
+        }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes + self.strings.bytes()
+    }
+
+    /// Files known.
+    pub(super) fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Files dropped for want of room.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    fn naming(&mut self, strings: &[String], answer: &Answer) -> Naming {
+        // The indices were checked when the answer was decoded.
+        let mut string = |index: u32| {
+            let string = strings.get(index as usize).map_or("", String::as_str);
+            self.strings.intern(string)
+        };
+        match answer {
+            Answer::Unnamed(reason) => Naming::Unnamed(*reason),
+            Answer::Named(functions) => {
+                let frames = functions.iter().enumerate().map(|(index, function)| Frame {
+                    function: string(function.function),
+                    system_name: string(function.system_name),
+                    file: string(function.file),
+                    line: function.line,
+                    column: function.column,
+                    start_line: function.start_line,
+                    inlined: index + 1 < functions.len(),
+                });
+                Naming::Named(frames.collect())
+            }
+        }
+    }
+}
+
+impl FileNames {
+    /// The naming of `address`, unless it is not known or, at `window`, due for
+    /// another try.
+    pub(super) fn get(&self, address: u64, window: u64, retry_windows: u64) -> Option<&Naming> {
+        let known = self.names.get(&address)?;
+        let is_due = match known.naming {
+            Naming::Named(_) => false,
+            Naming::Unnamed(reason) => {
+                // Modules and BPF programs come and go.
+                let may_pass = reason.may_pass() || self.key == ObjectKey::Kernel;
+                may_pass && window >= known.window.saturating_add(retry_windows)
+            }
+        };
+        (!is_due).then_some(&known.naming)
+    }
+}
+
+fn release(strings: &mut Strings, naming: &Naming) {
+    let Naming::Named(frames) = naming else {
+        return;
+    };
+    for frame in frames.iter() {
+        for string in [&frame.function, &frame.system_name, &frame.file] {
+            strings.release(string);
+        }
+    }
+}
+
+fn cost(naming: &Naming) -> usize {
+    SLOT_BYTES
+        + match naming {
+            Naming::Named(frames) => FRAMES_BYTES + size_of_val::<[Frame]>(frames),
+            Naming::Unnamed(_) => 0,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::protocol::{Function, Notes};
+    use crate::process::BuildId;
+
+    fn key(byte: u8) -> ObjectKey {
+        let build_id = BuildId::new(&[byte; 20]).expect("20 bytes are a build id");
+        ObjectKey::File(FileKey::BuildId(build_id))
+    }
+
+    fn response(name: &str) -> Response {
+        let function = Function {
+            function: 0,
+            system_name: 1,
+            file: 1,
+            line: 0,
+            column: 0,
+            start_line: 0,
+        };
+        Response {
+            id: 0,
+            notes: Notes::default(),
+            strings: vec![name.to_owned(), String::new()],
+            answers: vec![Answer::Named(vec![function])],
+        }
+    }
+
+    /// Check that the file used longest ago goes first, and that the bytes of
+    /// what went are given back.
+    #[test]
+    fn least_recently_used_file_goes() {
+        let mut cache = NameCache::new(usize::MAX);
+        cache.keep(key(1), &[1], &response("first"), 0);
+        let one = cache.bytes();
+        cache.keep(key(2), &[1], &response("second"), 0);
+        cache.file(key(1));
+        cache.bytes_max = cache.bytes() - 1;
+        cache.shrink();
+        assert_eq!((cache.files(), cache.evictions()), (1, 1));
+        assert_eq!(cache.bytes(), one);
+        assert!(cache.file(key(1)).get(1, 0, 1).is_some());
+        cache.bytes_max = 0;
+        cache.shrink();
+        assert_eq!((cache.files(), cache.bytes()), (0, 0));
+    }
+
+    /// Check that only a reason that may pass is asked about again, and when.
+    #[test]
+    fn reasons_that_may_pass_are_tried_again() {
+        let mut cache = NameCache::new(usize::MAX);
+        let unnamed = |reason| Response {
+            answers: vec![Answer::Unnamed(reason)],
+            ..response("")
+        };
+        cache.keep(key(1), &[1], &unnamed(UnnamedReason::Limit), 10);
+        cache.keep(key(1), &[2], &unnamed(UnnamedReason::NoSymbol), 10);
+        let file = cache.file(key(1));
+        assert!(file.get(1, 15, 6).is_some());
+        assert!(file.get(1, 16, 6).is_none());
+        assert!(file.get(2, 1000, 6).is_some());
+        cache.keep(
+            ObjectKey::Kernel,
+            &[2],
+            &unnamed(UnnamedReason::NoSymbol),
+            10,
+        );
+        assert!(cache.file(ObjectKey::Kernel).get(2, 16, 6).is_none());
+    }
+}

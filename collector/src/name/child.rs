@@ -1,0 +1,191 @@
+//! The naming child: reads requests from its socket until it is closed.
+//!
+//! In: requests with open files. Out: answers. It may die of any of those files;
+//! the collector then starts another one. Never opens a file itself once it is
+//! confined.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use super::answers::Answers;
+use super::channel::{Deadline, receive_frame, send_frame};
+use super::confine::{FileRoot, confine};
+use super::elf::{DebugOutcome, ElfFiles, ElfRequest};
+use super::kernel::Kernel;
+use super::memory::Memory;
+use super::naming::UnnamedReason;
+use super::protocol::{
+    DebugInfo, Notes, Request, RequestObject, Response, decode_request, encode_response,
+    note_leaving,
+};
+use super::vdso::copy_vdso;
+
+/// First argument of the collector's program that makes it a naming child; its
+/// two others are [`ChildLimits`]. Not for people.
+pub const CHILD_ARGUMENT: &str = "name-child";
+
+/// The number under which the vDSO is kept among the files; the collector's own
+/// numbers start below.
+const VDSO_FILE: u64 = u64::MAX;
+
+/// What the child may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChildLimits {
+    /// Private memory in bytes. The kernel refuses more; the child dies of it.
+    pub data_bytes_max: u64,
+    /// Resident memory in bytes, mapped files included. Above it the child forgets
+    /// what it parsed; if that is not enough, it ends after its answer.
+    pub resident_bytes_max: u64,
+}
+
+/// Runs the child with its socket as standard input, until the socket is closed.
+///
+/// `arguments` are those after [`CHILD_ARGUMENT`].
+pub fn run_child(arguments: impl Iterator<Item = String>) -> ExitCode {
+    match serve(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("pilotlight-collector {CHILD_ARGUMENT}: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
+    let mut number = || arguments.next()?.parse().ok();
+    let (Some(data_bytes_max), Some(resident_bytes_max)) = (number(), number()) else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "is started by the collector and takes two numbers",
+        ));
+    };
+    let limits = ChildLimits {
+        data_bytes_max,
+        resident_bytes_max,
+    };
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // As not a socket, this would be a person who tries the hidden argument.
+    socket.peer_addr()?;
+    let mut child = Child::new(limits)?;
+    let mut frame = Vec::new();
+    loop {
+        let mut file = None;
+        if !receive_frame(&socket, &mut frame, &mut file, Deadline::Never)? {
+            return Ok(());
+        }
+        let request = decode_request(&frame).map_err(io::Error::other)?;
+        let mut answer = encode_response(&child.answer(&request, file));
+        let is_leaving = !child.shrink();
+        if is_leaving {
+            note_leaving(&mut answer);
+        }
+        send_frame(&socket, &answer, None, Deadline::Never)?;
+        if is_leaving {
+            return Ok(());
+        }
+    }
+}
+
+struct Child {
+    root: FileRoot,
+    memory: Memory,
+    kernel: Kernel,
+    vdso: Option<OwnedFd>,
+    files: ElfFiles,
+}
+
+impl Child {
+    fn new(limits: ChildLimits) -> io::Result<Self> {
+        let kallsyms = File::open("/proc/kallsyms").ok();
+        let vdso = copy_vdso()?;
+        let memory = Memory::open(limits.resident_bytes_max)?;
+        // When the node or the pod is out of memory, the names go first and not
+        // the samples. Not permitted everywhere.
+        let _ = fs::write("/proc/self/oom_score_adj", "1000");
+        let root = confine(limits.data_bytes_max)?;
+        Ok(Self {
+            root,
+            memory,
+            kernel: Kernel::new(kallsyms),
+            vdso,
+            files: ElfFiles::new(root),
+        })
+    }
+
+    fn answer(&mut self, request: &Request, opened: Option<OwnedFd>) -> Response {
+        let Request {
+            id,
+            object,
+            addresses,
+        } = request;
+        let mut answers = Answers::default();
+        let debug = match *object {
+            RequestObject::Kernel => {
+                self.kernel.name(addresses, &mut answers);
+                DebugOutcome::Fine
+            }
+            RequestObject::Vdso => self.name_vdso(addresses, &mut answers),
+            RequestObject::Elf {
+                file,
+                debug,
+                build_id,
+            } => self.files.name(
+                ElfRequest {
+                    file,
+                    opened,
+                    build_id,
+                    debug,
+                    offsets: addresses,
+                },
+                &self.memory,
+                &mut answers,
+            ),
+        };
+        Response {
+            id: *id,
+            notes: Notes {
+                leaving: false,
+                without_debug_info: debug == DebugOutcome::Refused,
+                unconfined: self.root == FileRoot::Everything,
+            },
+            strings: answers.strings,
+            answers: answers.answers,
+        }
+    }
+
+    fn name_vdso(&mut self, offsets: &[u64], answers: &mut Answers) -> DebugOutcome {
+        let image = self.vdso.as_ref().and_then(|image| image.try_clone().ok());
+        if image.is_none() {
+            let reason = UnnamedReason::NoSymbol;
+            offsets.iter().for_each(|_| answers.push_unnamed(reason));
+            return DebugOutcome::Fine;
+        }
+        self.files.name(
+            ElfRequest {
+                file: VDSO_FILE,
+                opened: image,
+                build_id: None,
+                debug: DebugInfo::Skip,
+                offsets,
+            },
+            &self.memory,
+            answers,
+        )
+    }
+
+    /// Stays within the limit of resident memory, if need be by forgetting what
+    /// was parsed. The kernel's symbols stay: reading them takes longer than
+    /// starting a child. `false`: it was not enough.
+    ///
+    /// The answers must be gone by now. They are the last that was allocated, and
+    /// the allocator gives back only what lies behind the last block in use.
+    fn shrink(&mut self) -> bool {
+        if self.memory.is_over() {
+            self.files.forget();
+        }
+        !self.memory.is_over()
+    }
+}

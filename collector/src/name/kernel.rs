@@ -1,0 +1,157 @@
+//! Names of the kernel, its modules and BPF programs, from `/proc/kallsyms`.
+//!
+//! In: addresses relative to `_text`. Out: functions without files. Reads again
+//! when something new may have been loaded.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufReader, Seek};
+use std::time::{Duration, Instant};
+
+use super::answers::{Answers, Found};
+use super::kallsyms::{KernelSymbols, Lookup};
+use super::naming::UnnamedReason;
+
+/// Reading takes 60 to 90 ms of CPU, most of it the kernel's, so unknown addresses
+/// cause it at most this often ...
+const REREAD_FIRST: Duration = Duration::from_secs(60);
+/// ... and less and less often while it does not help: once an hour is 0.002 % of a core.
+const REREAD_MAX: Duration = Duration::from_secs(3600);
+/// `/proc/kallsyms` gives at most a page for each read of less.
+const READ_BYTES: usize = 64 << 10;
+
+/// The kernel's symbols, read when first asked for.
+pub(super) struct Kernel {
+    /// Opened while it was still permitted: the kernel decides at the opening
+    /// whether the addresses are shown.
+    kallsyms: Option<File>,
+    symbols: Option<Read>,
+    /// How long after a reading the next one may come.
+    reread_after: Duration,
+}
+
+struct Read {
+    symbols: KernelSymbols,
+    at: Instant,
+}
+
+impl Kernel {
+    /// `kallsyms` is `/proc/kallsyms`, or `None` if it could not be opened.
+    pub(super) fn new(kallsyms: Option<File>) -> Self {
+        Self {
+            kallsyms,
+            symbols: None,
+            reread_after: REREAD_FIRST,
+        }
+    }
+
+    /// Names `offsets` into `answers`, one answer for each.
+    pub(super) fn name(&mut self, offsets: &[u64], answers: &mut Answers) {
+        if self.is_due(offsets) {
+            self.read_again(offsets);
+        }
+        let symbols = self
+            .symbols
+            .as_ref()
+            .map(|read| &read.symbols)
+            .filter(|symbols| !symbols.is_hidden());
+        let Some(symbols) = symbols else {
+            let denied = UnnamedReason::Permission;
+            return offsets.iter().for_each(|_| answers.push_unnamed(denied));
+        };
+        for offset in offsets {
+            match symbols.find(*offset) {
+                Lookup::Function(symbol) => answers.push_named(&[Found {
+                    symbol,
+                    file: Cow::Borrowed(""),
+                    line: 0,
+                    column: 0,
+                }]),
+                Lookup::UnknownCore | Lookup::UnknownOutside => {
+                    answers.push_unnamed(UnnamedReason::NoSymbol);
+                }
+            }
+        }
+    }
+
+    fn is_due(&self, offsets: &[u64]) -> bool {
+        match &self.symbols {
+            None => true,
+            Some(read) => {
+                read.at.elapsed() >= self.reread_after && is_lacking(&read.symbols, offsets)
+            }
+        }
+    }
+
+    fn read_again(&mut self, offsets: &[u64]) {
+        let symbols = match self.read() {
+            Ok(symbols) => symbols,
+            Err(err) => {
+                eprintln!("failed to read /proc/kallsyms: {err}");
+                KernelSymbols::default()
+            }
+        };
+        self.reread_after = if is_lacking(&symbols, offsets) && self.symbols.is_some() {
+            (self.reread_after * 2).min(REREAD_MAX)
+        } else {
+            REREAD_FIRST
+        };
+        self.symbols = Some(Read {
+            symbols,
+            at: Instant::now(),
+        });
+    }
+
+    fn read(&mut self) -> io::Result<KernelSymbols> {
+        let mut file = self
+            .kallsyms
+            .as_ref()
+            .ok_or(io::ErrorKind::PermissionDenied)?;
+        file.rewind()?;
+        KernelSymbols::read(BufReader::with_capacity(READ_BYTES, file))
+    }
+}
+
+/// Whether a reading later may name more of these addresses.
+fn is_lacking(symbols: &KernelSymbols, offsets: &[u64]) -> bool {
+    let is_unknown = |offset: &u64| symbols.find(*offset) == Lookup::UnknownOutside;
+    symbols.is_hidden() || offsets.iter().any(is_unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::protocol::Answer;
+
+    /// Check that a symbol which appears later is found, that it is not looked
+    /// for too early, and less and less often while it does not appear.
+    #[test]
+    fn later_symbols_are_found() -> io::Result<()> {
+        let path = std::env::temp_dir().join(format!("kallsyms-{}", std::process::id()));
+        let core = "1000 T _text\n1000 T start\n2000 T _etext\n";
+        std::fs::write(&path, core)?;
+        let mut kernel = Kernel::new(Some(File::open(&path)?));
+        let is_named = |kernel: &mut Kernel| {
+            let mut answers = Answers::default();
+            kernel.name(&[0x8000], &mut answers);
+            matches!(answers.answers[..], [Answer::Named(_)])
+        };
+        assert!(!is_named(&mut kernel));
+        let long_ago = |kernel: &mut Kernel, ago: Duration| {
+            let read = kernel.symbols.as_mut().expect("it was read");
+            read.at -= ago;
+        };
+        long_ago(&mut kernel, REREAD_FIRST);
+        assert!(!is_named(&mut kernel));
+        std::fs::write(&path, format!("{core}9000 t loaded [module]\n"))?;
+        long_ago(&mut kernel, REREAD_FIRST);
+        assert!(
+            !is_named(&mut kernel),
+            "it was looked for in vain a minute ago"
+        );
+        long_ago(&mut kernel, REREAD_FIRST);
+        assert!(is_named(&mut kernel));
+        assert_eq!(kernel.reread_after, REREAD_FIRST);
+        std::fs::remove_file(&path)
+    }
+}

@@ -1,0 +1,36 @@
+//! (file, offset) -> names.
+//!
+//! In: offsets in the kernel, in the vDSO and in ELF files. Out: functions with
+//! files and lines, inlined ones included, or the reason why there are none.
+//! Never parses a file in the collector's own process: its child does, and may die of it.
+//!
+//! ```text
+//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf
+//! ```
+
+mod answers;
+mod cache;
+mod channel;
+mod child;
+mod confine;
+mod demangle;
+mod elf;
+mod kallsyms;
+mod kernel;
+mod memory;
+mod namer;
+mod naming;
+mod object;
+mod open;
+mod process;
+pub mod protocol;
+mod stats;
+mod strings;
+mod vdso;
+
+pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
+pub use namer::{Namer, NamerOptions};
+pub use naming::{Frame, Naming, UnnamedReason};
+pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
+pub use process::ChildUsage;
+pub use stats::{ChildEnds, NamerStats};

@@ -1,0 +1,448 @@
+//! The parent's side: which addresses are known, which are asked for, and what
+//! becomes of a file on which the child fails.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::cache::{NameCache, ObjectKey};
+use super::child::ChildLimits;
+use super::naming::{Naming, UnnamedReason};
+use super::object::Object;
+use super::open::open_elf;
+use super::process::{ChildError, NameProcess, ended_for_memory};
+use super::protocol::{Answer, DebugInfo, Request, RequestObject, Response};
+use super::stats::NamerStats;
+
+/// Addresses asked for at once: an answer of some 150 KB, so that neither side
+/// holds much, and a time-out costs few names.
+const REQUEST_ADDRESSES: usize = 512;
+/// A file that keeps failing is tried again after 1, 2, 4, … up to 64 times
+/// [`NamerOptions::retry_windows`]: about an hour, with the defaults.
+const FAILURE_DOUBLINGS_MAX: u32 = 6;
+/// Children that could not be ended (they wait for a broken disk or network file
+/// system); with more of them, no new one is started.
+const STUCK_MAX: usize = 4;
+
+/// How names are looked for, and what that may cost.
+#[derive(Clone, Debug)]
+pub struct NamerOptions {
+    /// The collector's own program.
+    pub program: PathBuf,
+    /// Bytes of names kept. An address takes about 300 (2.5 frames of 64, its
+    /// slot, its share of the strings), so 16 MiB are some 50,000 addresses; a
+    /// busy node of two cores sees 5,000 different ones in an hour.
+    pub cache_bytes_max: usize,
+    /// How long the child may take for one request. A program of 34 MB with 27 MB
+    /// of debug information takes 70 ms of CPU for 200 scattered addresses, so
+    /// this allows for some gigabytes, or for a node where the CPU is scarce.
+    pub request_time: Duration,
+    /// How long the child may take in all between two [`Namer::end_window`]. What
+    /// is not named by then is asked for in the next window. Wall-clock time: on a
+    /// node where the CPU is scarce 4 s left a quarter of a window without names. The
+    /// four windows that may wait for their names (40 s) bear 20 s now and then.
+    pub window_time: Duration,
+    /// Windows after which a reason that may pass is tried again; 6 are a minute.
+    pub retry_windows: u64,
+    /// Larger files are not named, in bytes. The child maps files and does not
+    /// read them whole, so this is far above any real one.
+    pub file_bytes_max: u64,
+    /// Children that may fail in a row before the next must wait ...
+    pub failures_at_once: u32,
+    /// ... for this time each. With the defaults, a node full of hostile files
+    /// costs one child, some 100 ms of CPU, in ten seconds.
+    pub failure_period: Duration,
+    /// What the child may take.
+    pub child: ChildLimits,
+}
+
+impl Default for NamerOptions {
+    fn default() -> Self {
+        Self {
+            // As the kernel knows it, also after the file was replaced.
+            program: "/proc/self/exe".into(),
+            cache_bytes_max: 16 << 20,
+            request_time: Duration::from_secs(10),
+            // Less than half a window, so that names never hold up the windows.
+            window_time: Duration::from_secs(20),
+            retry_windows: 6,
+            file_bytes_max: 16 << 30,
+            failures_at_once: 8,
+            failure_period: Duration::from_secs(10),
+            child: ChildLimits {
+                // Large debug information is mapped and not read, but compressed
+                // sections are unpacked: 256 MiB are enough for a browser's.
+                data_bytes_max: 256 << 20,
+                // 3 MB for itself, 5 MB for the kernel's symbols, the rest for files.
+                resident_bytes_max: 24 << 20,
+            },
+        }
+    }
+}
+
+/// Names addresses. Owns the child process and the names it gave.
+///
+/// The child ends with the thread that first asked, so one thread uses a namer.
+#[derive(Debug)]
+pub struct Namer {
+    options: NamerOptions,
+    cache: NameCache,
+    process: Option<NameProcess>,
+    stuck: Vec<Child>,
+    failures: FailureBudget,
+    window: u64,
+    window_time_used: Duration,
+    request: u64,
+    stats: NamerStats,
+}
+
+impl Namer {
+    /// A namer without names; its child is started when first needed.
+    pub fn new(options: NamerOptions) -> Self {
+        let cache = NameCache::new(options.cache_bytes_max);
+        Self {
+            failures: FailureBudget::new(options.failures_at_once, options.failure_period),
+            options,
+            cache,
+            process: None,
+            stuck: Vec::new(),
+            window: 0,
+            window_time_used: Duration::ZERO,
+            request: 0,
+            stats: NamerStats::default(),
+        }
+    }
+
+    /// Tells that a window is over, by which the namer measures when to try again.
+    pub fn end_window(&mut self) {
+        self.window += 1;
+        self.window_time_used = Duration::ZERO;
+        self.stuck
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    /// The names of `addresses` in `object`, in the same order.
+    ///
+    /// An address is that of the instruction: for a caller's frame, the return
+    /// address less one. Blocks, if at all, for at most
+    /// [`NamerOptions::window_time`] in a window, and twice
+    /// [`NamerOptions::request_time`] for the request that was running then.
+    pub fn name(&mut self, object: &Object, addresses: &[u64]) -> Vec<Naming> {
+        let key = ObjectKey::from(object);
+        let (window, retry_windows) = (self.window, self.options.retry_windows);
+        let file = self.cache.file(key);
+        let mut namings: Vec<Option<Naming>> = addresses
+            .iter()
+            .map(|address| file.get(*address, window, retry_windows).cloned())
+            .collect();
+        let missing = missing(addresses, &namings);
+        self.stats.cache_hits += namings.iter().flatten().count() as u64;
+        let failure = self.ask_all(object, &missing);
+        let file = self.cache.file(key);
+        for (naming, address) in namings.iter_mut().zip(addresses) {
+            if naming.is_none() {
+                // What was just asked for is not due again.
+                *naming = file.get(*address, window, u64::MAX).cloned();
+            }
+        }
+        self.cache.shrink();
+        let reason = failure.unwrap_or(UnnamedReason::Limit);
+        let namings = namings
+            .into_iter()
+            .map(|naming| naming.unwrap_or(Naming::Unnamed(reason)));
+        namings.inspect(|naming| self.stats.count(naming)).collect()
+    }
+
+    /// What was done so far, and what the child takes now.
+    pub fn stats(&self) -> NamerStats {
+        let child = self.process.as_ref().and_then(NameProcess::usage);
+        let usage = child.unwrap_or_default();
+        NamerStats {
+            cache_bytes: self.cache.bytes() as u64,
+            cache_files: self.cache.files() as u64,
+            cache_evictions: self.cache.evictions(),
+            child_cpu_ns: self.stats.child_cpu_ns + usage.cpu_ns,
+            child_resident_peak_bytes: self
+                .stats
+                .child_resident_peak_bytes
+                .max(usage.resident_peak_bytes),
+            child,
+            ..self.stats.clone()
+        }
+    }
+
+    /// Number of the child's process, if one runs.
+    pub fn child_pid(&self) -> Option<u32> {
+        self.process.as_ref().map(NameProcess::pid)
+    }
+
+    /// Asks for `addresses` and keeps the answers. `Some`: why the rest has none.
+    fn ask_all(&mut self, object: &Object, addresses: &[u64]) -> Option<UnnamedReason> {
+        let key = ObjectKey::from(object);
+        if let Some((reason, until)) = self.cache.file(key).failure
+            && self.window < until
+        {
+            return Some(reason);
+        }
+        for addresses in addresses.chunks(REQUEST_ADDRESSES) {
+            match self.ask(object, addresses) {
+                Ok(response) => self.keep(key, addresses, &response),
+                Err(Failure::Postponed) => return Some(UnnamedReason::Limit),
+                Err(Failure::Missing(reason) | Failure::Asked(reason)) => {
+                    self.fail(key, reason);
+                    return Some(reason);
+                }
+            }
+        }
+        None
+    }
+
+    fn keep(&mut self, key: ObjectKey, addresses: &[u64], response: &Response) {
+        self.cache.keep(key, addresses, response, self.window);
+        let file = self.cache.file(key);
+        file.failure = None;
+        file.failures = 0;
+    }
+
+    /// Lets the whole file be for a while.
+    fn fail(&mut self, key: ObjectKey, reason: UnnamedReason) {
+        let file = self.cache.file(key);
+        let windows = self.options.retry_windows << file.failures.min(FAILURE_DOUBLINGS_MAX);
+        file.failures = file.failures.saturating_add(1);
+        file.failure = Some((reason, self.window.saturating_add(windows)));
+    }
+
+    /// Asks once, and once more without debug information if the child failed on it.
+    fn ask(&mut self, object: &Object, addresses: &[u64]) -> Result<Response, Failure> {
+        let file = self.cache.file(ObjectKey::from(object));
+        let (number, debug) = (file.number, file.debug);
+        match self.ask_once(object, number, debug, addresses) {
+            Err(Failure::Asked(_)) if is_file(object) && debug == DebugInfo::Use => {
+                self.cache.file(ObjectKey::from(object)).debug = DebugInfo::Skip;
+                self.stats.files_without_debug_info += 1;
+                self.ask_once(object, number, DebugInfo::Skip, addresses)
+            }
+            result => result,
+        }
+    }
+
+    fn ask_once(
+        &mut self,
+        object: &Object,
+        number: u64,
+        debug: DebugInfo,
+        addresses: &[u64],
+    ) -> Result<Response, Failure> {
+        let (requested, opened) = match object {
+            Object::Kernel => (RequestObject::Kernel, Ok(None)),
+            Object::Vdso => (RequestObject::Vdso, Ok(None)),
+            Object::Elf(file) => {
+                let requested = RequestObject::Elf {
+                    file: number,
+                    debug,
+                    build_id: file.build_id,
+                };
+                let opened = open_elf(file, self.options.file_bytes_max);
+                (requested, opened.map(Some))
+            }
+        };
+        self.request += 1;
+        let request = Request {
+            id: self.request,
+            object: requested,
+            addresses: addresses.to_vec(),
+        };
+        if self.window_time_used >= self.options.window_time {
+            self.stats.ends.held_back += 1;
+            return Err(Failure::Postponed);
+        }
+        let started = Instant::now();
+        let deadline = started + self.options.request_time;
+        let process = self.process()?;
+        // What could not be opened is asked for all the same: the child may have
+        // it open from before.
+        let file = opened.as_ref().ok().and_then(Option::as_ref);
+        let result = process.ask(&request, file.map(AsFd::as_fd), deadline);
+        self.stats.requests += 1;
+        self.window_time_used += started.elapsed();
+        match result {
+            Ok(response) => {
+                self.read_notes(&response, object);
+                match opened {
+                    Err(reason) if is_all_gone(&response) => Err(Failure::Missing(reason)),
+                    _ => Ok(response),
+                }
+            }
+            Err(err) => Err(self.end_failed(&err, object)),
+        }
+    }
+
+    fn process(&mut self) -> Result<&mut NameProcess, Failure> {
+        if self.process.is_none() {
+            if self.stuck.len() >= STUCK_MAX || !self.failures.allow(Instant::now()) {
+                self.stats.ends.held_back += 1;
+                return Err(Failure::Postponed);
+            }
+            let started = NameProcess::start(&self.options.program, self.options.child);
+            let process = started.map_err(|err| {
+                warn!(%err, "cannot name anything");
+                self.stats.ends.not_started += 1;
+                self.failures.spend();
+                Failure::Postponed
+            })?;
+            self.stats.starts += 1;
+            self.process = Some(process);
+        }
+        self.process.as_mut().ok_or(Failure::Postponed)
+    }
+
+    fn read_notes(&mut self, response: &Response, object: &Object) {
+        let notes = response.notes;
+        if notes.unconfined && !self.stats.unconfined {
+            self.stats.unconfined = true;
+            warn!(
+                "naming child may not change its root directory, so debug information is not \
+                 used; grant CAP_SYS_CHROOT for inlined functions, files and lines"
+            );
+        }
+        if notes.without_debug_info {
+            self.stats.files_without_debug_info += 1;
+            info!(%object, "debug information is damaged, using the symbol table");
+        }
+        if notes.leaving {
+            self.stats.ends.memory += 1;
+            self.end_process();
+        }
+    }
+
+    fn end_failed(&mut self, err: &ChildError, object: &Object) -> Failure {
+        warn!(%err, %object, "naming child failed");
+        self.failures.spend();
+        self.end_process();
+        let ends = &mut self.stats.ends;
+        let (count, reason) = match err {
+            ChildError::Start(_) => (&mut ends.not_started, UnnamedReason::Limit),
+            ChildError::TimedOut => (&mut ends.timed_out, UnnamedReason::Limit),
+            ChildError::Protocol(_) => (&mut ends.nonsense, UnnamedReason::Corrupt),
+            ChildError::Died(status) if ended_for_memory(*status) => {
+                (&mut ends.died, UnnamedReason::Limit)
+            }
+            ChildError::Died(_) => (&mut ends.died, UnnamedReason::Corrupt),
+        };
+        *count += 1;
+        Failure::Asked(reason)
+    }
+
+    fn end_process(&mut self) {
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        if let Some(usage) = process.usage() {
+            self.stats.child_cpu_ns += usage.cpu_ns;
+            let peak = &mut self.stats.child_resident_peak_bytes;
+            *peak = usage.resident_peak_bytes.max(*peak);
+        }
+        self.stuck.extend(process.end());
+    }
+}
+
+impl Drop for Namer {
+    fn drop(&mut self) {
+        self.end_process();
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    /// There is no child or no time for it now. That is not the file's fault.
+    Postponed,
+    /// The file could not be opened.
+    Missing(UnnamedReason),
+    /// The child failed on it.
+    Asked(UnnamedReason),
+}
+
+/// Lets children fail a few times at once and then at a slow rate.
+#[derive(Debug)]
+struct FailureBudget {
+    left: u32,
+    max: u32,
+    /// For one more.
+    period: Duration,
+    since: Instant,
+}
+
+impl FailureBudget {
+    fn new(max: u32, period: Duration) -> Self {
+        Self {
+            left: max,
+            max,
+            period,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether another child may be started at `now`.
+    fn allow(&mut self, now: Instant) -> bool {
+        while self.left < self.max && now.saturating_duration_since(self.since) >= self.period {
+            self.left += 1;
+            self.since += self.period;
+        }
+        self.left > 0
+    }
+
+    fn spend(&mut self) {
+        if self.left == self.max {
+            self.since = Instant::now();
+        }
+        self.left = self.left.saturating_sub(1);
+    }
+}
+
+fn is_file(object: &Object) -> bool {
+    matches!(object, Object::Elf(_))
+}
+
+fn is_all_gone(response: &Response) -> bool {
+    let gone = Answer::Unnamed(UnnamedReason::FileGone);
+    response.answers.iter().all(|answer| *answer == gone)
+}
+
+/// The addresses without a naming, each once.
+fn missing(addresses: &[u64], namings: &[Option<Naming>]) -> Vec<u64> {
+    let mut missing: Vec<u64> = addresses
+        .iter()
+        .zip(namings)
+        .filter_map(|(address, naming)| naming.is_none().then_some(*address))
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that failures are held back after a burst, and let through again later.
+    #[test]
+    fn failure_budget_refills_slowly() {
+        let period = Duration::from_secs(10);
+        let mut budget = FailureBudget::new(8, period);
+        for _ in 0..8 {
+            assert!(budget.allow(Instant::now()));
+            budget.spend();
+        }
+        let now = Instant::now();
+        assert!(!budget.allow(now));
+        assert!(budget.allow(now + period));
+        budget.spend();
+        assert!(!budget.allow(now + period));
+        assert!(budget.allow(now + period * 100));
+        assert_eq!(budget.left, 8);
+    }
+}

@@ -1,0 +1,128 @@
+//! Opens the file that a process has mapped, without reading a byte of it.
+//!
+//! In: where a file was seen. Out: a descriptor that stands for that regular
+//! file (`O_PATH`, so that no device and no FIFO is ever opened), or why there
+//! is none. Never follows a path out of the root of the process it came from.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, statx};
+use rustix::io::Errno;
+
+use super::naming::UnnamedReason;
+use super::object::{ElfFile, Inode, MappedBy};
+
+/// Processes tried for one file: if the first few are gone, the node is
+/// churning and the path itself is the better chance.
+const CANDIDATES_MAX: usize = 8;
+
+/// Opens `file` through a process that maps it, or else by its path.
+///
+/// The file is the mapped one when it came from the mapping itself; otherwise
+/// it has the same inode, or a build id that the child has still to compare.
+pub(super) fn open_elf(file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
+    let mut reason = UnnamedReason::FileGone;
+    for candidate in file.candidates.iter().take(CANDIDATES_MAX) {
+        let ways = [
+            open_mapping(candidate, file, bytes_max),
+            open_in_root(&format!("/proc/{}/root", candidate.pid), file, bytes_max),
+        ];
+        for way in ways {
+            match way {
+                Ok(opened) => return Ok(opened),
+                Err(UnnamedReason::FileGone) => {}
+                Err(other) => reason = other,
+            }
+        }
+    }
+    match open_in_root("/", file, bytes_max) {
+        Err(UnnamedReason::FileGone) => Err(reason),
+        result => result,
+    }
+}
+
+/// By the mapping itself: exact, also for a file that was deleted or replaced.
+fn open_mapping(
+    candidate: &MappedBy,
+    file: &ElfFile,
+    bytes_max: u64,
+) -> Result<OwnedFd, UnnamedReason> {
+    let MappedBy { pid, start, end } = candidate;
+    let path = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+    let opened = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(reason_of)?;
+    // The number of the process may have been given to another one, which is
+    // unlikely to map another file at the same addresses, but may. The device is
+    // left out: btrfs tells `stat` another one than the mapping's record.
+    check(opened, file, bytes_max, |inode| {
+        file.inode
+            .is_none_or(|expected| expected.number == inode.number)
+    })
+}
+
+/// By the path in `root`: exact if the inode or the build id agree.
+fn open_in_root(root: &str, file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
+    let relative = relative_path(&file.path).ok_or(UnnamedReason::FileGone)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let directory = open(root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(reason_of)?;
+    // On kernels before 5.6, and in sandboxes that refuse `openat2`, there is no
+    // safe way by path; only the mappings serve there.
+    let opened = openat2(
+        directory,
+        relative,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+    .map_err(reason_of)?;
+    check(opened, file, bytes_max, |inode| file.inode == Some(inode))
+}
+
+/// `path` without the root in front; `None` if there is nothing else, or if it
+/// is not a path (`[heap]`, `//anon`).
+fn relative_path(path: &OsStr) -> Option<&Path> {
+    let relative = path.as_bytes().strip_prefix(b"/")?;
+    (!relative.is_empty() && relative[0] != b'/').then(|| Path::new(OsStr::from_bytes(relative)))
+}
+
+fn check(
+    opened: OwnedFd,
+    file: &ElfFile,
+    bytes_max: u64,
+    is_mapped: impl Fn(Inode) -> bool,
+) -> Result<OwnedFd, UnnamedReason> {
+    // Without a request to the server of a network file system, which may hang.
+    let found = statx(
+        opened.as_fd(),
+        c"",
+        AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
+        StatxFlags::BASIC_STATS,
+    )
+    .map_err(reason_of)?;
+    if FileType::from_raw_mode(found.stx_mode.into()) != FileType::RegularFile {
+        return Err(UnnamedReason::FileGone);
+    }
+    if found.stx_size > bytes_max {
+        return Err(UnnamedReason::Limit);
+    }
+    let inode = Inode {
+        major: found.stx_dev_major,
+        minor: found.stx_dev_minor,
+        number: found.stx_ino,
+    };
+    if file.build_id.is_some() || is_mapped(inode) {
+        Ok(opened)
+    } else {
+        Err(UnnamedReason::FileGone)
+    }
+}
+
+fn reason_of(err: Errno) -> UnnamedReason {
+    match err {
+        Errno::PERM | Errno::ACCESS | Errno::NOSYS => UnnamedReason::Permission,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => UnnamedReason::Limit,
+        _ => UnnamedReason::FileGone,
+    }
+}

@@ -1,0 +1,633 @@
+//! The frames between the collector and its naming child; pure functions.
+//!
+//! In: bytes of either side, of which neither trusts the other. Out: a
+//! [`Request`] or a [`Response`], or what was wrong with the bytes. Never
+//! panics, and never allocates more than the bytes themselves justify.
+//!
+//! Integers are little-endian. A frame on the socket is its length (`u32`,
+//! without itself) and that many bytes; an open file travels beside a
+//! request's first byte.
+
+use thiserror::Error;
+
+use super::naming::UnnamedReason;
+use crate::process::BuildId;
+
+/// Addresses in one request. A typical answer is 300 bytes for an address
+/// (2.5 frames with their share of the strings), so a full one is about 1.2 MB.
+pub const ADDRESSES_MAX: usize = 4096;
+/// Bytes of one frame: six times a full typical answer, and what the collector
+/// is willing to hold of a child that has gone mad.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one name or path; longer ones are cut. Expanded C++ templates reach
+/// tens of kilobytes, which nobody reads and the page cannot show.
+pub const STRING_BYTES_MAX: usize = 4096;
+/// Functions at one address. Rust's iterator chains reach about 30.
+pub const FUNCTIONS_MAX: usize = 128;
+
+/// Strings in one answer: eight for each address. Without it, a frame full of
+/// empty strings would cost the collector 48 MB.
+pub const STRINGS_MAX: usize = 8 * ADDRESSES_MAX;
+
+/// What is wrong with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProtocolError {
+    /// It ends before its contents do.
+    #[error("frame is truncated")]
+    Truncated,
+    /// Bytes follow its contents.
+    #[error("frame has bytes after its end")]
+    Trailing,
+    /// A count or a length is above its limit.
+    #[error("frame is over a limit")]
+    TooLarge,
+    /// A tag has no meaning.
+    #[error("frame has an unknown tag")]
+    UnknownTag,
+    /// A string is not UTF-8.
+    #[error("frame has a string that is not UTF-8")]
+    NotUtf8,
+    /// A function refers to a string that is not there.
+    #[error("frame refers to a string that is not there")]
+    NoString,
+    /// An answer does not fit its question.
+    #[error("frame does not answer the question")]
+    Mismatch,
+}
+
+/// Whether debug information is to be used beside the symbol table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugInfo {
+    /// Use it where it can be read.
+    Use,
+    /// Leave it alone: the child died on it before.
+    Skip,
+}
+
+/// What the addresses of a request lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestObject {
+    /// The kernel; addresses are relative to `_text`.
+    Kernel,
+    /// The vDSO; addresses are offsets in its image.
+    Vdso,
+    /// The file that comes with the request; addresses are offsets in it.
+    Elf {
+        /// The collector's number of the file; never used for another one.
+        file: u64,
+        /// Whether to use debug information.
+        debug: DebugInfo,
+        /// The build id that the file must have, if one is known.
+        build_id: Option<BuildId>,
+    },
+}
+
+/// A question: what are these addresses called?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Comes back in the answer.
+    pub id: u64,
+    /// What the addresses lie in.
+    pub object: RequestObject,
+    /// At most [`ADDRESSES_MAX`].
+    pub addresses: Vec<u64>,
+}
+
+/// One function at an address; numbers are indices into [`Response::strings`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Demangled name.
+    pub function: u32,
+    /// Name in the symbol table.
+    pub system_name: u32,
+    /// Source file.
+    pub file: u32,
+    /// Line, or 0.
+    pub line: u32,
+    /// Column, or 0.
+    pub column: u32,
+    /// Line where the function starts, or 0.
+    pub start_line: u32,
+}
+
+/// What was found for one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Functions, the innermost first; all but the last are inlined. Not empty.
+    Named(Vec<Function>),
+    /// No name.
+    Unnamed(UnnamedReason),
+}
+
+/// What else the child says with an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Its memory is above the limit; it ends after this answer.
+    pub leaving: bool,
+    /// The debug information was refused and the symbol table used in its place.
+    pub without_debug_info: bool,
+    /// The child may not change its root directory, so it reads symbol tables only:
+    /// debug information can name further files, which a file could use to have
+    /// anything opened.
+    pub unconfined: bool,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The request's.
+    pub id: u64,
+    /// What else there is to say.
+    pub notes: Notes,
+    /// Each string once.
+    pub strings: Vec<String>,
+    /// One for each address, in order.
+    pub answers: Vec<Answer>,
+}
+
+const OBJECT_KERNEL: u8 = 1;
+const OBJECT_VDSO: u8 = 2;
+const OBJECT_ELF: u8 = 3;
+const DEBUG_USE: u8 = 1;
+const DEBUG_SKIP: u8 = 2;
+const NOTE_LEAVING: u8 = 1;
+const NOTE_WITHOUT_DEBUG_INFO: u8 = 2;
+const NOTE_UNCONFINED: u8 = 4;
+/// Tag of a named answer; an unnamed one has its reason's number.
+const ANSWER_NAMED: u8 = 0;
+
+/// The bytes of `request`, without the length in front.
+pub fn encode_request(request: &Request) -> Vec<u8> {
+    let Request {
+        id,
+        object,
+        addresses,
+    } = request;
+    let mut out = Vec::with_capacity(48 + addresses.len() * 8);
+    out.extend_from_slice(&id.to_le_bytes());
+    match object {
+        RequestObject::Kernel => out.push(OBJECT_KERNEL),
+        RequestObject::Vdso => out.push(OBJECT_VDSO),
+        RequestObject::Elf {
+            file,
+            debug,
+            build_id,
+        } => {
+            out.push(OBJECT_ELF);
+            out.extend_from_slice(&file.to_le_bytes());
+            out.push(match debug {
+                DebugInfo::Use => DEBUG_USE,
+                DebugInfo::Skip => DEBUG_SKIP,
+            });
+            let build_id = build_id.as_ref().map_or(&[][..], BuildId::as_bytes);
+            // At most `BuildId::BYTES_MAX`, which fits.
+            out.push(build_id.len() as u8);
+            out.extend_from_slice(build_id);
+        }
+    }
+    push_count(&mut out, addresses.len());
+    for address in addresses {
+        out.extend_from_slice(&address.to_le_bytes());
+    }
+    out
+}
+
+/// The request in `bytes`.
+pub fn decode_request(bytes: &[u8]) -> Result<Request, ProtocolError> {
+    let mut rest = Rest(bytes);
+    let id = rest.u64()?;
+    let object = match rest.u8()? {
+        OBJECT_KERNEL => RequestObject::Kernel,
+        OBJECT_VDSO => RequestObject::Vdso,
+        OBJECT_ELF => RequestObject::Elf {
+            file: rest.u64()?,
+            debug: match rest.u8()? {
+                DEBUG_USE => DebugInfo::Use,
+                DEBUG_SKIP => DebugInfo::Skip,
+                _ => return Err(ProtocolError::UnknownTag),
+            },
+            build_id: match rest.u8()? {
+                0 => None,
+                len => Some(
+                    BuildId::new(rest.take(usize::from(len))?).ok_or(ProtocolError::TooLarge)?,
+                ),
+            },
+        },
+        _ => return Err(ProtocolError::UnknownTag),
+    };
+    let count = rest.count(ADDRESSES_MAX)?;
+    let addresses = (0..count)
+        .map(|_| rest.u64())
+        .collect::<Result<Vec<_>, _>>()?;
+    rest.end()?;
+    Ok(Request {
+        id,
+        object,
+        addresses,
+    })
+}
+
+/// The bytes of `response`, without the length in front.
+pub fn encode_response(response: &Response) -> Vec<u8> {
+    let Response {
+        id,
+        notes,
+        strings,
+        answers,
+    } = response;
+    let mut out = Vec::new();
+    out.extend_from_slice(&id.to_le_bytes());
+    push_count(&mut out, strings.len());
+    for string in strings {
+        push_count(&mut out, string.len());
+        out.extend_from_slice(string.as_bytes());
+    }
+    push_count(&mut out, answers.len());
+    for answer in answers {
+        match answer {
+            Answer::Unnamed(reason) => out.push(reason.code()),
+            Answer::Named(functions) => {
+                out.push(ANSWER_NAMED);
+                push_count(&mut out, functions.len());
+                for Function {
+                    function,
+                    system_name,
+                    file,
+                    line,
+                    column,
+                    start_line,
+                } in functions
+                {
+                    for number in [function, system_name, file, line, column, start_line] {
+                        out.extend_from_slice(&number.to_le_bytes());
+                    }
+                }
+            }
+        }
+    }
+    out.push(encode_notes(*notes));
+    out
+}
+
+/// Adds [`Notes::leaving`] to an encoded response. The child knows its memory
+/// only when the answers themselves are gone.
+pub fn note_leaving(response: &mut [u8]) {
+    if let Some(notes) = response.last_mut() {
+        *notes |= NOTE_LEAVING;
+    }
+}
+
+/// The answer in `bytes` to the request `id` about `addresses` addresses.
+pub fn decode_response(bytes: &[u8], id: u64, addresses: usize) -> Result<Response, ProtocolError> {
+    let mut rest = Rest(bytes);
+    if rest.u64()? != id {
+        return Err(ProtocolError::Mismatch);
+    }
+    let count = rest.count(STRINGS_MAX)?;
+    let strings = (0..count)
+        .map(|_| rest.string())
+        .collect::<Result<Vec<_>, _>>()?;
+    if rest.count(ADDRESSES_MAX)? != addresses {
+        return Err(ProtocolError::Mismatch);
+    }
+    let answers = (0..addresses)
+        .map(|_| rest.answer(strings.len()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let notes = decode_notes(rest.u8()?)?;
+    rest.end()?;
+    Ok(Response {
+        id,
+        notes,
+        strings,
+        answers,
+    })
+}
+
+/// `string`, cut at a character's boundary to [`STRING_BYTES_MAX`] bytes.
+pub fn cut_string(string: &str) -> String {
+    const ELLIPSIS: &str = "…";
+    if string.len() <= STRING_BYTES_MAX {
+        return string.to_owned();
+    }
+    let end = string.floor_char_boundary(STRING_BYTES_MAX - ELLIPSIS.len());
+    format!("{}{ELLIPSIS}", &string[..end])
+}
+
+fn encode_notes(notes: Notes) -> u8 {
+    let Notes {
+        leaving,
+        without_debug_info,
+        unconfined,
+    } = notes;
+    [
+        (leaving, NOTE_LEAVING),
+        (without_debug_info, NOTE_WITHOUT_DEBUG_INFO),
+        (unconfined, NOTE_UNCONFINED),
+    ]
+    .into_iter()
+    .filter_map(|(set, bit)| set.then_some(bit))
+    .sum()
+}
+
+fn decode_notes(bits: u8) -> Result<Notes, ProtocolError> {
+    if bits & !(NOTE_LEAVING | NOTE_WITHOUT_DEBUG_INFO | NOTE_UNCONFINED) != 0 {
+        return Err(ProtocolError::UnknownTag);
+    }
+    Ok(Notes {
+        leaving: bits & NOTE_LEAVING != 0,
+        without_debug_info: bits & NOTE_WITHOUT_DEBUG_INFO != 0,
+        unconfined: bits & NOTE_UNCONFINED != 0,
+    })
+}
+
+/// Counts are bounded by the frame's size or by the limits above, far below `u32`.
+fn push_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+/// What is still to be read of a frame.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], ProtocolError> {
+        let (head, tail) = self
+            .0
+            .split_at_checked(len)
+            .ok_or(ProtocolError::Truncated)?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
+        let (head, tail) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or(ProtocolError::Truncated)?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, ProtocolError> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, ProtocolError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, ProtocolError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn count(&mut self, max: usize) -> Result<usize, ProtocolError> {
+        usize::try_from(self.u32()?)
+            .ok()
+            .filter(|count| *count <= max)
+            .ok_or(ProtocolError::TooLarge)
+    }
+
+    fn string(&mut self) -> Result<String, ProtocolError> {
+        let len = self.count(STRING_BYTES_MAX)?;
+        std::str::from_utf8(self.take(len)?)
+            .map(str::to_owned)
+            .map_err(|_| ProtocolError::NotUtf8)
+    }
+
+    fn answer(&mut self, strings: usize) -> Result<Answer, ProtocolError> {
+        let tag = self.u8()?;
+        if tag != ANSWER_NAMED {
+            return UnnamedReason::from_code(tag)
+                .map(Answer::Unnamed)
+                .ok_or(ProtocolError::UnknownTag);
+        }
+        let count = self.count(FUNCTIONS_MAX)?;
+        if count == 0 {
+            return Err(ProtocolError::Mismatch);
+        }
+        (0..count)
+            .map(|_| self.function(strings))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Answer::Named)
+    }
+
+    fn function(&mut self, strings: usize) -> Result<Function, ProtocolError> {
+        let function = Function {
+            function: self.u32()?,
+            system_name: self.u32()?,
+            file: self.u32()?,
+            line: self.u32()?,
+            column: self.u32()?,
+            start_line: self.u32()?,
+        };
+        let known = |index: u32| usize::try_from(index).is_ok_and(|index| index < strings);
+        if [function.function, function.system_name, function.file]
+            .into_iter()
+            .all(known)
+        {
+            Ok(function)
+        } else {
+            Err(ProtocolError::NoString)
+        }
+    }
+
+    fn end(self) -> Result<(), ProtocolError> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(ProtocolError::Trailing)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// xorshift64*, so that a failure can be repeated.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        }
+
+        fn below(&mut self, end: usize) -> usize {
+            (self.next() % end as u64) as usize
+        }
+
+        fn bytes(&mut self, len: usize) -> Vec<u8> {
+            (0..len).map(|_| self.next() as u8).collect()
+        }
+    }
+
+    fn requests() -> Vec<Request> {
+        let elf = |debug, build_id| RequestObject::Elf {
+            file: 7,
+            debug,
+            build_id,
+        };
+        let build_id = BuildId::new(&[0xab; 20]);
+        [
+            RequestObject::Kernel,
+            RequestObject::Vdso,
+            elf(DebugInfo::Use, build_id),
+            elf(DebugInfo::Skip, None),
+        ]
+        .map(|object| Request {
+            id: u64::MAX,
+            object,
+            addresses: vec![0, 1, u64::MAX],
+        })
+        .to_vec()
+    }
+
+    fn response() -> Response {
+        let function = |index| Function {
+            function: index,
+            system_name: 2,
+            file: 1,
+            line: 3,
+            column: 4,
+            start_line: 5,
+        };
+        Response {
+            id: 9,
+            notes: Notes {
+                leaving: true,
+                without_debug_info: false,
+                unconfined: true,
+            },
+            strings: vec!["f".into(), "ü".into(), String::new()],
+            answers: vec![
+                Answer::Named(vec![function(0), function(2)]),
+                Answer::Unnamed(UnnamedReason::NoSymbol),
+            ],
+        }
+    }
+
+    /// Check that what is encoded is decoded again.
+    #[test]
+    fn frames_go_both_ways() {
+        for request in requests() {
+            assert_eq!(decode_request(&encode_request(&request)), Ok(request));
+        }
+        let response = response();
+        let bytes = encode_response(&response);
+        assert_eq!(decode_response(&bytes, 9, 2).as_ref(), Ok(&response));
+        let mut staying = response;
+        staying.notes.leaving = false;
+        let mut noted = encode_response(&staying);
+        note_leaving(&mut noted);
+        assert_eq!(noted, bytes);
+        let mismatch = Err(ProtocolError::Mismatch);
+        assert_eq!(decode_response(&bytes, 8, 2), mismatch);
+        assert_eq!(decode_response(&bytes, 9, 1), mismatch);
+    }
+
+    /// Check that a frame cut anywhere, or with bytes after its end, is refused.
+    #[test]
+    fn cut_frames_are_refused() {
+        for request in requests() {
+            let mut bytes = encode_request(&request);
+            for len in 0..bytes.len() {
+                assert!(decode_request(&bytes[..len]).is_err(), "{len}");
+            }
+            bytes.push(0);
+            assert_eq!(decode_request(&bytes), Err(ProtocolError::Trailing));
+        }
+        let mut bytes = encode_response(&response());
+        for len in 0..bytes.len() {
+            assert!(decode_response(&bytes[..len], 9, 2).is_err(), "{len}");
+        }
+        bytes.push(0);
+        assert_eq!(decode_response(&bytes, 9, 2), Err(ProtocolError::Trailing));
+    }
+
+    /// Check that random frames, and good ones with random bytes in them, are
+    /// decoded or refused, and that what is decoded keeps the limits.
+    #[test]
+    fn random_frames_are_survived() {
+        let mut random = Random(1);
+        for round in 0..50_000 {
+            let len = random.below(200);
+            let mut request = random.bytes(len);
+            let mut response = request.clone();
+            if round % 2 == 0 {
+                request = encode_request(&requests()[random.below(4)]);
+                response = encode_response(&self::response());
+                for bytes in [&mut request, &mut response] {
+                    for _ in 0..1 + random.below(3) {
+                        let at = random.below(bytes.len());
+                        bytes[at] = random.next() as u8;
+                    }
+                }
+            }
+            if let Ok(request) = decode_request(&request) {
+                assert!(request.addresses.len() <= ADDRESSES_MAX);
+            }
+            if let Ok(response) = decode_response(&response, 9, 2) {
+                assert_eq!(response.answers.len(), 2);
+                let functions = response.answers.iter().flat_map(|answer| match answer {
+                    Answer::Named(functions) => functions.as_slice(),
+                    Answer::Unnamed(_) => &[],
+                });
+                for function in functions {
+                    assert!((function.file as usize) < response.strings.len());
+                }
+            }
+        }
+    }
+
+    /// Check each limit one above it.
+    #[test]
+    fn limits_are_kept() {
+        let mut request = requests()[0].clone();
+        request.addresses = vec![0; ADDRESSES_MAX + 1];
+        let too_large = ProtocolError::TooLarge;
+        assert_eq!(decode_request(&encode_request(&request)), Err(too_large));
+        let check = |change: fn(&mut Response)| {
+            let mut response = response();
+            change(&mut response);
+            assert_eq!(
+                decode_response(&encode_response(&response), 9, 2),
+                Err(too_large)
+            );
+        };
+        check(|response| response.strings[0] = "x".repeat(STRING_BYTES_MAX + 1));
+        check(|response| response.strings = vec![String::new(); STRINGS_MAX + 1]);
+        check(|response| {
+            if let Answer::Named(functions) = &mut response.answers[0] {
+                *functions = vec![functions[0]; FUNCTIONS_MAX + 1];
+            }
+        });
+    }
+
+    /// Check that long names are cut between characters, and that short ones stay.
+    #[test]
+    fn long_strings_are_cut() {
+        let longest = "x".repeat(STRING_BYTES_MAX);
+        assert_eq!(cut_string(&longest), longest);
+        for character in ["x", "ü", "漢", "🦀"] {
+            let cut = cut_string(&character.repeat(STRING_BYTES_MAX + 1));
+            assert!(cut.len() <= STRING_BYTES_MAX && cut.len() > STRING_BYTES_MAX - 8);
+            assert!(cut.ends_with('…'));
+        }
+    }
+
+    /// Check that the reasons have the numbers that the wire gives them.
+    #[test]
+    fn reasons_are_those_of_the_wire() {
+        for reason in UnnamedReason::ALL {
+            let wire = proto::v1::UnnamedReason::try_from(i32::from(reason.code()));
+            let name = wire.expect("the wire has all reasons").as_str_name();
+            let expected = format!("UNNAMED_REASON_{}", reason.as_str().to_uppercase());
+            assert_eq!(name, expected);
+            assert_eq!(UnnamedReason::from_code(reason.code()), Some(reason));
+        }
+        assert_eq!(UnnamedReason::from_code(0), None);
+        assert_eq!(UnnamedReason::from_code(9), None);
+    }
+}

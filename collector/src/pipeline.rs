@@ -1,0 +1,124 @@
+//! The one file that knows every stage.
+//!
+//! Three threads: `sample` drains, orders, locates and counts; `name` names a
+//! closed window, makes its profile and hands it to the sender; `send` is the
+//! sender's own. Between them are bounded queues that count what they drop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    config::Config,
+    label::CgroupHierarchy,
+    metrics::SharedMetrics,
+    name::{Namer, NamerOptions},
+    queue::Queue,
+    sample::Program,
+    send::{DropReason, Sender, SenderOptions, SenderWatch},
+};
+
+mod finisher;
+mod sampler;
+mod window_clock;
+
+use finisher::Finisher;
+use sampler::Sampler;
+
+/// Windows that may wait for their names.
+///
+/// Naming a window takes some 10 ms when names are known and a few seconds when a
+/// large program is seen for the first time; 4 windows are 40 s of patience. A
+/// window of two busy processors takes about 1 MB here.
+const NAME_QUEUE_MAX: usize = 4;
+
+/// How long the last windows may take to reach the server at the end.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// The running pipeline.
+pub struct Pipeline {
+    stop: Arc<AtomicBool>,
+    sampler: JoinHandle<()>,
+    finisher: JoinHandle<Sender>,
+    sender: SenderWatch,
+}
+
+impl Pipeline {
+    /// Loads the program and starts all threads.
+    ///
+    /// # Errors
+    /// A stage cannot be started.
+    pub fn start(config: &Config, metrics: SharedMetrics, started: Instant) -> Result<Self> {
+        let hierarchy = CgroupHierarchy::detect();
+        let cpus = crate::sample::read_online_cpus()?;
+        let program = Program::load(cpus.len(), &hierarchy)?;
+        metrics.lock().map_bytes = program.map_bytes();
+        let sender = Sender::start(SenderOptions {
+            queue_bytes_max: config.buffer_bytes as usize,
+            ..SenderOptions::new(config.server.clone())
+        })?;
+        let watch = sender.watch();
+        let queue = Queue::new(NAME_QUEUE_MAX);
+        let stop = Arc::new(AtomicBool::new(false));
+
+        let sampler = Sampler::new(
+            config,
+            program,
+            hierarchy,
+            metrics.clone(),
+            queue.clone(),
+            started,
+        )?;
+        let flag = stop.clone();
+        let sampler = spawn("sample", move || sampler.run(&flag))?;
+        let namer = Namer::new(NamerOptions::default());
+        let finisher = Finisher::new(config, namer, sender, metrics);
+        let finisher = spawn("name", move || finisher.run(&queue))?;
+        Ok(Self {
+            stop,
+            sampler,
+            finisher,
+            sender: watch,
+        })
+    }
+
+    /// Shows what the sender does.
+    pub fn sender(&self) -> SenderWatch {
+        self.sender.clone()
+    }
+
+    /// Stops sampling, and sends what was sampled. Gives whether all of it was stored.
+    ///
+    /// # Errors
+    /// A thread ended in a panic.
+    pub fn stop(self) -> Result<bool> {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = |_| anyhow::anyhow!("a thread of the collector panicked");
+        self.sampler.join().map_err(ended)?;
+        let sender = self.finisher.join().map_err(ended)?;
+        let stats = sender.shutdown(Instant::now() + DRAIN_TIME);
+        Ok(stats.dropped_for(DropReason::Shutdown).windows == 0)
+    }
+
+    /// Whether a thread has ended by itself, which it should not.
+    pub fn has_failed(&self) -> bool {
+        self.sampler.is_finished() || self.finisher.is_finished()
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .with_context(|| format!("failed to start the thread `{name}`"))
+}

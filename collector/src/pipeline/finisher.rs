@@ -1,0 +1,242 @@
+//! The thread `name`: names, labels, pprof, and on to the sender.
+
+use std::sync::Arc;
+
+use pprof::protos::Message as _;
+use proto::v1::{OutcomeCount, PushRequest, WindowAccount};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::sampler::ClosedWindow;
+use crate::{
+    accounts::OwnTime,
+    aggregate::{Window, WindowFile},
+    config::Config,
+    label::make_label_set,
+    metrics::{SharedMetrics, Stage},
+    name::{ElfFile, FileKey, Inode, Namer, Naming, Object, UnnamedReason},
+    process::{ContentId, FileIdentity, FileKind, read_content_id},
+    profile::build_profile,
+    queue::Queue,
+    send::Sender,
+};
+
+/// zstd's level: 3 is its default; higher ones save a tenth of the bytes for twice the time.
+const ZSTD_LEVEL: i32 = 3;
+
+pub(super) struct Finisher {
+    node: String,
+    instance: [u8; 16],
+    sequence: u64,
+    namer: Namer,
+    sender: Sender,
+    metrics: SharedMetrics,
+    own_cpu_before_ns: u64,
+}
+
+impl Finisher {
+    pub(super) fn new(
+        config: &Config,
+        namer: Namer,
+        sender: Sender,
+        metrics: SharedMetrics,
+    ) -> Self {
+        Self {
+            node: config.node.clone(),
+            instance: draw_instance(),
+            sequence: 0,
+            namer,
+            sender,
+            metrics,
+            own_cpu_before_ns: 0,
+        }
+    }
+
+    /// Runs until the queue is closed and empty; gives the sender back for its drain.
+    pub(super) fn run(mut self, queue: &Queue<ClosedWindow>) -> Sender {
+        while let Some(closed) = queue.pop() {
+            let samples = closed.window.samples();
+            match self.finish(closed) {
+                Ok(request) => self.sender.push(&request, samples),
+                Err(err) => {
+                    tracing::error!(%err, samples, "failed to compress a profile: dropped a window");
+                    self.metrics.lock().drop_samples(Stage::Name, samples);
+                }
+            }
+            self.namer.end_window();
+            let mut metrics = self.metrics.lock();
+            metrics.namer = self.namer.stats();
+            metrics.name_queue = queue.len();
+            drop(metrics);
+        }
+        self.sender
+    }
+
+    fn finish(&mut self, closed: ClosedWindow) -> std::io::Result<PushRequest> {
+        let ClosedWindow {
+            bounds,
+            window,
+            account,
+        } = closed;
+        let namings = self.name_frames(&window);
+        let duration_ns = bounds.end_ns - bounds.start_ns;
+        let built = build_profile(
+            &window,
+            &namings,
+            bounds.start_unix_ns,
+            duration_ns,
+            account.sample_ns,
+        );
+        let profile = built.profile.encode_to_vec();
+        let profile_zstd = zstd::bulk::compress(&profile, ZSTD_LEVEL)?;
+        let series = window
+            .series()
+            .iter()
+            .map(|series| make_label_set(&self.node, series))
+            .collect();
+
+        // Entries are the samples in the window and those that ended without a record.
+        let mut outcomes: Vec<OutcomeCount> = window
+            .outcomes()
+            .into_iter()
+            .map(|(outcome, count)| outcome_count(outcome.name(), count))
+            .collect();
+        let lost = account.lost.iter();
+        outcomes.extend(lost.map(|(outcome, count)| outcome_count(outcome.name(), *count)));
+        let dropped: Vec<OutcomeCount> = account
+            .dropped
+            .iter()
+            .map(|(stage, count)| outcome_count(stage.name(), *count))
+            .collect();
+        outcomes.extend(dropped.iter().cloned());
+        let entries = outcomes.iter().map(|it| it.count).sum();
+
+        let own = OwnTime::read();
+        let own_cpu_ns = own.user_ns + own.system_ns + self.namer.stats().child_cpu_ns;
+        let collector_cpu_ns = own_cpu_ns.saturating_sub(self.own_cpu_before_ns);
+        self.own_cpu_before_ns = own_cpu_ns;
+        self.sequence += 1;
+        let (unnamed_location_ids, unnamed_reasons) = built
+            .unnamed
+            .into_iter()
+            .map(|(id, reason)| (id, i32::from(reason)))
+            .unzip();
+        Ok(PushRequest {
+            collector_instance: self.instance.to_vec(),
+            sequence: self.sequence,
+            node: self.node.clone(),
+            window_start_ms: (bounds.start_unix_ns / 1_000_000) as i64,
+            window_ms: (duration_ns / 1_000_000) as i64,
+            series,
+            profile_bytes: profile.len() as u64,
+            profile_zstd: profile_zstd.into(),
+            account: Some(WindowAccount {
+                entries,
+                outcomes,
+                expected: account.expected,
+                sampled_ns: window.samples() * account.sample_ns,
+                busy_ns: account.busy_ns,
+                dropped,
+                collector_cpu_ns,
+                bpf_ns: account.bpf_ns,
+            }),
+            unnamed_location_ids,
+            unnamed_reasons,
+        })
+    }
+
+    /// The names of the window's frames, parallel to them.
+    fn name_frames(&mut self, window: &Window) -> Vec<Naming> {
+        let mut by_file: Vec<Vec<usize>> = vec![Vec::new(); window.files().len()];
+        for (place, frame) in window.frames().iter().enumerate() {
+            by_file[frame.file as usize].push(place);
+        }
+        let mut namings = vec![Naming::Unnamed(UnnamedReason::Limit); window.frames().len()];
+        for (file, places) in window.files().iter().zip(by_file) {
+            let offsets: Vec<u64> = places
+                .iter()
+                .map(|it| window.frames()[*it].offset)
+                .collect();
+            let named = match find_object(file) {
+                Ok(object) => self.namer.name(&object, &offsets),
+                Err(reason) => vec![Naming::Unnamed(reason); offsets.len()],
+            };
+            for (place, naming) in places.into_iter().zip(named) {
+                namings[place] = naming;
+            }
+        }
+        namings
+    }
+}
+
+/// What a file's offsets are to be named in, or why they cannot be.
+fn find_object(file: &WindowFile) -> Result<Object, UnnamedReason> {
+    match file.file.kind {
+        FileKind::Kernel => Ok(Object::Kernel),
+        FileKind::Vdso => Ok(Object::Vdso),
+        FileKind::File => Ok(Object::Elf(Arc::new(describe_file(file)))),
+        FileKind::Anonymous => Err(UnnamedReason::Anonymous),
+        FileKind::NoMapping => Err(UnnamedReason::NoMapping),
+        FileKind::NoProcess => Err(UnnamedReason::ProcessUnknown),
+        FileKind::Limit => Err(UnnamedReason::Limit),
+    }
+}
+
+fn describe_file(file: &WindowFile) -> ElfFile {
+    let WindowFile { file, mapped_by } = file;
+    if file.content.get().is_none() {
+        let found = mapped_by
+            .iter()
+            .rev()
+            .find_map(|it| read_content_id(it.pid, it.start, it.end));
+        if let Some(id) = found {
+            // Another thread may not set it: this is the only one that does.
+            let _ = file.content.set(id);
+        }
+    }
+    let content = file.content.get().copied();
+    let build_id = match content {
+        Some(ContentId::BuildId(id)) => Some(id),
+        Some(ContentId::Hash(_)) | None => None,
+    };
+    let inode = match file.identity {
+        FileIdentity::Inode { device, inode, .. } => Some(Inode {
+            major: rustix::fs::major(device),
+            minor: rustix::fs::minor(device),
+            number: inode,
+        }),
+        FileIdentity::BuildId(_) | FileIdentity::Path => None,
+    };
+    let key = match content {
+        Some(ContentId::BuildId(id)) => FileKey::BuildId(id),
+        Some(ContentId::Hash(hash)) => FileKey::FileId(hash),
+        // Gone before it was opened: named, if at all, by path and inode.
+        None => FileKey::FileId(xxhash_rust::xxh3::xxh3_128(
+            format!("{}\0{:?}", file.path, file.identity).as_bytes(),
+        )),
+    };
+    ElfFile {
+        key,
+        path: file.path.to_string().into(),
+        build_id,
+        inode,
+        candidates: mapped_by.iter().rev().copied().collect(),
+    }
+}
+
+fn outcome_count(outcome: &str, count: u64) -> OutcomeCount {
+    OutcomeCount {
+        outcome: outcome.to_owned(),
+        count,
+    }
+}
+
+/// 16 random bytes, or without a source of them the time and the process number,
+/// which no other collector has at the same time on the same node.
+fn draw_instance() -> [u8; 16] {
+    let mut instance = [0; 16];
+    if getrandom(&mut instance, GetRandomFlags::empty()) != Ok(instance.len()) {
+        instance[..8].copy_from_slice(&crate::clock::unix_ns().to_le_bytes());
+        instance[8..12].copy_from_slice(&std::process::id().to_le_bytes());
+    }
+    instance
+}

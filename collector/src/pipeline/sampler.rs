@@ -1,0 +1,318 @@
+//! The thread `sample`: drains, orders, locates, counts.
+
+use std::{
+    mem,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use profiler_bpf::outcome::Outcome;
+
+use super::window_clock::WindowBounds;
+use crate::{
+    accounts::MachineTime,
+    aggregate::{SeriesKey, Window},
+    clock::{monotonic_ns, unix_ns},
+    config::Config,
+    label::{CgroupHierarchy, CgroupTable},
+    locate::{KernelText, StandIns, locate_stack},
+    metrics::{SharedMetrics, Stage},
+    process::{ProcessTable, SideBand, Timed},
+    queue::Queue,
+    sample::{Batch, CounterTotals, Program, Schedule, Timers, read_online_cpus},
+};
+
+/// Time between two drains. Rings are sized for it (see `sample::program` and
+/// `process::side_band`).
+const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Samples this young wait for the next drain: an event of another processor with
+/// an earlier time may still be on its way into its buffer, which takes
+/// microseconds.
+const SETTLE_NS: u64 = 2_000_000;
+
+/// Drains between two looks at which processors are online.
+const DRAINS_PER_CPU_CHECK: u32 = 10;
+
+/// A window that is over, on its way to get names.
+pub(super) struct ClosedWindow {
+    pub(super) bounds: WindowBounds,
+    pub(super) window: Window,
+    pub(super) account: Account,
+}
+
+/// The balance of one window.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Account {
+    /// Entries that ended without a record, by outcome.
+    pub(super) lost: Vec<(Outcome, u64)>,
+    /// Samples that were dropped between the ring and the window, by stage.
+    pub(super) dropped: Vec<(Stage, u64)>,
+    pub(super) expected: u64,
+    pub(super) busy_ns: u64,
+    pub(super) bpf_ns: u64,
+    /// CPU time that one sample stands for.
+    pub(super) sample_ns: u64,
+}
+
+pub(super) struct Sampler {
+    program: Program,
+    timers: Timers,
+    side_band: SideBand,
+    table: ProcessTable,
+    cgroups: CgroupTable,
+    stand_ins: StandIns,
+    kernel_text: KernelText,
+    metrics: SharedMetrics,
+    queue: Queue<ClosedWindow>,
+    schedule: Schedule,
+    include_idle: bool,
+    window_ns: u64,
+    started: Instant,
+
+    events: Vec<Timed>,
+    batch: Batch,
+    bounds: WindowBounds,
+    window: Window,
+    dropped: [u64; Stage::ALL.len()],
+    counters_before: CounterTotals,
+    machine_before: MachineTime,
+}
+
+impl Sampler {
+    /// Opens the side band, then reads /proc, then starts the timers: in this
+    /// order nothing is missed.
+    pub(super) fn new(
+        config: &Config,
+        program: Program,
+        hierarchy: CgroupHierarchy,
+        metrics: SharedMetrics,
+        queue: Queue<ClosedWindow>,
+        started: Instant,
+    ) -> Result<Self> {
+        let online = read_online_cpus()?;
+        let mut side_band = SideBand::new();
+        side_band.follow(&online)?;
+        let mut table = ProcessTable::scan();
+        let kernel_text = KernelText::read()?.unwrap_or_else(|| {
+            tracing::warn!(
+                "the kernel hides its addresses (kernel.kptr_restrict): kernel frames have no names; \
+                 CAP_SYSLOG, or kernel.kptr_restrict=1 for root, shows them"
+            );
+            KernelText(0)
+        });
+        let schedule = Schedule::new(config.frequency_hz);
+        let mut timers = Timers::new(
+            config.event,
+            schedule,
+            config.include_idle,
+            program.descriptor()?,
+        )?;
+        timers.follow(&online)?;
+        metrics.lock().cpus = online.len();
+        let window_ns = config.window.as_nanos() as u64;
+        Ok(Self {
+            program,
+            timers,
+            side_band,
+            stand_ins: StandIns::new(&mut table),
+            table,
+            cgroups: CgroupTable::new(hierarchy),
+            kernel_text,
+            metrics,
+            queue,
+            schedule,
+            include_idle: config.include_idle,
+            window_ns,
+            started,
+            events: Vec::new(),
+            batch: Batch::default(),
+            bounds: WindowBounds::begin(unix_ns(), monotonic_ns(), window_ns),
+            window: Window::default(),
+            dropped: [0; Stage::ALL.len()],
+            counters_before: CounterTotals::default(),
+            machine_before: MachineTime::read()?,
+        })
+    }
+
+    /// Runs until `stop` is set, then closes the last window and the queue.
+    pub(super) fn run(mut self, stop: &AtomicBool) {
+        let mut drains = 0;
+        let mut next = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            next += DRAIN_INTERVAL;
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+            // After a stall, go on from now rather than catch up drain by drain.
+            next = next.max(Instant::now() - DRAIN_INTERVAL);
+            self.drain(monotonic_ns().saturating_sub(SETTLE_NS));
+            drains += 1;
+            if drains % DRAINS_PER_CPU_CHECK == 0 {
+                self.follow_cpus();
+            }
+        }
+        self.timers.stop();
+        self.drain(u64::MAX);
+        self.close_window(monotonic_ns());
+        self.queue.close();
+    }
+
+    /// Takes in all that happened until `until_ns`; what is younger waits.
+    fn drain(&mut self, until_ns: u64) {
+        let malformed_events = self.side_band.drain(&mut self.events);
+        let malformed = self.program.drain(&mut self.batch);
+        self.events.sort_by_key(|event| event.time_ns);
+        self.batch.sort_by_time();
+        let young_events = self
+            .events
+            .split_off(self.events.partition_point(|it| it.time_ns <= until_ns));
+        let young_batch = self.batch.split_after(until_ns);
+        let events = mem::replace(&mut self.events, young_events);
+        let batch = mem::replace(&mut self.batch, young_batch);
+
+        self.dropped[Stage::Decode as usize] += malformed;
+        {
+            let mut metrics = self.metrics.lock();
+            metrics.drop_samples(Stage::Decode, malformed);
+            metrics.side_band_malformed += malformed_events;
+            metrics.decoded += batch.samples().len() as u64;
+            if metrics.first_sample_seconds.is_none() && !batch.samples().is_empty() {
+                metrics.first_sample_seconds = Some(self.started.elapsed().as_secs_f64());
+            }
+            match self.program.read_counters() {
+                Ok(counters) => metrics.program = counters,
+                Err(err) => tracing::warn!(%err, "failed to read the program's counters"),
+            }
+        }
+
+        let mut events = events.into_iter().peekable();
+        for sample in batch.samples() {
+            while let Some(event) = events.next_if(|it| it.time_ns <= sample.time_ns) {
+                self.table.apply(event.event, event.time_ns);
+            }
+            while sample.time_ns >= self.bounds.end_ns {
+                self.close_window(self.bounds.end_ns);
+            }
+            self.count(&batch, sample);
+        }
+        for event in events {
+            self.table.apply(event.event, event.time_ns);
+        }
+        while until_ns != u64::MAX && until_ns >= self.bounds.end_ns {
+            self.close_window(self.bounds.end_ns);
+        }
+        self.metrics.lock().processes = self.table.stats();
+    }
+
+    fn count(&mut self, batch: &Batch, sample: &crate::sample::Sample) {
+        // The idle task (pid 0) is no process; /proc does not have it.
+        let process = match sample.pid {
+            0 => None,
+            pid => self.table.find(pid, sample.time_ns),
+        };
+        let stack = locate_stack(batch, sample, process, self.kernel_text, &self.stand_ins);
+        let container_id = self
+            .cgroups
+            .find_container(sample.cgroup_id, sample.time_ns);
+        let series = SeriesKey {
+            comm: process.map_or_else(|| sample.thread_name(), |it| it.comm.clone()),
+            exe: process.and_then(|it| it.exe.clone()),
+            container_id,
+        };
+        if !self.window.add(sample.pid, sample.comm, series, &stack) {
+            self.dropped[Stage::Aggregate as usize] += 1;
+            self.metrics.lock().drop_samples(Stage::Aggregate, 1);
+        }
+    }
+
+    fn follow_cpus(&mut self) {
+        let followed = read_online_cpus().and_then(|online| {
+            self.side_band.follow(&online)?;
+            let (came, gone) = self.timers.follow(&online)?;
+            self.metrics.lock().cpus = online.len();
+            Ok((came, gone))
+        });
+        match followed {
+            Ok((0, 0)) => {}
+            Ok((came, gone)) => tracing::info!(came, gone, "processors changed"),
+            // A processor that went between the list and the opening: next time.
+            Err(err) => tracing::warn!(err = format!("{err:#}"), "failed to follow the processors"),
+        }
+    }
+
+    /// Closes the window at `end_ns` and begins the next.
+    fn close_window(&mut self, end_ns: u64) {
+        let now_ns = monotonic_ns();
+        let next = self.bounds.next(unix_ns(), now_ns, self.window_ns);
+        let bounds = WindowBounds {
+            end_ns,
+            ..mem::replace(&mut self.bounds, next)
+        };
+        if self.window.samples() == 0 && self.bounds.end_ns <= now_ns {
+            // After a stall (the collector was stopped, the machine suspended) there are
+            // empty windows to catch up with: the account goes to the one that ends it.
+            return;
+        }
+        let window = mem::take(&mut self.window);
+        let account = self.make_account(bounds);
+        self.table.maintain(now_ns);
+
+        let sampled_ns = window.samples() * self.schedule.sample_ns();
+        let mut metrics = self.metrics.lock();
+        metrics.windows += 1;
+        metrics.expected += account.expected;
+        metrics.busy_ns += account.busy_ns;
+        metrics.sampled_ns += sampled_ns;
+        metrics.last_window_rows = window.row_count() as u64;
+        metrics.last_window_ratio = sampled_ns as f64 / account.busy_ns.max(1) as f64;
+        for (outcome, count) in window.outcomes() {
+            *metrics.stacks_by_outcome.entry(outcome.name()).or_default() += count;
+        }
+        let closed = ClosedWindow {
+            bounds,
+            window,
+            account,
+        };
+        if let Some(oldest) = self.queue.push(closed) {
+            tracing::error!(
+                samples = oldest.window.samples(),
+                "naming fell behind: dropped a window"
+            );
+            metrics.drop_samples(Stage::Name, oldest.window.samples());
+        }
+        metrics.name_queue = self.queue.len();
+    }
+
+    fn make_account(&mut self, bounds: WindowBounds) -> Account {
+        let counters = self.program.read_counters().unwrap_or(self.counters_before);
+        let before = mem::replace(&mut self.counters_before, counters);
+        let machine = MachineTime::read().unwrap_or(self.machine_before);
+        let machine_before = mem::replace(&mut self.machine_before, machine);
+        let busy_ns = machine.busy_ns.saturating_sub(machine_before.busy_ns);
+        let sampled_ns = match self.include_idle {
+            true => (bounds.end_ns - bounds.start_ns) * self.metrics.lock().cpus as u64,
+            false => busy_ns,
+        };
+        let lost = Outcome::ALL
+            .into_iter()
+            .zip(counters.outcomes.iter().zip(before.outcomes))
+            .filter(|(outcome, _)| matches!(outcome, Outcome::RingFull | Outcome::Internal))
+            .map(|(outcome, (now, before))| (outcome, now.saturating_sub(before)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let dropped = mem::take(&mut self.dropped);
+        Account {
+            lost,
+            dropped: Stage::ALL
+                .into_iter()
+                .zip(dropped)
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            expected: sampled_ns / self.schedule.sample_ns(),
+            busy_ns,
+            bpf_ns: counters.time_ns.saturating_sub(before.time_ns),
+            sample_ns: self.schedule.sample_ns(),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Processes and what they map.
+//!
+//! In: perf's side band (each exec, mapping, fork and exit, in order) and one
+//! scan of `/proc`. Out: a table that answers "which process was this, and what
+//! lay at this address" for the time of a sample, also when the process has
+//! ended since. It never reads the memory or the files of a process but for
+//! the build ids of files that were mapped before the side band was open.
+
+mod build_id;
+mod content;
+mod file;
+mod mappings;
+mod maps;
+mod scan;
+mod side_band;
+mod table;
+
+pub use build_id::{BuildId, find_build_id};
+pub use content::read_content_id;
+pub use file::{ContentId, FileIdentity, FileKind, Files, MappedFile};
+pub use mappings::{Mapping, Mappings};
+pub use maps::{MapsEntry, parse_maps_line};
+pub use side_band::{SideBand, SideBandEvent, Timed};
+pub use table::{Process, ProcessTable, TableStats};

@@ -1,0 +1,132 @@
+//! Processes as `/proc` shows them, for those that ran before the side band was open.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::FileExt as _},
+    },
+    path::Path,
+    sync::Arc,
+};
+
+use rustc_hash::FxHashMap;
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::{
+    BuildId, FileIdentity, FileKind, Files, Mapping, MapsEntry, Process, find_build_id,
+    parse_maps_line,
+    table::{file_kind, shown_path},
+};
+
+/// Build ids read so far in one scan, by device and inode.
+#[derive(Default)]
+pub(super) struct BuildIds(FxHashMap<(u64, u64), Option<BuildId>>);
+
+/// Ids of all processes that run now.
+pub(super) fn read_pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Reads one process; `None` when it is gone.
+pub(super) fn read_process(
+    pid: u32,
+    files: &mut Files,
+    build_ids: &mut BuildIds,
+) -> Option<Process> {
+    let comm = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let mut process = Process::new(comm.trim_ascii_end());
+    // Kernel threads have no program: the link cannot be read.
+    process.exe = fs::read_link(format!("/proc/{pid}/exe")).ok().map(|path| {
+        let path = shown_path(FileKind::File, path.as_os_str().as_bytes());
+        String::from_utf8_lossy(path).into()
+    });
+    let maps = File::open(format!("/proc/{pid}/maps")).ok()?;
+    let mappings = Arc::make_mut(&mut process.mappings);
+    for line in BufReader::with_capacity(64 << 10, maps).split(b'\n') {
+        let Ok(line) = line else { break };
+        let Some(entry) = parse_maps_line(&line).filter(|it| it.executable) else {
+            continue;
+        };
+        let kind = file_kind(entry.path);
+        let identity = match kind {
+            FileKind::File => build_ids.identify(pid, &entry),
+            _ => FileIdentity::Path,
+        };
+        mappings.insert(Mapping {
+            start: entry.start,
+            end: entry.end,
+            file_offset: if kind == FileKind::Anonymous {
+                entry.start
+            } else {
+                entry.offset
+            },
+            file: files.intern(kind, shown_path(kind, entry.path), identity),
+        });
+    }
+    Some(process)
+}
+
+impl BuildIds {
+    fn identify(&mut self, pid: u32, entry: &MapsEntry<'_>) -> FileIdentity {
+        let key = (entry.device, entry.inode);
+        let id = *self
+            .0
+            .entry(key)
+            .or_insert_with(|| read_build_id(pid, entry));
+        match id {
+            Some(id) => FileIdentity::BuildId(id),
+            None => FileIdentity::Inode {
+                device: entry.device,
+                inode: entry.inode,
+                generation: 0,
+            },
+        }
+    }
+}
+
+fn read_build_id(pid: u32, entry: &MapsEntry<'_>) -> Option<BuildId> {
+    let range = format!("/proc/{pid}/map_files/{:x}-{:x}", entry.start, entry.end);
+    let file = open_regular(Path::new(&range))?;
+    find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok())
+}
+
+/// Opens what is mapped, if it is a regular file; never waits.
+pub(super) fn open_regular(path: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file: OwnedFd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode);
+    (kind == FileType::RegularFile).then(|| file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that this very process is read with its name, program and code.
+    #[test]
+    fn this_process() {
+        let mut files = Files::new();
+        let pid = std::process::id();
+        let process = read_process(pid, &mut files, &mut BuildIds::default()).unwrap();
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!(process.exe.as_deref(), exe.to_str());
+        let address = this_process as fn() as usize as u64;
+        let mapping = process.mappings.find(address).unwrap();
+        assert_eq!(Some(&*mapping.file.path), exe.to_str());
+        assert!(read_pids().contains(&pid));
+    }
+
+    /// Check that a process that does not exist is none.
+    #[test]
+    fn no_process() {
+        let process = read_process(0x7fff_ffff, &mut Files::new(), &mut BuildIds::default());
+        assert!(process.is_none());
+    }
+}

@@ -1,0 +1,428 @@
+//! The table of processes, and how events change it.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::{FileIdentity, FileKind, Files, MappedFile, Mapping, Mappings, SideBandEvent, scan};
+
+/// One process, from its fork or exec to its end and a little longer.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Name of its main thread.
+    pub comm: Arc<str>,
+    /// Path of its program; `None` for kernel threads, and while not known.
+    pub exe: Option<Arc<str>>,
+    /// What it maps. Shared with its parent until one of the two maps something.
+    pub mappings: Arc<Mappings>,
+    /// Set between an exec and the first mapping after it, which is the program itself.
+    exec_pending: bool,
+    /// When its main thread ended, or when it was last seen after that.
+    ended_ns: Option<u64>,
+}
+
+/// Counters of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Processes in the table, ended ones included.
+    pub processes: usize,
+    /// Files that are mapped.
+    pub files: usize,
+    /// Side-band events that the kernel lost.
+    pub events_lost: u64,
+    /// Processes read from `/proc` because a sample came before they were known.
+    pub read_late: u64,
+    /// Processes that a sample named and `/proc` no longer had.
+    pub unknown: u64,
+    /// Mappings and processes refused because a limit was reached.
+    pub limited: u64,
+}
+
+/// All processes of the machine.
+pub struct ProcessTable {
+    processes: FxHashMap<u32, Process>,
+    files: Files,
+    kernel: Arc<MappedFile>,
+    stats: TableStats,
+    rescan_wanted: bool,
+}
+
+/// Processes known at a time. The kernel's default `pid_max` on small machines is
+/// 32,768; a process takes about 200 bytes beside its mappings (shared after fork).
+const PROCESSES_MAX: usize = 32_768;
+
+/// How long an ended process is kept: a sample may come up to a drain after its
+/// end, and threads may live on after the main thread has ended.
+const ENDED_KEPT_NS: u64 = 15_000_000_000;
+
+impl ProcessTable {
+    /// A table with all processes that run now.
+    ///
+    /// The side band must already be open, so that nothing is missed: what it
+    /// tells of the time before this scan is applied again, to the same end.
+    pub fn scan() -> Self {
+        let mut files = Files::new();
+        let kernel = files.intern(FileKind::Kernel, b"[kernel]", FileIdentity::Path);
+        let mut table = Self {
+            processes: FxHashMap::default(),
+            files,
+            kernel,
+            stats: TableStats::default(),
+            rescan_wanted: false,
+        };
+        table.rescan();
+        table
+    }
+
+    /// Reads all processes from `/proc` again.
+    fn rescan(&mut self) {
+        let mut build_ids = scan::BuildIds::default();
+        for pid in scan::read_pids() {
+            if let Some(process) = scan::read_process(pid, &mut self.files, &mut build_ids) {
+                self.insert(pid, process);
+            }
+        }
+        self.rescan_wanted = false;
+    }
+
+    fn insert(&mut self, pid: u32, process: Process) {
+        if self.processes.len() >= PROCESSES_MAX && !self.processes.contains_key(&pid) {
+            self.stats.limited += 1;
+            return;
+        }
+        self.processes.insert(pid, process);
+    }
+
+    /// Applies an event. Events come in the order of their times.
+    pub fn apply(&mut self, event: SideBandEvent, time_ns: u64) {
+        match event {
+            SideBandEvent::Fork { pid, parent } => self.fork(pid, parent),
+            SideBandEvent::Exec { pid, comm } => {
+                let process = Process {
+                    exec_pending: true,
+                    ..Process::new(&comm)
+                };
+                self.insert(pid, process);
+            }
+            SideBandEvent::Rename { pid, comm } => {
+                if let Some(process) = self.processes.get_mut(&pid) {
+                    process.comm = lossy(&comm);
+                }
+            }
+            SideBandEvent::Map {
+                pid,
+                start,
+                end,
+                file_offset,
+                path,
+                identity,
+            } => {
+                let kind = file_kind(&path);
+                let identity = match kind {
+                    FileKind::File => identity,
+                    _ => FileIdentity::Path,
+                };
+                let file = self.files.intern(kind, shown_path(kind, &path), identity);
+                let mapping = Mapping {
+                    start,
+                    end,
+                    // The kernel gives anonymous memory its address as offset, the vDSO 0.
+                    file_offset: if kind == FileKind::Anonymous {
+                        start
+                    } else {
+                        file_offset
+                    },
+                    file,
+                };
+                self.map(pid, mapping);
+            }
+            SideBandEvent::Exit { pid } => {
+                if let Some(process) = self.processes.get_mut(&pid) {
+                    process.ended_ns = Some(time_ns);
+                }
+            }
+            SideBandEvent::Lost { count } => {
+                self.stats.events_lost += count;
+                self.rescan_wanted = true;
+            }
+        }
+    }
+
+    fn fork(&mut self, pid: u32, parent: u32) {
+        // Without its parent the child is read from /proc when a sample names it.
+        let Some(parent) = self.processes.get(&parent) else {
+            self.processes.remove(&pid);
+            return;
+        };
+        let child = Process {
+            ended_ns: None,
+            ..parent.clone()
+        };
+        self.insert(pid, child);
+    }
+
+    fn map(&mut self, pid: u32, mapping: Mapping) {
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return;
+        };
+        if process.exec_pending && mapping.file.kind == FileKind::File {
+            process.exe = Some(mapping.file.path.clone());
+            process.exec_pending = false;
+        }
+        if !Arc::make_mut(&mut process.mappings).insert(mapping) {
+            self.stats.limited += 1;
+        }
+    }
+
+    /// The process with this id at the time of a sample. One that no event told
+    /// of is read from `/proc`, once.
+    pub fn find(&mut self, pid: u32, time_ns: u64) -> Option<&Process> {
+        if !self.processes.contains_key(&pid) {
+            let mut build_ids = scan::BuildIds::default();
+            let Some(process) = scan::read_process(pid, &mut self.files, &mut build_ids) else {
+                self.stats.unknown += 1;
+                return None;
+            };
+            self.stats.read_late += 1;
+            self.insert(pid, process);
+        }
+        let process = self.processes.get_mut(&pid)?;
+        if let Some(ended_ns) = &mut process.ended_ns {
+            *ended_ns = time_ns.max(*ended_ns);
+        }
+        Some(process)
+    }
+
+    /// What stands for the kernel's image.
+    pub fn kernel(&self) -> &Arc<MappedFile> {
+        &self.kernel
+    }
+
+    /// The stand-in for an address without a file: see [`FileKind`].
+    pub fn stand_in(&mut self, kind: FileKind) -> Arc<MappedFile> {
+        let name = match kind {
+            FileKind::NoMapping => "[no mapping]",
+            FileKind::NoProcess => "[process unknown]",
+            _ => "[limit]",
+        };
+        self.files.intern(kind, name.as_bytes(), FileIdentity::Path)
+    }
+
+    /// Forgets what ended a while ago, and reads `/proc` again if events were lost.
+    pub fn maintain(&mut self, now_ns: u64) {
+        self.processes.retain(|_, process| {
+            process
+                .ended_ns
+                .is_none_or(|ended_ns| ended_ns + ENDED_KEPT_NS > now_ns)
+        });
+        if self.rescan_wanted {
+            tracing::warn!("process events were lost: reading /proc again");
+            self.rescan();
+        }
+        self.files.forget_unused();
+    }
+
+    /// The table's counters.
+    pub fn stats(&self) -> TableStats {
+        TableStats {
+            processes: self.processes.len(),
+            files: self.files.len(),
+            ..self.stats
+        }
+    }
+}
+
+impl Process {
+    /// A process of this name that maps nothing yet.
+    pub(super) fn new(comm: &[u8]) -> Self {
+        Self {
+            comm: lossy(comm),
+            exe: None,
+            mappings: Arc::default(),
+            exec_pending: false,
+            ended_ns: None,
+        }
+    }
+}
+
+/// What a mapping's path stands for.
+pub(super) fn file_kind(path: &[u8]) -> FileKind {
+    match path {
+        b"[vdso]" | b"[vdso32]" => FileKind::Vdso,
+        // `//anon` in perf's records and nothing in /proc are memory without a
+        // file; so are code in the heap or on a stack, and `[anon:NAME]`.
+        b"//anon" | b"" => FileKind::Anonymous,
+        [b'[', ..] => FileKind::Anonymous,
+        // Huge-page text (`/anon_hugepage (deleted)`) and shared anonymous memory.
+        _ if path.starts_with(b"/anon_hugepage") || path.starts_with(b"/dev/zero") => {
+            FileKind::Anonymous
+        }
+        _ => FileKind::File,
+    }
+}
+
+/// The path under which a mapping is shown.
+pub(super) fn shown_path(kind: FileKind, path: &[u8]) -> &[u8] {
+    match kind {
+        FileKind::Vdso => b"[vdso]",
+        FileKind::Anonymous => b"[anonymous]",
+        _ => path.strip_suffix(b" (deleted)").unwrap_or(path),
+    }
+}
+
+fn lossy(name: &[u8]) -> Arc<str> {
+    let end = name
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..end]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty_table() -> ProcessTable {
+        let mut files = Files::new();
+        let kernel = files.intern(FileKind::Kernel, b"[kernel]", FileIdentity::Path);
+        ProcessTable {
+            processes: FxHashMap::default(),
+            files,
+            kernel,
+            stats: TableStats::default(),
+            rescan_wanted: false,
+        }
+    }
+
+    fn exec(pid: u32, comm: &str) -> SideBandEvent {
+        SideBandEvent::Exec {
+            pid,
+            comm: comm.into(),
+        }
+    }
+
+    fn map(pid: u32, start: u64, path: &str) -> SideBandEvent {
+        SideBandEvent::Map {
+            pid,
+            start,
+            end: start + 0x1000,
+            file_offset: 0,
+            path: path.into(),
+            identity: FileIdentity::Path,
+        }
+    }
+
+    /// A process id that no machine has, so that /proc is never asked with success.
+    const PID: u32 = 0x7fff_0000;
+
+    /// Applies events at times 1, 2, … and shows a process: "comm exe path@start …".
+    fn show(events: Vec<SideBandEvent>, pid: u32) -> String {
+        let mut table = empty_table();
+        for (time, event) in (1..).zip(events) {
+            table.apply(event, time);
+        }
+        let Some(process) = table.find(pid, 100) else {
+            return "none".into();
+        };
+        let mappings: String = process
+            .mappings
+            .iter()
+            .map(|it| format!(" {}@{:x}", it.file.path, it.start))
+            .collect();
+        format!(
+            "{} {}{mappings}",
+            process.comm,
+            process.exe.as_deref().unwrap_or("-")
+        )
+    }
+
+    /// Check that an exec's first mapping is its program, and that later ones are not.
+    #[test]
+    fn exec_and_maps() {
+        let events = vec![
+            exec(PID, "sh"),
+            map(PID, 0x1000, "/bin/sh"),
+            map(PID, 0x5000, "/lib/ld.so"),
+            map(PID, 0x9000, "//anon"),
+        ];
+        assert_eq!(
+            show(events, PID),
+            "sh /bin/sh /bin/sh@1000 /lib/ld.so@5000 [anonymous]@9000"
+        );
+    }
+
+    /// Check that a child starts with its parent's mappings and keeps them when the
+    /// parent goes on to run something else.
+    #[test]
+    fn fork_copies() {
+        let child = PID + 1;
+        let events = || {
+            vec![
+                exec(PID, "sh"),
+                map(PID, 0x1000, "/bin/sh"),
+                SideBandEvent::Fork {
+                    pid: child,
+                    parent: PID,
+                },
+                map(child, 0x3000, "/lib/x.so"),
+                exec(PID, "ls"),
+                map(PID, 0x2000, "/bin/ls"),
+            ]
+        };
+        assert_eq!(
+            show(events(), child),
+            "sh /bin/sh /bin/sh@1000 /lib/x.so@3000"
+        );
+        assert_eq!(show(events(), PID), "ls /bin/ls /bin/ls@2000");
+    }
+
+    /// Check that an ended process is still there for its last samples, that its id
+    /// can be used again, and that it is forgotten after a while.
+    #[test]
+    fn exit_and_reuse() {
+        let exit = SideBandEvent::Exit { pid: PID };
+        let events = vec![exec(PID, "a"), map(PID, 0x1000, "/a"), exit.clone()];
+        assert_eq!(show(events, PID), "a /a /a@1000");
+
+        let events = vec![
+            exec(PID, "a"),
+            map(PID, 0x1000, "/a"),
+            exit.clone(),
+            exec(PID, "b"),
+        ];
+        assert_eq!(show(events, PID), "b -");
+
+        let mut table = empty_table();
+        table.apply(exec(PID, "a"), 1);
+        table.apply(exit, 2);
+        table.maintain(ENDED_KEPT_NS);
+        assert!(table.find(PID, 3).is_some());
+        table.maintain(2 * ENDED_KEPT_NS);
+        assert!(table.find(PID, 4).is_none());
+    }
+
+    /// Check that a process whose events were missed is counted when nothing knows it.
+    #[test]
+    fn unknown_process() {
+        let mut table = empty_table();
+        table.apply(map(PID, 0x1000, "/a"), 1);
+        assert!(table.find(PID, 2).is_none());
+        assert_eq!(table.stats().unknown, 1);
+    }
+
+    /// Check what a mapping's name is taken for.
+    #[test]
+    fn kinds() {
+        for (path, kind) in [
+            ("/bin/sh", FileKind::File),
+            ("/memfd:jit (deleted)", FileKind::File),
+            ("[vdso]", FileKind::Vdso),
+            ("[heap]", FileKind::Anonymous),
+            ("", FileKind::Anonymous),
+            ("//anon", FileKind::Anonymous),
+            ("/anon_hugepage (deleted)", FileKind::Anonymous),
+        ] {
+            assert_eq!(file_kind(path.as_bytes()), kind, "{path}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! A window's pprof.
+//!
+//! Format: github.com/google/pprof `proto/profile.proto`; what of it is used, and
+//! how, stands at `PushRequest.profile_zstd` in `proto/pilotlight/v1/ingest.proto`.
+
+use pprof::protos::{Function, Label, Line, Location, Mapping, Profile, Sample, ValueType};
+use proto::v1::UnnamedReason;
+use rustc_hash::FxHashMap;
+
+use super::strings::Strings;
+use crate::{
+    aggregate::{FrameIndex, Window, WindowFile},
+    name::{Frame, Naming},
+};
+
+/// A profile, and what it could not name.
+pub struct Built {
+    /// The profile.
+    pub profile: Profile,
+    /// Ids of the locations without lines, and why they have none.
+    pub unnamed: Vec<(u64, UnnamedReason)>,
+}
+
+/// Makes the profile of a window.
+///
+/// `namings` are parallel to [`Window::frames`]. Times are nanoseconds,
+/// `start_ns` since the Unix epoch; `sample_ns` is the CPU time that one sample stands for.
+pub fn build_profile(
+    window: &Window,
+    namings: &[Naming],
+    start_ns: u64,
+    duration_ns: u64,
+    sample_ns: u64,
+) -> Built {
+    let mut strings = Strings::new();
+    let mut functions = Functions::default();
+    let mut unnamed = Vec::new();
+    let mut mappings: Vec<Mapping> = window
+        .files()
+        .iter()
+        .zip(1..)
+        .map(|(file, id)| make_mapping(&mut strings, file, id))
+        .collect();
+    let mut locations = Vec::with_capacity(window.frames().len());
+    for (index, (frame, naming)) in window.frames().iter().zip(namings).enumerate() {
+        let id = location_id(FrameIndex(index as u32));
+        let mapping = &mut mappings[frame.file as usize];
+        mapping.memory_limit = mapping.memory_limit.max(frame.offset.saturating_add(1));
+        let line = match naming {
+            Naming::Named(frames) => {
+                mapping.has_functions = true;
+                mapping.has_filenames |= frames.iter().any(|it| !it.file.is_empty());
+                mapping.has_line_numbers |= frames.iter().any(|it| it.line != 0);
+                mapping.has_inline_frames |= frames.len() > 1;
+                make_lines(&mut strings, &mut functions, frames)
+            }
+            Naming::Unnamed(reason) => {
+                let code = i32::from(reason.code());
+                unnamed.push((id, UnnamedReason::try_from(code).unwrap_or_default()));
+                Vec::new()
+            }
+        };
+        locations.push(Location {
+            id,
+            mapping_id: mapping.id,
+            address: frame.offset,
+            line,
+            is_folded: false,
+        });
+    }
+
+    let key_series = strings.intern("series");
+    let key_thread = strings.intern("thread");
+    let key_outcome = strings.intern("outcome");
+    let threads: Vec<i64> = window
+        .threads()
+        .iter()
+        .map(|name| strings.intern(&thread_name(name)))
+        .collect();
+    let mut samples = Vec::with_capacity(window.row_count());
+    for (row, count) in window.sorted_rows() {
+        let mut label = vec![number_label(key_series, i64::from(row.series))];
+        let thread = threads[row.thread as usize];
+        if thread != 0 {
+            label.push(string_label(key_thread, thread));
+        }
+        if !row.outcome.is_complete() {
+            let outcome = strings.intern(row.outcome.name());
+            label.push(string_label(key_outcome, outcome));
+        }
+        samples.push(Sample {
+            location_id: window.stack(row.leaf).map(location_id).collect(),
+            value: vec![count as i64, (count * sample_ns) as i64],
+            label,
+        });
+    }
+
+    let mut value_type = |ty, unit| ValueType {
+        ty: strings.intern(ty),
+        unit: strings.intern(unit),
+    };
+    let sample_type = vec![
+        value_type("samples", "count"),
+        value_type("cpu", "nanoseconds"),
+    ];
+    let period_type = Some(value_type("cpu", "nanoseconds"));
+    let default_sample_type = strings.intern("cpu");
+    let profile = Profile {
+        sample_type,
+        sample: samples,
+        mapping: mappings,
+        location: locations,
+        function: functions.table,
+        time_nanos: start_ns as i64,
+        duration_nanos: duration_ns as i64,
+        period_type,
+        period: sample_ns as i64,
+        default_sample_type,
+        string_table: strings.into_table(),
+        ..Profile::default()
+    };
+    Built { profile, unnamed }
+}
+
+/// Location ids begin at 1.
+fn location_id(frame: FrameIndex) -> u64 {
+    u64::from(frame.0) + 1
+}
+
+fn make_mapping(strings: &mut Strings, file: &WindowFile, id: u64) -> Mapping {
+    let build_id = file.file.content.get().map(ToString::to_string);
+    Mapping {
+        id,
+        memory_start: 0,
+        memory_limit: 0,
+        file_offset: 0,
+        filename: strings.intern(&file.file.path),
+        build_id: strings.intern(&build_id.unwrap_or_default()),
+        ..Mapping::default()
+    }
+}
+
+fn make_lines(strings: &mut Strings, functions: &mut Functions, frames: &[Frame]) -> Vec<Line> {
+    frames
+        .iter()
+        .map(|frame| Line {
+            function_id: functions.intern(Function {
+                id: 0,
+                name: strings.intern(&frame.function),
+                // As pprof's own writers do: the same name again when there is no other.
+                system_name: strings.intern(match &*frame.system_name {
+                    "" => &frame.function,
+                    name => name,
+                }),
+                filename: strings.intern(&frame.file),
+                start_line: i64::from(frame.start_line),
+            }),
+            line: i64::from(frame.line),
+        })
+        .collect()
+}
+
+/// Functions by number, from 1.
+#[derive(Default)]
+struct Functions {
+    table: Vec<Function>,
+    places: FxHashMap<(i64, i64, i64, i64), u64>,
+}
+
+impl Functions {
+    fn intern(&mut self, function: Function) -> u64 {
+        let Function {
+            id: _,
+            name,
+            system_name,
+            filename,
+            start_line,
+        } = function;
+        let key = (name, system_name, filename, start_line);
+        *self.places.entry(key).or_insert_with(|| {
+            let id = self.table.len() as u64 + 1;
+            self.table.push(Function { id, ..function });
+            id
+        })
+    }
+}
+
+fn thread_name(comm: &[u8; 16]) -> String {
+    let end = comm
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}
+
+fn number_label(key: i64, num: i64) -> Label {
+    Label {
+        key,
+        num,
+        ..Label::default()
+    }
+}
+
+fn string_label(key: i64, str: i64) -> Label {
+    Label {
+        key,
+        str,
+        ..Label::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use profiler_bpf::outcome::Outcome;
+
+    use super::*;
+    use crate::{
+        aggregate::SeriesKey,
+        locate::{Located, LocatedFrame, StackOutcome},
+        name::UnnamedReason as Reason,
+        process::{FileIdentity, FileKind, Files},
+    };
+
+    fn frame(function: &str, line: u32, inlined: bool) -> Frame {
+        Frame {
+            function: function.into(),
+            system_name: "".into(),
+            file: "a.c".into(),
+            line,
+            column: 0,
+            start_line: 1,
+            inlined,
+        }
+    }
+
+    /// One window of three samples: twice `main;leaf` with an inlined function in
+    /// the leaf, once `main;?` with an incomplete stack.
+    fn built() -> Built {
+        let mut files = Files::new();
+        let file = files.intern(FileKind::File, b"/bin/a", FileIdentity::Path);
+        let mut window = Window::default();
+        let outcomes = [Outcome::Complete, Outcome::Complete, Outcome::Unreadable];
+        for (leaf, outcome) in [0x20, 0x20, 0x30].into_iter().zip(outcomes) {
+            let located = Located {
+                frames: [0x10, leaf]
+                    .map(|offset| LocatedFrame::stand_in(&file, offset))
+                    .into(),
+                outcome: StackOutcome::Walked(outcome),
+            };
+            let series = SeriesKey {
+                comm: "a".into(),
+                exe: None,
+                container_id: None,
+            };
+            assert!(window.add(1, *b"thread-1\0\0\0\0\0\0\0\0", series, &located));
+        }
+        let namings = [
+            Naming::Named(Arc::new([frame("main", 7, false)])),
+            Naming::Named(Arc::new([frame("inner", 3, true), frame("leaf", 5, false)])),
+            Naming::Unnamed(Reason::NoSymbol),
+        ];
+        build_profile(&window, &namings, 5, 10, 10_000_000)
+    }
+
+    /// Check stacks, values and labels of the samples.
+    #[test]
+    fn samples() {
+        let Built { profile, .. } = built();
+        let text = |at: i64| profile.string_table[at as usize].as_str();
+        let mut shown: Vec<String> = profile
+            .sample
+            .iter()
+            .map(|sample| {
+                let labels: Vec<String> = sample
+                    .label
+                    .iter()
+                    .map(|it| format!("{}={}{}", text(it.key), text(it.str), it.num))
+                    .collect();
+                format!(
+                    "{:?} {:?} {}",
+                    sample.location_id,
+                    sample.value,
+                    labels.join(" ")
+                )
+            })
+            .collect();
+        shown.sort();
+        assert_eq!(
+            shown,
+            [
+                "[2, 1] [2, 20000000] series=0 thread=thread-10",
+                "[3, 1] [1, 10000000] series=0 thread=thread-10 outcome=unreadable0",
+            ]
+        );
+        assert_eq!((profile.time_nanos, profile.duration_nanos), (5, 10));
+        assert_eq!(profile.period, 10_000_000);
+    }
+
+    /// Check that inlined functions come innermost first, and that a location
+    /// without a name keeps its file and offset and says why.
+    #[test]
+    fn locations() {
+        let Built { profile, unnamed } = built();
+        let text = |at: i64| profile.string_table[at as usize].as_str();
+        let names = |at: usize| -> Vec<&str> {
+            profile.location[at]
+                .line
+                .iter()
+                .map(|line| text(profile.function[line.function_id as usize - 1].name))
+                .collect()
+        };
+        assert_eq!(names(1), ["inner", "leaf"]);
+        assert_eq!(names(2), [""; 0]);
+        assert_eq!(profile.location[2].address, 0x30);
+        assert_eq!(unnamed, [(3, UnnamedReason::NoSymbol)]);
+        let mapping = &profile.mapping[0];
+        assert_eq!(text(mapping.filename), "/bin/a");
+        assert!(mapping.has_functions && mapping.has_inline_frames);
+        assert_eq!(mapping.memory_limit, 0x31);
+        assert_eq!(profile.string_table[0], "");
+    }
+}

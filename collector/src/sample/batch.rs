@@ -1,0 +1,277 @@
+//! Bytes of the ring -> samples.
+
+use std::{ops::Range, sync::Arc};
+
+use profiler_bpf::{
+    outcome::Outcome,
+    record::{FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE},
+    settings::{KERNEL_FRAMES_MAX, USER_FRAMES_MAX},
+};
+use thiserror::Error;
+
+/// Samples that were drained together. Their frames lie in one vector, so that a
+/// drain allocates nothing once the vectors have grown.
+#[derive(Debug, Default)]
+pub struct Batch {
+    samples: Vec<Sample>,
+    frames: Vec<u64>,
+}
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// Process id in the initial PID namespace.
+    pub pid: u32,
+    /// Thread id in the initial PID namespace.
+    pub tid: u32,
+    /// Id of the cgroup, 0 if not known.
+    pub cgroup_id: u64,
+    /// The thread's name, padded with zeros.
+    pub comm: [u8; 16],
+    /// How the user stack ended.
+    pub outcome: Outcome,
+    /// Whether the first user frame is the interrupted instruction itself.
+    pub user_leaf_exact: bool,
+    user: Range<usize>,
+    kernel: Range<usize>,
+}
+
+impl Sample {
+    /// The thread's name, as text.
+    pub fn thread_name(&self) -> Arc<str> {
+        let end = self.comm.iter().position(|byte| *byte == 0);
+        String::from_utf8_lossy(&self.comm[..end.unwrap_or(self.comm.len())]).into()
+    }
+}
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The record is shorter than its header or than its frames.
+    #[error("the record has {got} bytes and needs {need}")]
+    Short {
+        /// Bytes that a record of this shape needs.
+        need: usize,
+        /// Bytes that are there.
+        got: usize,
+    },
+    /// A kind of record, an outcome or a length that this version does not know.
+    #[error("the record's {field} is {value}")]
+    Unknown {
+        /// The header's field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+}
+
+impl Batch {
+    /// Decodes one record and adds it.
+    ///
+    /// # Errors
+    /// Bytes that are no record change nothing.
+    pub fn push_record(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let short = |need| DecodeError::Short {
+            need,
+            got: bytes.len(),
+        };
+        let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or_else(|| short(HEADER_BYTES))?;
+        let known = |field, value: u64, ok: bool| {
+            ok.then_some(())
+                .ok_or(DecodeError::Unknown { field, value })
+        };
+        known("kind", header[0].into(), header[0] == KIND_SAMPLE)?;
+        let outcome = Outcome::from_number(header[1]).ok_or(DecodeError::Unknown {
+            field: "outcome",
+            value: header[1].into(),
+        })?;
+        let user_len = usize::from(u16_at(header, 56));
+        let kernel_len = usize::from(u16_at(header, 58));
+        known("user_len", user_len as u64, user_len <= USER_FRAMES_MAX)?;
+        known(
+            "kernel_len",
+            kernel_len as u64,
+            kernel_len <= KERNEL_FRAMES_MAX,
+        )?;
+        let need = HEADER_BYTES + (user_len + kernel_len) * 8;
+        let frames = bytes.get(HEADER_BYTES..need).ok_or_else(|| short(need))?;
+
+        let begin = self.frames.len();
+        let (frames, _) = frames.as_chunks();
+        self.frames
+            .extend(frames.iter().map(|frame| u64::from_ne_bytes(*frame)));
+        let mut comm = [0; 16];
+        comm.copy_from_slice(&header[40..56]);
+        self.samples.push(Sample {
+            time_ns: u64_at(header, 8),
+            cgroup_id: u64_at(header, 24),
+            pid: u32_at(header, 32),
+            tid: u32_at(header, 36),
+            comm,
+            outcome,
+            user_leaf_exact: header[2] & FLAG_USER_LEAF_EXACT != 0,
+            user: begin..begin + user_len,
+            kernel: begin + user_len..begin + user_len + kernel_len,
+        });
+        Ok(())
+    }
+
+    /// Samples in this batch.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// A sample's user frames, innermost first.
+    pub fn user_frames(&self, sample: &Sample) -> &[u64] {
+        &self.frames[sample.user.clone()]
+    }
+
+    /// A sample's kernel frames, innermost first.
+    pub fn kernel_frames(&self, sample: &Sample) -> &[u64] {
+        &self.frames[sample.kernel.clone()]
+    }
+
+    /// Puts the samples into the order of their times.
+    pub fn sort_by_time(&mut self) {
+        self.samples.sort_by_key(|sample| sample.time_ns);
+    }
+
+    /// Takes the samples out that were taken after `time_ns`, into a batch of their own.
+    pub fn split_after(&mut self, time_ns: u64) -> Self {
+        let mut later = Self::default();
+        self.samples.retain(|sample| {
+            let stays = sample.time_ns <= time_ns;
+            if !stays {
+                later.push_copy(sample, &self.frames);
+            }
+            stays
+        });
+        later
+    }
+
+    fn push_copy(&mut self, sample: &Sample, frames: &[u64]) {
+        let begin = self.frames.len();
+        let user_len = sample.user.len();
+        self.frames.extend_from_slice(&frames[sample.user.clone()]);
+        self.frames
+            .extend_from_slice(&frames[sample.kernel.clone()]);
+        self.samples.push(Sample {
+            user: begin..begin + user_len,
+            kernel: begin + user_len..self.frames.len(),
+            ..sample.clone()
+        });
+    }
+
+    /// Empties the batch and keeps its memory.
+    pub fn clear(&mut self) {
+        self.samples.clear();
+        self.frames.clear();
+    }
+}
+
+fn u16_at(header: &[u8; HEADER_BYTES], at: usize) -> u16 {
+    u16::from_ne_bytes([header[at], header[at + 1]])
+}
+
+fn u32_at(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    u64::from(u32_at(header, at)) | u64::from(u32_at(header, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use profiler_bpf::record::SampleHeader;
+
+    use super::*;
+
+    /// A record of a process with these user and kernel frames.
+    fn record(pid: u32, time_ns: u64, user: &[u64], kernel: &[u64]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        bytes[0] = KIND_SAMPLE;
+        bytes[offset_of!(SampleHeader, time_ns)..][..8].copy_from_slice(&time_ns.to_ne_bytes());
+        bytes[offset_of!(SampleHeader, pid)..][..4].copy_from_slice(&pid.to_ne_bytes());
+        bytes[offset_of!(SampleHeader, tid)..][..4].copy_from_slice(&(pid + 1).to_ne_bytes());
+        bytes[offset_of!(SampleHeader, cgroup_id)..][..8].copy_from_slice(&7u64.to_ne_bytes());
+        bytes[offset_of!(SampleHeader, comm)..][..3].copy_from_slice(b"abc");
+        let user_len = user.len() as u16;
+        let kernel_len = kernel.len() as u16;
+        bytes[offset_of!(SampleHeader, user_len)..][..2].copy_from_slice(&user_len.to_ne_bytes());
+        bytes[offset_of!(SampleHeader, kernel_len)..][..2]
+            .copy_from_slice(&kernel_len.to_ne_bytes());
+        for frame in user.iter().chain(kernel) {
+            bytes.extend(frame.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// Check that every field is read from where the program puts it.
+    #[test]
+    fn fields() {
+        let mut batch = Batch::default();
+        let user = [1, 2, u64::MAX];
+        batch.push_record(&record(5, 99, &user, &[8, 9])).unwrap();
+        let sample = &batch.samples()[0];
+        assert_eq!((sample.pid, sample.tid, sample.time_ns), (5, 6, 99));
+        assert_eq!((sample.cgroup_id, &sample.comm[..4]), (7, &b"abc\0"[..]));
+        assert_eq!(batch.user_frames(sample), user);
+        assert_eq!(batch.kernel_frames(sample), [8, 9]);
+    }
+
+    /// Check that a record cut anywhere is refused and changes nothing.
+    #[test]
+    fn truncated() {
+        let bytes = record(5, 99, &[1, 2, 3], &[8, 9]);
+        let mut batch = Batch::default();
+        for len in 0..bytes.len() {
+            let error = batch.push_record(&bytes[..len]).unwrap_err();
+            assert!(matches!(error, DecodeError::Short { got, .. } if got == len));
+        }
+        assert!(batch.samples().is_empty());
+    }
+
+    /// Check that lengths and kinds that no program writes are refused.
+    #[test]
+    fn unknown_values() {
+        for (at, value, field) in [
+            (0, 9, "kind"),
+            (1, 200, "outcome"),
+            (offset_of!(SampleHeader, user_len) + 1, 0xff, "user_len"),
+            (offset_of!(SampleHeader, kernel_len) + 1, 0xff, "kernel_len"),
+        ] {
+            let mut bytes = record(5, 99, &[1], &[]);
+            bytes[at] = value;
+            match Batch::default().push_record(&bytes) {
+                Err(DecodeError::Unknown { field: got, .. }) => assert_eq!(got, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+    }
+
+    /// Check that a split keeps every sample with its frames, once.
+    #[test]
+    fn split() {
+        let mut batch = Batch::default();
+        for time in [30, 10, 20, 40] {
+            batch
+                .push_record(&record(1, time, &[time, time + 1], &[time + 2]))
+                .unwrap();
+        }
+        batch.sort_by_time();
+        let later = batch.split_after(20);
+        for (part, times) in [(&batch, [10, 20]), (&later, [30, 40])] {
+            for (sample, time) in part.samples().iter().zip(times) {
+                assert_eq!(sample.time_ns, time);
+                assert_eq!(part.user_frames(sample), [time, time + 1]);
+                assert_eq!(part.kernel_frames(sample), [time + 2]);
+            }
+            assert_eq!(part.samples().len(), 2);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Offsets of kernel structures, from the kernel's own BTF.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use btf_rs::{Backend, Btf, BtfType, Type};
+
+/// Where the kernel describes its types.
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// Offsets in bytes of the fields that the program follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelOffsets {
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `css_set.subsys[controller]`
+    pub css_set_subsys: u32,
+    /// `cgroup_subsys_state.cgroup`
+    pub css_cgroup: u32,
+    /// `cgroup.kn`
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`
+    pub kernfs_id: u32,
+}
+
+impl KernelOffsets {
+    /// Reads the offsets of the running kernel. `controller` is the v1 cgroup
+    /// controller whose cgroups are wanted (`memory`, `cpu`, …), if any.
+    ///
+    /// # Errors
+    /// The kernel has no BTF, or its types are not as expected.
+    pub fn read(controller: Option<&str>) -> Result<Self> {
+        let path = Path::new(BTF_PATH);
+        // Mapped, not read: the 5 MB stay out of our own memory.
+        let btf = Btf::from_file_with_backend(path, Backend::Mmap).with_context(|| {
+            format!("failed to read `{BTF_PATH}`: a kernel with CONFIG_DEBUG_INFO_BTF is needed")
+        })?;
+        let mut offsets = Self {
+            task_mm: field_offset(&btf, "task_struct", "mm")?,
+            ..Self::default()
+        };
+        if let Some(controller) = controller {
+            let id = format!("{controller}_cgrp_id");
+            let index = enum_value(&btf, "cgroup_subsys_id", &id)?;
+            offsets.task_cgroups = field_offset(&btf, "task_struct", "cgroups")?;
+            offsets.css_set_subsys = field_offset(&btf, "css_set", "subsys")? + 8 * index;
+            offsets.css_cgroup = field_offset(&btf, "cgroup_subsys_state", "cgroup")?;
+            offsets.cgroup_kn = field_offset(&btf, "cgroup", "kn")?;
+            offsets.kernfs_id = field_offset(&btf, "kernfs_node", "id")?;
+        }
+        Ok(offsets)
+    }
+}
+
+/// Offset of a field, looked for in anonymous members too.
+fn field_offset(btf: &Btf, structure: &str, field: &str) -> Result<u32> {
+    let types = btf
+        .resolve_types_by_name(structure)
+        .with_context(|| format!("failed to find `struct {structure}` in the kernel's BTF"))?;
+    for found in types {
+        if let Type::Struct(found) = found
+            && let Some(bits) = find_member(btf, &found, field)?
+        {
+            return Ok(bits / 8);
+        }
+    }
+    bail!("failed to find `{structure}.{field}` in the kernel's BTF")
+}
+
+fn find_member(btf: &Btf, structure: &btf_rs::Struct, field: &str) -> Result<Option<u32>> {
+    for member in &structure.members {
+        let name = btf.resolve_name(member).unwrap_or_default();
+        if name == field {
+            return Ok(Some(member.bit_offset()));
+        }
+        if !name.is_empty() {
+            continue;
+        }
+        // An anonymous struct or union: its members are the outer one's too.
+        if let Ok(Type::Struct(inner) | Type::Union(inner)) = btf.resolve_chained_type(member)
+            && let Some(bits) = find_member(btf, &inner, field)?
+        {
+            return Ok(Some(member.bit_offset() + bits));
+        }
+    }
+    Ok(None)
+}
+
+fn enum_value(btf: &Btf, enumeration: &str, name: &str) -> Result<u32> {
+    let types = btf
+        .resolve_types_by_name(enumeration)
+        .with_context(|| format!("failed to find `enum {enumeration}` in the kernel's BTF"))?;
+    for found in types {
+        let Type::Enum(found) = found else { continue };
+        for member in &found.members {
+            if btf
+                .resolve_name(member as &dyn BtfType)
+                .is_ok_and(|it| it == name)
+            {
+                return Ok(member.val());
+            }
+        }
+    }
+    bail!("failed to find `{name}` in the kernel's `enum {enumeration}`")
+}

@@ -1,0 +1,196 @@
+//! The eBPF program in the kernel: loading, its ring, its counters.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, PerCpuArray, ProgramArray, RingBuf},
+    programs::PerfEvent,
+};
+use profiler_bpf::{
+    outcome::Outcome,
+    record::Scratch,
+    settings::{PROGRAM_WALK, cgroup_source, counter},
+};
+
+use super::{Batch, KernelOffsets};
+use crate::label::CgroupHierarchy;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler"));
+
+/// Bytes of the ring for each processor.
+///
+/// At 100 Hz and a drain each 100 ms, a processor makes at most 10 records of
+/// `RECORD_BYTES_MAX` (9,272 bytes + 8 of the ring) between two drains: 93 kB.
+/// 256 KiB take almost three such drains of nothing but deepest stacks, and 6 s
+/// of stacks of 40 frames (100 × 400 bytes a second).
+const RING_BYTES_PER_CPU: u32 = 256 << 10;
+
+/// The smallest ring: on small machines there is room for longer stalls.
+const RING_BYTES_MIN: u32 = 1 << 20;
+
+/// The largest ring: 64 processors and more share 16 MiB, half of what the maps
+/// may take in all.
+const RING_BYTES_MAX: u32 = 16 << 20;
+
+/// The loaded program. It is unloaded when this is dropped.
+pub struct Program {
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    /// Held, since the kernel empties a program array when its last user goes.
+    _programs: ProgramArray<MapData>,
+    ebpf: Ebpf,
+    map_bytes: u64,
+}
+
+/// What the program counted since it was loaded, all processors together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CounterTotals {
+    /// Entries of the program.
+    pub entries: u64,
+    /// Time spent in it, nanoseconds.
+    pub time_ns: u64,
+    /// Entries by outcome, in the order of [`Outcome::ALL`].
+    pub outcomes: [u64; Outcome::ALL.len()],
+}
+
+impl Program {
+    /// Loads the program into the kernel, for `cpus` processors.
+    ///
+    /// # Errors
+    /// The kernel refuses it, with the verifier's words; or this binary was built without it.
+    pub fn load(cpus: usize, hierarchy: &CgroupHierarchy) -> Result<Self> {
+        if OBJECT.is_empty() {
+            bail!("this collector was built without its eBPF program (AYA_BUILD_SKIP=1)");
+        }
+        let offsets = KernelOffsets::read(hierarchy.v1_controller())?;
+        let cgroup_source = match hierarchy {
+            CgroupHierarchy::V2 { .. } => cgroup_source::V2,
+            CgroupHierarchy::V1 { .. } => cgroup_source::V1,
+            CgroupHierarchy::None => cgroup_source::NONE,
+        };
+        let ring_bytes = ring_bytes(cpus);
+        let mut ebpf = EbpfLoader::new()
+            // No CO-RE relocations in the object: the kernel's BTF need not be parsed again.
+            .btf(None)
+            .map_max_entries("RING", ring_bytes)
+            .override_global("TASK_MM", &offsets.task_mm, true)
+            .override_global("CGROUP_SOURCE", &cgroup_source, true)
+            .override_global("TASK_CGROUPS", &offsets.task_cgroups, true)
+            .override_global("CSS_SET_SUBSYS", &offsets.css_set_subsys, true)
+            .override_global("CSS_CGROUP", &offsets.css_cgroup, true)
+            .override_global("CGROUP_KN", &offsets.cgroup_kn, true)
+            .override_global("KERNFS_ID", &offsets.kernfs_id, true)
+            .load(OBJECT)
+            .context("failed to load the eBPF object: is CAP_BPF (or root) there?")?;
+        for name in ["sample", "walk"] {
+            let program: &mut PerfEvent = ebpf
+                .program_mut(name)
+                .with_context(|| format!("failed to find the program `{name}` in the object"))?
+                .try_into()?;
+            program
+                .load()
+                .with_context(|| format!("the kernel refused the eBPF program `{name}`"))?;
+        }
+        let mut programs = ProgramArray::try_from(take_map(&mut ebpf, "PROGRAMS")?)
+            .context("failed to open the map `PROGRAMS`")?;
+        programs
+            .set(PROGRAM_WALK, program(&ebpf, "walk")?.fd()?, 0)
+            .context("failed to put the program `walk` into its place")?;
+        let ring = take_map(&mut ebpf, "RING")?;
+        let counters = take_map(&mut ebpf, "COUNTERS")?;
+        Ok(Self {
+            ring: RingBuf::try_from(ring).context("failed to map the ring buffer")?,
+            counters: PerCpuArray::try_from(counters).context("failed to open the counters")?,
+            _programs: programs,
+            ebpf,
+            // The ring, and per processor one scratch record and the counters.
+            map_bytes: u64::from(ring_bytes)
+                + (cpus * (size_of::<Scratch>() + counter::COUNT as usize * 8)) as u64,
+        })
+    }
+
+    /// The program's descriptor, to attach to events.
+    ///
+    /// # Errors
+    /// The program is not loaded.
+    pub fn descriptor(&self) -> Result<RawFd> {
+        Ok(program(&self.ebpf, "sample")?.fd()?.as_fd().as_raw_fd())
+    }
+
+    /// Moves all records from the ring into `batch`; gives how many could not be decoded.
+    pub fn drain(&mut self, batch: &mut Batch) -> u64 {
+        let mut malformed = 0;
+        while let Some(record) = self.ring.next() {
+            if let Err(err) = batch.push_record(&record) {
+                malformed += 1;
+                tracing::error!(%err, "failed to decode a record of the eBPF program");
+            }
+        }
+        malformed
+    }
+
+    /// Reads the counters.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn read_counters(&self) -> Result<CounterTotals> {
+        let read = |index: u32| -> Result<u64> {
+            let values = self
+                .counters
+                .get(&index, 0)
+                .with_context(|| format!("failed to read the counter {index}"))?;
+            Ok(values.iter().sum())
+        };
+        // Outcomes first: an entry is counted before its outcome, so that the
+        // entries read last are never fewer than the outcomes.
+        let mut totals = CounterTotals::default();
+        for (place, count) in totals.outcomes.iter_mut().enumerate() {
+            *count = read(counter::OUTCOMES + place as u32)?;
+        }
+        totals.time_ns = read(counter::TIME_NS)?;
+        totals.entries = read(counter::ENTRIES)?;
+        Ok(totals)
+    }
+
+    /// Bytes of kernel memory of the program's maps.
+    pub fn map_bytes(&self) -> u64 {
+        self.map_bytes
+    }
+}
+
+fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a PerfEvent> {
+    let program = ebpf
+        .program(name)
+        .with_context(|| format!("failed to find the program `{name}` in the object"))?;
+    Ok(program.try_into()?)
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("failed to find the map `{name}` in the object"))
+}
+
+/// Bytes of the ring for this many processors: a power of two, as the kernel wants.
+fn ring_bytes(cpus: usize) -> u32 {
+    u32::try_from(cpus)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(RING_BYTES_PER_CPU)
+        .clamp(RING_BYTES_MIN, RING_BYTES_MAX)
+        .next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check the ring's size on small, middling and huge machines.
+    #[test]
+    fn ring_sizes() {
+        assert_eq!(ring_bytes(1), 1 << 20);
+        assert_eq!(ring_bytes(2), 1 << 20);
+        assert_eq!(ring_bytes(12), 4 << 20);
+        assert_eq!(ring_bytes(5000), 16 << 20);
+    }
+}

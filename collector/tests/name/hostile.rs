@@ -1,0 +1,231 @@
+//! Files that change while they are read, or were never whole.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use collector::name::{ElfFile, FileKey, Naming, Object, UnnamedReason};
+
+use crate::own_address;
+use crate::target::{
+    Program, Random, code_segment, functions, locate, namer, new_key, object, unmapped_file,
+};
+
+fn is_known_reason(naming: &Naming) -> bool {
+    match naming {
+        Naming::Named(frames) => !frames.is_empty(),
+        Naming::Unnamed(reason) => matches!(
+            reason,
+            UnnamedReason::NoSymbol
+                | UnnamedReason::Corrupt
+                | UnnamedReason::Limit
+                | UnnamedReason::FileGone
+        ),
+    }
+}
+
+/// Check that a file which is cut while it is read kills at most the child: the
+/// addresses get a reason, and the next file is named as if nothing had been.
+#[test]
+fn file_cut_while_it_is_read_kills_only_the_child() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cut");
+    let (own, offset) = locate(own_address());
+    fs::copy(&own.path, &path).unwrap();
+    let whole = fs::metadata(&path).unwrap().len();
+    let code = code_segment(&fs::read(&path).unwrap());
+    let offsets: Vec<u64> = (0..400)
+        .map(|at| code.offset + at * code.bytes / 400)
+        .collect();
+    let is_over = AtomicBool::new(false);
+    let mut namer = namer();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                // The holes read as zeros, so that what is parsed changes as well.
+                file.set_len(whole / 3).unwrap();
+                file.set_len(whole).unwrap();
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let started = Instant::now();
+        let mut tries = 0;
+        while namer.stats().ends.died < 5 && started.elapsed() < Duration::from_secs(30) {
+            let mut file = unmapped_file(&path);
+            file.key = new_key();
+            let namings = namer.name(&object(file), &offsets);
+            assert!(namings.iter().all(is_known_reason), "{namings:?}");
+            tries += 1;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let ends = namer.stats().ends;
+        eprintln!("{tries} tries, {} children died", ends.died);
+        assert!(ends.died >= 1, "in {tries} tries no child met the cut");
+        assert_eq!((ends.nonsense, ends.not_started), (0, 0));
+    });
+    let namings = namer.name(&object(own), &[offset]);
+    assert_eq!(functions(&namings[0]), ["name::a_function_with_a_name"]);
+}
+
+/// Check 2,000 damaged files: cut anywhere, or with bytes changed, most of them
+/// where the structure is. None is more than the child bears in the end, or
+/// what it bears not, the parent does.
+#[test]
+fn damaged_files_have_names_or_a_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = Program::compile(directory.path().join("program"), "some_function");
+    let bytes = fs::read(&program.path).unwrap();
+    let code = code_segment(&bytes);
+    let offsets: Vec<u64> = (0..16)
+        .map(|at| code.offset + at * code.bytes / 16)
+        .collect();
+    let path = directory.path().join("damaged");
+    let mut random = Random::new(0x5eed);
+    let mut namer = namer();
+    let mut named = 0;
+    for round in 0..2000 {
+        let mut damaged = bytes.clone();
+        let len = damaged.len() as u64;
+        if round % 4 == 0 {
+            damaged.truncate(random.below(len) as usize);
+        } else {
+            for _ in 0..1 + random.below(16) {
+                // Headers lie at both ends, debug information in the second half.
+                let at = match random.below(3) {
+                    0 => random.below(1024),
+                    1 => len - 1 - random.below(4096),
+                    _ => len / 2 + random.below(len / 2),
+                };
+                damaged[at as usize] = random.next() as u8;
+            }
+        }
+        fs::write(&path, damaged).unwrap();
+        let mut file = unmapped_file(&path);
+        file.key = new_key();
+        let namings = namer.name(&object(file), &offsets);
+        assert_eq!(namings.len(), offsets.len());
+        assert!(namings.iter().all(is_known_reason), "{round}: {namings:?}");
+        named += usize::from(namings.iter().any(|it| matches!(it, Naming::Named(_))));
+    }
+    let stats = namer.stats();
+    eprintln!("{named} of 2000 files gave names; {:?}", stats.ends);
+    assert!(
+        named > 500 && stats.files_without_debug_info > 0,
+        "{stats:?}"
+    );
+    assert_eq!((stats.ends.nonsense, stats.ends.timed_out), (0, 0));
+    let namings = namer.name(
+        &object(unmapped_file(&program.path)),
+        &[program.offset_of("caller")],
+    );
+    assert!(functions(&namings[0]).contains(&"caller".to_owned()));
+}
+
+/// An ELF file whose debug link is any text, with a checksum that fits nothing.
+fn with_debug_link(program: &Program, link: &str) -> ElfFile {
+    let mut section = link.as_bytes().to_vec();
+    section.push(0);
+    while !section.len().is_multiple_of(4) {
+        section.push(0);
+    }
+    section.extend_from_slice(&[1, 2, 3, 4]);
+    let contents = program.path.with_extension("link");
+    fs::write(&contents, section).unwrap();
+    let linked = program.path.with_extension("linked");
+    let status = Command::new("objcopy")
+        .arg(format!(
+            "--add-section=.gnu_debuglink={}",
+            contents.display()
+        ))
+        .args([&program.path, &linked])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    ElfFile {
+        key: new_key(),
+        ..unmapped_file(&linked)
+    }
+}
+
+/// Check that a file cannot have the child open another one: with a debug link
+/// to a FIFO, to a device, or to a real file, it is named from what it has itself.
+#[test]
+fn debug_links_lead_nowhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = Program::compile(directory.path().join("program"), "some_function");
+    let offset = program.offset_of("some_function");
+    let fifo = directory.path().join("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut namer = namer();
+    let started = Instant::now();
+    for link in [
+        fifo.to_str().unwrap(),
+        "fifo",
+        "/dev/tty",
+        "/etc/passwd",
+        "../../../../../../../../etc/passwd",
+        "/proc/self/mem",
+        "0",
+        "3",
+    ] {
+        let namings = namer.name(&object(with_debug_link(&program, link)), &[offset]);
+        let [Naming::Named(frames)] = &namings[..] else {
+            panic!("{link}: {namings:?}");
+        };
+        assert_eq!(&*frames[0].function, "some_function", "{link}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(namer.stats().ends, Default::default());
+}
+
+/// Check offsets that lie in no segment, in no function, and at both ends.
+#[test]
+fn odd_offsets_have_a_reason() {
+    let (own, _) = locate(own_address());
+    let mut namer = namer();
+    let offsets = [0, 1, 63, 64, 1 << 20, 1 << 40, u64::MAX - 1, u64::MAX];
+    let namings = namer.name(&object(own), &offsets);
+    assert!(namings.iter().all(is_known_reason), "{namings:?}");
+    let namings = namer.name(&Object::Kernel, &[u64::MAX / 2, 1 << 40, 1 << 62]);
+    assert!(
+        namings.iter().all(|it| matches!(it, Naming::Unnamed(_))),
+        "{namings:?}"
+    );
+    let namings = namer.name(&Object::Vdso, &[0, 1 << 20, u64::MAX]);
+    assert!(namings.iter().all(is_known_reason), "{namings:?}");
+    assert_eq!(namer.name(&Object::Vdso, &[]), []);
+    assert_eq!(namer.stats().ends, Default::default());
+}
+
+/// Check that a file gone before it was asked for has that reason, and that it
+/// is not asked for again in the same minute.
+#[test]
+fn missing_file_is_gone() {
+    let file = ElfFile {
+        key: FileKey::FileId(1 << 100),
+        path: Path::new("/nowhere/at/all").into(),
+        build_id: None,
+        inode: None,
+        candidates: Vec::new(),
+    };
+    let mut namer = namer();
+    let object = object(file);
+    let gone = [Naming::Unnamed(UnnamedReason::FileGone)];
+    assert_eq!(namer.name(&object, &[1]), gone);
+    assert_eq!(namer.name(&object, &[2]), gone);
+    let stats = namer.stats();
+    assert_eq!(stats.requests, 1);
+    assert_eq!(
+        stats.unnamed[usize::from(UnnamedReason::FileGone.code()) - 1],
+        2
+    );
+}

@@ -1,0 +1,255 @@
+//! A child that hangs, grows, may do less than hoped, or is no child at all.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use collector::name::{ChildLimits, Namer, NamerOptions, Naming, Object, UnnamedReason};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::own_address;
+use crate::target::{Random, functions, locate, namer, object, options, reason};
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// A program that stands for the collector's.
+fn script(directory: &TempDir, text: &str) -> PathBuf {
+    let path = directory.path().join("script");
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Check that a child that does not answer is given up after its time, and that
+/// the next one answers.
+#[test]
+fn hanging_child_is_replaced() {
+    let mut namer = Namer::new(NamerOptions {
+        request_time: Duration::from_secs(5),
+        ..options()
+    });
+    let (file, offset) = locate(own_address());
+    let object = object(file);
+    assert!(matches!(
+        namer.name(&object, &[offset])[..],
+        [Naming::Named(_)]
+    ));
+    let first = namer.child_pid().unwrap();
+    signal(first, Signal::STOP);
+    let started = Instant::now();
+    let namings = namer.name(&object, &[offset + 1]);
+    assert!(started.elapsed() >= Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(60));
+    // The second try, by a new child, leaves the debug information alone.
+    assert_eq!(functions(&namings[0]), ["name::a_function_with_a_name"]);
+    assert_ne!(namer.child_pid(), Some(first));
+    let stats = namer.stats();
+    assert_eq!((stats.starts, stats.ends.timed_out), (2, 1));
+    assert!(stats.child_cpu_ns > 0);
+}
+
+/// Check that a child that is killed between two requests is replaced.
+#[test]
+fn killed_child_is_replaced() {
+    let mut namer = namer();
+    let (file, offset) = locate(own_address());
+    let object = object(file);
+    namer.name(&object, &[offset]);
+    signal(namer.child_pid().unwrap(), Signal::KILL);
+    let namings = namer.name(&object, &[offset + 1]);
+    assert_eq!(functions(&namings[0]), ["name::a_function_with_a_name"]);
+    assert_eq!(namer.stats().ends.died, 1);
+}
+
+/// Check that a child without the memory it needs dies of it, that the reason
+/// says so, and that a child with enough memory is not concerned.
+#[test]
+fn memory_limit_is_a_reason() {
+    let (file, offset) = locate(own_address());
+    let object = object(file);
+    let mut namer = Namer::new(NamerOptions {
+        child: ChildLimits {
+            data_bytes_max: 600 << 10,
+            ..options().child
+        },
+        ..options()
+    });
+    // The kernel's symbols take several megabytes.
+    let namings = namer.name(&Object::Kernel, &[4096]);
+    assert_eq!(reason(&namings), UnnamedReason::Limit);
+    assert_eq!(namer.stats().ends.died, 1);
+    // What failed is left alone for a while; a minute later it is tried again.
+    namer.name(&Object::Kernel, &[4096]);
+    assert_eq!(namer.stats().ends.died, 1);
+    for _ in 0..options().retry_windows {
+        namer.end_window();
+    }
+    namer.name(&Object::Kernel, &[4096]);
+    assert_eq!(namer.stats().ends.died, 2);
+
+    let mut namer = Namer::new(NamerOptions {
+        child: ChildLimits {
+            resident_bytes_max: 1,
+            ..options().child
+        },
+        ..options()
+    });
+    for round in 0..3 {
+        let namings = namer.name(&object, &[offset + round]);
+        assert_eq!(functions(&namings[0]), ["name::a_function_with_a_name"]);
+    }
+    let stats = namer.stats();
+    assert_eq!(
+        (stats.starts, stats.ends.memory, stats.ends.died),
+        (3, 3, 0)
+    );
+    assert!(stats.child.is_none() && stats.child_resident_peak_bytes > 1 << 20);
+}
+
+/// Check programs that are not a naming child: one that sends random bytes, one
+/// that ends at once, one that sends an endless frame, and one that is not there.
+#[test]
+fn impostors_are_survived() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, offset) = locate(own_address());
+    let object = object(file);
+    let name = |program: PathBuf, failures_at_once: u32| {
+        let mut namer = Namer::new(NamerOptions {
+            program,
+            failures_at_once,
+            request_time: Duration::from_secs(5),
+            ..options()
+        });
+        let namings = namer.name(&object, &[offset]);
+        let reason = reason(&namings);
+        (reason, namer.stats())
+    };
+    for text in [
+        "head -c 100000 /dev/urandom >&0",
+        // A frame of four zero bytes, and a length of 4 GB.
+        "printf '\\004\\000\\000\\000\\000\\000\\000\\000' >&0; sleep 5",
+        "printf '\\377\\377\\377\\377' >&0; sleep 5",
+    ] {
+        let (reason, stats) = name(script(&directory, text), u32::MAX);
+        assert_eq!(reason, UnnamedReason::Corrupt, "{text}");
+        assert!(stats.ends.nonsense + stats.ends.died == 2, "{stats:?}");
+    }
+    let (reason, stats) = name(script(&directory, "exit 3"), u32::MAX);
+    assert_eq!((reason, stats.ends.died), (UnnamedReason::Corrupt, 2));
+    // The second try is held back.
+    let (reason, stats) = name(script(&directory, "exit 3"), 1);
+    assert_eq!((reason, stats.ends.held_back), (UnnamedReason::Limit, 1));
+    let (reason, stats) = name(directory.path().join("absent"), u32::MAX);
+    assert_eq!((reason, stats.ends.not_started), (UnnamedReason::Limit, 1));
+}
+
+/// Check that without the right to change the root directory only symbol tables
+/// are read, since debug information can name any other file.
+#[test]
+fn without_chroot_only_symbol_tables_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = options().program;
+    let text = format!(
+        "exec setpriv --bounding-set=-sys_chroot --inh-caps=-sys_chroot {} \"$@\"",
+        program.display()
+    );
+    let mut namer = Namer::new(NamerOptions {
+        program: script(
+            &directory,
+            &format!("export PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{text}"),
+        ),
+        ..options()
+    });
+    let (file, offset) = locate(own_address());
+    let namings = namer.name(&object(file), &[offset]);
+    let [Naming::Named(frames)] = &namings[..] else {
+        panic!("{namings:?}");
+    };
+    assert_eq!(&*frames[0].function, "name::a_function_with_a_name");
+    assert_eq!(&*frames[0].file, "");
+    assert!(namer.stats().unconfined);
+}
+
+/// Check that the cache stays within its bytes and that what was dropped is
+/// asked for again.
+#[test]
+fn cache_stays_within_its_bytes() {
+    let mut namer = Namer::new(NamerOptions {
+        cache_bytes_max: 200 << 10,
+        ..options()
+    });
+    let (file, offset) = locate(own_address());
+    let offsets: Vec<u64> = (0..2000).map(|index| offset + index * 64).collect();
+    for _ in 0..3 {
+        let mut other = file.clone();
+        other.key = crate::target::new_key();
+        let namings = namer.name(&object(other), &offsets);
+        assert!(
+            namings
+                .iter()
+                .filter(|it| matches!(it, Naming::Named(_)))
+                .count()
+                > 1000
+        );
+        assert!(namer.stats().cache_bytes <= 200 << 10);
+    }
+    assert!(namer.stats().cache_evictions >= 2);
+}
+
+/// Check the child against a parent that sends nonsense: it ends with an error,
+/// and not by a panic or a signal. And that a person who finds the hidden
+/// argument is told what it is.
+#[test]
+fn child_survives_its_parent() {
+    let start = |input: Stdio, arguments: &[&str]| {
+        let output = Command::new(options().program)
+            .arg("name-child")
+            .args(arguments)
+            .stdin(input)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        output.unwrap()
+    };
+    let mut random = Random::new(3);
+    for round in 0..50_u32 {
+        let (mut ours, childs) = UnixStream::pair().unwrap();
+        let child = start(OwnedFd::from(childs).into(), &["100000000", "100000000"]);
+        let len = random.below(100) as u32;
+        let claimed = if round % 2 == 0 {
+            len
+        } else {
+            random.next() as u32
+        };
+        let mut bytes = claimed.to_le_bytes().to_vec();
+        bytes.extend((0..len).map(|_| random.next() as u8));
+        // The child may be gone before all is written.
+        let _ = ours.write_all(&bytes);
+        drop(ours);
+        let output = child.wait_with_output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{round}: {message}");
+        assert!(
+            message.starts_with("pilotlight-collector name-child: "),
+            "{message}"
+        );
+    }
+    for arguments in [
+        &[][..],
+        &["1"],
+        &["one", "two"],
+        &["100000000", "100000000"],
+    ] {
+        let output = start(Stdio::null(), arguments).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    }
+}

@@ -1,0 +1,286 @@
+//! Files that are not where, or not what, their path says.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use collector::name::{ElfFile, UnnamedReason};
+use collector::process::BuildId;
+use tempfile::TempDir;
+
+use crate::target::{
+    Program, Running, functions, mappings, namer, object, options, reason, unmapped_file, until,
+};
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// What `readelf -n` says.
+fn build_id(path: &Path) -> BuildId {
+    let output = Command::new("readelf")
+        .arg("-n")
+        .arg(path)
+        .output()
+        .unwrap();
+    let notes = String::from_utf8(output.stdout).unwrap();
+    let hex = notes
+        .split_once("Build ID: ")
+        .unwrap()
+        .1
+        .split_whitespace()
+        .next()
+        .unwrap();
+    let bytes: Vec<u8> = (0..hex.len() / 2)
+        .map(|at| u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).unwrap())
+        .collect();
+    BuildId::new(&bytes).unwrap()
+}
+
+/// Check that a running program is named from its own file after the file was
+/// deleted, and after another one took its place.
+#[test]
+fn deleted_and_replaced_files_are_named_by_their_mapping() {
+    let directory = directory();
+    let first = Program::compile(directory.path().join("program"), "first_function");
+    let offset = first.offset_of("first_function");
+    let running = first.start();
+    let file = |running: &Running| object(running.code_file(&first.path));
+
+    fs::remove_file(&first.path).unwrap();
+    let mut namer = namer();
+    let namings = namer.name(&file(&running), &[offset]);
+    assert_eq!(functions(&namings[0]), ["first_function"]);
+
+    let second = Program::compile(directory.path().join("program"), "other_function");
+    assert_eq!(second.offset_of("other_function"), offset);
+    let namings = namer.name(&file(&running), &[offset]);
+    assert_eq!(functions(&namings[0]), ["first_function"]);
+    let namings = namer.name(&file(&second.start()), &[offset]);
+    assert_eq!(functions(&namings[0]), ["other_function"]);
+}
+
+/// Check that after the process ended a file of the same name is taken only if
+/// its inode or its build id is that of the mapped one.
+#[test]
+fn path_alone_is_not_trusted() {
+    let directory = directory();
+    let path = directory.path().join("program");
+    let program = Program::compile(path.clone(), "first_function");
+    let offset = program.offset_of("first_function");
+    let id = build_id(&path);
+    let file = {
+        let running = program.start();
+        running.code_file(&path)
+    };
+    let by_build_id = ElfFile {
+        build_id: Some(id),
+        inode: None,
+        ..file.clone()
+    };
+    let name = |file: &ElfFile| namer().name(&object(file.clone()), &[offset]);
+    assert_eq!(functions(&name(&file)[0]), ["first_function"]);
+    assert_eq!(functions(&name(&by_build_id)[0]), ["first_function"]);
+
+    fs::rename(&path, directory.path().join("kept")).unwrap();
+    Program::compile(path.clone(), "other_function");
+    assert_eq!(reason(&name(&file)), UnnamedReason::FileGone);
+    assert_eq!(reason(&name(&by_build_id)), UnnamedReason::FileGone);
+
+    // A copy is another inode, with the same build id.
+    fs::copy(directory.path().join("kept"), &path).unwrap();
+    assert_eq!(reason(&name(&file)), UnnamedReason::FileGone);
+    assert_eq!(functions(&name(&by_build_id)[0]), ["first_function"]);
+
+    let nothing_known = ElfFile {
+        inode: None,
+        ..file
+    };
+    assert_eq!(reason(&name(&nothing_known)), UnnamedReason::FileGone);
+}
+
+/// Check that what is not a regular file is never opened: not one of these may
+/// take time, and reading from the FIFO or opening it for reading would.
+#[test]
+fn special_files_are_left_alone() {
+    let directory = directory();
+    let fifo = directory.path().join("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let started = Instant::now();
+    let mut namer = namer();
+    for path in [
+        &fifo,
+        directory.path(),
+        Path::new("/dev/zero"),
+        Path::new("/dev/tty"),
+    ] {
+        let namings = namer.name(&object(unmapped_file(path)), &[0, 4096]);
+        assert_eq!(
+            reason(&namings),
+            UnnamedReason::FileGone,
+            "{}",
+            path.display()
+        );
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(namer.stats().ends, Default::default());
+}
+
+/// Check that an empty file and one that is not ELF have a reason, and that the
+/// limit of size is one.
+#[test]
+fn odd_files_have_a_reason() {
+    let directory = directory();
+    let path = directory.path().join("file");
+    let mut namer = namer();
+    for (contents, expected) in [
+        (&b""[..], UnnamedReason::Corrupt),
+        (b"#!/bin/sh\n", UnnamedReason::Corrupt),
+        (b"\x7fELF", UnnamedReason::Corrupt),
+    ] {
+        fs::write(&path, contents).unwrap();
+        let namings = namer.name(&object(unmapped_file(&path)), &[0, 4096]);
+        assert_eq!(reason(&namings), expected, "{contents:?}");
+    }
+    let mut options = options();
+    options.file_bytes_max = 3;
+    let mut namer = collector::name::Namer::new(options);
+    let namings = namer.name(&object(unmapped_file(&path)), &[0]);
+    assert_eq!(reason(&namings), UnnamedReason::Limit);
+}
+
+/// A process in a root directory of its own, in which `sleep` runs.
+fn start_in_root(root: &Path) -> Running {
+    let sleep = Path::new("/bin/sleep").canonicalize().unwrap();
+    let probe = Running(Command::new(&sleep).arg("60").spawn().unwrap());
+    until("sleep has its libraries", || {
+        let paths: Vec<String> = mappings(probe.pid())
+            .into_iter()
+            .map(|it| it.path)
+            .collect();
+        paths.iter().any(|path| path.contains("libc")) && paths.iter().any(|it| it == "[stack]")
+    });
+    let mut paths: Vec<String> = mappings(probe.pid())
+        .into_iter()
+        .map(|it| it.path)
+        .collect();
+    // What the program asks for by name.
+    paths.push("/lib64/ld-linux-x86-64.so.2".into());
+    paths.push("/lib/x86_64-linux-gnu/libc.so.6".into());
+    for path in paths
+        .iter()
+        .filter(|path| path.starts_with('/') && Path::new(path).exists())
+    {
+        let copy = root.join(&path[1..]);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(path, copy).unwrap();
+    }
+    let child = Command::new("chroot")
+        .arg(root)
+        .arg(&sleep)
+        .arg("60")
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let running = Running(child);
+    until("sleep runs in its root", || {
+        let maps = mappings(running.pid());
+        maps.iter()
+            .any(|it| it.is_code && it.path.ends_with("sleep"))
+            && fs::read_link(format!("/proc/{}/root", running.pid())).unwrap() == root
+    });
+    running
+}
+
+/// Check that paths are resolved in the root of the process: a symbolic link in
+/// it, absolute or with `..`, does not lead to a file of the host.
+#[test]
+fn links_stay_in_the_root_of_the_process() {
+    let root = directory();
+    let root = root.path().canonicalize().unwrap();
+    let outside = directory();
+    let program = Program::compile(outside.path().join("secret"), "secret_function");
+    let offset = program.offset_of("secret_function");
+    let running = start_in_root(&root);
+    symlink(&program.path, root.join("absolute")).unwrap();
+    let up = format!(
+        "{}{}",
+        "../".repeat(20),
+        &program.path.to_str().unwrap()[1..]
+    );
+    symlink(up, root.join("dots")).unwrap();
+    symlink(
+        format!("/proc/{}/exe", std::process::id()),
+        root.join("magic"),
+    )
+    .unwrap();
+    fs::copy(&program.path, root.join("inside")).unwrap();
+    symlink("/../inside", root.join("good")).unwrap();
+
+    let mut namer = namer();
+    let mut name = |link: &str, target: &Path| {
+        // As a process could claim: the path is the link, the inode the target's.
+        let mut file = unmapped_file(target);
+        file.path = format!("/{link}").into();
+        file.candidates = running.code_file(Path::new("/")).candidates;
+        file.candidates[0].start += 4096;
+        namer.name(&object(file), &[offset])
+    };
+    assert_eq!(
+        reason(&name("absolute", &program.path)),
+        UnnamedReason::FileGone
+    );
+    assert_eq!(
+        reason(&name("dots", &program.path)),
+        UnnamedReason::FileGone
+    );
+    assert_eq!(
+        reason(&name("magic", &program.path)),
+        UnnamedReason::FileGone
+    );
+    let inside = root.join("inside");
+    assert_eq!(functions(&name("good", &inside)[0]), ["secret_function"]);
+}
+
+/// Check that a file's number of the child's descriptors may be used again for
+/// another file: more files than stay open, in turns, each with its own name.
+#[test]
+fn files_are_not_mixed_up() {
+    let directory = directory();
+    let first = Program::compile(directory.path().join("program0"), "function_0000");
+    let offset = first.offset_of("function_0000");
+    let bytes = fs::read(&first.path).unwrap();
+    let mut files = Vec::new();
+    for index in 0..40 {
+        // The same file but for its names: same size, same offsets.
+        let name = format!("function_{index:04}");
+        let mut bytes = bytes.clone();
+        while let Some(at) = find(&bytes, b"function_0000").filter(|_| index > 0) {
+            bytes[at..at + name.len()].copy_from_slice(name.as_bytes());
+        }
+        let path = directory.path().join(format!("copy{index}"));
+        fs::write(&path, bytes).unwrap();
+        files.push((unmapped_file(&path), name));
+    }
+    let mut namer = namer();
+    for round in 0..3 {
+        for (file, name) in &files {
+            // Another offset each round, so that the child and not the cache answers.
+            let namings = namer.name(&object(file.clone()), &[offset + round]);
+            assert_eq!(functions(&namings[0]), std::slice::from_ref(name));
+        }
+    }
+    assert_eq!(namer.stats().requests, 120);
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}

@@ -1,0 +1,277 @@
+//! Files and processes to name addresses in.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use collector::name::{
+    ElfFile, FileKey, Inode, MappedBy, Namer, NamerOptions, Naming, Object, UnnamedReason,
+};
+
+/// A namer's options with this build's child, that never holds back.
+pub(crate) fn options() -> NamerOptions {
+    NamerOptions {
+        program: env!("CARGO_BIN_EXE_pilotlight-collector").into(),
+        failures_at_once: u32::MAX,
+        window_time: Duration::MAX,
+        ..NamerOptions::default()
+    }
+}
+
+/// A namer with [`options`].
+pub(crate) fn namer() -> Namer {
+    Namer::new(options())
+}
+
+/// A line of a `maps` file.
+pub(crate) struct Mapping {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) offset: u64,
+    pub(crate) is_code: bool,
+    pub(crate) inode: Inode,
+    pub(crate) path: String,
+}
+
+/// The mappings of a process.
+pub(crate) fn mappings(pid: u32) -> Vec<Mapping> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    maps.lines().map(parse_mapping).collect()
+}
+
+fn parse_mapping(line: &str) -> Mapping {
+    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    let mut words = line.split_ascii_whitespace();
+    let mut word = || words.next().unwrap();
+    let (start, end) = word().split_once('-').unwrap();
+    let permissions = word();
+    let offset = word();
+    let (major, minor) = word().split_once(':').unwrap();
+    Mapping {
+        start: hex(start),
+        end: hex(end),
+        offset: hex(offset),
+        is_code: permissions.contains('x'),
+        inode: Inode {
+            major: u32::from_str_radix(major, 16).unwrap(),
+            minor: u32::from_str_radix(minor, 16).unwrap(),
+            number: word().parse().unwrap(),
+        },
+        path: words.collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// A key that no other file of this test run has.
+pub(crate) fn new_key() -> FileKey {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    FileKey::FileId(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// What a mapping's record tells of its file.
+pub(crate) fn mapped_file(pid: u32, mapping: &Mapping) -> ElfFile {
+    ElfFile {
+        key: new_key(),
+        path: mapping.path.clone().into(),
+        build_id: None,
+        inode: Some(mapping.inode),
+        candidates: vec![MappedBy {
+            pid,
+            start: mapping.start,
+            end: mapping.end,
+        }],
+    }
+}
+
+/// A file that no process maps.
+pub(crate) fn unmapped_file(path: &Path) -> ElfFile {
+    let stat = fs::metadata(path).unwrap();
+    ElfFile {
+        key: new_key(),
+        path: path.into(),
+        build_id: None,
+        inode: Some(Inode {
+            major: rustix::fs::major(stat.dev()),
+            minor: rustix::fs::minor(stat.dev()),
+            number: stat.ino(),
+        }),
+        candidates: Vec::new(),
+    }
+}
+
+/// The file as what to name in.
+pub(crate) fn object(file: ElfFile) -> Object {
+    Object::Elf(Arc::new(file))
+}
+
+/// The file and the offset in it at an address of this process.
+pub(crate) fn locate(address: u64) -> (ElfFile, u64) {
+    let pid = std::process::id();
+    let mapping = mappings(pid)
+        .into_iter()
+        .find(|mapping| (mapping.start..mapping.end).contains(&address))
+        .unwrap();
+    let offset = address - mapping.start + mapping.offset;
+    (mapped_file(pid, &mapping), offset)
+}
+
+/// Names of the functions at an address, the innermost first, or the reason.
+pub(crate) fn functions(naming: &Naming) -> Vec<String> {
+    match naming {
+        Naming::Named(frames) => {
+            let functions = frames.iter().map(|frame| frame.function.to_string());
+            functions.collect()
+        }
+        Naming::Unnamed(reason) => vec![format!("unnamed: {}", reason.as_str())],
+    }
+}
+
+/// The reason for which all of these have no name.
+pub(crate) fn reason(namings: &[Naming]) -> UnnamedReason {
+    let mut reasons = namings.iter().map(|naming| match naming {
+        Naming::Unnamed(reason) => *reason,
+        Naming::Named(_) => panic!("named: {namings:?}"),
+    });
+    let first = reasons.next().unwrap();
+    assert!(reasons.all(|reason| reason == first), "{namings:?}");
+    first
+}
+
+/// Waits for a condition, for at most 20 s.
+pub(crate) fn until(what: &str, mut is_reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_reached() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A compiled C program.
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+}
+
+impl Program {
+    /// Compiles a program with debug information, in which `function` waits for
+    /// signals, called inline by a function that is called by `main`.
+    pub(crate) fn compile(path: PathBuf, function: &str) -> Self {
+        let source = format!(
+            "#include <unistd.h>\n\
+             __attribute__((noinline)) void {function}(void) {{ for (;;) pause(); }}\n\
+             static inline __attribute__((always_inline)) void inlined(int n) {{\n\
+             \x20 if (n) {function}();\n\
+             }}\n\
+             __attribute__((noinline)) int caller(int n) {{ inlined(n); return n * 3; }}\n\
+             int main(int argc, char **argv) {{ return caller(argc); }}\n"
+        );
+        let file = path.with_extension("c");
+        fs::write(&file, source).unwrap();
+        let status = Command::new("cc")
+            .args(["-g", "-O2", "-Wl,--build-id=sha1", "-o"])
+            .args([&path, &file])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Self { path }
+    }
+
+    /// Offset of a symbol in the file, as `nm` and the program headers say.
+    pub(crate) fn offset_of(&self, symbol: &str) -> u64 {
+        let output = Command::new("nm").arg(&self.path).output().unwrap();
+        let symbols = String::from_utf8(output.stdout).unwrap();
+        let line = symbols
+            .lines()
+            .find(|line| line.split(' ').nth(2) == Some(symbol));
+        let address = line.unwrap().split(' ').next().unwrap();
+        let address = u64::from_str_radix(address, 16).unwrap();
+        let code = code_segment(&fs::read(&self.path).unwrap());
+        address - code.address + code.offset
+    }
+
+    /// Starts it, and waits until it runs.
+    pub(crate) fn start(&self) -> Running {
+        let child = Command::new(&self.path)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let running = Running(child);
+        let path = self.path.to_str().unwrap();
+        until("the program runs", || {
+            mappings(running.pid())
+                .iter()
+                .any(|mapping| mapping.path == path)
+                && mappings(running.pid()).len() > 5
+        });
+        running
+    }
+}
+
+/// A process that ends with its value.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// The file of the code mapping whose path starts so.
+    pub(crate) fn code_file(&self, path: &Path) -> ElfFile {
+        let path = path.to_str().unwrap();
+        let mappings = mappings(self.pid());
+        let code = mappings
+            .iter()
+            .find(|mapping| mapping.is_code && mapping.path.starts_with(path));
+        mapped_file(self.pid(), code.unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The executable segment of a 64-bit ELF file.
+pub(crate) struct CodeSegment {
+    pub(crate) offset: u64,
+    pub(crate) address: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Reads the program headers.
+pub(crate) fn code_segment(file: &[u8]) -> CodeSegment {
+    let word = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());
+    let header = (0..usize::from(file[56]))
+        .map(|index| 64 + index * 56)
+        .find(|at| file[*at] == 1 && file[*at + 4] & 1 != 0)
+        .unwrap();
+    CodeSegment {
+        offset: word(header + 8),
+        address: word(header + 16),
+        bytes: word(header + 32),
+    }
+}
+
+/// Random numbers that a failed test can be repeated with (xorshift64*).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
