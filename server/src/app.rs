@@ -1,0 +1,177 @@
+//! Puts the stages together. The one file that knows all of them.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use proto::v1::ingest_server::IngestServer;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, watch};
+use tonic::transport::server::TcpIncoming;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::util::MapResponseLayer;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::http::gate::Gate;
+use crate::http::{HttpState, router};
+use crate::metrics::Metrics;
+use crate::receive::{CheckLimits, IngestService, correct_status};
+use crate::store::{EmbeddedStore, Store};
+
+/// Pushes that are received at once. Each may hold a message of 32 MiB, so that this is 1 GiB at worst and some 30 MB
+/// usually; the store's queue takes twice as many.
+const PUSHES_MAX: usize = 32;
+
+/// A collector that went away without a word is noticed after this time.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A server that listens.
+pub struct App {
+    http: TcpListener,
+    grpc: TcpListener,
+    store: Arc<EmbeddedStore>,
+    metrics: Arc<Metrics>,
+    config: Config,
+}
+
+impl App {
+    /// Opens the store and both ports.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or a port is taken.
+    pub async fn open(config: Config) -> Result<Self> {
+        let metrics = Arc::new(Metrics::new());
+        let (options, shared) = (config.store.clone(), Arc::clone(&metrics));
+        let store =
+            tokio::task::spawn_blocking(move || EmbeddedStore::open(&options, shared)).await?;
+        let store = store.with_context(|| {
+            format!("failed to open the store `{}`", config.store.path.display())
+        })?;
+        let report = store.report();
+        metrics.note_recovery(&report);
+        info!(path = %config.store.path.display(), ?report, "opened the store");
+        let http = listen(config.http_listen, "--http-listen").await?;
+        let grpc = listen(config.grpc_listen, "--grpc-listen").await?;
+        Ok(Self {
+            http,
+            grpc,
+            store: Arc::new(store),
+            metrics,
+            config,
+        })
+    }
+
+    /// The addresses for HTTP and gRPC.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn addresses(&self) -> Result<(SocketAddr, SocketAddr)> {
+        Ok((self.http.local_addr()?, self.grpc.local_addr()?))
+    }
+
+    /// Serves until `stop` is done, then lets requests end, and closes the store.
+    ///
+    /// # Errors
+    /// A port failed, or the addresses cannot be written.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let (http_address, grpc_address) = self.addresses()?;
+        let Self {
+            http,
+            grpc,
+            store,
+            metrics,
+            config,
+        } = self;
+        if let Some(path) = &config.addresses_file {
+            write_addresses(path, http_address, grpc_address)?;
+        }
+        info!(http = %http_address, grpc = %grpc_address, "listening");
+
+        let (stopping, stopped) = watch::channel(());
+        let wait = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
+        let state = HttpState {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            metrics: Arc::clone(&metrics),
+            gate: Gate::new(config.queries_max, config.queries_waiting_max),
+            own_profile: Arc::new(Mutex::new(())),
+        };
+        let serve_http =
+            axum::serve(http, router(state)).with_graceful_shutdown(wait(stopped.clone()));
+        let limits = CheckLimits {
+            profile_bytes_max: config.profile_bytes_max,
+        };
+        let shared = Arc::clone(&store) as Arc<dyn Store>;
+        let ingest = IngestService::new(
+            shared,
+            Arc::clone(&metrics),
+            limits,
+            config.ingest_bytes_max,
+        );
+        let ingest = IngestServer::new(ingest).max_decoding_message_size(config.message_bytes_max);
+        let serve_grpc = serve_ingest(grpc, ingest, metrics, wait(stopped));
+        let mut servers = tokio::spawn(async move {
+            let (http, grpc) = tokio::join!(serve_http.into_future(), serve_grpc);
+            http.context("failed to serve HTTP")?;
+            grpc.context("failed to serve gRPC")
+        });
+        tokio::select! {
+            result = &mut servers => return result?,
+            () = stop => info!("stopping"),
+        }
+        drop(stopping);
+        match tokio::time::timeout(config.drain_timeout, &mut servers).await {
+            Ok(result) => result??,
+            Err(_) => {
+                warn!(after = ?config.drain_timeout, "requests did not end in time, stopping without them");
+                servers.abort();
+            }
+        }
+        tokio::task::spawn_blocking(move || store.close()).await?;
+        info!("stopped");
+        Ok(())
+    }
+}
+
+async fn serve_ingest(
+    listener: TcpListener,
+    ingest: IngestServer<IngestService>,
+    metrics: Arc<Metrics>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<IngestServer<IngestService>>().await;
+    tonic::transport::Server::builder()
+        .layer(MapResponseLayer::new(move |response| {
+            correct_status(response, &metrics)
+        }))
+        .layer(GlobalConcurrencyLimitLayer::new(PUSHES_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(health_service)
+        .add_service(ingest)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop)
+        .await
+}
+
+async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| {
+        format!("failed to listen on {address}; choose another address with {option}")
+    })
+}
+
+/// Writes the file under another name first, so that a reader finds all of it or nothing.
+fn write_addresses(path: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<()> {
+    let text = format!(
+        "{}\n",
+        json!({ "http": http.to_string(), "grpc": grpc.to_string() })
+    );
+    let unfinished = path.with_extension("unfinished");
+    std::fs::write(&unfinished, text)
+        .and_then(|()| std::fs::rename(&unfinished, path))
+        .with_context(|| format!("failed to write the addresses to `{}`", path.display()))
+}

@@ -1,0 +1,368 @@
+//! The JSON of answers, as `API.md` describes it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::profile::LabelSet;
+use crate::query::functions::FunctionUsage;
+use crate::query::nodes::NodeSummary;
+use crate::query::series::Usage;
+use crate::query::timeseries::{Group, Timeseries, split_rest};
+use crate::query::tree::{Frame, Tree};
+use crate::render::graph::{FrameColumns, Graph, NodeColumns};
+use crate::store::TimeRange;
+
+type LabelMap = BTreeMap<String, String>;
+
+fn label_map(labels: &LabelSet) -> LabelMap {
+    labels
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// `/api/v1/labels`
+#[derive(Serialize)]
+pub struct LabelsAnswer {
+    /// Names.
+    pub labels: Vec<String>,
+}
+
+/// `/api/v1/label/{name}/values`
+#[derive(Serialize)]
+pub struct ValuesAnswer {
+    /// Values.
+    pub values: Vec<String>,
+}
+
+/// `/api/v1/series`
+#[derive(Serialize)]
+pub struct SeriesAnswer {
+    series: Vec<SeriesEntry>,
+    total: usize,
+}
+
+#[derive(Serialize)]
+struct SeriesEntry {
+    labels: LabelMap,
+    samples: u64,
+    cpu_ns: u64,
+}
+
+impl SeriesAnswer {
+    /// Shows the first `limit`.
+    pub fn new(series: &[(LabelSet, Usage)], limit: usize) -> Self {
+        let entry = |(labels, usage): &(LabelSet, Usage)| SeriesEntry {
+            labels: label_map(labels),
+            samples: usage.samples,
+            cpu_ns: usage.ns,
+        };
+        Self {
+            series: series.iter().take(limit).map(entry).collect(),
+            total: series.len(),
+        }
+    }
+}
+
+/// Units of a time series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// CPU nanoseconds for each nanosecond.
+    Cores,
+    /// Samples.
+    Samples,
+}
+
+/// `/api/v1/timeseries`
+#[derive(Serialize)]
+pub struct TimeseriesAnswer {
+    from_ms: i64,
+    to_ms: i64,
+    step_ms: i64,
+    unit: Unit,
+    series: Vec<TimeseriesEntry>,
+    rest: Option<TimeseriesRest>,
+}
+
+#[derive(Serialize)]
+struct TimeseriesEntry {
+    labels: LabelMap,
+    total_ns: u64,
+    values: Vec<Option<f64>>,
+}
+
+#[derive(Serialize)]
+struct TimeseriesRest {
+    count: usize,
+    total_ns: u64,
+    values: Vec<Option<f64>>,
+}
+
+impl TimeseriesAnswer {
+    /// Shows the `limit` groups with the most CPU, and the sum of the rest.
+    pub fn new(answer: Timeseries, by: Option<&str>, to_ms: i64, unit: Unit, limit: usize) -> Self {
+        let Timeseries {
+            steps,
+            covered_ns,
+            mut groups,
+        } = answer;
+        let rest = split_rest(&mut groups, limit).map(|(count, rest)| TimeseriesRest {
+            count,
+            total_ns: rest.total.ns,
+            values: values(&rest, &covered_ns, unit),
+        });
+        let entry = |group: &Group| TimeseriesEntry {
+            labels: by
+                .map(|by| (by.to_owned(), group.value.clone()))
+                .into_iter()
+                .collect(),
+            total_ns: group.total.ns,
+            values: values(group, &covered_ns, unit),
+        };
+        let series = groups.iter().map(entry).collect();
+        Self {
+            from_ms: steps.from_ms,
+            to_ms,
+            step_ms: steps.step_ms,
+            unit,
+            series,
+            rest,
+        }
+    }
+}
+
+fn values(group: &Group, covered_ns: &[u64], unit: Unit) -> Vec<Option<f64>> {
+    let value = |(usage, covered): (&Usage, &u64)| match (*covered, unit) {
+        (0, _) => None,
+        (_, Unit::Samples) => Some(usage.samples as f64),
+        // Four decimals are a ten-thousandth of a core, far below what samples can tell.
+        (covered, Unit::Cores) => Some((usage.ns as f64 / covered as f64 * 1e4).round() / 1e4),
+    };
+    group.steps.iter().zip(covered_ns).map(value).collect()
+}
+
+/// `/api/v1/flamegraph`
+#[derive(Serialize)]
+pub struct FlamegraphAnswer {
+    from_ms: i64,
+    to_ms: i64,
+    total_ns: u64,
+    samples: u64,
+    complete_ns: u64,
+    outcomes: Vec<OutcomeEntry>,
+    node_count: usize,
+    shown_nodes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_total_ns: Option<u64>,
+    strings: Vec<String>,
+    frames: FrameArrays,
+    nodes: NodeArrays,
+}
+
+#[derive(Serialize)]
+struct OutcomeEntry {
+    outcome: String,
+    samples: u64,
+    cpu_ns: u64,
+}
+
+#[derive(Serialize)]
+struct FrameArrays {
+    name: Vec<u32>,
+    binary: Vec<u32>,
+    file: Vec<u32>,
+    line: Vec<i64>,
+    kind: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct NodeArrays {
+    depth: Vec<u32>,
+    frame: Vec<i64>,
+    total_ns: Vec<u64>,
+    self_ns: Vec<u64>,
+    samples: Vec<u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    cut: BTreeMap<usize, usize>,
+}
+
+impl FlamegraphAnswer {
+    /// Shows a graph. `whole` is the tree of the selection, `path_total_ns` the total below a path.
+    pub fn new(range: TimeRange, whole: &Tree, graph: Graph, path_total_ns: Option<u64>) -> Self {
+        let Graph {
+            strings,
+            frames,
+            nodes,
+            node_count,
+        } = graph;
+        let FrameColumns {
+            name,
+            binary,
+            file,
+            line,
+            kind,
+        } = frames;
+        let shown_nodes = nodes.depth.len();
+        let NodeColumns {
+            depth,
+            frame,
+            total_ns,
+            self_ns,
+            samples,
+            cut,
+        } = nodes;
+        let outcome = |(outcome, usage): (&String, &Usage)| OutcomeEntry {
+            outcome: outcome.clone(),
+            samples: usage.samples,
+            cpu_ns: usage.ns,
+        };
+        Self {
+            from_ms: range.from_ms,
+            to_ms: range.to_ms,
+            total_ns: whole.total().ns,
+            samples: whole.total().samples,
+            complete_ns: whole.complete.ns,
+            outcomes: whole.outcomes.iter().map(outcome).collect(),
+            node_count,
+            shown_nodes,
+            path_total_ns,
+            strings,
+            frames: FrameArrays {
+                name,
+                binary,
+                file,
+                line,
+                kind,
+            },
+            nodes: NodeArrays {
+                depth,
+                frame,
+                total_ns,
+                self_ns,
+                samples,
+                cut,
+            },
+        }
+    }
+}
+
+/// `/api/v1/top`
+#[derive(Serialize)]
+pub struct TopAnswer {
+    total_ns: u64,
+    samples: u64,
+    count: usize,
+    functions: Vec<FunctionEntry>,
+}
+
+#[derive(Serialize)]
+struct FunctionEntry {
+    name: String,
+    binary: String,
+    file: String,
+    kind: u8,
+    self_ns: u64,
+    total_ns: u64,
+    self_samples: u64,
+    total_samples: u64,
+}
+
+impl TopAnswer {
+    /// Shows a page of functions.
+    pub fn new(tree: &Tree, functions: &[FunctionUsage], offset: usize, limit: usize) -> Self {
+        let entry = |function: &FunctionUsage| {
+            let Frame {
+                name,
+                binary,
+                file,
+                kind,
+            } = tree.frames()[function.frame.0 as usize];
+            FunctionEntry {
+                name: tree.string(name).to_owned(),
+                binary: tree.string(binary).to_owned(),
+                file: tree.string(file).to_owned(),
+                kind: kind as u8,
+                self_ns: function.own.ns,
+                total_ns: function.total.ns,
+                self_samples: function.own.samples,
+                total_samples: function.total.samples,
+            }
+        };
+        Self {
+            total_ns: tree.total().ns,
+            samples: tree.total().samples,
+            count: functions.len(),
+            functions: functions
+                .iter()
+                .skip(offset)
+                .take(limit)
+                .map(entry)
+                .collect(),
+        }
+    }
+}
+
+/// `/api/v1/nodes`
+#[derive(Serialize)]
+pub struct NodesAnswer {
+    nodes: Vec<NodeEntry>,
+}
+
+#[derive(Serialize)]
+struct NodeEntry {
+    node: String,
+    instances: u64,
+    windows: u64,
+    first_ms: i64,
+    last_ms: i64,
+    missing_windows: u64,
+    samples: u64,
+    sampled_ns: u64,
+    busy_ns: u64,
+    entries: u64,
+    expected: u64,
+    outcomes: BTreeMap<String, u64>,
+    dropped: BTreeMap<String, u64>,
+    collector_cpu_ns: u64,
+    bpf_ns: u64,
+}
+
+impl NodesAnswer {
+    /// Shows all nodes.
+    pub fn new(nodes: Vec<NodeSummary>) -> Self {
+        let entry = |summary: NodeSummary| {
+            let NodeSummary {
+                node,
+                instances,
+                windows,
+                first_ms,
+                last_ms,
+                missing_windows,
+                samples,
+                account,
+            } = summary;
+            NodeEntry {
+                node,
+                instances,
+                windows,
+                first_ms,
+                last_ms,
+                missing_windows,
+                samples,
+                sampled_ns: account.sampled_ns,
+                busy_ns: account.busy_ns,
+                entries: account.entries,
+                expected: account.expected,
+                outcomes: account.outcomes,
+                dropped: account.dropped,
+                collector_cpu_ns: account.collector_cpu_ns,
+                bpf_ns: account.bpf_ns,
+            }
+        };
+        Self {
+            nodes: nodes.into_iter().map(entry).collect(),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What the server counts about itself, as Prometheus text.
+
+use std::fmt::Write;
+use std::fs;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::store::StoreNumbers;
+use crate::store::recovery::RecoveryReport;
+
+/// Content type of what [`Metrics::encode`] writes.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// From a page that is in the cache to a query that a person gives up on.
+const QUERY_SECONDS: [f64; 12] = [
+    0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0,
+];
+
+/// From a disk with a cache of its own to one that is overloaded.
+const SYNC_SECONDS: [f64; 10] = [
+    0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0,
+];
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct QueryLabels {
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+/// The server's metrics.
+pub struct Metrics {
+    registry: Registry,
+    windows: Family<ResultLabel, Counter>,
+    refused: Family<ReasonLabel, Counter>,
+    rows: Counter,
+    received_bytes: Counter,
+    stored_bytes: Counter,
+    unreadable: Counter,
+    sync: Histogram,
+    queries: Family<QueryLabels, Counter>,
+    query_seconds: Family<RouteLabel, Histogram>,
+    recovery: Family<KindLabel, Gauge>,
+    series: Gauge,
+    sealed_segments: Gauge,
+    cache_bytes: Gauge,
+    resident_bytes: Gauge<i64, AtomicI64>,
+    cpu_seconds: Counter<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            windows: Family::default(),
+            refused: Family::default(),
+            rows: Counter::default(),
+            received_bytes: Counter::default(),
+            stored_bytes: Counter::default(),
+            unreadable: Counter::default(),
+            sync: Histogram::new(SYNC_SECONDS),
+            queries: Family::default(),
+            query_seconds: Family::new_with_constructor(|| Histogram::new(QUERY_SECONDS)),
+            recovery: Family::default(),
+            series: Gauge::default(),
+            sealed_segments: Gauge::default(),
+            cache_bytes: Gauge::default(),
+            resident_bytes: Gauge::default(),
+            cpu_seconds: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let own = self.registry.sub_registry_with_prefix("pilotlight_server");
+        own.register(
+            "windows",
+            "Windows that were acknowledged, by result",
+            self.windows.clone(),
+        );
+        own.register(
+            "windows_refused",
+            "Windows that were not taken, by reason",
+            self.refused.clone(),
+        );
+        own.register("rows", "Stack rows of stored windows", self.rows.clone());
+        own.register_with_unit(
+            "received",
+            "Bytes of received profiles, packed",
+            Unit::Bytes,
+            self.received_bytes.clone(),
+        );
+        own.register_with_unit(
+            "stored",
+            "Bytes that were appended to segments",
+            Unit::Bytes,
+            self.stored_bytes.clone(),
+        );
+        own.register(
+            "windows_unreadable",
+            "Windows that a query could not read",
+            self.unreadable.clone(),
+        );
+        own.register_with_unit(
+            "sync_duration",
+            "Time that fdatasync of a segment took",
+            Unit::Seconds,
+            self.sync.clone(),
+        );
+        own.register(
+            "queries",
+            "HTTP requests, by route and status",
+            self.queries.clone(),
+        );
+        own.register_with_unit(
+            "query_duration",
+            "Time that a request took",
+            Unit::Seconds,
+            self.query_seconds.clone(),
+        );
+        own.register(
+            "recovery",
+            "What was done when the store was opened",
+            self.recovery.clone(),
+        );
+        own.register("series", "Series in the catalog", self.series.clone());
+        own.register(
+            "segments_sealed",
+            "Segments that are sealed",
+            self.sealed_segments.clone(),
+        );
+        own.register_with_unit(
+            "cache",
+            "Decoded windows in memory",
+            Unit::Bytes,
+            self.cache_bytes.clone(),
+        );
+        let process = self.registry.sub_registry_with_prefix("process");
+        process.register_with_unit(
+            "resident_memory",
+            "Resident memory",
+            Unit::Bytes,
+            self.resident_bytes.clone(),
+        );
+        process.register_with_unit(
+            "cpu",
+            "CPU time, user and system",
+            Unit::Seconds,
+            self.cpu_seconds.clone(),
+        );
+    }
+
+    /// Counts a window that was acknowledged.
+    pub fn count_window(&self, result: &'static str, rows: usize) {
+        self.windows.get_or_create(&ResultLabel { result }).inc();
+        self.rows.inc_by(rows as u64);
+    }
+
+    /// Counts a window that was not taken.
+    pub fn count_refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts bytes of a received profile.
+    pub fn add_received_bytes(&self, bytes: u64) {
+        self.received_bytes.inc_by(bytes);
+    }
+
+    /// Counts bytes that are durable.
+    pub fn add_stored_bytes(&self, bytes: u64) {
+        self.stored_bytes.inc_by(bytes);
+    }
+
+    /// Counts a window that a query could not read.
+    pub fn count_unreadable_window(&self) {
+        self.unreadable.inc();
+    }
+
+    /// Notes how long a sync took.
+    pub fn observe_sync(&self, duration: Duration) {
+        self.sync.observe(duration.as_secs_f64());
+    }
+
+    /// Notes a request.
+    pub fn observe_query(&self, route: &str, status: u16, duration: Duration) {
+        self.queries
+            .get_or_create(&QueryLabels {
+                route: route.to_owned(),
+                status,
+            })
+            .inc();
+        self.query_seconds
+            .get_or_create(&RouteLabel {
+                route: route.to_owned(),
+            })
+            .observe(duration.as_secs_f64());
+    }
+
+    /// Notes what was done when the store was opened.
+    pub fn note_recovery(&self, report: &RecoveryReport) {
+        let RecoveryReport {
+            catalog_rebuilt,
+            catalog_repaired,
+            segments_scanned,
+            segments_damaged,
+            tails_cut,
+            tail_bytes_cut,
+            records_damaged,
+            windows_restored,
+        } = *report;
+        for (kind, number) in [
+            ("catalog_rebuilt", u64::from(catalog_rebuilt)),
+            ("catalog_repaired", u64::from(catalog_repaired)),
+            ("segments_scanned", segments_scanned),
+            ("segments_damaged", segments_damaged),
+            ("tails_cut", tails_cut),
+            ("tail_bytes_cut", tail_bytes_cut),
+            ("records_damaged", records_damaged),
+            ("windows_restored", windows_restored),
+        ] {
+            self.recovery
+                .get_or_create(&KindLabel { kind })
+                .set(number as i64);
+        }
+    }
+
+    /// Writes all metrics as text.
+    pub fn encode(&self, numbers: StoreNumbers) -> String {
+        self.series.set(numbers.series as i64);
+        self.sealed_segments.set(numbers.sealed_segments as i64);
+        self.cache_bytes.set(numbers.cache_bytes as i64);
+        self.resident_bytes.set(read_resident_bytes().unwrap_or(0));
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        let cpu_seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        self.cpu_seconds
+            .inc_by((cpu_seconds - self.cpu_seconds.get()).max(0.0));
+        let mut out = String::new();
+        if text::encode(&mut out, &self.registry).is_err() {
+            // Writing to a string does not fail; if it does, whoever reads this should see it.
+            let _ = write!(out, "# the metrics could not be written");
+        }
+        out
+    }
+}
+
+fn read_resident_bytes() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

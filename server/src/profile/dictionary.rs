@@ -1,0 +1,411 @@
+//! Tables in which each entry occurs once.
+//!
+//! Entries are found by their whole value; the hash only says where to look, so that nothing is ever merged
+//! by a collision.
+
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::tables::{
+    Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, StackId, StackNode,
+    StringId, Tables, Tag, TagSetId, TagValue, Unnamed,
+};
+
+/// Tables and the indexes that find an entry by its value.
+///
+/// The hashes are seeded at random, since names come from programs that nobody has checked.
+#[derive(Default)]
+pub struct Dictionary {
+    tables: Tables,
+    hasher: DefaultHashBuilder,
+    strings: HashTable<u32>,
+    mappings: HashTable<u32>,
+    functions: HashTable<u32>,
+    locations: HashTable<u32>,
+    stacks: HashTable<u32>,
+    tag_sets: HashTable<u32>,
+}
+
+/// What tells a location from another: all of it, its lines by value.
+#[derive(Hash, PartialEq)]
+struct LocationValue<'a> {
+    mapping: Option<MappingId>,
+    address: u64,
+    is_folded: bool,
+    unnamed: Unnamed,
+    lines: &'a [Line],
+}
+
+impl<'a> LocationValue<'a> {
+    fn new(location: &Location, lines: &'a [Line]) -> Self {
+        // Named one by one, so that a new field does not compile before somebody decides about it.
+        let Location {
+            mapping,
+            address,
+            lines_start: _,
+            lines_end: _,
+            is_folded,
+            unnamed,
+        } = *location;
+        Self {
+            mapping,
+            address,
+            is_folded,
+            unnamed,
+            lines,
+        }
+    }
+}
+
+impl Dictionary {
+    /// The tables.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The tables alone, when nothing more is to be added.
+    pub fn into_tables(self) -> Tables {
+        self.tables
+    }
+
+    /// Finds or adds a string.
+    pub fn intern_string(&mut self, text: &str) -> StringId {
+        if text.is_empty() {
+            return StringId(0);
+        }
+        let Self {
+            tables,
+            hasher,
+            strings,
+            ..
+        } = self;
+        let hash = hasher.hash_one(text);
+        if let Some(found) = strings.find(hash, |&n| tables.string(StringId(n)) == text) {
+            return StringId(*found);
+        }
+        let id = tables.push_string(text);
+        strings.insert_unique(hash, id.0, |&n| hasher.hash_one(tables.string(StringId(n))));
+        id
+    }
+
+    /// Finds or adds a mapping.
+    pub fn intern_mapping(&mut self, mapping: Mapping) -> MappingId {
+        MappingId(intern(
+            &self.hasher,
+            &mut self.mappings,
+            &mut self.tables.mappings,
+            mapping,
+        ))
+    }
+
+    /// Finds or adds a function.
+    pub fn intern_function(&mut self, function: Function) -> FunctionId {
+        FunctionId(intern(
+            &self.hasher,
+            &mut self.functions,
+            &mut self.tables.functions,
+            function,
+        ))
+    }
+
+    /// Finds or adds a location with its lines; the positions of lines in `location` do not count.
+    pub fn intern_location(&mut self, location: Location, lines: &[Line]) -> LocationId {
+        let Self {
+            tables,
+            hasher,
+            locations,
+            ..
+        } = self;
+        let value = LocationValue::new(&location, lines);
+        let hash = hasher.hash_one(&value);
+        let same = |n: &u32| {
+            LocationValue::new(
+                &tables.locations[*n as usize],
+                tables.lines_of(LocationId(*n)),
+            ) == value
+        };
+        if let Some(found) = locations.find(hash, same) {
+            return LocationId(*found);
+        }
+        let lines_start = tables.lines.len() as u32;
+        tables.lines.extend_from_slice(lines);
+        let lines_end = tables.lines.len() as u32;
+        tables.locations.push(Location {
+            lines_start,
+            lines_end,
+            ..location
+        });
+        let id = tables.locations.len() as u32 - 1;
+        locations.insert_unique(hash, id, |&n| {
+            hasher.hash_one(LocationValue::new(
+                &tables.locations[n as usize],
+                tables.lines_of(LocationId(n)),
+            ))
+        });
+        LocationId(id)
+    }
+
+    /// Gives a location that has no lines one. It is not found by its value any more.
+    pub fn set_line(&mut self, id: LocationId, line: Line) {
+        let lines_start = self.tables.lines.len() as u32;
+        self.tables.lines.push(line);
+        let location = &mut self.tables.locations[id.position()];
+        (location.lines_start, location.lines_end) = (lines_start, lines_start + 1);
+    }
+
+    /// Finds or adds a stack: one more frame on top of a stack that is there.
+    pub fn intern_stack(&mut self, node: StackNode) -> StackId {
+        StackId(intern(
+            &self.hasher,
+            &mut self.stacks,
+            &mut self.tables.stacks,
+            node,
+        ))
+    }
+
+    /// Finds or adds a tag set. The order of tags counts; a sender keeps it the same.
+    pub fn intern_tag_set(&mut self, tags: &[Tag]) -> TagSetId {
+        if tags.is_empty() {
+            return TagSetId(0);
+        }
+        let Self {
+            tables,
+            hasher,
+            tag_sets,
+            ..
+        } = self;
+        let hash = hasher.hash_one(tags);
+        if let Some(found) = tag_sets.find(hash, |&n| tables.tag_set(TagSetId(n)) == tags) {
+            return TagSetId(*found);
+        }
+        let id = tables.push_tag_set(tags);
+        tag_sets.insert_unique(hash, id.0, |&n| {
+            hasher.hash_one(tables.tag_set(TagSetId(n)))
+        });
+        id
+    }
+
+    /// Bytes on the heap, for bounded caches.
+    pub fn heap_bytes(&self) -> usize {
+        let indexes = [
+            &self.strings,
+            &self.mappings,
+            &self.functions,
+            &self.locations,
+            &self.stacks,
+            &self.tag_sets,
+        ];
+        // An index has a number of four bytes and one control byte a place.
+        self.tables.heap_bytes()
+            + indexes
+                .iter()
+                .map(|index| 5 * index.capacity())
+                .sum::<usize>()
+    }
+}
+
+fn intern<T: Hash + Eq>(
+    hasher: &DefaultHashBuilder,
+    index: &mut HashTable<u32>,
+    entries: &mut Vec<T>,
+    entry: T,
+) -> u32 {
+    let hash = hasher.hash_one(&entry);
+    if let Some(found) = index.find(hash, |&n| entries[n as usize] == entry) {
+        return *found;
+    }
+    entries.push(entry);
+    let id = entries.len() as u32 - 1;
+    index.insert_unique(hash, id, |&n| hasher.hash_one(&entries[n as usize]));
+    id
+}
+
+/// Copies entries of foreign tables into a dictionary, each at its first use, and remembers their new numbers.
+pub struct Import<'a> {
+    from: &'a Tables,
+    strings: Vec<u32>,
+    mappings: Vec<u32>,
+    functions: Vec<u32>,
+    locations: Vec<u32>,
+    stacks: Vec<u32>,
+    tag_sets: Vec<u32>,
+    lines: Vec<Line>,
+    pending: Vec<StackId>,
+}
+
+/// Not copied yet. A table cannot have so many entries: each takes several bytes of a bounded message.
+const NEW: u32 = u32::MAX;
+
+impl<'a> Import<'a> {
+    /// Starts an import; nothing is copied yet.
+    pub fn new(from: &'a Tables) -> Self {
+        Self {
+            from,
+            strings: vec![NEW; from.string_count()],
+            mappings: vec![NEW; from.mappings.len()],
+            functions: vec![NEW; from.functions.len()],
+            locations: vec![NEW; from.locations.len()],
+            stacks: vec![NEW; from.stacks.len()],
+            tag_sets: vec![NEW; from.tag_set_count()],
+            lines: Vec::new(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// Copies a string.
+    pub fn string(&mut self, into: &mut Dictionary, id: StringId) -> StringId {
+        let known = &mut self.strings[id.position()];
+        if *known == NEW {
+            *known = into.intern_string(self.from.string(id)).0;
+        }
+        StringId(*known)
+    }
+
+    /// Copies a mapping.
+    pub fn mapping(&mut self, into: &mut Dictionary, id: MappingId) -> MappingId {
+        if self.mappings[id.position()] == NEW {
+            let Mapping {
+                file,
+                build_id,
+                start,
+                limit,
+                offset,
+                flags,
+            } = self.from.mappings[id.position()];
+            let file = self.string(into, file);
+            let build_id = self.string(into, build_id);
+            let copy = Mapping {
+                file,
+                build_id,
+                start,
+                limit,
+                offset,
+                flags,
+            };
+            self.mappings[id.position()] = into.intern_mapping(copy).0;
+        }
+        MappingId(self.mappings[id.position()])
+    }
+
+    /// Copies a function.
+    pub fn function(&mut self, into: &mut Dictionary, id: FunctionId) -> FunctionId {
+        if self.functions[id.position()] == NEW {
+            let Function {
+                name,
+                system_name,
+                file,
+                start_line,
+            } = self.from.functions[id.position()];
+            let name = self.string(into, name);
+            let system_name = self.string(into, system_name);
+            let file = self.string(into, file);
+            self.functions[id.position()] = into
+                .intern_function(Function {
+                    name,
+                    system_name,
+                    file,
+                    start_line,
+                })
+                .0;
+        }
+        FunctionId(self.functions[id.position()])
+    }
+
+    /// Copies a location with its lines.
+    pub fn location(&mut self, into: &mut Dictionary, id: LocationId) -> LocationId {
+        if self.locations[id.position()] == NEW {
+            let location = self.from.locations[id.position()];
+            let mapping = location.mapping.map(|mapping| self.mapping(into, mapping));
+            let mut lines = std::mem::take(&mut self.lines);
+            lines.clear();
+            for line in self.from.lines_of(id) {
+                lines.push(Line {
+                    function: self.function(into, line.function),
+                    line: line.line,
+                });
+            }
+            self.locations[id.position()] = into
+                .intern_location(
+                    Location {
+                        mapping,
+                        ..location
+                    },
+                    &lines,
+                )
+                .0;
+            self.lines = lines;
+        }
+        LocationId(self.locations[id.position()])
+    }
+
+    /// Copies a stack and all stacks below it.
+    pub fn stack(&mut self, into: &mut Dictionary, id: StackId) -> StackId {
+        self.stacks[0] = 0;
+        let mut missing = id;
+        while self.stacks[missing.position()] == NEW {
+            self.pending.push(missing);
+            missing = self.from.stacks[missing.position()].parent;
+        }
+        while let Some(next) = self.pending.pop() {
+            let StackNode { parent, location } = self.from.stacks[next.position()];
+            let parent = StackId(self.stacks[parent.position()]);
+            let location = self.location(into, location);
+            self.stacks[next.position()] = into.intern_stack(StackNode { parent, location }).0;
+        }
+        StackId(self.stacks[id.position()])
+    }
+
+    /// Copies a tag set.
+    pub fn tag_set(&mut self, into: &mut Dictionary, id: TagSetId) -> TagSetId {
+        if self.tag_sets[id.position()] == NEW {
+            let mut tags = Vec::new();
+            for tag in self.from.tag_set(id) {
+                let key = self.string(into, tag.key);
+                let value = match tag.value {
+                    TagValue::Text(text) => TagValue::Text(self.string(into, text)),
+                    TagValue::Number(number, unit) => {
+                        TagValue::Number(number, self.string(into, unit))
+                    }
+                };
+                tags.push(Tag { key, value });
+            }
+            self.tag_sets[id.position()] = into.intern_tag_set(&tags).0;
+        }
+        TagSetId(self.tag_sets[id.position()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::text::window;
+
+    #[test]
+    fn an_import_keeps_stacks_and_merges_what_is_equal() {
+        let first = window("comm=a | main work | 1\ncomm=a | main idle | 2");
+        let second = window("comm=a | main idle | 1\ncomm=b | main work deep | 2");
+        let mut all = Dictionary::default();
+        for one in [&first, &second] {
+            let mut import = Import::new(&one.tables);
+            for row in &one.rows {
+                let copy = import.stack(&mut all, row.stack);
+                let names = |tables: &Tables, stack| -> Vec<String> {
+                    let name = |l| {
+                        tables.string(
+                            tables.functions[tables.lines_of(l)[0].function.position()].name,
+                        )
+                    };
+                    tables
+                        .walk_stack(stack)
+                        .map(|l| name(l).to_owned())
+                        .collect()
+                };
+                assert_eq!(names(all.tables(), copy), names(&one.tables, row.stack));
+            }
+        }
+        // The empty stack, main, work, idle, deep.
+        assert_eq!(all.tables().stacks.len(), 5);
+        assert_eq!(all.tables().functions.len(), 4);
+    }
+}

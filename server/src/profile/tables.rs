@@ -1,0 +1,298 @@
+//! Flat tables of everything that stacks refer to.
+//!
+//! A window has one set of tables, and so has each part of the store's cache. Entries refer to each other by
+//! number; a number is valid within its own tables only. [`Tables::new`] puts the empty string, the empty
+//! stack and the empty tag set at number 0 of their tables.
+
+use std::ops::Range;
+
+/// Declares a number of an entry in a table.
+macro_rules! entry_number {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// The number as a position in its table.
+            pub fn position(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )*};
+}
+
+entry_number! {
+    /// A string; 0 is `""`.
+    StringId;
+    /// A file that is mapped.
+    MappingId;
+    /// A function.
+    FunctionId;
+    /// A place in a file.
+    LocationId;
+    /// A node of the tree of stacks; 0 is the empty stack.
+    StackId;
+    /// A set of labels that belong to samples and not to series; 0 is the empty set.
+    TagSetId;
+}
+
+/// A mapped file, as pprof describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mapping {
+    /// Path of the file; `[kernel]` for the kernel.
+    pub file: StringId,
+    /// The file's build id, in hexadecimal.
+    pub build_id: StringId,
+    /// pprof's `memory_start`: 0, since addresses are offsets in the file.
+    pub start: u64,
+    /// pprof's `memory_limit`.
+    pub limit: u64,
+    /// pprof's `file_offset`: 0.
+    pub offset: u64,
+    /// What the sender says that its names contain.
+    pub flags: MappingFlags,
+}
+
+/// pprof's four statements about the names of a mapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MappingFlags(pub u8);
+
+impl MappingFlags {
+    /// The names contain functions.
+    pub const FUNCTIONS: u8 = 1;
+    /// The names contain source files.
+    pub const FILES: u8 = 2;
+    /// The names contain line numbers.
+    pub const LINES: u8 = 4;
+    /// The names contain inlined calls.
+    pub const INLINES: u8 = 8;
+    /// All of them; a bit beyond is not valid.
+    pub const ALL: u8 = 15;
+
+    /// Says whether a statement is made.
+    pub fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+/// A function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Function {
+    /// Name for people, demangled.
+    pub name: StringId,
+    /// Name as in the file.
+    pub system_name: StringId,
+    /// Source file.
+    pub file: StringId,
+    /// First line, 0 if not known.
+    pub start_line: i64,
+}
+
+/// One function at a location, with the line in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Line {
+    /// The function.
+    pub function: FunctionId,
+    /// Line, 0 if not known.
+    pub line: i64,
+}
+
+/// Why a location has no name; the numbers are those of the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Unnamed(pub u8);
+
+impl Unnamed {
+    /// The reason in words, for a frame that has not even a file.
+    pub fn reason(self) -> &'static str {
+        match self.0 {
+            1 => "no mapping",
+            2 => "anonymous memory",
+            3 => "file gone",
+            4 => "no symbol",
+            5 => "no permission",
+            6 => "corrupt file",
+            7 => "limit reached",
+            8 => "process unknown",
+            _ => "unknown",
+        }
+    }
+}
+
+/// A place in a file, or a bare address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The file, if it is known.
+    pub mapping: Option<MappingId>,
+    /// Offset in the file; for the kernel relative to `_text`.
+    pub address: u64,
+    /// Its lines, as positions in the table of lines: the innermost inlined call first.
+    pub lines_start: u32,
+    /// End of its lines.
+    pub lines_end: u32,
+    /// pprof's `is_folded`: other functions may have this address too.
+    pub is_folded: bool,
+    /// Why there are no lines.
+    pub unnamed: Unnamed,
+}
+
+impl Location {
+    /// The positions of its lines.
+    pub fn lines(&self) -> Range<usize> {
+        self.lines_start as usize..self.lines_end as usize
+    }
+}
+
+/// One frame of a stack and the stack that called it. A node's parent has a smaller number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StackNode {
+    /// The caller's stack.
+    pub parent: StackId,
+    /// This frame.
+    pub location: LocationId,
+}
+
+/// A label of samples: `thread`, `outcome`, and whatever a newer collector adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// Its name.
+    pub key: StringId,
+    /// Its value.
+    pub value: TagValue,
+}
+
+/// The value of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TagValue {
+    /// A string.
+    Text(StringId),
+    /// A number and its unit.
+    Number(i64, StringId),
+}
+
+/// The tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tables {
+    text: String,
+    text_ends: Vec<u32>,
+    /// Files.
+    pub mappings: Vec<Mapping>,
+    /// Functions.
+    pub functions: Vec<Function>,
+    /// Lines of all locations, one location's after the other's.
+    pub lines: Vec<Line>,
+    /// Locations.
+    pub locations: Vec<Location>,
+    /// The tree of stacks; number 0 stands for the empty stack and has no meaningful fields.
+    pub stacks: Vec<StackNode>,
+    tags: Vec<Tag>,
+    tags_ends: Vec<u32>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tables {
+    /// Empty tables with the empty string, stack and tag set.
+    pub fn new() -> Self {
+        Self {
+            text: String::new(),
+            text_ends: vec![0],
+            mappings: Vec::new(),
+            functions: Vec::new(),
+            lines: Vec::new(),
+            locations: Vec::new(),
+            stacks: vec![StackNode {
+                parent: StackId(0),
+                location: LocationId(0),
+            }],
+            tags: Vec::new(),
+            tags_ends: vec![0],
+        }
+    }
+
+    /// How many strings there are.
+    pub fn string_count(&self) -> usize {
+        self.text_ends.len()
+    }
+
+    /// A string's text.
+    pub fn string(&self, id: StringId) -> &str {
+        let end = self.text_ends[id.position()] as usize;
+        let start = match id.0 {
+            0 => 0,
+            n => self.text_ends[n as usize - 1] as usize,
+        };
+        &self.text[start..end]
+    }
+
+    /// Adds a string without looking whether it is there.
+    pub fn push_string(&mut self, text: &str) -> StringId {
+        self.text.push_str(text);
+        self.text_ends.push(self.text.len() as u32);
+        StringId(self.text_ends.len() as u32 - 1)
+    }
+
+    /// How many tag sets there are.
+    pub fn tag_set_count(&self) -> usize {
+        self.tags_ends.len()
+    }
+
+    /// The tags of a set.
+    pub fn tag_set(&self, id: TagSetId) -> &[Tag] {
+        let end = self.tags_ends[id.position()] as usize;
+        let start = match id.0 {
+            0 => 0,
+            n => self.tags_ends[n as usize - 1] as usize,
+        };
+        &self.tags[start..end]
+    }
+
+    /// Adds a tag set without looking whether it is there.
+    pub fn push_tag_set(&mut self, tags: &[Tag]) -> TagSetId {
+        self.tags.extend_from_slice(tags);
+        self.tags_ends.push(self.tags.len() as u32);
+        TagSetId(self.tags_ends.len() as u32 - 1)
+    }
+
+    /// The text of a set's tag with this key, `""` if there is none.
+    pub fn tag_text(&self, id: TagSetId, key: &str) -> &str {
+        let found = self
+            .tag_set(id)
+            .iter()
+            .find(|tag| self.string(tag.key) == key);
+        match found.map(|tag| tag.value) {
+            Some(TagValue::Text(text)) => self.string(text),
+            _ => "",
+        }
+    }
+
+    /// The lines of a location, innermost inlined call first.
+    pub fn lines_of(&self, id: LocationId) -> &[Line] {
+        &self.lines[self.locations[id.position()].lines()]
+    }
+
+    /// The locations of a stack, the innermost first.
+    pub fn walk_stack(&self, mut id: StackId) -> impl Iterator<Item = LocationId> {
+        std::iter::from_fn(move || {
+            let node = (id.0 != 0).then(|| self.stacks[id.position()])?;
+            id = node.parent;
+            Some(node.location)
+        })
+    }
+
+    /// Bytes on the heap, for bounded caches.
+    pub fn heap_bytes(&self) -> usize {
+        self.text.capacity()
+            + 4 * (self.text_ends.capacity() + self.tags_ends.capacity())
+            + size_of::<Mapping>() * self.mappings.capacity()
+            + size_of::<Function>() * self.functions.capacity()
+            + size_of::<Line>() * self.lines.capacity()
+            + size_of::<Location>() * self.locations.capacity()
+            + size_of::<StackNode>() * self.stacks.capacity()
+            + size_of::<Tag>() * self.tags.capacity()
+    }
+}

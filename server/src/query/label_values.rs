@@ -1,0 +1,40 @@
+//! Names and values of labels.
+
+use std::collections::BTreeSet;
+
+use super::selection::Selection;
+use crate::store::{Store, StoreError};
+
+/// The names of labels that the selected series have, sorted.
+///
+/// # Errors
+/// The store failed.
+pub fn list_label_names(
+    store: &dyn Store,
+    selection: &Selection,
+) -> Result<Vec<String>, StoreError> {
+    let mut names = BTreeSet::new();
+    for labels in selection.list_series(store)?.iter() {
+        names.extend(labels.iter().map(|(name, _)| name.to_owned()));
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// The values that a label has among the selected series, sorted.
+///
+/// # Errors
+/// The store failed.
+pub fn list_label_values(
+    store: &dyn Store,
+    selection: &Selection,
+    name: &str,
+) -> Result<Vec<String>, StoreError> {
+    let mut values = BTreeSet::new();
+    for labels in selection.list_series(store)?.iter() {
+        match labels.value(name) {
+            "" => {}
+            value => drop(values.insert(value.to_owned())),
+        }
+    }
+    Ok(values.into_iter().collect())
+}

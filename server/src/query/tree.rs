@@ -1,0 +1,614 @@
+//! One tree of calls from the samples of many windows.
+//!
+//! Samples are first added up by the stack's number in the part of the store's cache that they come from; only
+//! then are the stacks, each once, laid over each other by the names of their frames.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::selection::Selection;
+use super::series::Usage;
+use crate::profile::tables::{LocationId, StringId, TagSetId};
+use crate::profile::{Dictionary, Location, Tables};
+use crate::store::{Part, SeriesTable, Store, StoreError};
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrameKind {
+    /// Compiled user code.
+    Native = 0,
+    /// The kernel.
+    Kernel = 1,
+    /// User code that was inlined into its caller.
+    Inlined = 2,
+    /// Nobody knows its name.
+    Unnamed = 3,
+}
+
+/// What tells a frame from another. The line does not: calls from two lines of a function are one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// Name of the function.
+    pub name: StringId,
+    /// The file that it was loaded from.
+    pub binary: StringId,
+    /// Its source file.
+    pub file: StringId,
+    /// What it is.
+    pub kind: FrameKind,
+}
+
+/// Number of a frame in its tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrameId(pub u32);
+
+/// A call. Its parent has a smaller number.
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// Who called it; the root is its own parent.
+    pub parent: u32,
+    /// The frame; without meaning for the root.
+    pub frame: FrameId,
+    /// Samples in the frame itself.
+    pub own: Usage,
+    /// Samples in it and in all that it called.
+    pub total: Usage,
+}
+
+/// A tree of calls. Node 0 is the root.
+pub struct Tree {
+    strings: Dictionary,
+    frames: Vec<Frame>,
+    start_lines: Vec<i64>,
+    frame_index: HashTable<u32>,
+    nodes: Vec<Node>,
+    node_index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// Samples whose stack is not complete, by the reason.
+    pub outcomes: BTreeMap<String, Usage>,
+    /// Samples whose stack is complete.
+    pub complete: Usage,
+}
+
+/// Which nodes a node has as children.
+pub struct Children {
+    starts: Vec<u32>,
+    list: Vec<u32>,
+}
+
+impl Children {
+    /// The children of a node.
+    pub fn of(&self, node: u32) -> &[u32] {
+        &self.list[self.starts[node as usize] as usize..self.starts[node as usize + 1] as usize]
+    }
+}
+
+/// Makes the tree of a selection.
+///
+/// # Errors
+/// The store failed.
+pub fn build_tree(store: &dyn Store, selection: &Selection) -> Result<Tree, StoreError> {
+    let table = selection.find_series(store)?;
+    let mut tree = Tree::new();
+    if !table.is_empty() {
+        store.scan_rows(selection.range, &table, &mut |part| {
+            tree.add_part(part, &table)
+        })?;
+    }
+    tree.sum_totals();
+    Ok(tree)
+}
+
+impl Tree {
+    fn new() -> Self {
+        let root = Node {
+            parent: 0,
+            frame: FrameId(0),
+            own: Usage::default(),
+            total: Usage::default(),
+        };
+        Self {
+            strings: Dictionary::default(),
+            frames: Vec::new(),
+            start_lines: Vec::new(),
+            frame_index: HashTable::new(),
+            nodes: vec![root],
+            node_index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            outcomes: BTreeMap::new(),
+            complete: Usage::default(),
+        }
+    }
+
+    /// The nodes, parents before their children.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The frames.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
+    }
+
+    /// The text of a frame's part.
+    pub fn string(&self, id: StringId) -> &str {
+        self.strings.tables().string(id)
+    }
+
+    /// The name of a node's frame.
+    pub fn name(&self, node: u32) -> &str {
+        self.string(self.frames[self.nodes[node as usize].frame.0 as usize].name)
+    }
+
+    /// The first line of a frame's function, 0 if it is not known.
+    pub fn start_line(&self, frame: FrameId) -> i64 {
+        self.start_lines[frame.0 as usize]
+    }
+
+    /// What all samples sum up to.
+    pub fn total(&self) -> Usage {
+        self.nodes[0].total
+    }
+
+    /// Sorts out who called whom. Children come in the order that all answers have: most CPU first, then by name.
+    pub fn children(&self) -> Children {
+        let mut starts = vec![0_u32; self.nodes.len() + 1];
+        for node in &self.nodes[1..] {
+            starts[node.parent as usize + 1] += 1;
+        }
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut ends = starts.clone();
+        let mut list = vec![0_u32; self.nodes.len() - 1];
+        for (number, node) in self.nodes.iter().enumerate().skip(1) {
+            let end = &mut ends[node.parent as usize];
+            list[*end as usize] = number as u32;
+            *end += 1;
+        }
+        for node in 0..self.nodes.len() {
+            let siblings = &mut list[starts[node] as usize..starts[node + 1] as usize];
+            siblings.sort_unstable_by(|a, b| self.compare(*a, *b));
+        }
+        Children { starts, list }
+    }
+
+    fn compare(&self, a: u32, b: u32) -> std::cmp::Ordering {
+        let (a, b) = (&self.nodes[a as usize], &self.nodes[b as usize]);
+        b.total
+            .ns
+            .cmp(&a.total.ns)
+            .then_with(|| self.compare_frames(a.frame, b.frame))
+    }
+
+    /// The order of frames by what they say, which does not depend on when they came.
+    pub fn compare_frames(&self, a: FrameId, b: FrameId) -> std::cmp::Ordering {
+        let said = |id: FrameId| {
+            let Frame {
+                name,
+                binary,
+                file,
+                kind,
+            } = self.frames[id.0 as usize];
+            (
+                self.string(name),
+                self.string(binary),
+                self.string(file),
+                kind,
+            )
+        };
+        said(a).cmp(&said(b))
+    }
+
+    /// The tree below a path of frame names from the root; its root stands for the last name. Nothing if no stack
+    /// begins like that.
+    pub fn subtree(&self, path: &[String]) -> Option<Self> {
+        let children = self.children();
+        let mut roots = vec![0_u32];
+        for name in path {
+            let named = |node: &u32| self.name(*node) == name;
+            roots = roots
+                .iter()
+                .flat_map(|root| children.of(*root))
+                .copied()
+                .filter(named)
+                .collect();
+        }
+        if roots.is_empty() {
+            return None;
+        }
+        let mut tree = Self::new();
+        // Frames of the same name in different files are different nodes; their subtrees are laid over each other.
+        let mut pending: Vec<(u32, u32)> = roots.into_iter().map(|root| (root, 0)).collect();
+        while let Some((from, to)) = pending.pop() {
+            tree.nodes[to as usize]
+                .own
+                .add(self.nodes[from as usize].own);
+            for child in children.of(from) {
+                let frame = self.nodes[*child as usize].frame;
+                let copy = tree.copy_frame(self, frame);
+                pending.push((*child, tree.descend(to, copy)));
+            }
+        }
+        tree.sum_totals();
+        Some(tree)
+    }
+
+    fn copy_frame(&mut self, from: &Self, id: FrameId) -> FrameId {
+        let Frame {
+            name,
+            binary,
+            file,
+            kind,
+        } = from.frames[id.0 as usize];
+        let line = from.start_line(id);
+        let name = self.strings.intern_string(from.string(name));
+        let binary = self.strings.intern_string(from.string(binary));
+        let file = self.strings.intern_string(from.string(file));
+        self.intern_frame(
+            Frame {
+                name,
+                binary,
+                file,
+                kind,
+            },
+            line,
+        )
+    }
+
+    /// Adds the samples of wanted series.
+    fn add_part(&mut self, part: &Part<'_>, table: &SeriesTable) {
+        let tables = part.tables;
+        let mut by_stack = vec![Usage::default(); tables.stacks.len()];
+        let mut by_tags = vec![Usage::default(); tables.tag_set_count()];
+        let mut wanted = Vec::new();
+        for window in part.windows {
+            wanted.clear();
+            wanted.extend(window.series.iter().map(|id| table.position(*id).is_some()));
+            for row in window.rows.iter().filter(|row| wanted[row.series as usize]) {
+                let usage = Usage {
+                    samples: row.samples,
+                    ns: row.ns,
+                };
+                by_stack[row.stack.position()].add(usage);
+                by_tags[row.tags.position()].add(usage);
+            }
+        }
+        self.add_outcomes(tables, &by_tags);
+        self.add_stacks(tables, &by_stack);
+    }
+
+    fn add_outcomes(&mut self, tables: &Tables, by_tags: &[Usage]) {
+        for (number, usage) in by_tags
+            .iter()
+            .enumerate()
+            .filter(|(_, usage)| **usage != Usage::default())
+        {
+            match tables.tag_text(TagSetId(number as u32), "outcome") {
+                "" => self.complete.add(*usage),
+                outcome => self
+                    .outcomes
+                    .entry(outcome.to_owned())
+                    .or_default()
+                    .add(*usage),
+            }
+        }
+    }
+
+    /// Lays stacks over the tree. Only those that were sampled, and what called them, make nodes.
+    fn add_stacks(&mut self, tables: &Tables, by_stack: &[Usage]) {
+        let mut used: Vec<bool> = by_stack
+            .iter()
+            .map(|usage| *usage != Usage::default())
+            .collect();
+        for stack in (1..used.len()).rev() {
+            if used[stack] {
+                used[tables.stacks[stack].parent.position()] = true;
+            }
+        }
+        let mut frames = LocationFrames::new(tables);
+        let mut node_of = vec![0_u32; by_stack.len()];
+        self.nodes[0].own.add(by_stack[0]);
+        for stack in (1..used.len()).filter(|stack| used[*stack]) {
+            let entry = tables.stacks[stack];
+            let mut node = node_of[entry.parent.position()];
+            for at in frames.of(self, tables, entry.location) {
+                node = self.descend(node, frames.list[at]);
+            }
+            node_of[stack] = node;
+            self.nodes[node as usize].own.add(by_stack[stack]);
+        }
+    }
+
+    /// The child of a node with a frame, made if it is not there.
+    fn descend(&mut self, parent: u32, frame: FrameId) -> u32 {
+        let Self {
+            nodes,
+            node_index,
+            hasher,
+            ..
+        } = self;
+        let hash = hasher.hash_one((parent, frame));
+        let same =
+            |n: &u32| nodes[*n as usize].parent == parent && nodes[*n as usize].frame == frame;
+        if let Some(found) = node_index.find(hash, same) {
+            return *found;
+        }
+        nodes.push(Node {
+            parent,
+            frame,
+            own: Usage::default(),
+            total: Usage::default(),
+        });
+        let number = nodes.len() as u32 - 1;
+        node_index.insert_unique(hash, number, |&n| {
+            hasher.hash_one((nodes[n as usize].parent, nodes[n as usize].frame))
+        });
+        number
+    }
+
+    fn intern_frame(&mut self, frame: Frame, start_line: i64) -> FrameId {
+        let Self {
+            frames,
+            frame_index,
+            hasher,
+            start_lines,
+            ..
+        } = self;
+        let hash = hasher.hash_one(frame);
+        if let Some(found) = frame_index.find(hash, |&n| frames[n as usize] == frame) {
+            let known = &mut start_lines[*found as usize];
+            // Two functions of one name in one file: the first of them, whichever came first.
+            if *known == 0 || start_line != 0 && start_line < *known {
+                *known = start_line;
+            }
+            return FrameId(*found);
+        }
+        frames.push(frame);
+        start_lines.push(start_line);
+        let number = frames.len() as u32 - 1;
+        frame_index.insert_unique(hash, number, |&n| hasher.hash_one(frames[n as usize]));
+        FrameId(number)
+    }
+
+    fn sum_totals(&mut self) {
+        for node in &mut self.nodes {
+            node.total = node.own;
+        }
+        for number in (1..self.nodes.len()).rev() {
+            let Node { parent, total, .. } = self.nodes[number];
+            self.nodes[parent as usize].total.add(total);
+        }
+    }
+}
+
+/// The frames of locations, each found out once for a part.
+struct LocationFrames {
+    known: Vec<(u32, u32)>,
+    list: Vec<FrameId>,
+}
+
+impl LocationFrames {
+    fn new(tables: &Tables) -> Self {
+        // An empty range stands for not known: each location has at least one frame.
+        Self {
+            known: vec![(0, 0); tables.locations.len()],
+            list: Vec::new(),
+        }
+    }
+
+    /// The positions in `list` of a location's frames, the outermost first.
+    fn of(&mut self, tree: &mut Tree, tables: &Tables, id: LocationId) -> std::ops::Range<usize> {
+        if self.known[id.position()].1 == 0 {
+            let start = self.list.len() as u32;
+            name_location(tree, tables, id, &mut self.list);
+            self.known[id.position()] = (start, self.list.len() as u32);
+        }
+        let (start, end) = self.known[id.position()];
+        start as usize..end as usize
+    }
+}
+
+fn name_location(tree: &mut Tree, tables: &Tables, id: LocationId, list: &mut Vec<FrameId>) {
+    let location = tables.locations[id.position()];
+    let path = location.mapping.map_or("", |mapping| {
+        tables.string(tables.mappings[mapping.position()].file)
+    });
+    let is_kernel = path.starts_with("[kernel");
+    let binary = tree.strings.intern_string(path);
+    let lines = tables.lines_of(id);
+    for (depth, line) in lines.iter().enumerate().rev() {
+        let function = tables.functions[line.function.position()];
+        let kind = match depth + 1 == lines.len() {
+            _ if is_kernel => FrameKind::Kernel,
+            true => FrameKind::Native,
+            false => FrameKind::Inlined,
+        };
+        let name = match tables.string(function.name) {
+            "" => tables.string(function.system_name),
+            name => name,
+        };
+        if name.is_empty() {
+            list.push(name_unnamed(tree, path, binary, &location));
+            continue;
+        }
+        let name = tree.strings.intern_string(name);
+        let file = tree.strings.intern_string(tables.string(function.file));
+        list.push(tree.intern_frame(
+            Frame {
+                name,
+                binary,
+                file,
+                kind,
+            },
+            function.start_line,
+        ));
+    }
+    if lines.is_empty() {
+        list.push(name_unnamed(tree, path, binary, &location));
+    }
+}
+
+fn name_unnamed(tree: &mut Tree, path: &str, binary: StringId, location: &Location) -> FrameId {
+    let name = describe_unnamed(path, location);
+    let name = tree.strings.intern_string(&name);
+    tree.intern_frame(
+        Frame {
+            name,
+            binary,
+            file: StringId(0),
+            kind: FrameKind::Unnamed,
+        },
+        0,
+    )
+}
+
+/// What stands for the name of a location that has none: the file's name and the offset, or the reason.
+pub fn describe_unnamed(path: &str, location: &Location) -> String {
+    match path.rsplit('/').next() {
+        Some(base) if !base.is_empty() => format!("{base}+{:#x}", location.address),
+        _ => format!("[{}]", location.unnamed.reason()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::profile::text::window;
+    use crate::store::{SeriesId, WindowRows};
+
+    /// The tree of the tests' language, without a store.
+    pub(crate) fn tree(lines: &str) -> Tree {
+        let window = window(lines);
+        let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
+        let entries = ids
+            .iter()
+            .zip(&window.series)
+            .map(|(id, labels)| (*id, Arc::new(labels.clone())))
+            .collect();
+        let rows = WindowRows {
+            key: window.head.key,
+            window_ms: 10_000,
+            series: ids,
+            rows: window.rows,
+        };
+        let mut tree = Tree::new();
+        tree.add_part(
+            &Part {
+                tables: &window.tables,
+                windows: &[Arc::new(rows)],
+            },
+            &SeriesTable::new(entries),
+        );
+        tree.sum_totals();
+        tree
+    }
+
+    /// The tree as indented text: name, kind unless native, total and own samples.
+    pub(crate) fn draw(tree: &Tree) -> String {
+        let children = tree.children();
+        let mut pending: Vec<_> = children
+            .of(0)
+            .iter()
+            .rev()
+            .map(|child| (*child, 0))
+            .collect();
+        let mut drawn = String::new();
+        while let Some((node, depth)) = pending.pop() {
+            pending.extend(
+                children
+                    .of(node)
+                    .iter()
+                    .rev()
+                    .map(|child| (*child, depth + 1)),
+            );
+            let Node {
+                frame, own, total, ..
+            } = tree.nodes()[node as usize];
+            let kind = match tree.frames()[frame.0 as usize].kind {
+                FrameKind::Native => String::new(),
+                other => format!(" {other:?}"),
+            };
+            let indent = "  ".repeat(depth);
+            drawn += &format!(
+                "{indent}{}{kind} {} {}\n",
+                tree.name(node),
+                total.samples,
+                own.samples
+            );
+        }
+        drawn
+    }
+
+    #[test]
+    fn stacks_are_laid_over_each_other() {
+        let tree = tree(
+            "comm=a | main work read@[kernel] | 3
+             comm=a | main work | 1
+             comm=b | main outer>inner | 2
+             comm=b | main 0x1f@/lib/libb.so 0x20 | 7
+             comm=b | idle | 5",
+        );
+        let expected = "\
+main 13 0
+  libb.so+0x1f Unnamed 7 0
+    [no symbol] Unnamed 7 7
+  work 4 1
+    read Kernel 3 3
+  outer 2 0
+    inner Inlined 2 2
+idle 5 5
+";
+        assert_eq!(draw(&tree), expected);
+        assert_eq!(
+            tree.total(),
+            Usage {
+                samples: 18,
+                ns: 180_000_000
+            }
+        );
+    }
+
+    #[test]
+    fn a_frame_of_another_file_is_another_frame() {
+        let tree = tree("comm=a | main work@/a | 1\ncomm=a | main work@/b | 1");
+        assert_eq!(draw(&tree), "main 2 0\n  work 1 1\n  work 1 1\n");
+    }
+
+    #[test]
+    fn outcomes_are_counted_apart() {
+        let tree = tree(
+            "comm=a | main | 3 | thread=x
+             comm=a | main | 2 | thread=x outcome=truncated
+             comm=a | main | 4 | outcome=truncated
+             comm=a | | 1",
+        );
+        assert_eq!(tree.complete.samples, 4);
+        assert_eq!(tree.outcomes["truncated"].samples, 6);
+        assert_eq!(tree.total().samples, 10);
+        assert_eq!(tree.nodes()[0].own.samples, 1);
+    }
+
+    #[test]
+    fn a_subtree_is_what_lies_below_a_path() {
+        let tree = tree(
+            "comm=a | main work deep | 3\ncomm=a | main work@/b deep | 2\ncomm=a | other work | 9",
+        );
+        let path = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| name.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            draw(&tree.subtree(&path(&["main", "work"])).unwrap()),
+            "deep 5 5\n"
+        );
+        assert_eq!(tree.subtree(&path(&[])).unwrap().total().samples, 14);
+        assert!(tree.subtree(&path(&["work"])).is_none());
+    }
+}

@@ -1,0 +1,15 @@
+//! Takes what collectors send.
+//!
+//! In: gRPC messages of anybody who can reach the port. Out: checked windows, appended to the store, and an
+//! answer when they are durable. Never changes anything for a message that is not valid as a whole.
+
+pub mod check;
+pub mod pprof;
+pub mod refusal;
+pub mod service;
+pub mod status;
+
+pub use check::{CheckLimits, check_push};
+pub use refusal::{Refusal, RefusalReason};
+pub use service::IngestService;
+pub use status::correct_status;

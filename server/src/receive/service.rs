@@ -1,0 +1,131 @@
+//! The gRPC service: admits, checks, appends, answers.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use proto::v1;
+use proto::v1::ingest_server::Ingest;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+use tracing::{debug, warn};
+
+use super::check::{CheckLimits, check_push};
+use super::refusal::{Refusal, RefusalReason};
+use crate::metrics::Metrics;
+use crate::store::{Appended, Store, StoreError};
+
+/// Permits are of this size, so that their number fits a semaphore's 32 bits.
+const PERMIT_BYTES: u64 = 1 << 10;
+
+/// Takes profiles.
+pub struct IngestService {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    limits: CheckLimits,
+    /// Bytes of unfolded profiles that are worked on at once, in permits.
+    memory: Arc<Semaphore>,
+}
+
+impl IngestService {
+    /// A service that works on profiles of `memory_bytes_max` in all at once; a single profile may be larger.
+    pub fn new(
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        limits: CheckLimits,
+        memory_bytes_max: u64,
+    ) -> Self {
+        let permits = permits_for(memory_bytes_max.max(limits.profile_bytes_max));
+        Self {
+            store,
+            metrics,
+            limits,
+            memory: Arc::new(Semaphore::new(permits as usize)),
+        }
+    }
+
+    async fn take(&self, request: v1::PushRequest) -> Result<Appended, Refusal> {
+        // The stated length is checked before it is trusted for anything else.
+        let wanted = permits_for(request.profile_bytes.min(self.limits.profile_bytes_max));
+        let stopping = |_| Refusal::new(RefusalReason::Stopping, "the server is stopping");
+        let memory = Arc::clone(&self.memory)
+            .acquire_many_owned(wanted)
+            .await
+            .map_err(stopping)?;
+        let (store, metrics, limits) = (
+            Arc::clone(&self.store),
+            Arc::clone(&self.metrics),
+            self.limits,
+        );
+        let work = move || {
+            let received_bytes = request.profile_zstd.len() as u64;
+            let window = check_push(&request, now_ms(), limits)?;
+            let rows = window.rows.len();
+            drop(request);
+            let appended = store.append(window)?;
+            drop(memory);
+            metrics.add_received_bytes(received_bytes);
+            match appended {
+                Appended::Stored => metrics.count_window("stored", rows),
+                Appended::Duplicate => metrics.count_window("duplicate", 0),
+            }
+            Ok(appended)
+        };
+        let panicked = |_| {
+            Refusal::new(
+                RefusalReason::Store,
+                "the server failed; its log has the reason",
+            )
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|err| Err(panicked(err)))
+    }
+}
+
+#[tonic::async_trait]
+impl Ingest for IngestService {
+    async fn push(
+        &self,
+        request: Request<v1::PushRequest>,
+    ) -> Result<Response<v1::PushResponse>, Status> {
+        let from = request.remote_addr();
+        let request = request.into_inner();
+        let (node, sequence) = (request.node.clone(), request.sequence);
+        match self.take(request).await {
+            Ok(appended) => {
+                debug!(node, sequence, ?appended, "took a window");
+                Ok(Response::new(v1::PushResponse {
+                    duplicate: appended == Appended::Duplicate,
+                }))
+            }
+            Err(refusal) => {
+                self.metrics.count_refused(refusal.reason.name());
+                warn!(?node, sequence, ?from, reason = refusal.reason.name(), %refusal, "refused a window");
+                Err(refusal.into())
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(err: StoreError) -> Self {
+        let reason = match err {
+            StoreError::DiskFull(_) => RefusalReason::DiskFull,
+            StoreError::Failed(_) => RefusalReason::Store,
+            StoreError::Stopping => RefusalReason::Stopping,
+        };
+        Self::new(reason, err.to_string())
+    }
+}
+
+fn permits_for(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(PERMIT_BYTES))
+        .unwrap_or(u32::MAX)
+        .max(1)
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |age| age.as_millis() as i64)
+}
