@@ -1,0 +1,126 @@
+// The routes that the page asks, one function each.
+import { buildTree, type FlameTree } from "../lib/flame-tree.ts";
+import { splitColumns } from "../lib/number-columns.ts";
+import { stepName, type FlamePath } from "../lib/flame-path.ts";
+import { markBuilt, markReceived } from "../lib/timing.ts";
+import type { RangeMs } from "../lib/time-range.ts";
+import type { SortKey } from "../lib/url-state.ts";
+import { getJson, writeUrl, type Parameters } from "./request.ts";
+import type { FlameGraphAnswer, NodesAnswer, SeriesAnswer, TimeSeriesAnswer, TopAnswer } from "./shapes.ts";
+
+/** What a query is about: which series, and when. */
+export interface Selection {
+  query: string;
+  range: RangeMs;
+}
+
+function shared({ query, range }: Selection): Parameters {
+  return { query, from: range.fromMs, to: range.toMs };
+}
+
+export async function fetchLabels(selection: Selection, signal?: AbortSignal): Promise<string[]> {
+  return (await getJson<{ labels: string[] }>("labels", shared(selection), signal)).labels;
+}
+
+export async function fetchLabelValues(label: string, selection: Selection, signal?: AbortSignal): Promise<string[]> {
+  const route = `label/${encodeURIComponent(label)}/values`;
+  return (await getJson<{ values: string[] }>(route, shared(selection), signal)).values;
+}
+
+export function fetchSeries(selection: Selection, limit: number, signal?: AbortSignal): Promise<SeriesAnswer> {
+  return getJson("series", { ...shared(selection), limit }, signal);
+}
+
+export interface TimeSeriesOptions {
+  by: string;
+  limit: number;
+  /** A multiple of the 10 s windows; the server chooses when absent. */
+  stepMs?: number;
+}
+
+export function fetchTimeSeries(selection: Selection, options: TimeSeriesOptions, signal?: AbortSignal): Promise<TimeSeriesAnswer> {
+  const step = options.stepMs === undefined ? undefined : `${options.stepMs / 1000}s`;
+  return getJson("timeseries", { ...shared(selection), by: options.by || undefined, unit: "cores", limit: options.limit, step }, signal);
+}
+
+/** The flame graph without its columns, and the tree made of them. */
+export interface FlameGraph {
+  totalNs: number;
+  samples: number;
+  completeNs: number;
+  outcomes: FlameGraphAnswer["outcomes"];
+  nodeCount: number;
+  tree: FlameTree;
+}
+
+/** Reads an answer: its columns straight into typed arrays where that can be done. */
+export function readFlameGraph(bytes: Uint8Array): FlameGraph {
+  const split = splitColumns(bytes, "nodes");
+  const answer = JSON.parse(split?.rest ?? new TextDecoder().decode(bytes)) as FlameGraphAnswer;
+  const { strings, frames, nodes } = answer;
+  const look = (indexes: number[]): string[] => indexes.map((index) => strings[index] ?? "");
+  const column = (name: "depth" | "frame" | "total_ns" | "self_ns" | "samples"): ArrayLike<number> => split?.columns.get(name) ?? nodes[name];
+  const tree = buildTree({
+    depth: column("depth"),
+    frame: column("frame"),
+    total: column("total_ns"),
+    self: column("self_ns"),
+    samples: column("samples"),
+    cut: new Map(Object.entries(nodes.cut ?? {}).map(([node, count]) => [Number(node), count])),
+    frames: {
+      name: look(frames.name),
+      binary: look(frames.binary),
+      file: look(frames.file),
+      line: frames.line,
+      kind: frames.kind,
+    },
+  });
+  return {
+    totalNs: answer.total_ns,
+    samples: answer.samples,
+    completeNs: answer.complete_ns,
+    outcomes: answer.outcomes,
+    nodeCount: answer.node_count,
+    tree,
+  };
+}
+
+function readTimed(bytes: Uint8Array): FlameGraph {
+  markReceived();
+  const graph = readFlameGraph(bytes);
+  markBuilt();
+  return graph;
+}
+
+export interface FlameGraphOptions {
+  /** The branch below this path alone; the whole tree when absent. */
+  path?: FlamePath;
+  /** The server's own choice when absent. */
+  nodesMax?: number;
+}
+
+export function fetchFlameGraph(selection: Selection, { path, nodesMax }: FlameGraphOptions, signal?: AbortSignal): Promise<FlameGraph> {
+  const names = path && JSON.stringify(path.map(stepName));
+  return getJson("flamegraph", { ...shared(selection), path: names, max_nodes: nodesMax }, signal, readTimed);
+}
+
+export interface TopOptions {
+  sort: SortKey;
+  search: string;
+  limit: number;
+  offset: number;
+}
+
+export function fetchTop(selection: Selection, options: TopOptions, signal?: AbortSignal): Promise<TopAnswer> {
+  const { sort, search, limit, offset } = options;
+  return getJson("top", { ...shared(selection), sort, search: search || undefined, limit, offset: offset || undefined }, signal);
+}
+
+export function fetchNodes(selection: Selection, signal?: AbortSignal): Promise<NodesAnswer> {
+  return getJson("nodes", shared(selection), signal);
+}
+
+/** Addresses of the same selection in other forms, for links. */
+export function linkTo(route: "pprof" | "flamegraph.svg" | "folded", selection: Selection): string {
+  return writeUrl(route, shared(selection));
+}

@@ -1,0 +1,80 @@
+// Where in a tree one is, in a form that outlives the tree: the names from the
+// root. It goes into the address, and to the server to ask for what was cut.
+import { CUT_FRAME, listAncestors, listChildren, nameOf, visitChildren, type FlameTree } from "./flame-tree.ts";
+
+/**
+ * One step down: the name alone where it is the only such child, else with what
+ * tells it from its siblings.
+ */
+export type PathStep = string | [name: string, binary: string, file: string, kind: number];
+export type FlamePath = readonly PathStep[];
+
+export function stepName(step: PathStep): string {
+  return typeof step === "string" ? step : step[0];
+}
+
+/** The path of a node, without the root. */
+export function pathOf(tree: FlameTree, node: number): PathStep[] {
+  return listAncestors(tree, node).slice(1).map((at) => stepTo(tree, at));
+}
+
+function stepTo(tree: FlameTree, node: number): PathStep {
+  const name = nameOf(tree, node);
+  let same = 0;
+  visitChildren(tree, tree.parent[node]!, (child) => {
+    if (tree.frame[child] !== CUT_FRAME && nameOf(tree, child) === name) same += 1;
+  });
+  if (same < 2) return name;
+  const { frames } = tree;
+  const frame = tree.frame[node]!;
+  return [name, frames.binary[frame]!, frames.file[frame]!, frames.kind[frame]!];
+}
+
+function isStep(tree: FlameTree, node: number, step: PathStep): boolean {
+  const frame = tree.frame[node]!;
+  if (frame < 0 || tree.frames.name[frame] !== stepName(step)) return false;
+  if (typeof step === "string") return true;
+  const { binary, file, kind } = tree.frames;
+  return binary[frame] === step[1] && file[frame] === step[2] && kind[frame] === step[3];
+}
+
+export interface Resolved {
+  /** The deepest node of the path that is in the tree. */
+  node: number;
+  /** How many steps of the path were found. */
+  steps: number;
+  /** Whether the missing step may be among nodes that the server left out. */
+  cutHere: boolean;
+}
+
+/** Follows a path down the tree as far as it goes. */
+export function resolvePath(tree: FlameTree, path: FlamePath): Resolved {
+  let node = 0;
+  let steps = 0;
+  for (const step of path) {
+    const child = listChildren(tree, node).find((candidate) => isStep(tree, candidate, step));
+    if (child === undefined) break;
+    node = child;
+    steps += 1;
+  }
+  const cutHere = steps < path.length && listChildren(tree, node).some((child) => tree.frame[child] === CUT_FRAME);
+  return { node, steps, cutHere };
+}
+
+export function parsePath(text: string): PathStep[] | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  if (!Array.isArray(value)) return null;
+  const isPathStep = (step: unknown): step is PathStep =>
+    typeof step === "string" ||
+    (Array.isArray(step) && step.length === 4 && step.slice(0, 3).every((part) => typeof part === "string") && typeof step[3] === "number");
+  return value.every(isPathStep) ? value : null;
+}
+
+export function equalPaths(a: FlamePath, b: FlamePath): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}

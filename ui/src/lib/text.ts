@@ -1,0 +1,126 @@
+// Names come from foreign binaries: they may hold anything. Here they are made
+// fit to be shown; the real name is kept for searching and copying.
+
+/** Beyond this a name is shown cut; C++ templates reach 10,000 characters and more. */
+const SHOWN_CHARACTERS_MAX = 600;
+
+// Controls, marks that turn the direction of text, and invisible characters.
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
+
+/** Shows what would be invisible or would turn the text around as `�`. */
+export function showUnsafe(name: string): string {
+  return name.replaceAll(UNSAFE, "\ufffd");
+}
+
+/** A name cut to what a person can read, with the number of characters left out. */
+export function cutName(name: string): { text: string; hidden: number } {
+  const safe = showUnsafe(name);
+  if (safe.length <= SHOWN_CHARACTERS_MAX) return { text: safe, hidden: 0 };
+  return { text: safe.slice(0, SHOWN_CHARACTERS_MAX), hidden: safe.length - SHOWN_CHARACTERS_MAX };
+}
+
+const OPENING = "<([";
+const CLOSING = ">)]";
+
+/** The symbols of an operator's name after `operator`: these are no brackets. */
+const OPERATOR = /(?:\(\)|[<>=!+\-*/&|^~%]+)/y;
+
+/** For each opening bracket where it closes, 0 elsewhere; in one pass, since hostile names are long. */
+function matchBrackets(name: string): Int32Array {
+  const closings = new Int32Array(name.length);
+  const open: number[] = [];
+  for (let at = 0; at < name.length; at += 1) {
+    const char = name[at]!;
+    const symbols = readOperator(name, at);
+    if (symbols > 0) at += symbols - 1;
+    else if (OPENING.includes(char)) open.push(at);
+    else if (CLOSING.includes(char) && name[at - 1] !== "-") {
+      const opening = open.pop();
+      if (opening !== undefined) closings[opening] = at;
+    }
+  }
+  return closings;
+}
+
+/** The number of symbols at this place that belong to `operator` before it. */
+function readOperator(name: string, at: number): number {
+  if (!name.endsWith("operator", at)) return 0;
+  OPERATOR.lastIndex = at;
+  return OPERATOR.exec(name)?.[0].length ?? 0;
+}
+
+/**
+ * Shortens what stands in brackets: `f<A<B>, C>(D)` becomes `f<…>(…)`. A bracket
+ * that belongs to an operator or an arrow, or that opens the name (`<impl X>::f`),
+ * is left alone.
+ */
+export function collapseBrackets(name: string): string {
+  const closings = matchBrackets(name);
+  let short = "";
+  let at = 0;
+  let afterOperator = false;
+  while (at < name.length) {
+    const char = name[at]!;
+    const symbols = readOperator(name, at);
+    if (symbols > 0) {
+      short += name.slice(at, at + symbols);
+      at += symbols;
+      afterOperator = true;
+      continue;
+    }
+    const end = closings[at]!;
+    const follows = afterOperator || (at > 0 && /[\w:>]/.test(name[at - 1]!));
+    afterOperator = false;
+    if ((char === "<" || char === "(") && follows && end > at + 2) {
+      short += `${char}…${name[end]!}`;
+      at = end + 1;
+    } else {
+      short += char;
+      at += 1;
+    }
+  }
+  return short;
+}
+
+/** The last part of a path: `/usr/lib/libc.so.6` -> `libc.so.6`. */
+export function baseName(path: string): string {
+  const at = path.lastIndexOf("/");
+  return at >= 0 && at < path.length - 1 ? path.slice(at + 1) : path;
+}
+
+/** Quotes a word for a POSIX shell. */
+export function quoteForShell(word: string): string {
+  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/**
+ * The forms in which a name may be shown, the whole first, then shorter ones:
+ * brackets collapsed, then the last two parts of its path, then the last.
+ */
+export function listShortForms(name: string): string[] {
+  const whole = showUnsafe(name);
+  const collapsed = collapseBrackets(whole);
+  const parts = splitPath(collapsed);
+  const forms = [whole, collapsed, parts.slice(-2).join("::"), parts.at(-1)!];
+  return forms.filter((form, at) => form !== "" && forms.indexOf(form) === at);
+}
+
+/** Splits at `::`, but not inside brackets: `<a::B as c::D>::f` has two parts. */
+function splitPath(name: string): string[] {
+  const parts: string[] = [];
+  let level = 0;
+  let start = 0;
+  for (let at = 0; at < name.length; at += 1) {
+    const char = name[at]!;
+    if (OPENING.includes(char)) level += 1;
+    else if (CLOSING.includes(char) && name[at - 1] !== "-") level -= 1;
+    else if (level === 0 && name.startsWith("::", at)) {
+      parts.push(name.slice(start, at));
+      start = at + 2;
+      at += 1;
+    }
+  }
+  parts.push(name.slice(start));
+  return parts;
+}

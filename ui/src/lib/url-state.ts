@@ -1,0 +1,95 @@
+// What the page shows <-> its address. A default is left out, so that a plain
+// address stays plain; what cannot be read falls back to the default.
+import { parsePath, type FlamePath } from "./flame-path.ts";
+import { DEFAULT_RANGE } from "./time-range.ts";
+
+export type ThemeChoice = "auto" | "light" | "dark";
+export type SortKey = "self" | "total";
+export type ChartStyle = "stacked" | "lines";
+export type Panels = "both" | "graph" | "table";
+
+/** All that a person can set. */
+export interface PageState {
+  query: string;
+  from: string;
+  to: string;
+  /** The label that the chart is split by; empty for one line. */
+  by: string;
+  chart: ChartStyle;
+  search: string;
+  zoom: FlamePath;
+  sort: SortKey;
+  /** What the table is filtered by. */
+  filter: string;
+  panels: Panels;
+  theme: ThemeChoice;
+  zone: "local" | "utc";
+  /** Seconds between refreshes, 0 for none. */
+  refresh: number;
+}
+
+export const DEFAULT_STATE: PageState = {
+  query: "{}",
+  from: DEFAULT_RANGE.from,
+  to: DEFAULT_RANGE.to,
+  by: "comm",
+  chart: "stacked",
+  search: "",
+  zoom: [],
+  sort: "self",
+  filter: "",
+  panels: "both",
+  theme: "auto",
+  zone: "local",
+  refresh: 0,
+};
+
+export const REFRESH_SECONDS = [0, 10, 30, 60, 300];
+
+function oneOf<T extends string>(value: string | null, known: readonly T[]): T | undefined {
+  return known.find((candidate) => candidate === value);
+}
+
+/** Reads the part of an address after `?`. `base` holds what the person prefers where the address is silent. */
+export function readAddress(search: string, base: PageState = DEFAULT_STATE): PageState {
+  const fields = new URLSearchParams(search);
+  const refresh = Number(fields.get("refresh") ?? base.refresh);
+  return {
+    query: fields.get("query") ?? base.query,
+    from: fields.get("from") ?? base.from,
+    to: fields.get("to") ?? base.to,
+    by: fields.get("by") ?? base.by,
+    chart: oneOf(fields.get("chart"), ["stacked", "lines"]) ?? base.chart,
+    search: fields.get("search") ?? base.search,
+    zoom: parsePath(fields.get("zoom") ?? "[]") ?? [],
+    sort: oneOf(fields.get("sort"), ["self", "total"]) ?? base.sort,
+    filter: fields.get("filter") ?? base.filter,
+    panels: oneOf(fields.get("panels"), ["both", "graph", "table"]) ?? base.panels,
+    theme: oneOf(fields.get("theme"), ["auto", "light", "dark"]) ?? base.theme,
+    zone: oneOf(fields.get("tz"), ["local", "utc"]) ?? base.zone,
+    refresh: REFRESH_SECONDS.includes(refresh) ? refresh : base.refresh,
+  };
+}
+
+/** Writes the part of an address after `?`, empty when everything is at its default. */
+export function writeAddress(state: PageState, base: PageState = DEFAULT_STATE): string {
+  const fields = new URLSearchParams();
+  const put = (name: string, value: string, fallback: string): void => {
+    if (value !== fallback) fields.set(name, value);
+  };
+  put("query", state.query, base.query);
+  put("from", state.from, base.from);
+  put("to", state.to, base.to);
+  put("by", state.by, base.by);
+  put("chart", state.chart, base.chart);
+  put("search", state.search, base.search);
+  put("zoom", JSON.stringify(state.zoom), "[]");
+  put("sort", state.sort, base.sort);
+  put("filter", state.filter, base.filter);
+  put("panels", state.panels, base.panels);
+  put("theme", state.theme, base.theme);
+  put("tz", state.zone, base.zone);
+  put("refresh", String(state.refresh), String(base.refresh));
+  const text = fields.toString();
+  return text === "" ? "" : `?${text}`;
+}

@@ -1,0 +1,88 @@
+// Quick filters: a chip for each matcher, to turn round or take away, and one
+// for each label, which opens its values with their CPU time.
+import type { JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
+import { addMatcher, equalMatchers, flipOperator, formatMatcher, removeMatcher, type Matcher } from "../lib/selector.ts";
+import { showUnsafe } from "../lib/text.ts";
+import type { LabelValues } from "../state/labels.ts";
+import { Icon } from "./icons.tsx";
+import { Popover } from "./popover.tsx";
+
+export interface FilterChipsProps {
+  /** Null when the selector cannot be read. */
+  matchers: Matcher[] | null;
+  labels: string[];
+  onMatchers(matchers: Matcher[]): void;
+  rankValues(label: string, signal: AbortSignal): Promise<LabelValues>;
+}
+
+export function FilterChips({ matchers, labels, onMatchers, rankValues }: FilterChipsProps): JSX.Element | null {
+  if (matchers === null || (labels.length === 0 && matchers.length === 0)) return null;
+  const flip = (matcher: Matcher): void =>
+    onMatchers(matchers.map((old) => (equalMatchers(old, matcher) ? { ...old, operator: flipOperator(old.operator) } : old)));
+  return (
+    <div class="chips" role="group" aria-label="Quick filters">
+      {matchers.map((matcher) => (
+        <span class="chip chip-active" key={formatMatcher(matcher)}>
+          <button type="button" class="chip-text" title="Select the opposite" onClick={() => flip(matcher)}>
+            {matcher.label}
+            <span class="chip-operator">{matcher.operator}</span>
+            <bdi>{showUnsafe(matcher.value) || '""'}</bdi>
+          </button>
+          <button type="button" class="chip-close" aria-label={`Remove ${formatMatcher(matcher)}`} onClick={() => onMatchers(removeMatcher(matchers, matcher))}>
+            <Icon name="close" />
+          </button>
+        </span>
+      ))}
+      {labels.map((label) => (
+        <Popover class="chip" key={label} title={`Filter by ${label}`} button={<>{label}<Icon name="down" /></>}>
+          {() => <ValueMenu label={label} matchers={matchers} onMatchers={onMatchers} rankValues={rankValues} />}
+        </Popover>
+      ))}
+      {matchers.length > 1 && (
+        <button type="button" class="link" onClick={() => onMatchers([])}>Clear all</button>
+      )}
+    </div>
+  );
+}
+
+interface ValueMenuProps extends Pick<FilterChipsProps, "onMatchers" | "rankValues"> {
+  label: string;
+  matchers: Matcher[];
+}
+
+function ValueMenu({ label, matchers, onMatchers, rankValues }: ValueMenuProps): JSX.Element {
+  const [values, setValues] = useState<LabelValues | null>(null);
+  const [failed, setFailed] = useState(false);
+  const selection = matchers.map(formatMatcher).join();
+  useEffect(() => {
+    const controller = new AbortController();
+    rankValues(label, controller.signal).then(setValues, () => setFailed(!controller.signal.aborted));
+    return () => controller.abort();
+  }, [label, selection]);
+
+  if (failed) return <p class="muted values-note">The values could not be read.</p>;
+  if (!values) return <p class="muted values-note">…</p>;
+  const totalNs = values.values.reduce((sum, { totalNs: ns }) => sum + ns, values.restNs);
+  const add = (value: string, operator: "=" | "!="): void => onMatchers(addMatcher(matchers, { label, operator, value }));
+  return (
+    <ul class="values" aria-label={`Values of ${label}`}>
+      {values.values.map(({ value, totalNs: ns }) => (
+        <li key={value}>
+          <button type="button" class="value" title={`Only ${label}="${showUnsafe(value)}"`} onClick={() => add(value, "=")}>
+            <span class="value-bar" style={{ width: `${(100 * ns) / totalNs}%` }} />
+            <bdi class="value-name">{showUnsafe(value) || <em>none</em>}</bdi>
+            <span class="number">{formatDuration(ns)}</span>
+            <span class="number value-share">{formatPercent(ns / totalNs)}</span>
+          </button>
+          <button type="button" class="value-not" title={`All but ${label}="${showUnsafe(value)}"`} aria-label={`All but ${showUnsafe(value)}`} onClick={() => add(value, "!=")}>not</button>
+        </li>
+      ))}
+      {values.restCount > 0 && (
+        <li class="muted values-note">{formatNumberOf(values.restCount, "more value")}, {formatDuration(values.restNs)}: type in the selector to find them</li>
+      )}
+      {values.values.length === 0 && <li class="muted values-note">No values in this selection.</li>}
+    </ul>
+  );
+}

@@ -1,0 +1,103 @@
+// The card beside the pointer: everything that is known about one box.
+import type { JSX } from "preact";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
+import { explainFrame, kindLabel } from "../lib/frame-kind.ts";
+import { CUT_FRAME, nameOf, ROOT_FRAME, type FlameTree } from "../lib/flame-tree.ts";
+import { cutName, showUnsafe } from "../lib/text.ts";
+
+export interface FlameCardProps {
+  tree: FlameTree;
+  node: number;
+  /** Where the pointer is, in the window. */
+  x: number;
+  y: number;
+  /** The box under the pointer is one of several that are narrower than a pixel. */
+  narrow: boolean;
+}
+
+const DISTANCE = 14;
+
+export function FlameCard({ tree, node, x, y, narrow }: FlameCardProps): JSX.Element {
+  const card = useRef<HTMLDivElement>(null);
+  const [place, setPlace] = useState({ left: -9999, top: 0 });
+  useLayoutEffect(() => {
+    const { width, height } = card.current!.getBoundingClientRect();
+    const left = x + DISTANCE + width > window.innerWidth ? Math.max(4, x - DISTANCE - width) : x + DISTANCE;
+    const top = y + DISTANCE + height > window.innerHeight ? Math.max(4, y - DISTANCE - height) : y + DISTANCE;
+    setPlace({ left, top });
+  }, [x, y, node, tree]);
+  return (
+    <div class="card" ref={card} style={{ left: `${place.left}px`, top: `${place.top}px` }} aria-hidden="true">
+      {narrow ? (
+        <p class="muted">Many small functions, each narrower than a pixel. Click or Ctrl+wheel: nearer.</p>
+      ) : (
+        <>
+          <CardHead tree={tree} node={node} />
+          <CardNumbers tree={tree} node={node} />
+        </>
+      )}
+    </div>
+  );
+}
+
+function CardHead({ tree, node }: { tree: FlameTree; node: number }): JSX.Element {
+  const frame = tree.frame[node]!;
+  if (frame === ROOT_FRAME) return <p class="card-name">All stacks of the selection</p>;
+  if (frame === CUT_FRAME) {
+    const count = tree.cut.get(node);
+    return (
+      <>
+        <p class="card-name">{count === undefined ? "Smaller functions" : formatNumberOf(count, "smaller box", "smaller boxes")}</p>
+        <p class="card-kind">Left out of this drawing, counted in every total. Click to fetch and draw them.</p>
+      </>
+    );
+  }
+  const { frames } = tree;
+  const { text, hidden } = cutName(frames.name[frame]!);
+  const file = frames.file[frame]!;
+  const line = frames.line[frame]!;
+  const kind = frames.kind[frame]!;
+  return (
+    <>
+      <p class="card-name">
+        <bdi>{text || "(no name)"}</bdi>
+        {hidden > 0 && <span class="muted"> … {formatNumberOf(hidden, "more character")}; copying takes all</span>}
+      </p>
+      {frames.binary[frame] !== "" && <p class="card-place"><bdi>{showUnsafe(frames.binary[frame]!)}</bdi></p>}
+      {file !== "" && <p class="card-place"><bdi>{showUnsafe(file)}</bdi>{line > 0 && `:${line}`}</p>}
+      <p class="card-kind"><strong>{kindLabel(kind)}.</strong> {explainFrame(kind, frames.name[frame]!)}</p>
+    </>
+  );
+}
+
+function CardNumbers({ tree, node }: { tree: FlameTree; node: number }): JSX.Element {
+  const whole = tree.total[0]!;
+  const total = tree.total[node]!;
+  const parent = tree.parent[node]!;
+  const rows: [string, number][] = [["Total", total]];
+  if (tree.frame[node] !== CUT_FRAME) rows.push(["Self", tree.self[node]!]);
+  return (
+    <table class="card-numbers">
+      <tbody>
+        {rows.map(([label, ns]) => (
+          <tr key={label}><th>{label}</th><td>{formatDuration(ns)}</td><td>{formatPercent(ns / whole)}</td><td class="muted">of everything selected</td></tr>
+        ))}
+        {parent > 0 && <tr><th /><td /><td>{formatPercent(total / tree.total[parent]!)}</td><td class="muted">of its caller</td></tr>}
+        <tr><th>Samples</th><td>{formatCount(tree.samples[node]!)}</td><td /><td /></tr>
+      </tbody>
+    </table>
+  );
+}
+
+/** The same for a screen reader, in one sentence. */
+export function describeNode(tree: FlameTree, node: number): string {
+  const frame = tree.frame[node]!;
+  const share = formatPercent(tree.total[node]! / tree.total[0]!);
+  const time = formatDuration(tree.total[node]!);
+  if (frame === ROOT_FRAME) return `All stacks, ${time}`;
+  if (frame === CUT_FRAME) return `${formatCount(tree.cut.get(node) ?? 0)} smaller functions, ${share}, ${time}. Enter fetches them.`;
+  const self = formatPercent(tree.self[node]! / tree.total[0]!);
+  const binary = tree.frames.binary[frame]!;
+  return `${cutName(nameOf(tree, node)).text}${binary ? `, in ${showUnsafe(binary)}` : ""}, ${kindLabel(tree.frames.kind[frame]!)}, total ${share}, ${time}, self ${self}, level ${tree.depth[node]!}`;
+}

@@ -1,0 +1,206 @@
+// The flame graph: a canvas that stays in place inside a scroller as high as
+// the tree is deep, what the keyboard does, and words for those who do not see it.
+import type { JSX } from "preact";
+import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
+import { colourFrames, type FrameColours, type Theme } from "../lib/colour.ts";
+import { formatNumberOf, formatPercent } from "../lib/format.ts";
+import { moveFocus, nextMatch } from "../lib/flame-focus.ts";
+import { pathOf, resolvePath, type FlamePath, type Resolved } from "../lib/flame-path.ts";
+import { CUT_FRAME, type FlameTree } from "../lib/flame-tree.ts";
+import { compileSearch, searchTree, type Compiled, type Matches } from "../lib/search.ts";
+import { describeNode, FlameCard } from "./flame-card.tsx";
+import { FlameLegend } from "./flame-legend.tsx";
+import { FlameMenu } from "./flame-menu.tsx";
+import { ROW_HEIGHT_REM } from "./flame-painter.ts";
+import { Breadcrumbs, SearchField } from "./flame-toolbar.tsx";
+import { locate, readRowHeight, revealRow, useFlameCanvas, usePointer, useWheel, type At, type CanvasRefs } from "./use-flame-canvas.ts";
+
+export interface FlameGraphProps {
+  tree: FlameTree;
+  /** Nodes of the whole tree, also those that were left out. */
+  nodeCount: number;
+  zoom: FlamePath;
+  search: string;
+  theme: Theme;
+  /** A part that was left out is being fetched. */
+  branching: boolean;
+  /** It was asked for and cannot be had. */
+  branchless: boolean;
+  onZoom(path: FlamePath): void;
+  onSearch(search: string): void;
+  onFilter(filter: string): void;
+  onExpand(cutNode: number): void;
+}
+
+/** A click on boxes that are too narrow to be told apart widens them so much. */
+const NARROW_ZOOM = 1 / 8;
+
+interface Facts {
+  colours: FrameColours;
+  compiled: Compiled;
+  matches: Matches | null;
+  resolved: Resolved;
+}
+
+const HELP =
+  "Flame graph of CPU time. Arrow keys move, Enter zooms, Escape shows everything, n goes to the next match. The table of functions has the same numbers.";
+
+export function FlameGraph(props: FlameGraphProps): JSX.Element {
+  const { tree, zoom, search, theme, onZoom, onExpand } = props;
+  const [focused, setFocused] = useState(-1);
+  const [hover, setHover] = useState<At | null>(null);
+  const [menu, setMenu] = useState<At | null>(null);
+  const [moved, setMoved] = useState(false);
+  const [keyboard, setKeyboard] = useState(false);
+  const refs = useFlameCanvas(() => setMoved(true));
+  const { view, canvas } = refs;
+
+  const { colours, compiled, matches, resolved } = useFacts(props);
+
+  // Node numbers mean nothing in another tree.
+  useLayoutEffect(() => {
+    setFocused(-1);
+    [setHover, setMenu].forEach((clear) => clear(null));
+  }, [tree]);
+  const hovered = hover && !hover.narrow ? hover.node : -1;
+  useLayoutEffect(() => {
+    view.current?.setLook({ tree, theme, zoomed: resolved.node, colours: colours.byFrame, matches });
+  }, [tree, theme, resolved, colours, matches]);
+  const marked = keyboard ? focused : -1; // A click needs no mark: it zooms.
+  useLayoutEffect(() => view.current?.setMarked({ hovered, focused: marked }), [tree, hovered, marked]);
+  useEffect(() => {
+    view.current?.showNode(resolved.node);
+    setMoved(false);
+    setHover(null);
+    revealRow(refs, tree.depth[resolved.node]!);
+  }, [resolved]);
+
+  const zoomTo = (node: number): void => {
+    if (tree.frame[node] === CUT_FRAME) return onExpand(node);
+    if (node !== resolved.node || resolved.steps !== zoom.length) return onZoom(pathOf(tree, node));
+    showAgain(node);
+  };
+  const showAgain = (node: number): void => {
+    view.current?.showNode(node);
+    setMoved(false);
+  };
+  const reset = (): void => (zoom.length > 0 ? onZoom([]) : showAgain(0));
+  const focusNode = (node: number): void => {
+    setFocused(node);
+    setKeyboard(true);
+    setHover(null);
+    revealRow(refs, tree.depth[node]!);
+  };
+  const stepMatch = (direction: 1 | -1): void => {
+    if (matches && matches.nodes.length > 0) focusNode(nextMatch(matches.nodes, focused, direction));
+  };
+  const onKeyDown = (event: KeyboardEvent): void => {
+    const node = focused >= 0 ? focused : resolved.node;
+    const next = moveFocus(tree, node, event.key);
+    if (next !== null) focusNode(focused < 0 ? resolved.node : next);
+    else if (event.key === "Enter" || event.key === " ") zoomTo(node);
+    else if (event.key === "Escape") reset();
+    else if (event.key === "Backspace") zoomTo(Math.max(0, tree.parent[resolved.node]!));
+    else if (event.key === "n" || event.key === "N") stepMatch(event.key === "n" ? 1 : -1);
+    else if (event.key === "+" || event.key === "-") zoomAtNode(refs, node, event.key === "+" ? 0.7 : 1 / 0.7);
+    else if (event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey)) setMenu(placeOf(refs, node));
+    else return;
+    event.preventDefault();
+  };
+  const closeMenu = (): void => {
+    setMenu(null);
+    canvas.current?.focus();
+  };
+  const pointer = usePointer(refs, {
+    onHover: setHover,
+    onClick(at) {
+      setKeyboard(false);
+      setFocused(at && !at.narrow ? at.node : -1);
+      if (at?.narrow) view.current?.zoomAround(at.x - canvas.current!.getBoundingClientRect().left, NARROW_ZOOM);
+      else if (at) zoomTo(at.node);
+    },
+  });
+  useWheel(refs, () => setHover(null));
+  const focusCard = keyboard && focused >= 0 && !hover && !menu ? placeOf(refs, focused) : null;
+  return (
+    <section class="panel flame" aria-label="Flame graph">
+      <header class="panel-head">
+        <h2>Flame graph</h2>
+        <SearchField search={search} error={compiled.error} matches={matches} tree={tree} onSearch={props.onSearch} onStep={stepMatch} />
+        <span class="spacer" />
+        {(moved || zoom.length > 0) && <button type="button" class="link" title="Escape" onClick={reset}>Reset zoom</button>}
+        {props.branchless && <span class="warn" role="status">The rest is more than one answer holds: narrow the selection</span>}
+        <BoxCount tree={tree} nodeCount={props.nodeCount} />
+      </header>
+      <Breadcrumbs zoom={zoom} found={resolved.steps} onZoom={onZoom} />
+      <div class="flame-scroller" ref={refs.scroller} onScroll={(event) => view.current?.setScroll(event.currentTarget.scrollTop)}>
+        <div class="flame-space" style={{ height: `${((tree.depthMax + 1) * ROW_HEIGHT_REM + 0.4).toFixed(1)}rem` }}>
+          <div class="flame-marks" aria-hidden="true">
+            <div class="flame-mark flame-mark-hover" ref={refs.hoverMark} hidden />
+            <div class="flame-mark flame-mark-focus" ref={refs.focusMark} hidden />
+          </div>
+          <canvas
+            ref={canvas}
+            class="flame-canvas"
+            tabIndex={0}
+            role="application"
+            aria-roledescription="flame graph"
+            aria-label={HELP}
+            aria-busy={props.branching}
+            {...pointer}
+            onContextMenu={(event) => {
+              event.preventDefault();
+              setHover(null);
+              setMenu(locate(refs, event));
+            }}
+            onKeyDown={onKeyDown}
+            onFocus={() => focused < 0 && canvas.current!.matches(":focus-visible") && focusNode(resolved.node)}
+            onBlur={() => setKeyboard(false)}
+          />
+        </div>
+      </div>
+      <FlameLegend colours={colours} theme={theme} />
+      <p class="hidden" aria-live="polite">{keyboard && focused >= 0 ? describeNode(tree, focused) : ""}</p>
+      {hover && !menu && <FlameCard tree={tree} {...hover} />}
+      {focusCard && <FlameCard tree={tree} {...focusCard} />}
+      {menu && <FlameMenu tree={tree} {...menu} onZoom={zoomTo} onSearch={props.onSearch} onFilter={props.onFilter} onClose={closeMenu} />}
+    </section>
+  );
+}
+
+/** What follows from the tree, the search and the path, computed when one of them changes. */
+function useFacts({ tree, search, zoom }: FlameGraphProps): Facts {
+  const colours = useMemo(() => colourFrames(tree), [tree]);
+  const compiled = useMemo(() => compileSearch(search), [search]);
+  const matches = useMemo(() => (compiled.test ? searchTree(tree, compiled.test) : null), [tree, compiled]);
+  const resolved = useMemo(() => resolvePath(tree, zoom), [tree, zoom]);
+  return { colours, compiled, matches, resolved };
+}
+
+function zoomAtNode({ view }: CanvasRefs, node: number, factor: number): void {
+  const box = view.current!.boxOf(node);
+  view.current!.zoomAround(box.x + box.width / 2, factor);
+}
+
+/** Where a box is in the window, for what the keyboard opens beside it. */
+function placeOf({ canvas, view }: CanvasRefs, node: number): At {
+  const bounds = canvas.current!.getBoundingClientRect();
+  const box = view.current!.boxOf(node);
+  const x = bounds.left + Math.max(0, Math.min(box.x + Math.min(40, box.width / 2), bounds.width - 40));
+  return { node, x, y: bounds.top + box.y + readRowHeight(), narrow: false };
+}
+
+function BoxCount({ tree, nodeCount }: { tree: FlameTree; nodeCount: number }): JSX.Element {
+  const cutNs = useMemo(() => {
+    let sum = 0;
+    for (const node of tree.cut.keys()) sum += tree.total[node] ?? 0;
+    return sum;
+  }, [tree]);
+  const boxes = formatNumberOf(nodeCount, "box", "boxes");
+  if (cutNs === 0) return <span class="muted">{boxes}</span>;
+  return (
+    <span class="muted" title="The smallest subtrees are not drawn, but counted; click a hatched box to fetch it">
+      {boxes} · {formatPercent(cutNs / tree.total[0]!)} hatched
+    </span>
+  );
+}

@@ -1,0 +1,213 @@
+// The table of functions: only the rows on the screen are in the document, the
+// rest is asked for while scrolling.
+import type { JSX } from "preact";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { TopFunction } from "../api/shapes.ts";
+import { KIND, kindLabel } from "../lib/frame-kind.ts";
+import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
+import { visibleRows, type RowWindow } from "../lib/row-window.ts";
+import { exactSearch } from "../lib/search.ts";
+import { baseName, cutName, showUnsafe } from "../lib/text.ts";
+import type { SortKey } from "../lib/url-state.ts";
+import { PAGE_ROWS, type FunctionsState } from "../state/functions.ts";
+import { Icon } from "./icons.tsx";
+import { readRem } from "./rem.ts";
+
+export interface FunctionTableProps {
+  functions: FunctionsState;
+  sort: SortKey;
+  filter: string;
+  /** The search of the flame graph: the row that it names is marked. */
+  search: string;
+  onSort(sort: SortKey): void;
+  onFilter(filter: string): void;
+  onPick(row: TopFunction): void;
+  onNeed(rows: RowWindow): void;
+}
+
+/** As `.row` has it. */
+const ROW_HEIGHT_REM = 2.6;
+/** As `.row-head` has it. */
+const HEAD_HEIGHT_REM = 2.8;
+
+/** Waits this long after the last key before the server is asked. */
+const TYPING_MS = 200;
+
+export function FunctionTable(props: FunctionTableProps): JSX.Element {
+  const { functions, sort, filter, search, onSort, onPick, onNeed } = props;
+  const scroller = useRef<HTMLDivElement>(null);
+  const [rows, setRows] = useState<RowWindow>({ first: 0, end: 40 });
+  const [active, setActive] = useState(0);
+  const { count, pages, totalNs } = functions;
+
+  const measure = (): void => {
+    const element = scroller.current;
+    if (!element) return;
+    const next = visibleRows({ top: element.scrollTop, height: element.clientHeight, rowHeight: ROW_HEIGHT_REM * readRem(), rowCount: count });
+    setRows((old) => (old.first === next.first && old.end === next.end ? old : next));
+  };
+  useLayoutEffect(measure, [count]);
+  useEffect(() => {
+    const observer = new ResizeObserver(measure);
+    observer.observe(scroller.current!);
+    return () => observer.disconnect();
+  }, [count]);
+  useEffect(() => onNeed(rows), [rows, pages]);
+  useEffect(() => {
+    scroller.current?.scrollTo({ top: 0 });
+    setActive(0);
+  }, [sort, filter]);
+
+  const rowAt = (index: number): TopFunction | undefined => pages.get(Math.floor(index / PAGE_ROWS))?.[index % PAGE_ROWS];
+  const moveTo = (index: number): void => {
+    const next = Math.max(0, Math.min(count - 1, index));
+    setActive(next);
+    const element = scroller.current!;
+    const height = ROW_HEIGHT_REM * readRem();
+    // The head row stays on top and covers one row of the scroller.
+    const room = element.clientHeight - HEAD_HEIGHT_REM * readRem();
+    const top = next * height;
+    if (top < element.scrollTop) element.scrollTop = top;
+    else if (top + height > element.scrollTop + room) element.scrollTop = top + height - room;
+  };
+  const onKeyDown = (event: KeyboardEvent): void => {
+    const page = Math.max(1, Math.floor((scroller.current?.clientHeight ?? 0) / (ROW_HEIGHT_REM * readRem())) - 1);
+    const steps: Record<string, number> = { ArrowDown: active + 1, ArrowUp: active - 1, PageDown: active + page, PageUp: active - page, Home: 0, End: count - 1 };
+    const row = rowAt(active);
+    if (event.key in steps) moveTo(steps[event.key]!);
+    else if (event.key === "Enter" && row) onPick(row);
+    else return;
+    event.preventDefault();
+  };
+
+  const indexes = Array.from({ length: Math.max(0, rows.end - rows.first) }, (_, at) => rows.first + at);
+  return (
+    <section class="panel functions" aria-label="Functions">
+      <TableHead {...props} />
+      <div
+        class="rows"
+        role="grid"
+        aria-label="Functions by CPU time"
+        aria-rowcount={count + 1}
+        aria-activedescendant={rowAt(active) ? `function-${active}` : undefined}
+        tabIndex={0}
+        ref={scroller}
+        onScroll={measure}
+        onKeyDown={onKeyDown}
+      >
+        <div class="row row-head" role="row" aria-rowindex={1}>
+          <SortHead label="Self" title="Time in the function itself" sortKey="self" sort={sort} onSort={onSort} />
+          <SortHead label="Total" title="Time in the function and all it called" sortKey="total" sort={sort} onSort={onSort} />
+          <span role="columnheader">Function</span>
+          <span role="columnheader">Binary</span>
+        </div>
+        <div class="rows-space" role="presentation" style={{ height: `${(count * ROW_HEIGHT_REM).toFixed(1)}rem` }}>
+          {indexes.map((index) => {
+            const row = rowAt(index);
+            return row ? (
+              <FunctionRow
+                key={index}
+                row={row}
+                index={index}
+                totalNs={totalNs}
+                active={index === active}
+                marked={search === exactSearch(row.name, row.binary)}
+                onPick={() => {
+                  setActive(index);
+                  onPick(row);
+                }}
+              />
+            ) : (
+              <div key={index} class="row row-waiting" role="row" style={{ top: `${(index * ROW_HEIGHT_REM).toFixed(1)}rem` }} />
+            );
+          })}
+        </div>
+        {count === 0 && <p class="rows-none muted">{filter ? `No function or binary contains “${showUnsafe(filter)}”.` : "No functions."}</p>}
+      </div>
+    </section>
+  );
+}
+
+function TableHead({ functions, filter, onFilter }: FunctionTableProps): JSX.Element {
+  const [draft, setDraft] = useState(filter);
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
+  useEffect(() => setDraft(filter), [filter]);
+  const change = (text: string): void => {
+    setDraft(text);
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => onFilter(text), TYPING_MS);
+  };
+  return (
+    <header class="panel-head">
+      <h2>Functions</h2>
+      <span class="muted">{formatCount(functions.count)}</span>
+      {functions.failed && <span class="warn" role="alert">not up to date: {functions.failed}</span>}
+      <span class="spacer" />
+      <label class="search-field">
+        <Icon name="search" />
+        <input type="search" placeholder="Filter functions" aria-label="Filter functions by name or binary" value={draft} onInput={(event) => change(event.currentTarget.value)} />
+      </label>
+    </header>
+  );
+}
+
+interface SortHeadProps {
+  label: string;
+  title: string;
+  sortKey: SortKey;
+  sort: SortKey;
+  onSort(sort: SortKey): void;
+}
+
+function SortHead({ label, title, sortKey, sort, onSort }: SortHeadProps): JSX.Element {
+  const sorted = sort === sortKey;
+  return (
+    <span role="columnheader" aria-sort={sorted ? "descending" : "none"}>
+      <button type="button" class={sorted ? "sort sort-on" : "sort"} title={title} onClick={() => onSort(sortKey)}>
+        {label}
+        {sorted && <Icon name="down" />}
+      </button>
+    </span>
+  );
+}
+
+interface FunctionRowProps {
+  row: TopFunction;
+  index: number;
+  totalNs: number;
+  active: boolean;
+  marked: boolean;
+  onPick(): void;
+}
+
+function FunctionRow({ row, index, totalNs, active, marked, onPick }: FunctionRowProps): JSX.Element {
+  const name = cutName(row.name).text || "(no name)";
+  const kinds: Record<number, string> = { [KIND.kernel]: "row-kernel", [KIND.inlined]: "row-inlined", [KIND.unnamed]: "row-unnamed" };
+  return (
+    <div
+      id={`function-${index}`}
+      role="row"
+      aria-rowindex={index + 2}
+      aria-selected={marked}
+      class={`row ${kinds[row.kind] ?? ""} ${active ? "row-active" : ""} ${marked ? "row-marked" : ""}`}
+      style={{ top: `${(index * ROW_HEIGHT_REM).toFixed(1)}rem` }}
+      onClick={onPick}
+    >
+      <Amount ns={row.self_ns} samples={row.self_samples} totalNs={totalNs} />
+      <Amount ns={row.total_ns} samples={row.total_samples} totalNs={totalNs} />
+      <span role="gridcell" class="row-name" title={`${name}\n${kindLabel(row.kind)}${row.file ? ` · ${showUnsafe(row.file)}` : ""}`}><bdi>{name}</bdi></span>
+      <span role="gridcell" class="row-binary muted" title={showUnsafe(row.binary)}><bdi>{showUnsafe(baseName(row.binary))}</bdi></span>
+    </div>
+  );
+}
+
+function Amount({ ns, samples, totalNs }: { ns: number; samples: number; totalNs: number }): JSX.Element {
+  const share = totalNs > 0 ? ns / totalNs : 0;
+  return (
+    <span role="gridcell" class="amount" title={`${formatDuration(ns)}, ${formatNumberOf(samples, "sample")}`}>
+      <span class="amount-bar" style={{ width: `${Math.min(100, share * 100)}%` }} />
+      <span class="amount-share">{formatPercent(share)}</span>
+      <span class="amount-time">{formatDuration(ns)}</span>
+    </span>
+  );
+}

@@ -1,0 +1,59 @@
+// A button that opens a small panel below itself. Escape, a click elsewhere or
+// leaving it with the keyboard closes it.
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+
+export interface PopoverProps {
+  class?: string;
+  /** What the button shows. */
+  button: ComponentChildren;
+  /** What the button is called, where what it shows does not say it. */
+  label?: string;
+  title?: string;
+  align?: "start" | "end";
+  children: (close: () => void) => ComponentChildren;
+}
+
+export function Popover({ class: className = "", button, label, title, align = "start", children }: PopoverProps): JSX.Element {
+  const [open, setOpen] = useState(false);
+  const root = useRef<HTMLDivElement>(null);
+  const opener = useRef<HTMLButtonElement>(null);
+
+  useEffect(() => {
+    if (!open) return;
+    const onPointer = (event: Event): void => {
+      if (!root.current?.contains(event.target as Node)) setOpen(false);
+    };
+    document.addEventListener("pointerdown", onPointer);
+    return () => document.removeEventListener("pointerdown", onPointer);
+  }, [open]);
+
+  const close = (): void => {
+    setOpen(false);
+    opener.current?.focus();
+  };
+  return (
+    <div
+      class={`popover ${className}`}
+      ref={root}
+      onKeyDown={(event) => {
+        if (event.key !== "Escape" || !open) return;
+        event.stopPropagation();
+        close();
+      }}
+      onFocusOut={(event) => {
+        const next = event.relatedTarget as Node | null;
+        if (next && !root.current?.contains(next)) setOpen(false);
+      }}
+    >
+      <button type="button" class="popover-button" ref={opener} aria-expanded={open} aria-haspopup="dialog" aria-label={label} title={title} onClick={() => setOpen(!open)}>
+        {button}
+      </button>
+      {open && (
+        <div class={`popover-panel popover-${align}`} role="dialog" aria-label={label ?? title}>
+          {children(close)}
+        </div>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,103 @@
+// What the picture below is made of, and the same selection in other forms.
+import type { JSX } from "preact";
+import { useState } from "preact/hooks";
+import type { FlameGraph } from "../api/routes.ts";
+import type { NodesAnswer } from "../api/shapes.ts";
+import { meanCores } from "../lib/chart-series.ts";
+import { formatCores, formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
+import { outcomeLabel, outcomeMeaning } from "../lib/outcomes.ts";
+import { Icon } from "./icons.tsx";
+import { Popover } from "./popover.tsx";
+
+export interface SummaryStripProps {
+  graph: FlameGraph;
+  nodes: NodesAnswer;
+  /** The time in which collectors reported, in milliseconds. */
+  reportedMs: number;
+  /** The whole command, quoted for a shell. */
+  pprofCommand: string;
+  svgUrl: string;
+  foldedUrl: string;
+}
+
+export function SummaryStrip({ graph, nodes, reportedMs, pprofCommand, svgUrl, foldedUrl }: SummaryStripProps): JSX.Element {
+  const cores = meanCores(graph.totalNs, reportedMs);
+  return (
+    <section class="summary" aria-label="What is shown">
+      <dl>
+        <div title={`${formatCount(graph.totalNs)} ns`}><dt>CPU time</dt><dd>{formatDuration(graph.totalNs)}</dd></div>
+        <div title="CPU time divided by the time in which collectors reported"><dt>Mean</dt><dd>{cores === null ? "–" : formatCores(cores)} <small>cores</small></dd></div>
+        <div><dt>Samples</dt><dd>{formatCount(graph.samples)}</dd></div>
+        <div><dt>Nodes</dt><dd><Nodes nodes={nodes} /></dd></div>
+        <div><dt>Complete stacks</dt><dd><Completeness graph={graph} /></dd></div>
+      </dl>
+      <nav class="exports" aria-label="The same selection elsewhere">
+        <Popover align="end" title="Open in go tool pprof" button="pprof">
+          {() => <PprofCommand command={pprofCommand} />}
+        </Popover>
+        <a href={svgUrl} target="_blank" rel="noreferrer">SVG</a>
+        <a href={foldedUrl} target="_blank" rel="noreferrer">folded</a>
+      </nav>
+    </section>
+  );
+}
+
+function Nodes({ nodes }: { nodes: NodesAnswer }): JSX.Element {
+  const count = nodes.nodes.length;
+  if (count === 0) return <>0</>;
+  const missing = nodes.nodes.reduce((sum, node) => sum + node.missing_windows, 0);
+  return (
+    <Popover title="Collectors in this range" button={<>{formatCount(count)}{missing > 0 && <span class="warn-dot" title={`${formatNumberOf(missing, "window")} missing`} />}</>}>
+      {() => (
+        <table class="facts">
+          <thead><tr><th>node</th><th>windows</th><th>missing</th><th>sampled / busy</th></tr></thead>
+          <tbody>
+            {nodes.nodes.map((node) => (
+              <tr key={node.node}>
+                <td><bdi>{node.node}</bdi></td>
+                <td class="number">{formatCount(node.windows)}</td>
+                <td class="number">{formatCount(node.missing_windows)}</td>
+                <td class="number">{node.busy_ns > 0 ? formatPercent(node.sampled_ns / node.busy_ns) : "–"}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </Popover>
+  );
+}
+
+function Completeness({ graph }: { graph: FlameGraph }): JSX.Element {
+  const share = graph.totalNs === 0 ? NaN : graph.completeNs / graph.totalNs;
+  const incomplete = graph.outcomes.filter(({ outcome, samples }) => outcome !== "complete" && samples > 0);
+  if (incomplete.length === 0) return <>{formatPercent(share)}</>;
+  return (
+    <Popover title="Why the others are not" button={<>{formatPercent(share)}<Icon name="down" /></>}>
+      {() => (
+        <ul class="outcomes">
+          {incomplete.map(({ outcome, samples, cpu_ns }) => (
+            <li key={outcome}>
+              <strong>{outcomeLabel(outcome)}</strong>
+              <span class="number">{formatPercent(cpu_ns / graph.totalNs)} · {formatNumberOf(samples, "sample")}</span>
+              <p class="muted">{outcomeMeaning(outcome)}</p>
+            </li>
+          ))}
+          <li class="muted">Their time is counted in full; frames between the innermost known one and the root are missing.</li>
+        </ul>
+      )}
+    </Popover>
+  );
+}
+
+function PprofCommand({ command }: { command: string }): JSX.Element {
+  const [copied, setCopied] = useState(false);
+  const copy = (): void => {
+    navigator.clipboard?.writeText(command).then(() => setCopied(true), () => setCopied(false));
+  };
+  return (
+    <div class="command">
+      <code tabIndex={0}>{command}</code>
+      <button type="button" class="primary" onClick={copy}><Icon name="copy" /> {copied ? "Copied" : "Copy"}</button>
+    </div>
+  );
+}

@@ -1,0 +1,38 @@
+import { expect, it } from "vitest";
+import { DEFAULT_STATE, readAddress, writeAddress, type PageState } from "../../src/lib/url-state.ts";
+
+const FULL: PageState = {
+  query: '{comm=~"a&b=c#d", pod="ü %20+"}',
+  from: "2026-11-23T02:00:00Z",
+  to: "now-5m",
+  by: "node",
+  chart: "lines",
+  search: "/a+b&c/i",
+  zoom: ["main", ["f<a, b>", "/bin/x", "x.c", 2], "\u202e<script>"],
+  sort: "total",
+  filter: "=&?#",
+  panels: "table",
+  theme: "dark",
+  zone: "utc",
+  refresh: 30,
+};
+
+it("comes back as it was written", () => {
+  expect(readAddress(writeAddress(FULL))).toEqual(FULL);
+  expect(readAddress(writeAddress({ ...FULL, by: "" })).by).toBe("");
+});
+
+it("writes nothing for the defaults", () => {
+  expect(writeAddress(DEFAULT_STATE)).toBe("");
+  expect(readAddress("")).toEqual(DEFAULT_STATE);
+});
+
+it("falls back where it cannot read", () => {
+  expect(readAddress("?zoom={&theme=pink&tz=mars&sort=name&refresh=7&chart=pie&panels=&unknown=1")).toEqual(DEFAULT_STATE);
+});
+
+it("uses what the person prefers where the address is silent", () => {
+  const preferred = { ...DEFAULT_STATE, theme: "dark" as const };
+  expect(readAddress("?query={}", preferred).theme).toBe("dark");
+  expect(readAddress("?theme=light", preferred).theme).toBe("light");
+});

@@ -1,0 +1,306 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { DEFAULT_STATE } from "../../src/lib/url-state.ts";
+import { createFunctions, PAGE_ROWS } from "../../src/state/functions.ts";
+import { createPage, type Browser } from "../../src/state/page.ts";
+import { createProfile, type Profile } from "../../src/state/profile.ts";
+import { createSession } from "../../src/state/session.ts";
+import { createStore } from "../../src/state/store.ts";
+import { listChildren, nameOf } from "../../src/lib/flame-tree.ts";
+import { resolvePath } from "../../src/lib/flame-path.ts";
+import { createFixtureHandler, type FixtureOptions } from "../fixture/handler.ts";
+
+const NOW_MS = Date.UTC(2026, 10, 23, 2, 15, 0);
+
+/** Answers `fetch` from the fixture in this process, and keeps the addresses. */
+function serve(options: FixtureOptions = {}): { asked: string[]; away: boolean } {
+  const handle = createFixtureHandler({ nowMs: NOW_MS, ...options });
+  const state = { asked: [] as string[], away: false };
+  vi.stubGlobal("fetch", async (url: string, init?: RequestInit) => {
+    state.asked.push(url);
+    await Promise.resolve();
+    if (init?.signal?.aborted) throw new DOMException("aborted", "AbortError");
+    if (state.away) throw new TypeError("failed to fetch");
+    const headers = new Headers();
+    let body = "";
+    const response = { statusCode: 200, setHeader: (name: string, value: string) => headers.set(name, value), end: (text: string) => (body = text) };
+    handle({ url } as never, response as never);
+    return new Response(body, { status: response.statusCode, headers });
+  });
+  return state;
+}
+
+beforeEach(() => {
+  vi.useFakeTimers({ now: NOW_MS });
+});
+afterEach(() => {
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+const settle = (ms = 50): Promise<void> => vi.advanceTimersByTimeAsync(ms).then(() => undefined);
+
+function fakeBrowser(search = "", stored: Record<string, string> = {}): Browser & { back(to: string): void; pushed: string[] } {
+  const listeners: (() => void)[] = [];
+  const location = { search, pathname: "/" };
+  const pushed: string[] = [];
+  const values = new Map(Object.entries(stored));
+  const move = (url: unknown): void => void (location.search = String(url).replace("/", ""));
+  return {
+    location,
+    pushed,
+    history: {
+      pushState: (_, __, url) => (pushed.push(String(url)), move(url)),
+      replaceState: (_, __, url) => move(url),
+    },
+    storage: { getItem: (key) => values.get(key) ?? null, setItem: (key, value) => void values.set(key, value) },
+    onBack: (listener) => listeners.push(listener),
+    back(to) {
+      location.search = to;
+      listeners.forEach((listener) => listener());
+    },
+  };
+}
+
+describe("createStore", () => {
+  it("tells listeners of changes only, until they leave", () => {
+    const store = createStore({ a: 1, b: 2 });
+    const heard = vi.fn();
+    const leave = store.subscribe(heard);
+    store.set({ a: 1 });
+    expect(heard).not.toHaveBeenCalled();
+    store.set({ a: 2 });
+    leave();
+    store.set({ a: 3 });
+    expect(heard).toHaveBeenCalledTimes(1);
+    expect(store.get()).toEqual({ a: 3, b: 2 });
+  });
+});
+
+describe("createPage", () => {
+  it("pushes steps, replaces while typing, and follows back", () => {
+    const browser = fakeBrowser();
+    const page = createPage(browser);
+    page.go({ query: '{a="1"}' });
+    page.go({ search: "x" }, "replace");
+    expect(browser.pushed).toHaveLength(1);
+    expect(browser.location.search).toContain("search=x");
+    browser.back("");
+    expect(page.get()).toEqual(DEFAULT_STATE);
+  });
+  it("adds no step when nothing changed", () => {
+    const browser = fakeBrowser();
+    createPage(browser).go({ query: "{}" });
+    expect(browser.pushed).toEqual([]);
+  });
+  it("remembers taste, not what was looked at", () => {
+    const browser = fakeBrowser();
+    createPage(browser).go({ theme: "dark", query: '{a="1"}' });
+    browser.location.search = "";
+    expect(createPage(browser).get()).toMatchObject({ theme: "dark", query: "{}" });
+  });
+  it("survives a storage that is broken or refuses", () => {
+    expect(createPage(fakeBrowser("", { "pilotlight.preferences": "{" })).get()).toEqual(DEFAULT_STATE);
+    expect(createPage(fakeBrowser("", { "pilotlight.preferences": '{"theme":"pink","panels":3}' })).get()).toEqual(DEFAULT_STATE);
+    const refusing = { ...fakeBrowser(), storage: { getItem: () => { throw new Error("no"); }, setItem: () => { throw new Error("no"); } } };
+    const page = createPage(refusing);
+    page.go({ theme: "dark" });
+    expect(page.get().theme).toBe("dark");
+  });
+});
+
+describe("createProfile", () => {
+  async function load(profile: Profile, patch = {}): Promise<void> {
+    profile.load({ ...DEFAULT_STATE, ...patch });
+    await settle();
+  }
+
+  it("asks everything for one range", async () => {
+    const { asked } = serve();
+    const profile = createProfile();
+    await load(profile);
+    const { graph, series, nodes, loading } = profile.get();
+    expect(loading).toBe(false);
+    expect(graph!.tree.total[0]).toBe(graph!.totalNs);
+    expect(series!.series).toHaveLength(8);
+    expect(nodes!.nodes).toHaveLength(2);
+    expect(new Set(asked.map((url) => /from=\d+&to=\d+/.exec(url)![0])).size).toBe(1);
+  });
+
+  it("keeps the picture when the server refuses, and says why", async () => {
+    serve();
+    const profile = createProfile();
+    await load(profile);
+    const before = profile.get().graph;
+    await load(profile, { query: "{a=b}" });
+    expect(profile.get()).toMatchObject({ graph: before, refusal: { kind: "bad_selector", position: 3 }, away: null });
+    await load(profile, { from: "rubbish" });
+    expect(profile.get()).toMatchObject({ graph: before, refusal: { kind: "bad_time" } });
+    await load(profile);
+    expect(profile.get().refusal).toBeNull();
+  });
+
+  it("tries again by itself, later each time, while the server is away", async () => {
+    const server = serve();
+    const profile = createProfile();
+    await load(profile);
+    const before = profile.get().graph;
+    server.away = true;
+    server.asked.length = 0;
+    await load(profile);
+    expect(profile.get()).toMatchObject({ graph: before, loading: false });
+    expect(profile.get().away!.retryAtMs - Date.now()).toBeLessThanOrEqual(2_000);
+    await settle(2_100);
+    expect(profile.get().away!.retryAtMs - Date.now()).toBeGreaterThan(3_000);
+    server.away = false;
+    await settle(4_100);
+    expect(profile.get().away).toBeNull();
+  });
+
+  it("shows the last question's answer, whatever order answers come in", async () => {
+    serve();
+    const profile = createProfile();
+    profile.load({ ...DEFAULT_STATE });
+    profile.load({ ...DEFAULT_STATE, query: '{comm="known"}' });
+    await settle();
+    expect(profile.get().selection!.query).toBe('{comm="known"}');
+    expect(profile.get().graph!.tree.frames.name).toContain("warm_up");
+    expect(profile.get().graph!.tree.frames.name).not.toContain("rustc_driver_impl::main");
+  });
+
+  it("fetches the branch that a path needs, and all sums stay", async () => {
+    const { asked } = serve({ maxNodes: 300 });
+    const profile = createProfile();
+    const whole = createProfile();
+    await load(whole, { query: '{comm="rustc"}' });
+    // The deepest node of the largest chain is certainly cut at 300 nodes: take a real path from an uncut tree.
+    serve();
+    await load(whole, { query: '{comm="rustc"}' });
+    const full = whole.get().graph!.tree;
+    let node = full.length - 1;
+    while (full.depth[node]! < 20) node -= 1;
+    const path: string[] = [];
+    for (let at = node; at > 0; at = full.parent[at]!) path.unshift(nameOf(full, at));
+    const limited = serve({ maxNodes: 300 });
+    await load(profile, { query: '{comm="rustc"}' });
+    expect(resolvePath(profile.get().graph!.tree, path).cutHere).toBe(true);
+    profile.loadBranches(path);
+    await settle();
+    const { tree, totalNs } = profile.get().graph!;
+    expect(resolvePath(tree, path)).toMatchObject({ steps: path.length });
+    expect(tree.total[0]).toBe(totalNs);
+    for (let at = 0; at < tree.length; at += 1) {
+      const below = listChildren(tree, at).reduce((sum, child) => sum + tree.total[child]!, 0);
+      if (tree.frame[at] !== -2) expect(below + tree.self[at]!).toBe(tree.total[at]);
+    }
+    expect(limited.asked.some((url) => url.includes("path="))).toBe(true);
+    expect(asked.length).toBeGreaterThan(0);
+  });
+
+  it("fetches what was cut right below the root by asking for more of the whole", async () => {
+    const { asked } = serve({ maxNodes: 30 });
+    const profile = createProfile();
+    await load(profile);
+    const { tree } = profile.get().graph!;
+    const cut = listChildren(tree, 0).find((child) => tree.frame[child] === -2)!;
+    expect(cut).toBeGreaterThan(0);
+    profile.expand(cut);
+    await settle();
+    expect(asked.at(-1)).toContain("max_nodes=1000000");
+    expect(profile.get().graph!.tree.length).toBeGreaterThan(1_000);
+    expect(profile.get().branchless).toBe(false);
+  });
+
+  it.each([
+    [{ empty: true }, {}, { kind: "store" }],
+    [{}, { from: "2020-01-01T00:00:00Z", to: "2020-01-01T01:00:00Z" }, { kind: "range" }],
+    [{}, { query: '{comm="gone", node="node-a"}' }, { kind: "matchers", matchers: [{ label: "comm", operator: "=", value: "gone" }] }],
+    [{}, { query: '{comm="known", exe="/usr/bin/bash"}' }, { kind: "combination" }],
+  ])("explains why there is nothing: %j %j", async (fixture, patch, expected) => {
+    serve(fixture);
+    const profile = createProfile();
+    await load(profile, patch);
+    expect(profile.get().emptiness).toMatchObject(expected);
+  });
+});
+
+describe("createFunctions", () => {
+  const selection = { query: "{}", range: { fromMs: NOW_MS - 900_000, toMs: NOW_MS } };
+
+  it("asks for a page once, and keeps the old rows until new ones are here", async () => {
+    const { asked } = serve();
+    const functions = createFunctions();
+    functions.ask({ selection, sort: "self", filter: "" });
+    await settle();
+    const first = functions.get().pages.get(0)!;
+    expect(first).toHaveLength(PAGE_ROWS);
+    functions.need({ first: 390, end: 410 });
+    functions.need({ first: 391, end: 411 });
+    await settle();
+    expect([...functions.get().pages.keys()]).toEqual([0, 1, 2]);
+    expect(asked).toHaveLength(3);
+    functions.ask({ selection, sort: "total", filter: "" });
+    expect(functions.get().pages.get(0)).toBe(first);
+    await settle();
+    expect([...functions.get().pages.keys()]).toEqual([0]);
+  });
+
+  it("keeps its rows when a request fails, and says so", async () => {
+    const server = serve();
+    const functions = createFunctions();
+    functions.ask({ selection, sort: "self", filter: "" });
+    await settle();
+    server.away = true;
+    functions.ask({ selection, sort: "total", filter: "" });
+    await settle();
+    expect(functions.get().failed).toContain("does not answer");
+    expect(functions.get().pages.get(0)).toHaveLength(PAGE_ROWS);
+  });
+});
+
+describe("createSession", () => {
+  it("asks for no more than what changed", async () => {
+    const { asked } = serve();
+    const session = createSession(fakeBrowser());
+    await settle();
+    const routes = (): string[] => asked.splice(0).map((url) => /v1\/([a-z]+)/.exec(url)![1]!).sort();
+    expect(routes()).toEqual(["flamegraph", "nodes", "timeseries", "top"]);
+    session.page.go({ by: "node" });
+    await settle();
+    expect(routes()).toEqual(["timeseries"]);
+    session.page.go({ sort: "total" });
+    await settle();
+    expect(routes()).toEqual(["top"]);
+    session.page.go({ search: "x", zoom: ["main"], theme: "dark", panels: "graph" });
+    await settle();
+    expect(routes()).toEqual([]);
+    session.page.go({ query: '{comm="known"}' });
+    await settle();
+    expect(routes()).toEqual(["flamegraph", "nodes", "timeseries", "top"]);
+  });
+
+  it("refreshes relative ranges only", async () => {
+    const { asked } = serve();
+    const session = createSession(fakeBrowser("?refresh=10"));
+    await settle();
+    asked.length = 0;
+    await settle(10_100);
+    expect(asked.filter((url) => url.includes("flamegraph"))).toHaveLength(1);
+    session.page.go({ from: "2026-11-23T02:00:00Z", to: "2026-11-23T02:10:00Z" });
+    await settle();
+    asked.length = 0;
+    await settle(30_000);
+    expect(asked).toEqual([]);
+  });
+
+  it("looks at an empty store again by itself", async () => {
+    const { asked } = serve({ empty: true });
+    const session = createSession(fakeBrowser());
+    await settle();
+    expect(session.profile.get().emptiness).toEqual({ kind: "store" });
+    asked.length = 0;
+    serve();
+    await settle(3_100);
+    expect(session.profile.get().emptiness).toBeNull();
+    expect(session.profile.get().graph!.totalNs).toBeGreaterThan(0);
+  });
+});
