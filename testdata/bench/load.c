@@ -1,0 +1,45 @@
+/* Keeps CPUs busy 30 frames deep, with frame pointers: `load THREADS SECONDS`. */
+#define _GNU_SOURCE
+#include "../workloads/workload.h"
+
+#include <pthread.h>
+
+/* What is called a typical depth: between a C program's 10 and a Java or Rust service's 60. */
+#define FRAMES 30
+
+static uint64_t until_ns;
+
+FUNCTION void descend(int levels) {
+    if (levels > 1)
+        descend(levels - 1);
+    else
+        while (clock_ns(CLOCK_MONOTONIC) < until_ns)
+            churn();
+    __asm__ volatile(""); /* keeps the call above from becoming a jump */
+}
+
+static void *thread(void *argument) {
+    (void)argument;
+    /* Two frames are the thread's own: this one and libc's. */
+    descend(FRAMES - 2);
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    long threads = argc == 3 ? atol(argv[1]) : 0;
+    double seconds = argc == 3 ? atof(argv[2]) : 0;
+    if (threads < 1 || threads > 1024 || !(seconds > 0)) {
+        fprintf(stderr, "usage: %s THREADS SECONDS\n", argv[0]);
+        return 2;
+    }
+    until_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
+    pthread_t ids[1024];
+    for (long i = 0; i < threads; i++)
+        if (pthread_create(&ids[i], NULL, thread, NULL) != 0) {
+            fprintf(stderr, "failed to start thread %ld\n", i);
+            return 1;
+        }
+    for (long i = 0; i < threads; i++)
+        pthread_join(ids[i], NULL);
+    return 0;
+}

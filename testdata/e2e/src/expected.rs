@@ -1,0 +1,166 @@
+//! A workload's expected profile (`NAME.expected.json`), and what a run of it says it really did.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+
+/// The expected profile of one workload.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expected {
+    /// The program to run, with [`cpu_seconds`](Self::cpu_seconds) as its argument.
+    pub program: String,
+    /// The program whose samples are looked at, when it is another that the first one starts.
+    pub sampled: Option<String>,
+    /// CPU seconds that it uses: a hundred samples each.
+    pub cpu_seconds: f64,
+    /// Share of the program's CPU time in each function and what it calls, by construction.
+    pub total_shares: BTreeMap<String, f64>,
+    /// By how much the truth may differ from those shares, as a share of the program's CPU time.
+    pub share_tolerance: f64,
+    /// Why it may.
+    pub why_tolerance: String,
+    /// Thread's name -> the only one of the functions which that thread calls.
+    #[serde(default)]
+    pub threads: BTreeMap<String, String>,
+    /// Functions that only debug information knows, and that have most of the program's own time.
+    #[serde(default)]
+    pub inlined: Vec<String>,
+    /// Function -> least share of its samples whose innermost frame is the kernel's.
+    #[serde(default)]
+    pub kernel_below: BTreeMap<String, f64>,
+    /// A recursion of a known depth.
+    pub depth: Option<Depth>,
+    /// Least share of the samples that have a process name, a mapping and function names.
+    pub named_share: Option<f64>,
+}
+
+/// Every stack through one of `below` has exactly `frames` frames of `function`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Depth {
+    /// The recursive function.
+    pub function: String,
+    /// How many of its frames there are.
+    pub frames: usize,
+    /// The functions at the bottom.
+    pub below: Vec<String>,
+}
+
+/// The last line that a workload prints: what it measured of itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Truth {
+    /// CPU nanoseconds of the sampled program, user and system, by the kernel's accounts.
+    pub cpu_ns: u64,
+    /// CPU nanoseconds in each function and what it calls, by the thread's CPU clock.
+    pub functions: BTreeMap<String, u64>,
+}
+
+impl Expected {
+    /// Reads the text of a `NAME.expected.json`.
+    ///
+    /// # Errors
+    /// When it is not of that form.
+    pub fn parse(text: &str) -> Result<Self> {
+        serde_json::from_str(text).context("failed to read the expected profile")
+    }
+
+    /// The name of the program whose samples are looked at.
+    #[must_use]
+    pub fn sampled(&self) -> &str {
+        self.sampled.as_deref().unwrap_or(&self.program)
+    }
+
+    /// The true share of each expected function: as the run measured it where it did, else by construction.
+    ///
+    /// # Errors
+    /// When what the run measured is not what it was built to do: then the workload is at fault, not the profiler.
+    pub fn true_shares(&self, truth: &Truth) -> Result<BTreeMap<String, f64>> {
+        self.total_shares
+            .iter()
+            .map(|(function, &expected)| {
+                let share = truth.functions.get(function).map_or(expected, |&ns| ratio(ns, truth.cpu_ns));
+                ensure!(
+                    (share - expected).abs() <= self.share_tolerance,
+                    "workload `{}` is at fault: `{function}` took {share:.4} of its time, was built for {expected} ± {} ({})",
+                    self.program,
+                    self.share_tolerance,
+                    self.why_tolerance
+                );
+                Ok((function.clone(), share))
+            })
+            .collect()
+    }
+}
+
+impl Truth {
+    /// Reads the last line of a workload's output.
+    ///
+    /// # Errors
+    /// When there is none, or it is not a report.
+    pub fn parse(output: &str) -> Result<Self> {
+        let line = output
+            .lines()
+            .last()
+            .context("the workload printed nothing")?;
+        serde_json::from_str(line)
+            .with_context(|| format!("the workload's last line is not its report: `{line}`"))
+    }
+}
+
+/// `part` of `whole`; 0 when there is no whole.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a share, and nanoseconds of minutes are below 2^53"
+)]
+pub fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPECTED: &str = r#"{"program": "p", "cpu_seconds": 2, "total_shares": {"f": 0.25, "g": 0.7},
+        "share_tolerance": 0.02, "why_tolerance": "because"}"#;
+
+    #[test]
+    fn the_measured_share_goes_before_the_built_one() {
+        let expected = Expected::parse(EXPECTED).unwrap();
+        let truth =
+            Truth::parse("noise\n{\"cpu_ns\": 1000, \"functions\": {\"f\": 260}}\n").unwrap();
+        let shares = expected.true_shares(&truth).unwrap();
+        assert_eq!(
+            shares,
+            BTreeMap::from([("f".to_owned(), 0.26), ("g".to_owned(), 0.7)])
+        );
+    }
+
+    #[test]
+    fn a_workload_that_missed_its_shares_is_at_fault() {
+        let truth = Truth::parse(r#"{"cpu_ns": 1000, "functions": {"f": 300}}"#).unwrap();
+        let error = Expected::parse(EXPECTED)
+            .unwrap()
+            .true_shares(&truth)
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("workload `p` is at fault: `f` took 0.3000"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_crashed_workload_has_no_report() {
+        assert!(Truth::parse("").is_err());
+        assert!(Truth::parse("failed to open `/dev/zero`").is_err());
+    }
+}

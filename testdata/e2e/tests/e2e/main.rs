@@ -1,0 +1,108 @@
+//! The end-to-end test: the real collector and the real server on the real kernel, with programs whose shares are known.
+//!
+//! `cargo test -p pilotlight-e2e --test e2e` runs all of it, `… --test e2e -- syscalls` one part. It needs root, a kernel
+//! with BTF, both programs built (`cargo build --release`), and `go` for `go tool pprof`; without one of them each test is
+//! ignored and says what is missing.
+
+mod profile;
+mod rig;
+mod trouble;
+mod workload;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, Result};
+use libtest_mimic::{Arguments, Completion, Conclusion, Trial};
+
+use crate::rig::Rig;
+
+/// The workloads, by the names of their expected profiles.
+const WORKLOADS: [&str; 7] = [
+    "shares_c",
+    "shares_rust",
+    "threads_c",
+    "blink",
+    "syscalls_c",
+    "in_step",
+    "deep_c",
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Two workloads at a time keep two CPUs busy; the troubled ones have a collector and a server of their own.
+    arguments.test_threads.get_or_insert(2);
+    if let Err(error) = rig::end_programs_on_signal() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let missing = Arc::new(rig::find_missing());
+    let shared = Arc::new(SharedRig::default());
+
+    let mut trials: Vec<Trial> = Vec::new();
+    for name in WORKLOADS {
+        let shared = Arc::clone(&shared);
+        trials.push(trial(&format!("profile::{name}"), &missing, move || {
+            profile::check(&*shared.get()?, name)
+        }));
+    }
+    for (name, check) in trouble::CHECKS {
+        trials.push(trial(&format!("trouble::{name}"), &missing, check));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    end(&shared, &conclusion)
+}
+
+/// A trial that is ignored, with the reason, when something it needs is missing.
+fn trial(
+    name: &str,
+    missing: &Arc<Option<String>>,
+    check: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Trial {
+    let missing = Arc::clone(missing);
+    Trial::ignorable_test(name, move || match missing.as_ref() {
+        Some(reason) => Ok(Completion::ignored_with(reason.clone())),
+        None => check()
+            .map(|()| Completion::Completed)
+            .map_err(|error| format!("{error:#}").into()),
+    })
+}
+
+/// The one collector and server that all the workloads share, started by the first that needs them.
+#[derive(Default)]
+struct SharedRig {
+    rig: Mutex<Option<Arc<Rig>>>,
+}
+
+impl SharedRig {
+    fn get(&self) -> Result<Arc<Rig>> {
+        let mut rig = self
+            .rig
+            .lock()
+            .ok()
+            .context("the test that started the collector panicked")?;
+        if let Some(rig) = rig.as_ref() {
+            return Ok(Arc::clone(rig));
+        }
+        let started = Arc::new(Rig::start("shared")?);
+        Ok(Arc::clone(rig.insert(started)))
+    }
+
+    fn take(&self) -> Option<Rig> {
+        self.rig.lock().ok()?.take().and_then(Arc::into_inner)
+    }
+}
+
+/// Stops the shared programs, which must end well and with balanced books, and gives the exit code of everything.
+fn end(shared: &SharedRig, conclusion: &Conclusion) -> ExitCode {
+    let books = shared.take().map(|mut rig| {
+        rig.stop_collectors()?;
+        rig.check_books()?;
+        rig.stop_server()
+    });
+    if let Some(Err(error)) = books {
+        eprintln!("after the workloads: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}

@@ -1,0 +1,273 @@
+//! One workload: run it, ask for its profile in both ways, compare with the truth.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::expected::ratio;
+use e2e::graph::Stack;
+use e2e::statistics::{FALSE_ALARM, binomial_two_sided, poisson_at_least, poisson_at_most};
+use serde::Deserialize;
+
+use crate::rig::Rig;
+use crate::workload::{self, Run};
+
+/// Samples a second of CPU time.
+const SAMPLES_PER_SECOND: f64 = 100.0;
+/// Least share of the samples that must be delivered.
+const DELIVERED_MIN: f64 = 0.99;
+
+/// A function as `/api/v1/top` answers it.
+#[derive(Debug, Deserialize)]
+struct Function {
+    name: String,
+    self_ns: u64,
+    total_ns: u64,
+    total_samples: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Top {
+    total_ns: u64,
+    samples: u64,
+    count: usize,
+    functions: Vec<Function>,
+}
+
+/// Runs the workload `name` under `rig` and checks everything that its expected profile says.
+pub(crate) fn check(rig: &Rig, name: &str) -> Result<()> {
+    let run = workload::run(name)?;
+    rig.wait_stored(run.ended_ms)?;
+    let top = ask_top(rig, &run)?;
+    let graph = rig.flame_graph(&run.query, run.range)?;
+    let stacks = graph.stacks()?;
+
+    check_count(&run, top.samples)?;
+    check_shares(&run, &top)?;
+    check_pprof(rig, &run, &top)?;
+    let in_stacks: u64 = stacks.iter().map(|stack| stack.samples).sum();
+    ensure!(
+        in_stacks == top.samples,
+        "the flame graph has {in_stacks} samples, the table {}",
+        top.samples
+    );
+    check_kernel_below(&run, &stacks)?;
+    check_depth(&run, &stacks)?;
+    check_inlined(&run, &stacks)?;
+    check_named(&run, &stacks)?;
+    check_threads(rig, &run)
+}
+
+fn ask_top(rig: &Rig, run: &Run) -> Result<Top> {
+    let more = [("sort", "total"), ("limit", "100000")];
+    let top: Top =
+        serde_json::from_value(rig.get_json("/api/v1/top", &run.query, run.range, &more)?)
+            .context("failed to read the top functions")?;
+    ensure!(
+        top.count == top.functions.len(),
+        "{} of {} functions are shown",
+        top.functions.len(),
+        top.count
+    );
+    Ok(top)
+}
+
+/// Check that there are as many samples as the CPU time that the kernel's accounts say was used: not more than chance
+/// allows at 100 Hz, and not fewer than it allows when 99 % are delivered.
+fn check_count(run: &Run, samples: u64) -> Result<()> {
+    let expected = ratio(run.truth.cpu_ns, 1_000_000_000) * SAMPLES_PER_SECOND;
+    let too_few = poisson_at_most(samples, DELIVERED_MIN * expected);
+    let too_many = poisson_at_least(samples, expected);
+    ensure!(
+        too_few >= FALSE_ALARM && too_many >= FALSE_ALARM,
+        "{samples} samples, but {expected:.1} are expected from its CPU time (p = {:.1e})",
+        too_few.min(too_many)
+    );
+    Ok(())
+}
+
+/// Check that each function is in as many samples as its true share says, within the error of that many samples.
+fn check_shares(run: &Run, top: &Top) -> Result<()> {
+    let mut all_agree = true;
+    let mut lines = Vec::new();
+    for (function, share) in run.expected.true_shares(&run.truth)? {
+        let of_name = top.functions.iter().filter(|f| f.name == function);
+        let found = of_name.map(|f| f.total_samples).sum();
+        let p = binomial_two_sided(found, top.samples, share);
+        let agrees = p >= FALSE_ALARM || within_tolerance(run, &function, found, top.samples);
+        all_agree &= agrees;
+        lines.push(format!(
+            "{} `{function}`: {found} samples, {:.2} %, took {:.2} % (p = {p:.1e})",
+            if agrees { "  " } else { "->" },
+            100.0 * ratio(found, top.samples),
+            100.0 * share
+        ));
+    }
+    let others = top
+        .functions
+        .iter()
+        .filter(|f| !run.expected.total_shares.contains_key(&f.name));
+    lines.extend(
+        others
+            .take(8)
+            .map(|f| format!("   beside them, `{}`: {} samples", f.name, f.total_samples)),
+    );
+    ensure!(
+        all_agree,
+        "of {} samples:\n{}",
+        top.samples,
+        lines.join("\n")
+    );
+    Ok(())
+}
+
+/// A share known by construction only is known within the tolerance.
+fn within_tolerance(run: &Run, function: &str, found: u64, samples: u64) -> bool {
+    let built = run
+        .expected
+        .total_shares
+        .get(function)
+        .copied()
+        .unwrap_or_default();
+    !run.truth.functions.contains_key(function)
+        && (ratio(found, samples) - built).abs() <= run.expected.share_tolerance
+}
+
+/// Check that `go tool pprof` says the same of the same selection, to the nanosecond.
+fn check_pprof(rig: &Rig, run: &Run, top: &Top) -> Result<()> {
+    let rows = rig.pprof_top(&run.query, run.range, &[])?;
+    let flat_ns: u64 = rows.values().map(|row| row.flat_ns).sum();
+    ensure!(
+        flat_ns == top.total_ns,
+        "pprof has {flat_ns} ns in all, the table {}",
+        top.total_ns
+    );
+    for function in top
+        .functions
+        .iter()
+        .filter(|f| run.expected.total_shares.contains_key(&f.name))
+    {
+        let row = rows
+            .get(&function.name)
+            .with_context(|| format!("pprof does not list `{}`", function.name))?;
+        ensure!(
+            (row.flat_ns, row.cum_ns) == (function.self_ns, function.total_ns),
+            "pprof says {row:?} of {function:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Check that the user stack below a system call is there: the samples of the function end in the kernel.
+fn check_kernel_below(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
+    for (function, &least) in &run.expected.kernel_below {
+        let through: Vec<_> = stacks.iter().filter(|s| s.contains(function)).collect();
+        let all = count(through.iter().copied());
+        let kernel = count(
+            through
+                .into_iter()
+                .filter(|s| s.frames.last().is_some_and(|f| f.is_kernel())),
+        );
+        ensure!(
+            ratio(kernel, all) >= least,
+            "{kernel} of {all} samples below `{function}` end in the kernel"
+        );
+    }
+    Ok(())
+}
+
+/// Check that each stack through the bottom of the recursion has all its frames.
+fn check_depth(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
+    let Some(depth) = &run.expected.depth else {
+        return Ok(());
+    };
+    for below in &depth.below {
+        let mut depths: BTreeMap<usize, u64> = BTreeMap::new();
+        for stack in stacks.iter().filter(|s| s.contains(below)) {
+            let frames = stack
+                .frames
+                .iter()
+                .filter(|f| f.name == depth.function)
+                .count();
+            *depths.entry(frames).or_default() += stack.samples;
+        }
+        ensure!(
+            depths.len() == 1 && depths.contains_key(&depth.frames),
+            "above `{below}` there are {} frames of `{}`; found frames -> samples: {depths:?}",
+            depth.frames,
+            depth.function
+        );
+    }
+    Ok(())
+}
+
+/// Check that inlined functions are seen, as such, where most of the time is.
+fn check_inlined(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
+    for function in &run.expected.inlined {
+        let inlined = |s: &&Stack<'_>| {
+            s.frames
+                .iter()
+                .any(|f| f.name == *function && f.is_inlined())
+        };
+        let (found, all) = (count(stacks.iter().filter(inlined)), count(stacks));
+        ensure!(
+            ratio(found, all) >= 0.9,
+            "{found} of {all} samples are in the inlined `{function}`"
+        );
+    }
+    Ok(())
+}
+
+/// Check that samples have names: the innermost frame has a file and a function. That they have their process is known
+/// already: they were selected by its name, and are as many as its CPU time says.
+fn check_named(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
+    let Some(least) = run.expected.named_share else {
+        return Ok(());
+    };
+    let named = count(
+        stacks
+            .iter()
+            .filter(|s| s.frames.last().is_some_and(|f| f.is_named())),
+    );
+    let all = count(stacks);
+    let unnamed: Vec<_> = stacks
+        .iter()
+        .filter(|s| !s.frames.last().is_some_and(|f| f.is_named()))
+        .take(5)
+        .collect();
+    ensure!(
+        ratio(named, all) >= least,
+        "{named} of {all} samples have names; without: {unnamed:?}"
+    );
+    Ok(())
+}
+
+/// Check that each function was run by its thread alone, asked of `go tool pprof` by the label `thread`.
+fn check_threads(rig: &Rig, run: &Run) -> Result<()> {
+    for (thread, function) in &run.expected.threads {
+        let rows = rig.pprof_top(
+            &run.query,
+            run.range,
+            &[&format!("-tagfocus=thread=^{thread}$")],
+        )?;
+        ensure!(
+            rows.contains_key(function),
+            "thread `{thread}` has no sample in `{function}`"
+        );
+        for other in run
+            .expected
+            .threads
+            .values()
+            .filter(|other| *other != function)
+        {
+            ensure!(
+                !rows.contains_key(other),
+                "thread `{thread}` has samples in `{other}`"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn count<'a>(stacks: impl IntoIterator<Item = &'a Stack<'a>>) -> u64 {
+    stacks.into_iter().map(|stack| stack.samples).sum()
+}

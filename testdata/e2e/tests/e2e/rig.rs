@@ -1,0 +1,478 @@
+//! The test language: a server and a collector on free ports with a directory of their own, and questions to them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use e2e::graph::FlameGraph;
+use e2e::pprof::{self, Row};
+use run::child::{Child, Privilege, Start};
+use run::http;
+use run::metrics::Metrics;
+use run::summary::LOST_OUTCOMES;
+use run::wait::wait_for;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use serde::Deserialize;
+use serde_json::Value;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tempfile::TempDir;
+
+/// Node name of every collector here.
+pub(crate) const NODE: &str = "e2e";
+/// A window is 10 s; it is delivered within a second or two of its end, but for a machine with other work.
+pub(crate) const WINDOW_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A server with its store, and any number of collectors.
+pub(crate) struct Rig {
+    dir: TempDir,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    server: Mutex<Child>,
+    collectors: Vec<Collector>,
+    /// Entries of the BPF programs, just before their collectors were stopped.
+    entries_at_stop: f64,
+    /// How long it took to stop them.
+    stopping: Duration,
+}
+
+struct Collector {
+    child: Mutex<Child>,
+    metrics: SocketAddr,
+}
+
+/// Unix milliseconds, `from` included, `to` excluded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    pub(crate) from_ms: u64,
+    pub(crate) to_ms: u64,
+}
+
+/// Every program that was started; a pid of one that ended is harmless to signal until the system has used all others.
+static STARTED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Ends the started programs when the test is interrupted: they are in groups of their own, so that Ctrl-C in a terminal
+/// does not reach them.
+pub(crate) fn end_programs_on_signal() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("failed to take signals")?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            for pid in STARTED.lock().iter().flat_map(|pids| pids.iter()) {
+                // One that has ended is what is wanted.
+                let _ = kill_process(*pid, Signal::KILL);
+            }
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+fn start(start: Start<'_>) -> Result<Child> {
+    let child = Child::start(start)?;
+    let pid = i32::try_from(child.pid()).ok().and_then(Pid::from_raw);
+    if let (Some(pid), Ok(mut started)) = (pid, STARTED.lock()) {
+        started.push(pid);
+    }
+    Ok(child)
+}
+
+/// What keeps the tests from running here, when something does.
+pub(crate) fn find_missing() -> Option<String> {
+    if !geteuid().is_root() {
+        return Some("needs root: BPF programs are loaded".to_owned());
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Some("needs a kernel with BTF: /sys/kernel/btf/vmlinux is missing".to_owned());
+    }
+    for program in [
+        "pilotlight-server",
+        "pilotlight-collector",
+        "pilotlight-run",
+    ] {
+        if let Err(error) = find_program(program) {
+            return Some(format!("{error:#}"));
+        }
+    }
+    for (tool, argument) in [
+        ("go", "version"),
+        ("cc", "--version"),
+        ("make", "--version"),
+    ] {
+        if Command::new(tool).arg(argument).output().is_err() {
+            return Some(format!("needs `{tool}`"));
+        }
+    }
+    None
+}
+
+/// One of the programs under test: from `PILOTLIGHT_BIN_DIR`, else as `cargo build --release` leaves it.
+pub(crate) fn find_program(name: &str) -> Result<PathBuf> {
+    let dir = std::env::var_os("PILOTLIGHT_BIN_DIR")
+        .map_or_else(|| target_dir().join("release"), PathBuf::from);
+    let path = dir.join(name);
+    ensure!(
+        path.is_file(),
+        "`{}` is missing; build it: cargo build --release",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Where cargo puts what it builds: the test itself lies in `target/debug/deps`.
+pub(crate) fn target_dir() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.ancestors()
+        .nth(3)
+        .map(Path::to_path_buf)
+        .unwrap_or_default()
+}
+
+/// Two addresses never meet, because the system hands out ports in turn.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to find a free port")?;
+    listener
+        .local_addr()
+        .context("failed to read the free port")
+}
+
+pub(crate) fn now_ms() -> Result<u64> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    u64::try_from(since.as_millis()).context("the clock is far in the future")
+}
+
+impl Rig {
+    /// Starts a server and one collector, and waits until the first sample was taken.
+    pub(crate) fn start(name: &str) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("pilotlight-e2e-{name}-"))
+            .tempdir()
+            .context("failed to make a directory for the test")?;
+        let (http, grpc) = (free_address()?, free_address()?);
+        let server = Mutex::new(start_server(dir.path(), http, grpc)?);
+        let mut rig = Self {
+            dir,
+            http,
+            grpc,
+            server,
+            collectors: Vec::new(),
+            entries_at_stop: 0.0,
+            stopping: Duration::ZERO,
+        };
+        rig.wait_ready()?;
+        rig.start_collector()?;
+        Ok(rig)
+    }
+
+    /// Starts one more collector, with the same node name as the others.
+    pub(crate) fn start_collector(&mut self) -> Result<()> {
+        let metrics = free_address()?;
+        let child = start(Start {
+            name: "collector",
+            program: &find_program("pilotlight-collector")?,
+            arguments: vec![
+                format!("--server=http://{}", self.grpc),
+                format!("--node={NODE}"),
+                format!("--metrics-listen={metrics}"),
+            ],
+            privilege: Privilege::Root,
+            log: self
+                .dir
+                .path()
+                .join(format!("collector-{}.log", self.collectors.len())),
+        })?;
+        self.collectors.push(Collector {
+            child: Mutex::new(child),
+            metrics,
+        });
+        let index = self.collectors.len() - 1;
+        self.wait_metrics(index, "its first sample", START_TIMEOUT, |metrics| {
+            metrics
+                .sum("pilotlight_collector_entries_total")
+                .is_some_and(|entries| entries > 0.0)
+        })
+        .map(drop)
+    }
+
+    /// Waits until the metrics of a collector fulfil a condition, and returns them.
+    pub(crate) fn wait_metrics(
+        &self,
+        collector: usize,
+        what: &str,
+        timeout: Duration,
+        condition: impl Fn(&Metrics) -> bool,
+    ) -> Result<Metrics> {
+        let Collector {
+            child,
+            metrics: address,
+        } = &self.collectors[collector];
+        wait_for(what, timeout, || {
+            lock(child)?.check_alive()?;
+            let metrics =
+                http::get_text(*address, "/metrics", &[]).map(|text| Metrics::parse(&text));
+            Ok(metrics.ok().filter(&condition))
+        })
+    }
+
+    /// The metrics of a collector now.
+    pub(crate) fn metrics(&self, collector: usize) -> Result<Metrics> {
+        Ok(Metrics::parse(&http::get_text(
+            self.collectors[collector].metrics,
+            "/metrics",
+            &[],
+        )?))
+    }
+
+    /// Stops all collectors in turn; each delivers its last window first. What the kernel side had counted until then is
+    /// kept for [`check_books`](Self::check_books).
+    pub(crate) fn stop_collectors(&mut self) -> Result<()> {
+        for index in 0..self.collectors.len() {
+            let entries = self
+                .metrics(index)?
+                .sum("pilotlight_collector_entries_total");
+            self.entries_at_stop += entries.context("no entries in the metrics")?;
+            let stopping = Instant::now();
+            lock(&self.collectors[index].child)?.stop(STOP_TIMEOUT)?;
+            self.stopping += stopping.elapsed();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stop_server(&mut self) -> Result<()> {
+        lock(&self.server)?.stop(STOP_TIMEOUT)
+    }
+
+    /// kill -9 of the server.
+    pub(crate) fn kill_server(&self) -> Result<()> {
+        lock(&self.server)?.kill()
+    }
+
+    /// Starts the server again on what it left behind.
+    pub(crate) fn restart_server(&self) -> Result<()> {
+        *lock(&self.server)? = start_server(self.dir.path(), self.http, self.grpc)?;
+        self.wait_ready()
+    }
+
+    fn wait_ready(&self) -> Result<()> {
+        wait_for("the server to be ready", START_TIMEOUT, || {
+            lock(&self.server)?.check_alive()?;
+            Ok(http::get(self.http, "/readyz", &[])
+                .is_ok_and(|(status, _)| status == 200)
+                .then_some(()))
+        })
+    }
+
+    /// Waits until the window of the moment `ms` is stored, of every collector.
+    pub(crate) fn wait_stored(&self, ms: u64) -> Result<()> {
+        let window_start_ms = ms / 10_000 * 10_000;
+        wait_for("the last window to be stored", WINDOW_TIMEOUT, || {
+            lock(&self.server)?.check_alive()?;
+            for collector in &self.collectors {
+                lock(&collector.child)?.check_alive()?;
+            }
+            let range = Range {
+                from_ms: window_start_ms,
+                to_ms: window_start_ms + 10_000,
+            };
+            let node = self.node(range)?;
+            let instances = node
+                .as_ref()
+                .and_then(|node| node["instances"].as_u64())
+                .unwrap_or_default();
+            Ok((instances >= self.collectors.len() as u64).then_some(()))
+        })
+    }
+
+    /// The server's account of the node within a range.
+    pub(crate) fn node(&self, range: Range) -> Result<Option<Value>> {
+        let answer = self.get_json("/api/v1/nodes", "{}", range, &[])?;
+        let nodes = answer["nodes"]
+            .as_array()
+            .context("no `nodes` in the answer")?;
+        ensure!(
+            nodes.iter().all(|node| node["node"] == NODE),
+            "nodes that nobody started: {nodes:?}"
+        );
+        ensure!(nodes.len() <= 1, "one node is listed {} times", nodes.len());
+        Ok(nodes.first().cloned())
+    }
+
+    /// Asks for JSON within a selector and a range.
+    pub(crate) fn get_json(
+        &self,
+        path: &str,
+        query: &str,
+        range: Range,
+        more: &[(&str, &str)],
+    ) -> Result<Value> {
+        let text = self.get_text(path, query, range, more)?;
+        serde_json::from_str(&text).with_context(|| format!("`{path}` did not answer in JSON"))
+    }
+
+    /// Asks for text within a selector and a range.
+    pub(crate) fn get_text(
+        &self,
+        path: &str,
+        query: &str,
+        range: Range,
+        more: &[(&str, &str)],
+    ) -> Result<String> {
+        let (from, to) = (range.from_ms.to_string(), range.to_ms.to_string());
+        let mut parameters = vec![
+            ("query", query),
+            ("from", from.as_str()),
+            ("to", to.as_str()),
+        ];
+        parameters.extend_from_slice(more);
+        http::get_text(self.http, path, &parameters)
+    }
+
+    /// The uncut flame graph of a selection.
+    pub(crate) fn flame_graph(&self, query: &str, range: Range) -> Result<FlameGraph> {
+        let answer = self.get_json(
+            "/api/v1/flamegraph",
+            query,
+            range,
+            &[("max_nodes", "200000")],
+        )?;
+        serde_json::from_value(answer).context("failed to read the flame graph")
+    }
+
+    /// What `go tool pprof -top` says of the same selection; `options` go before the address.
+    pub(crate) fn pprof_top(
+        &self,
+        query: &str,
+        range: Range,
+        options: &[&str],
+    ) -> Result<BTreeMap<String, Row>> {
+        let (from, to) = (range.from_ms.to_string(), range.to_ms.to_string());
+        let url = http::url(
+            self.http,
+            "/api/v1/pprof",
+            &[("query", query), ("from", &from), ("to", &to)],
+        );
+        run_pprof(self.dir.path(), &url, options)
+    }
+
+    /// Check that nothing vanished, after the collectors were stopped: all that the BPF program entered, as the kernel side
+    /// counts it, is in the store or counted as lost.
+    pub(crate) fn check_books(&self) -> Result<()> {
+        let everything = Range {
+            from_ms: 0,
+            to_ms: now_ms()? + 60_000,
+        };
+        let node = self.node(everything)?.context("nothing was stored")?;
+        let Books {
+            entries,
+            samples,
+            outcomes,
+            dropped,
+            missing_windows,
+        } = serde_json::from_value(node.clone())
+            .with_context(|| format!("cannot read the books of {node}"))?;
+        let all: u64 = outcomes.values().sum();
+        let lost: u64 = LOST_OUTCOMES
+            .iter()
+            .filter_map(|outcome| outcomes.get(*outcome))
+            .chain(dropped.values())
+            .sum();
+        ensure!(
+            all == entries,
+            "{entries} entries, but the outcomes add up to {all}: {node}"
+        );
+        ensure!(
+            samples + lost == entries,
+            "{entries} entries, but {samples} samples and {lost} lost: {node}"
+        );
+        ensure!(missing_windows == 0, "windows are missing: {node}");
+        // Until they had stopped, 100 more a second on each CPU.
+        let cpus = std::thread::available_parallelism().context("failed to count the CPUs")?;
+        let at_stop = self.entries_at_stop;
+        let at_most = at_stop + 100.0 * as_f64(cpus.get()) * (1.0 + self.stopping.as_secs_f64());
+        let stored = as_f64(usize::try_from(entries).unwrap_or(usize::MAX));
+        ensure!(
+            (at_stop..=at_most).contains(&stored),
+            "the kernel side counted {at_stop} to {at_most:.0} entries, but {entries} are in the books: {node}"
+        );
+        Ok(())
+    }
+}
+
+/// A node's account, as `/api/v1/nodes` has it.
+#[derive(Debug, Deserialize)]
+struct Books {
+    entries: u64,
+    samples: u64,
+    outcomes: BTreeMap<String, u64>,
+    dropped: BTreeMap<String, u64>,
+    missing_windows: u64,
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of samples, far below 2^53"
+)]
+fn as_f64(count: usize) -> f64 {
+    count as f64
+}
+
+fn start_server(dir: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Child> {
+    start(Start {
+        name: "server",
+        program: &find_program("pilotlight-server")?,
+        arguments: vec![
+            format!("--http-listen={http}"),
+            format!("--grpc-listen={grpc}"),
+            format!("--data-dir={}", dir.join("data").display()),
+        ],
+        privilege: Privilege::Same,
+        log: dir.join("server.log"),
+    })
+}
+
+/// `go tool pprof -top -unit=ns OPTIONS URL`, all functions.
+pub(crate) fn run_pprof(dir: &Path, url: &str, options: &[&str]) -> Result<BTreeMap<String, Row>> {
+    // pprof keeps a copy of what it fetched in its PPROF_TMPDIR.
+    let copies = dir.join("pprof");
+    fs::create_dir_all(&copies)
+        .with_context(|| format!("failed to make `{}`", copies.display()))?;
+    let output = Command::new("go")
+        .args([
+            "tool",
+            "pprof",
+            "-top",
+            "-unit=ns",
+            "-nodecount=1000000",
+            "-nodefraction=0",
+            "-edgefraction=0",
+        ])
+        .args(options)
+        .arg(url)
+        .env("PPROF_TMPDIR", copies)
+        .output()
+        .context("failed to run `go tool pprof`")?;
+    if !output.status.success() {
+        bail!(
+            "`go tool pprof {url}` ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    pprof::parse_top(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn lock(child: &Mutex<Child>) -> Result<std::sync::MutexGuard<'_, Child>> {
+    child
+        .lock()
+        .ok()
+        .context("another test panicked while it held a program")
+}

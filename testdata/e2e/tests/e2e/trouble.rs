@@ -1,0 +1,242 @@
+//! What must hold when things go wrong: a killed server, a second collector, an early end.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::expected::ratio;
+use e2e::statistics::{FALSE_ALARM, poisson_at_most};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::rig::{Range, Rig, WINDOW_TIMEOUT, find_program, free_address, now_ms, run_pprof};
+use crate::workload;
+
+/// How often the server is killed. The store's own test kills it twenty times in the middle of writes.
+const KILLS: usize = 3;
+
+type Check = fn() -> Result<()>;
+
+/// All checks here, by name.
+pub(crate) const CHECKS: [(&str, Check); 6] = [
+    ("server_killed", check_server_killed),
+    ("second_collector", check_second_collector),
+    ("collector_stopped", check_collector_stopped),
+    ("run_ends_by_itself", check_run_ends_by_itself),
+    ("run_interrupted", check_run_interrupted),
+    ("run_port_in_use", check_run_port_in_use),
+];
+
+/// Check that a server killed again and again keeps what it acknowledged, reads it back identical, and gets from the
+/// collector what was sampled while it was away.
+fn check_server_killed() -> Result<()> {
+    let mut rig = Rig::start("killed")?;
+    for _ in 0..KILLS {
+        let sent = |rig: &Rig| {
+            Ok::<_, anyhow::Error>(
+                rig.metrics(0)?
+                    .sum("pilotlight_collector_windows_sent_total")
+                    .unwrap_or_default(),
+            )
+        };
+        // The first window is a short one, and may have begun after the last multiple of 10 s.
+        let before = sent(&rig)?.max(1.0);
+        rig.wait_metrics(0, "a window to be sent", WINDOW_TIMEOUT, |m| {
+            m.sum("pilotlight_collector_windows_sent_total")
+                .is_some_and(|sent| sent > before)
+        })?;
+        let acknowledged = Range {
+            from_ms: 0,
+            to_ms: now_ms()? / 10_000 * 10_000,
+        };
+        let stored = rig.get_text("/api/v1/folded", "{}", acknowledged, &[])?;
+        let samples = rig
+            .node(acknowledged)?
+            .context("an acknowledged window is not there")?["samples"]
+            .clone();
+        rig.kill_server()?;
+        rig.wait_metrics(0, "a window to be kept", WINDOW_TIMEOUT, |m| {
+            m.sum("pilotlight_collector_queue_windows")
+                .is_some_and(|windows| windows >= 1.0)
+        })?;
+        rig.restart_server()?;
+        let again = rig
+            .node(acknowledged)?
+            .context("an acknowledged window is gone")?["samples"]
+            .clone();
+        ensure!(
+            again == samples,
+            "{samples} samples were acknowledged, {again} are there"
+        );
+        let read_back = rig.get_text("/api/v1/folded", "{}", acknowledged, &[])?;
+        ensure!(
+            read_back == stored,
+            "the acknowledged windows read back different"
+        );
+        rig.wait_metrics(0, "the kept windows to be delivered", WINDOW_TIMEOUT, |m| {
+            m.sum("pilotlight_collector_queue_windows") == Some(0.0)
+        })?;
+    }
+    rig.stop_collectors()?;
+    rig.check_books()?;
+    rig.stop_server()
+}
+
+/// Check that two collectors of one node are both kept, each with balanced books, and told apart.
+fn check_second_collector() -> Result<()> {
+    let mut rig = Rig::start("twins")?;
+    rig.start_collector()?;
+    rig.wait_stored(now_ms()? + 10_000)?;
+    rig.stop_collectors()?;
+    let node = rig
+        .node(Range {
+            from_ms: 0,
+            to_ms: now_ms()? + 60_000,
+        })?
+        .context("nothing was stored")?;
+    ensure!(node["instances"] == 2, "two collectors, but: {node}");
+    rig.check_books()?;
+    rig.stop_server()
+}
+
+/// Check that SIGTERM in the middle of a window loses nothing of it.
+fn check_collector_stopped() -> Result<()> {
+    let mut rig = Rig::start("stopped")?;
+    let run = workload::run_for(workload::read_expected("shares_c")?, 4.0)?;
+    rig.stop_collectors()?;
+    let answer = rig.get_json("/api/v1/top", &run.query, run.range, &[])?;
+    let samples = answer["samples"]
+        .as_u64()
+        .context("no `samples` in the answer")?;
+    let expected = ratio(run.truth.cpu_ns, 1_000_000_000) * 100.0;
+    let p = poisson_at_most(samples, 0.99 * expected);
+    ensure!(
+        p >= FALSE_ALARM,
+        "{samples} samples of {expected:.1} are stored (p = {p:.1e})"
+    );
+    rig.check_books()?;
+    rig.stop_server()
+}
+
+/// `pilotlight-run` on free ports in `dir`.
+fn run_command(dir: &Path) -> Result<Command> {
+    run_command_with(dir, free_address()?)
+}
+
+fn run_command_with(dir: &Path, grpc_listen: SocketAddr) -> Result<Command> {
+    let mut command = Command::new(find_program("pilotlight-run")?);
+    command
+        .arg(format!("--dir={}", dir.display()))
+        .arg(format!("--http-listen={}", free_address()?))
+        .arg(format!("--grpc-listen={grpc_listen}"))
+        .arg(format!("--metrics-listen={}", free_address()?))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// Check that `RUN_FOR` ends the run with status 0, after one line with the page and one with a command that works.
+fn check_run_ends_by_itself() -> Result<()> {
+    let dir = tempfile::tempdir().context("failed to make a directory")?;
+    let mut running = run_command(dir.path())?
+        .env("RUN_FOR", "25s")
+        .spawn()
+        .context("failed to start the run")?;
+    let stdout = running.stdout.take().context("no standard output")?;
+    let mut lines = Vec::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("failed to read the run's output")?;
+        if let Some(url) = pprof_url(&line) {
+            ensure!(
+                !run_pprof(dir.path(), url, &[])?.is_empty(),
+                "`{url}` is an empty profile"
+            );
+        }
+        lines.push(line);
+    }
+    let output = running
+        .wait_with_output()
+        .context("failed to wait for the run")?;
+    ensure!(
+        output.status.success(),
+        "ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let pages = lines
+        .iter()
+        .filter(|line| line.starts_with("page "))
+        .count();
+    let commands = lines
+        .iter()
+        .filter(|line| pprof_url(line).is_some())
+        .count();
+    ensure!(
+        (pages, commands) == (1, 1),
+        "{pages} pages and {commands} commands in {lines:#?}"
+    );
+    ensure!(
+        lines
+            .last()
+            .is_some_and(|line| line.starts_with("stopped; stored ")),
+        "{lines:#?}"
+    );
+    Ok(())
+}
+
+/// The address in the line `pprof  go tool pprof -top 'ADDRESS'`.
+fn pprof_url(line: &str) -> Option<&str> {
+    line.strip_prefix("pprof ")?.split('\'').nth(1)
+}
+
+/// Check that Ctrl-C (SIGINT) ends both programs, with status 0 and the last window stored.
+fn check_run_interrupted() -> Result<()> {
+    let dir = tempfile::tempdir().context("failed to make a directory")?;
+    let mut running = run_command(dir.path())?
+        .spawn()
+        .context("failed to start the run")?;
+    let mut lines = BufReader::new(running.stdout.take().context("no standard output")?).lines();
+    let page = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("page ")));
+    page.context("the run ended before there was a profile")??;
+    let pid = i32::try_from(running.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("no process id")?;
+    kill_process(pid, Signal::INT).context("failed to interrupt the run")?;
+    let last = lines.map_while(Result::ok).last();
+    let output = running
+        .wait_with_output()
+        .context("failed to wait for the run")?;
+    ensure!(
+        output.status.success(),
+        "ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(
+        last.as_ref()
+            .is_some_and(|line| line.starts_with("stopped; stored ")),
+        "{last:?}"
+    );
+    Ok(())
+}
+
+/// Check that a port in use is named, with the variable that chooses another.
+fn check_run_port_in_use() -> Result<()> {
+    let dir = tempfile::tempdir().context("failed to make a directory")?;
+    let taken = TcpListener::bind("127.0.0.1:0").context("failed to take a port")?;
+    let address = taken.local_addr().context("failed to read the port")?;
+    let Output { status, stderr, .. } = run_command_with(dir.path(), address)?
+        .output()
+        .context("failed to run")?;
+    let stderr = String::from_utf8_lossy(&stderr);
+    ensure!(status.code() == Some(1), "ended with {status}: {stderr}");
+    ensure!(
+        stderr.contains(&address.to_string())
+            && stderr.contains("PILOTLIGHT_GRPC_LISTEN=127.0.0.1:PORT"),
+        "{stderr}"
+    );
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Builds and runs the programs of `testdata/workloads/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context as _, Result, ensure};
+use e2e::expected::{Expected, Truth};
+
+use crate::rig::{Range, now_ms, target_dir};
+
+/// make is not to be run twice at once in one directory.
+static BUILD: Mutex<()> = Mutex::new(());
+
+/// A workload that ended, and when it ran.
+pub(crate) struct Run {
+    pub(crate) expected: Expected,
+    pub(crate) truth: Truth,
+    /// Selector of the samples that are looked at.
+    pub(crate) query: String,
+    /// All windows that it ran in.
+    pub(crate) range: Range,
+    /// When it had ended, Unix milliseconds.
+    pub(crate) ended_ms: u64,
+}
+
+/// Builds the workloads, runs the one with this name to its end, and reads what it reports.
+pub(crate) fn run(name: &str) -> Result<Run> {
+    let expected = read_expected(name)?;
+    let seconds = expected.cpu_seconds;
+    run_for(expected, seconds)
+}
+
+/// As [`run`], with another number of CPU seconds.
+pub(crate) fn run_for(expected: Expected, cpu_seconds: f64) -> Result<Run> {
+    let dir = build()?;
+    let from_ms = now_ms()? / 10_000 * 10_000;
+    let output = Command::new(dir.join(&expected.program))
+        .arg(cpu_seconds.to_string())
+        .output()
+        .with_context(|| format!("failed to run the workload `{}`", expected.program))?;
+    ensure!(
+        output.status.success(),
+        "the workload `{}` ended with {}: {}",
+        expected.program,
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let ended_ms = now_ms()?;
+    let truth = Truth::parse(&String::from_utf8_lossy(&output.stdout))?;
+    let query = format!(r#"{{comm="{}"}}"#, expected.sampled());
+    let range = Range {
+        from_ms,
+        to_ms: ended_ms / 10_000 * 10_000 + 10_000,
+    };
+    Ok(Run {
+        expected,
+        truth,
+        query,
+        range,
+        ended_ms,
+    })
+}
+
+/// The expected profile with this name.
+pub(crate) fn read_expected(name: &str) -> Result<Expected> {
+    let path = source_dir().join(format!("{name}.expected.json"));
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("failed to read `{}`", path.display()))?;
+    Expected::parse(&text).with_context(|| format!("in `{}`", path.display()))
+}
+
+/// Builds what is out of date, and returns where the programs are.
+pub(crate) fn build() -> Result<PathBuf> {
+    let _one_at_a_time = BUILD.lock();
+    let out = target_dir().join("workloads");
+    let output = Command::new("make")
+        .arg("-C")
+        .arg(source_dir())
+        .arg(format!("OUT={}", out.display()))
+        // The make above this one, if there is one, has nothing to say to this one.
+        .env_remove("MAKEFLAGS")
+        .output()
+        .context("failed to run `make`")?;
+    ensure!(
+        output.status.success(),
+        "the workloads do not build: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(out)
+}
+
+fn source_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../workloads")
+}
