@@ -128,6 +128,15 @@ async fn until(sender: &Sender, is_reached: impl Fn(&SenderStats) -> bool) -> Se
     }
 }
 
+/// Waits until the server was sent this window.
+async fn until_tried(server: &Server, sequence: u64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !server.tried.lock().unwrap().contains(&sequence) {
+        assert!(Instant::now() < deadline, "window {sequence} was not sent");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 /// Shuts down away from the runtime's threads, as it blocks.
 async fn shut_down(sender: Sender, time: Duration) -> SenderStats {
     let deadline = Instant::now() + time;
@@ -307,6 +316,8 @@ async fn shutdown_drains_until_its_deadline() {
     let task = server.serve(listener).await;
     let sender = Sender::start(options(address)).unwrap();
     sender.push(&window(1, 10), 3);
+    // The harder case: the window is on its way when the shutdown begins.
+    until_tried(&server, 1).await;
     let started = Instant::now();
     let stats = shut_down(sender, Duration::from_millis(300)).await;
     assert!(

@@ -25,7 +25,7 @@ use aya_ebpf::{
 use profiler_bpf::{
     outcome::Outcome,
     record::Scratch,
-    settings::{PROGRAM_WALK, counter},
+    settings::{PROGRAM_WALK, counter::Counters},
 };
 
 /// Records on their way to the collector. The loader sets the real size.
@@ -40,9 +40,9 @@ static RING: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Counters by [`counter`].
+/// What this CPU counted, by the places in [`counter`](profiler_bpf::settings::counter).
 #[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 
 /// Programs to go on with.
 #[map]

@@ -161,18 +161,21 @@ fn find_user_start(data: *const bpf_perf_event_data, cs: u64) -> UserStart {
     if !task::has_user_memory() {
         return UserStart::None(Outcome::KernelOnly);
     }
-    let Some(saved) = task::read_user_registers() else {
-        return UserStart::None(Outcome::Unreadable);
-    };
-    let registers = Registers {
-        ip: saved.rip,
-        sp: saved.rsp,
-        bp: saved.rbp,
+    let saved = task::user_registers();
+    // SAFETY: they are the current task's; the verifier knows their type.
+    let (registers, cs, orig_rax) = unsafe {
+        let registers = Registers {
+            ip: ptr::read_volatile(&raw const (*saved).rip),
+            sp: ptr::read_volatile(&raw const (*saved).rsp),
+            bp: ptr::read_volatile(&raw const (*saved).rbp),
+        };
+        let cs = ptr::read_volatile(&raw const (*saved).cs);
+        (registers, cs, ptr::read_volatile(&raw const (*saved).orig_rax))
     };
     // A system call leaves its number in orig_rax, which is never negative;
     // exceptions and interrupts put -1 or the complement of the vector there.
-    let in_system_call = (saved.orig_rax as i64) >= 0;
-    choose_user_start(registers, saved.cs, !in_system_call)
+    let in_system_call = (orig_rax as i64) >= 0;
+    choose_user_start(registers, cs, !in_system_call)
 }
 
 #[inline(always)]

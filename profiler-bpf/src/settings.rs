@@ -26,7 +26,7 @@ pub const CHUNK_FRAMES: usize = 128;
 /// frames of a typical 64 to 128 bytes. Must be a power of two.
 pub const STACK_WINDOW_BYTES: usize = 512;
 
-/// Where the program finds the id of a task's cgroup ([`cgroup_source`](self) global).
+/// Where the program finds the id of a task's cgroup: values of its setting `CGROUP_SOURCE`.
 pub mod cgroup_source {
     /// Nowhere: records carry the id 0.
     pub const NONE: u32 = 0;
@@ -39,16 +39,23 @@ pub mod cgroup_source {
 /// Place of the program that goes on with a walk in the map `PROGRAMS`.
 pub const PROGRAM_WALK: u32 = 0;
 
-/// Indexes of the per-CPU counters map; each value is a `u64`.
+/// Places in the one value of the per-CPU map `COUNTERS`, a [`counter::Counters`].
 pub mod counter {
     use crate::outcome::Outcome;
 
-    /// Entries of the program.
-    pub const ENTRIES: u32 = 0;
-    /// Nanoseconds spent in the program, as it measures itself.
-    pub const TIME_NS: u32 = 1;
     /// The first outcome's counter; the others follow in the order of [`Outcome`].
-    pub const OUTCOMES: u32 = 2;
-    /// Number of counters.
-    pub const COUNT: u32 = OUTCOMES + Outcome::ALL.len() as u32;
+    pub const OUTCOMES: usize = 0;
+    /// Nanoseconds spent in the program, as it measures itself.
+    pub const TIME_NS: usize = OUTCOMES + Outcome::ALL.len();
+    /// Entries of the program. Behind the outcomes: the kernel copies a value from
+    /// its first word to its last, and an entry is counted before its outcome, so that a
+    /// reader never sees fewer entries than outcomes.
+    pub const ENTRIES: usize = TIME_NS + 1;
+    /// Number of places: a power of two, so that a mask shows the verifier that an
+    /// index lies within.
+    pub const PLACES: usize = (ENTRIES + 1).next_power_of_two();
+
+    /// All counters of a processor. In one value they share two cache lines; as
+    /// elements of a map each would have one of its own, cold at every sample.
+    pub type Counters = [u64; PLACES];
 }

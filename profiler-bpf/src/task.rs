@@ -2,18 +2,16 @@
 //!
 //! Rust has no CO-RE relocations, so that the collector reads the kernel's BTF
 //! and sets the few offsets below before it loads the object.
+//!
+//! From `bpf_get_current_task_btf` on, the verifier knows the type of each pointer
+//! and lets plain loads follow it; a load that faults gives zero. That spares a
+//! helper call for each field.
 
 use core::ptr;
 
 use aya_ebpf::{
     bindings::pt_regs,
-    helpers::{
-        bpf_probe_read_kernel,
-        generated::{
-            bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf,
-            bpf_task_pt_regs,
-        },
-    },
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_task_pt_regs},
 };
 use profiler_bpf::settings::cgroup_source;
 
@@ -63,31 +61,20 @@ fn get(setting: &'static u32) -> usize {
     (unsafe { ptr::read_volatile(setting) }) as usize
 }
 
-/// Reads the pointer-sized field at `offset` of the kernel object at `base`.
-#[inline(always)]
-fn read_field(base: u64, offset: usize) -> Option<u64> {
-    // SAFETY: bpf_probe_read_kernel takes any address and fails on a bad one.
-    unsafe { bpf_probe_read_kernel((base as usize + offset) as *const u64) }.ok()
-}
-
 /// Whether the current task has user memory of its own. A kernel thread has none
 /// (also while it borrows some), nor has a process that is nearly gone.
 #[inline(always)]
 pub(crate) fn has_user_memory() -> bool {
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task() };
-    read_field(task, get(&TASK_MM)).is_some_and(|mm| mm != 0)
+    // SAFETY: as in `v1_cgroup_id`.
+    let mm = unsafe { load_field(bpf_get_current_task_btf() as u64, get(&TASK_MM)) };
+    mm != 0
 }
 
 /// The user registers that were saved when the current task entered the kernel.
 #[inline(always)]
-pub(crate) fn read_user_registers() -> Option<pt_regs> {
-    // SAFETY: both helpers take and give the current task's own pointers; the
-    // registers are read by a helper which fails on a bad address.
-    unsafe {
-        let registers = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
-        bpf_probe_read_kernel(registers).ok()
-    }
+pub(crate) fn user_registers() -> *const pt_regs {
+    // SAFETY: both helpers take and give the current task's own pointers.
+    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs }
 }
 
 /// Id of the current task's cgroup in the hierarchy that the collector chose, or 0.
@@ -96,19 +83,32 @@ pub(crate) fn cgroup_id() -> u64 {
     match get(&CGROUP_SOURCE) as u32 {
         // SAFETY: the helper has no preconditions.
         cgroup_source::V2 => unsafe { bpf_get_current_cgroup_id() },
-        cgroup_source::V1 => read_v1_cgroup_id().unwrap_or(0),
+        cgroup_source::V1 => v1_cgroup_id(),
         _ => 0,
     }
 }
 
 /// `task->cgroups->subsys[i]->cgroup->kn->id`
 #[inline(always)]
-fn read_v1_cgroup_id() -> Option<u64> {
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task() };
-    let css_set = read_field(task, get(&TASK_CGROUPS))?;
-    let css = read_field(css_set, get(&CSS_SET_SUBSYS))?;
-    let cgroup = read_field(css, get(&CSS_CGROUP))?;
-    let node = read_field(cgroup, get(&CGROUP_KN))?;
-    read_field(node, get(&KERNFS_ID))
+fn v1_cgroup_id() -> u64 {
+    // SAFETY: the pointers come from the helper, and the collector took the offsets
+    // from the kernel's own types. The verifier checks both.
+    unsafe {
+        let task = bpf_get_current_task_btf() as u64;
+        let css_set = load_field(task, get(&TASK_CGROUPS));
+        let css = load_field(css_set, get(&CSS_SET_SUBSYS));
+        let cgroup = load_field(css, get(&CSS_CGROUP));
+        let node = load_field(cgroup, get(&CGROUP_KN));
+        load_field(node, get(&KERNFS_ID))
+    }
+}
+
+/// Loads the field of eight bytes at `offset` of the kernel object at `base`.
+///
+/// # Safety
+/// `base` is a pointer whose type the verifier knows, and has such a field there.
+#[inline(always)]
+unsafe fn load_field(base: u64, offset: usize) -> u64 {
+    // SAFETY: as the caller says. Volatile, since the kernel changes it at any time.
+    unsafe { ptr::read_volatile((base as usize + offset) as *const u64) }
 }

@@ -78,14 +78,11 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
         }
         let request = decode_request(&frame).map_err(io::Error::other)?;
         let mut answer = encode_response(&child.answer(&request, file));
-        let is_leaving = !child.shrink();
-        if is_leaving {
+        // It goes on to wait: the parent reads what the child took, and ends it.
+        if !child.shrink() {
             note_leaving(&mut answer);
         }
         send_frame(&socket, &answer, None, Deadline::Never)?;
-        if is_leaving {
-            return Ok(());
-        }
     }
 }
 

@@ -122,7 +122,7 @@ pub enum Answer {
 /// What else the child says with an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// Its memory is above the limit; it ends after this answer.
+    /// Its memory is above the limit; it is to be ended after this answer.
     pub leaving: bool,
     /// The debug information was refused and the symbol table used in its place.
     pub without_debug_info: bool,

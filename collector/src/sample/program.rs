@@ -11,7 +11,10 @@ use aya::{
 use profiler_bpf::{
     outcome::Outcome,
     record::Scratch,
-    settings::{PROGRAM_WALK, cgroup_source, counter},
+    settings::{
+        PROGRAM_WALK, cgroup_source,
+        counter::{self, Counters},
+    },
 };
 
 use super::{Batch, KernelOffsets};
@@ -37,7 +40,7 @@ const RING_BYTES_MAX: u32 = 16 << 20;
 /// The loaded program. It is unloaded when this is dropped.
 pub struct Program {
     ring: RingBuf<MapData>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Counters>,
     /// Held, since the kernel empties a program array when its last user goes.
     _programs: ProgramArray<MapData>,
     ebpf: Ebpf,
@@ -107,7 +110,7 @@ impl Program {
             ebpf,
             // The ring, and per processor one scratch record and the counters.
             map_bytes: u64::from(ring_bytes)
-                + (cpus * (size_of::<Scratch>() + counter::COUNT as usize * 8)) as u64,
+                + (cpus * (size_of::<Scratch>() + size_of::<Counters>())) as u64,
         })
     }
 
@@ -136,22 +139,16 @@ impl Program {
     /// # Errors
     /// The map cannot be read.
     pub fn read_counters(&self) -> Result<CounterTotals> {
-        let read = |index: u32| -> Result<u64> {
-            let values = self
-                .counters
-                .get(&index, 0)
-                .with_context(|| format!("failed to read the counter {index}"))?;
-            Ok(values.iter().sum())
-        };
-        // Outcomes first: an entry is counted before its outcome, so that the
-        // entries read last are never fewer than the outcomes.
-        let mut totals = CounterTotals::default();
-        for (place, count) in totals.outcomes.iter_mut().enumerate() {
-            *count = read(counter::OUTCOMES + place as u32)?;
-        }
-        totals.time_ns = read(counter::TIME_NS)?;
-        totals.entries = read(counter::ENTRIES)?;
-        Ok(totals)
+        let per_cpu = self
+            .counters
+            .get(&0, 0)
+            .context("failed to read the eBPF program's counters")?;
+        let sum = |place: usize| per_cpu.iter().map(|counters| counters[place]).sum();
+        Ok(CounterTotals {
+            entries: sum(counter::ENTRIES),
+            time_ns: sum(counter::TIME_NS),
+            outcomes: std::array::from_fn(|place| sum(counter::OUTCOMES + place)),
+        })
     }
 
     /// Bytes of kernel memory of the program's maps.

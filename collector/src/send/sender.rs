@@ -5,6 +5,7 @@
 //! to gain from more.
 
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -363,16 +364,12 @@ impl Courier {
             }
         };
         let started = Instant::now();
-        let time = self.time_left(self.options.request_time);
-        let client = self
+        // A clone is a handle of the same connection.
+        let mut client = self
             .client
-            .get_or_insert_with(|| IngestClient::new(self.endpoint.connect_lazy()));
-        let result = tokio::time::timeout(time, client.push(request)).await;
-        let result = result.unwrap_or_else(|_| {
-            Err(Status::deadline_exceeded(format!(
-                "no answer within {time:?}"
-            )))
-        });
+            .get_or_insert_with(|| IngestClient::new(self.endpoint.connect_lazy()))
+            .clone();
+        let result = self.answer(client.push(request), started).await;
         self.note_connection(&result);
         match result {
             Ok(response) => {
@@ -390,6 +387,30 @@ impl Courier {
                 Code::ResourceExhausted => Outcome::Full(status),
                 _ => Outcome::Failed(status),
             },
+        }
+    }
+
+    /// The answer to what was sent at `started`, or that there is none in time.
+    async fn answer<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Status>>,
+        started: Instant,
+    ) -> Result<T, Status> {
+        let time = self.options.request_time;
+        let until = started + time;
+        let mut answer = pin!(answer);
+        loop {
+            let left = self.time_left(until.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                biased;
+                result = &mut answer => return result,
+                () = tokio::time::sleep(left) => {
+                    let message = format!("no answer in time, at most {time:?}");
+                    return Err(Status::deadline_exceeded(message));
+                }
+                // A shutdown may have begun, which leaves less time.
+                () = self.shared.changed.notified() => {}
+            }
         }
     }
 
