@@ -1,10 +1,7 @@
 //! The program's own account: entries, outcomes, time.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use profiler_bpf::{
-    outcome::Outcome,
-    settings::counter::{self, Counters},
-};
+use profiler_bpf::settings::counter::{self, Counters};
 
 use crate::COUNTERS;
 
@@ -23,12 +20,12 @@ pub(crate) fn count_entry() {
     }
 }
 
-/// Counts the outcome of an entry that began at `begin_ns`, and its time.
+/// Counts the outcome, given by its number, of an entry that began at `begin_ns`, and its time.
 #[inline(always)]
-pub(crate) fn count_outcome(outcome: Outcome, begin_ns: u64) {
+pub(crate) fn count_outcome(outcome: u8, begin_ns: u64) {
     if let Some(counters) = counters() {
         // The mask changes nothing; it lets the verifier see the bound.
-        counters[(counter::OUTCOMES + outcome as usize) & (counter::PLACES - 1)] += 1;
+        counters[(counter::OUTCOMES + usize::from(outcome)) & (counter::PLACES - 1)] += 1;
         counters[counter::TIME_NS] += now_ns() - begin_ns;
     }
 }
@@ -38,5 +35,7 @@ pub(crate) fn count_outcome(outcome: Outcome, begin_ns: u64) {
 fn counters() -> Option<&'static mut Counters> {
     // SAFETY: the map's value is this CPU's own and of this type, and the program
     // does not interrupt itself, so nobody else writes it.
-    COUNTERS.get_ptr_mut(0).map(|counters| unsafe { &mut *counters })
+    COUNTERS
+        .get_ptr_mut(0)
+        .map(|counters| unsafe { &mut *counters })
 }

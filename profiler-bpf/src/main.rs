@@ -54,7 +54,7 @@ pub fn sample(context: PerfEventContext) -> u32 {
     let begin_ns = counters::now_ns();
     counters::count_entry();
     let Some(scratch) = scratch() else {
-        counters::count_outcome(Outcome::Internal, begin_ns);
+        counters::count_outcome(Outcome::Internal as u8, begin_ns);
         return 0;
     };
     let walks = sample::begin(scratch, context.ctx, begin_ns);

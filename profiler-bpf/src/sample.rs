@@ -104,9 +104,10 @@ pub(crate) fn walk(scratch: &mut Scratch) -> bool {
     true
 }
 
-/// Adds the kernel's frames and sends the record. Gives the sample's one outcome.
+/// Adds the kernel's frames and sends the record. Gives the number of the sample's one
+/// [`Outcome`].
 #[inline(always)]
-pub(crate) fn finish(scratch: &mut Scratch, data: *const bpf_perf_event_data) -> Outcome {
+pub(crate) fn finish(scratch: &mut Scratch, data: *const bpf_perf_event_data) -> u8 {
     let user_len = usize::from(load_unknown(&scratch.header.user_len));
     let kernel_len = match is_user_mode(read_cs(data)) {
         true => 0,
@@ -116,9 +117,9 @@ pub(crate) fn finish(scratch: &mut Scratch, data: *const bpf_perf_event_data) ->
     scratch.header.user_walked = user_len as u16;
     scratch.header.user_head = user_len as u16;
     if !send(scratch, user_len + kernel_len) {
-        return Outcome::RingFull;
+        return Outcome::RingFull as u8;
     }
-    Outcome::from_number(load_unknown(&scratch.header.outcome)).unwrap_or(Outcome::Internal)
+    load_unknown(&scratch.header.outcome)
 }
 
 /// Reads a value back that was just written to map memory.
@@ -170,7 +171,11 @@ fn find_user_start(data: *const bpf_perf_event_data, cs: u64) -> UserStart {
             bp: ptr::read_volatile(&raw const (*saved).rbp),
         };
         let cs = ptr::read_volatile(&raw const (*saved).cs);
-        (registers, cs, ptr::read_volatile(&raw const (*saved).orig_rax))
+        (
+            registers,
+            cs,
+            ptr::read_volatile(&raw const (*saved).orig_rax),
+        )
     };
     // A system call leaves its number in orig_rax, which is never negative;
     // exceptions and interrupts put -1 or the complement of the vector there.
