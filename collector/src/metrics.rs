@@ -11,7 +11,7 @@ use std::{
 use profiler_bpf::outcome::Outcome;
 
 use crate::{
-    accounts::{OwnMemory, OwnTime},
+    accounts::ProcessAccount,
     name::{NamerStats, UnnamedReason},
     process::TableStats,
     sample::CounterTotals,
@@ -63,6 +63,8 @@ pub struct Metrics {
     pub sampled_ns: u64,
     /// CPU time that the kernel says was used, nanoseconds.
     pub busy_ns: u64,
+    /// CPU time that the hypervisor took, nanoseconds.
+    pub stolen_ns: u64,
     /// The last window: sampled over used CPU time.
     pub last_window_ratio: f64,
     /// Distinct rows in the last window.
@@ -103,11 +105,11 @@ impl Metrics {
     }
 
     /// The figures in Prometheus' text format, version 0.0.4.
-    pub fn render(&self, send: &SenderStats, own_time: OwnTime, own_memory: OwnMemory) -> String {
+    pub fn render(&self, send: &SenderStats, own: ProcessAccount) -> String {
         let mut text = Text::default();
         self.render_samples(&mut text, send);
         self.render_windows(&mut text, send);
-        self.render_cost(&mut text, own_time, own_memory);
+        self.render_cost(&mut text, own);
         self.render_processes_and_names(&mut text);
         text.0
     }
@@ -167,6 +169,12 @@ impl Metrics {
             "busy_seconds_total",
             "CPU time that the kernel's own accounts (/proc/stat) say was used.",
             seconds(self.busy_ns),
+        );
+        text.counter(
+            "stolen_seconds_total",
+            "Time in which a processor had work and the hypervisor did not run it (/proc/stat): no CPU time, but a \
+             timer that comes due in it fires after it.",
+            seconds(self.stolen_ns),
         );
         text.gauge(
             "sampled_ratio",
@@ -237,7 +245,7 @@ impl Metrics {
         );
     }
 
-    fn render_cost(&self, text: &mut Text, own_time: OwnTime, own_memory: OwnMemory) {
+    fn render_cost(&self, text: &mut Text, own: ProcessAccount) {
         text.counter(
             "bpf_seconds_total",
             "Time in the eBPF program, as it measures itself.",
@@ -253,7 +261,7 @@ impl Metrics {
             "counter",
             "CPU time of the collector and of its naming child.",
         );
-        for (mode, time_ns) in [("user", own_time.user_ns), ("system", own_time.system_ns)] {
+        for (mode, time_ns) in [("user", own.user_ns), ("system", own.system_ns)] {
             text.value(
                 "cpu_seconds_total",
                 &[("part", "collector"), ("mode", mode)],
@@ -270,7 +278,7 @@ impl Metrics {
         text.value(
             "resident_bytes",
             &[("part", "collector")],
-            own_memory.resident as f64,
+            own.resident_bytes as f64,
         );
         text.value(
             "resident_bytes",
@@ -285,7 +293,7 @@ impl Metrics {
         text.value(
             "resident_peak_bytes",
             &[("part", "collector")],
-            own_memory.peak as f64,
+            own.resident_peak_bytes as f64,
         );
         text.value(
             "resident_peak_bytes",
@@ -436,11 +444,7 @@ mod tests {
     /// Check that each family is announced once, before its values.
     #[test]
     fn families() {
-        let text = Metrics::default().render(
-            &SenderStats::default(),
-            OwnTime::default(),
-            OwnMemory::default(),
-        );
+        let text = Metrics::default().render(&SenderStats::default(), ProcessAccount::default());
         let mut announced = Vec::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {

@@ -6,11 +6,7 @@ use anyhow::{Context as _, Result};
 use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
 use tokio::net::TcpListener;
 
-use crate::{
-    accounts::{OwnMemory, OwnTime},
-    metrics::SharedMetrics,
-    send::SenderWatch,
-};
+use crate::{accounts::ProcessAccount, metrics::SharedMetrics, send::SenderWatch};
 
 /// Serves the figures from a thread of its own, as long as the process lives.
 /// Gives the address that it listens on.
@@ -50,6 +46,6 @@ async fn render_metrics(
 ) -> impl IntoResponse {
     // A copy, so that rendering holds no stage up.
     let metrics = metrics.lock().clone();
-    let text = metrics.render(&sender.stats(), OwnTime::read(), OwnMemory::read());
+    let text = metrics.render(&sender.stats(), ProcessAccount::read_own());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

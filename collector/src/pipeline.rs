@@ -21,7 +21,7 @@ use crate::{
     metrics::SharedMetrics,
     name::{Namer, NamerOptions},
     queue::Queue,
-    sample::Program,
+    sample::{Program, read_online_cpus},
     send::{DropReason, Sender, SenderOptions, SenderWatch},
 };
 
@@ -57,8 +57,8 @@ impl Pipeline {
     /// A stage cannot be started.
     pub fn start(config: &Config, metrics: SharedMetrics, started: Instant) -> Result<Self> {
         let hierarchy = CgroupHierarchy::detect();
-        let cpus = crate::sample::read_online_cpus()?;
-        let program = Program::load(cpus.len(), &hierarchy)?;
+        let online = read_online_cpus()?;
+        let program = Program::load(online.len(), &hierarchy)?;
         metrics.lock().map_bytes = program.map_bytes();
         let sender = Sender::start(SenderOptions {
             queue_bytes_max: config.buffer_bytes as usize,
@@ -74,6 +74,7 @@ impl Pipeline {
             hierarchy,
             metrics.clone(),
             queue.clone(),
+            &online,
             started,
         )?;
         let flag = stop.clone();

@@ -32,5 +32,4 @@ pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
-pub use process::ChildUsage;
 pub use stats::{ChildEnds, NamerStats};

@@ -158,17 +158,17 @@ impl Namer {
 
     /// What was done so far, and what the child takes now.
     pub fn stats(&self) -> NamerStats {
-        let child = self.process.as_ref().and_then(NameProcess::usage);
-        let usage = child.unwrap_or_default();
+        let child = self.process.as_ref().and_then(NameProcess::account);
+        let account = child.unwrap_or_default();
         NamerStats {
             cache_bytes: self.cache.bytes() as u64,
             cache_files: self.cache.files() as u64,
             cache_evictions: self.cache.evictions(),
-            child_cpu_ns: self.stats.child_cpu_ns + usage.cpu_ns,
+            child_cpu_ns: self.stats.child_cpu_ns + account.cpu_ns(),
             child_resident_peak_bytes: self
                 .stats
                 .child_resident_peak_bytes
-                .max(usage.resident_peak_bytes),
+                .max(account.resident_peak_bytes),
             child,
             ..self.stats.clone()
         }
@@ -340,10 +340,10 @@ impl Namer {
         let Some(process) = self.process.take() else {
             return;
         };
-        if let Some(usage) = process.usage() {
-            self.stats.child_cpu_ns += usage.cpu_ns;
+        if let Some(account) = process.account() {
+            self.stats.child_cpu_ns += account.cpu_ns();
             let peak = &mut self.stats.child_resident_peak_bytes;
-            *peak = usage.resident_peak_bytes.max(*peak);
+            *peak = account.resident_peak_bytes.max(*peak);
         }
         self.stuck.extend(process.end());
     }

@@ -3,7 +3,6 @@
 //! In: requests. Out: answers, or how the child failed. Never waits longer than
 //! it was told to.
 
-use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use thiserror::Error;
+
+use crate::accounts::ProcessAccount;
 
 use super::channel::{Deadline, receive_frame, send_frame};
 use super::child::{CHILD_ARGUMENT, ChildLimits};
@@ -39,21 +40,6 @@ pub(super) enum ChildError {
     /// Its answer was not one.
     #[error("naming child sent nonsense: {0}")]
     Protocol(ProtocolError),
-}
-
-/// CPU and memory of a child, as the kernel accounts them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ChildUsage {
-    /// Number of the process.
-    pub pid: u32,
-    /// CPU time, user and system, in nanoseconds.
-    pub cpu_ns: u64,
-    /// Resident memory in bytes, that of mapped files included.
-    pub resident_bytes: u64,
-    /// The part of it that belongs to no file, in bytes.
-    pub private_bytes: u64,
-    /// The most that was ever resident, in bytes.
-    pub resident_peak_bytes: u64,
 }
 
 /// A running child.
@@ -112,18 +98,8 @@ impl NameProcess {
     }
 
     /// What the child has used so far; `None` when it can no longer be seen.
-    pub(super) fn usage(&self) -> Option<ChildUsage> {
-        let pid = self.child.id();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        Some(ChildUsage {
-            pid,
-            cpu_ns: parse_cpu_ns(&stat, rustix::param::clock_ticks_per_second())?,
-            // A child that has ended has no memory.
-            resident_bytes: parse_bytes(&status, "VmRSS:").unwrap_or(0),
-            private_bytes: parse_bytes(&status, "RssAnon:").unwrap_or(0),
-            resident_peak_bytes: parse_bytes(&status, "VmHWM:").unwrap_or(0),
-        })
+    pub(super) fn account(&self) -> Option<ProcessAccount> {
+        ProcessAccount::read(self.child.id())
     }
 
     /// Number of the process.
@@ -171,38 +147,4 @@ pub(super) fn ended_for_memory(status: Option<ExitStatus>) -> bool {
     [Signal::ABORT, Signal::KILL]
         .into_iter()
         .any(|memory| signal == Some(memory.as_raw()))
-}
-
-/// User and system time of a `/proc/PID/stat` line. Pure.
-fn parse_cpu_ns(stat: &str, ticks_per_second: u64) -> Option<u64> {
-    // The name in brackets may hold anything, brackets and spaces included.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    // After the name: state is field 3, user time 14, system time 15.
-    let user: u64 = fields.nth(11)?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    let tick_ns = 1_000_000_000_u64.checked_div(ticks_per_second)?;
-    user.checked_add(system)?.checked_mul(tick_ns)
-}
-
-/// A line such as `VmRSS: 1234 kB` of a `/proc/PID/status` file. Pure.
-fn parse_bytes(status: &str, field: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Check both files of a process with a nasty name.
-    #[test]
-    fn usage_is_read() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 12 3 0 0 20 0 1 0 100 0 0";
-        assert_eq!(parse_cpu_ns(stat, 100), Some(150_000_000));
-        assert_eq!(parse_cpu_ns("7 (a", 100), None);
-        let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
-        assert_eq!(parse_bytes(status, "VmRSS:"), Some(1 << 20));
-        assert_eq!(parse_bytes(status, "RssAnon:"), None);
-    }
 }

@@ -1,7 +1,7 @@
 //! What naming did and cost, for the collector's metrics.
 
 use super::naming::{Naming, UnnamedReason};
-use super::process::ChildUsage;
+use crate::accounts::ProcessAccount;
 
 /// Counts since the start, and the state of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct NamerStats {
     /// Files dropped from the cache for want of room.
     pub cache_evictions: u64,
     /// The child that runs now.
-    pub child: Option<ChildUsage>,
+    pub child: Option<ProcessAccount>,
     /// CPU time of all children so far, in nanoseconds.
     pub child_cpu_ns: u64,
     /// The most memory that any child ever had resident, in bytes.

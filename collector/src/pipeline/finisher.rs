@@ -8,7 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::sampler::ClosedWindow;
 use crate::{
-    accounts::OwnTime,
+    accounts::ProcessAccount,
     aggregate::{Window, WindowFile},
     config::Config,
     label::make_label_set,
@@ -110,8 +110,8 @@ impl Finisher {
         outcomes.extend(dropped.iter().cloned());
         let entries = outcomes.iter().map(|it| it.count).sum();
 
-        let own = OwnTime::read();
-        let own_cpu_ns = own.user_ns + own.system_ns + self.namer.stats().child_cpu_ns;
+        let own = ProcessAccount::read_own();
+        let own_cpu_ns = own.cpu_ns() + self.namer.stats().child_cpu_ns;
         let collector_cpu_ns = own_cpu_ns.saturating_sub(self.own_cpu_before_ns);
         self.own_cpu_before_ns = own_cpu_ns;
         self.sequence += 1;

@@ -52,9 +52,24 @@ pub(super) struct Account {
     pub(super) dropped: Vec<(Stage, u64)>,
     pub(super) expected: u64,
     pub(super) busy_ns: u64,
+    /// Time that the hypervisor took, nanoseconds.
+    pub(super) stolen_ns: u64,
     pub(super) bpf_ns: u64,
     /// CPU time that one sample stands for.
     pub(super) sample_ns: u64,
+}
+
+impl Account {
+    /// Adds the account of an earlier window that is not sent, with the samples in it.
+    fn add_unsent(&mut self, unsent: Self, samples: u64) {
+        self.lost.extend(unsent.lost);
+        self.dropped.extend(unsent.dropped);
+        self.dropped.push((Stage::Name, samples));
+        self.expected += unsent.expected;
+        self.busy_ns += unsent.busy_ns;
+        self.stolen_ns += unsent.stolen_ns;
+        self.bpf_ns += unsent.bpf_ns;
+    }
 }
 
 pub(super) struct Sampler {
@@ -77,6 +92,8 @@ pub(super) struct Sampler {
     bounds: WindowBounds,
     window: Window,
     dropped: [u64; Stage::ALL.len()],
+    /// Accounts and samples of windows that were dropped since the last one was closed.
+    unsent: Vec<(Account, u64)>,
     counters_before: CounterTotals,
     machine_before: MachineTime,
 }
@@ -90,11 +107,11 @@ impl Sampler {
         hierarchy: CgroupHierarchy,
         metrics: SharedMetrics,
         queue: Queue<ClosedWindow>,
+        online: &[u32],
         started: Instant,
     ) -> Result<Self> {
-        let online = read_online_cpus()?;
         let mut side_band = SideBand::new();
-        side_band.follow(&online)?;
+        side_band.follow(online)?;
         let mut table = ProcessTable::scan();
         let kernel_text = KernelText::read()?.unwrap_or_else(|| {
             tracing::warn!(
@@ -110,7 +127,7 @@ impl Sampler {
             config.include_idle,
             program.descriptor()?,
         )?;
-        timers.follow(&online)?;
+        timers.follow(online)?;
         metrics.lock().cpus = online.len();
         let window_ns = config.window.as_nanos() as u64;
         Ok(Self {
@@ -132,6 +149,7 @@ impl Sampler {
             bounds: WindowBounds::begin(unix_ns(), monotonic_ns(), window_ns),
             window: Window::default(),
             dropped: [0; Stage::ALL.len()],
+            unsent: Vec::new(),
             counters_before: CounterTotals::default(),
             machine_before: MachineTime::read()?,
         })
@@ -255,7 +273,7 @@ impl Sampler {
             return;
         }
         let window = mem::take(&mut self.window);
-        let account = self.make_account(bounds);
+        let mut account = self.make_account(bounds);
         self.table.maintain(now_ns);
 
         let sampled_ns = window.samples() * self.schedule.sample_ns();
@@ -263,11 +281,15 @@ impl Sampler {
         metrics.windows += 1;
         metrics.expected += account.expected;
         metrics.busy_ns += account.busy_ns;
+        metrics.stolen_ns += account.stolen_ns;
         metrics.sampled_ns += sampled_ns;
         metrics.last_window_rows = window.row_count() as u64;
         metrics.last_window_ratio = sampled_ns as f64 / account.busy_ns.max(1) as f64;
         for (outcome, count) in window.outcomes() {
             *metrics.stacks_by_outcome.entry(outcome.name()).or_default() += count;
+        }
+        for (unsent, samples) in self.unsent.drain(..) {
+            account.add_unsent(unsent, samples);
         }
         let closed = ClosedWindow {
             bounds,
@@ -280,6 +302,7 @@ impl Sampler {
                 "naming fell behind: dropped a window"
             );
             metrics.drop_samples(Stage::Name, oldest.window.samples());
+            self.unsent.push((oldest.account, oldest.window.samples()));
         }
         metrics.name_queue = self.queue.len();
     }
@@ -311,6 +334,7 @@ impl Sampler {
                 .collect(),
             expected: sampled_ns / self.schedule.sample_ns(),
             busy_ns,
+            stolen_ns: machine.stolen_ns.saturating_sub(machine_before.stolen_ns),
             bpf_ns: counters.time_ns.saturating_sub(before.time_ns),
             sample_ns: self.schedule.sample_ns(),
         }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
     os::{
-        fd::OwnedFd,
+        fd::AsRawFd as _,
         unix::{ffi::OsStrExt as _, fs::FileExt as _},
     },
     path::Path,
@@ -97,12 +97,15 @@ fn read_build_id(pid: u32, entry: &MapsEntry<'_>) -> Option<BuildId> {
     find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok())
 }
 
-/// Opens what is mapped, if it is a regular file; never waits.
+/// Opens what is mapped, if it is a regular file: a device may do something when
+/// it is opened, so that what is there is looked at first.
 pub(super) fn open_regular(path: &Path) -> Option<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file: OwnedFd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).ok()?.st_mode);
-    (kind == FileType::RegularFile).then(|| file.into())
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found).ok()?.st_mode);
+    if kind != FileType::RegularFile {
+        return None;
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
 }
 
 #[cfg(test)]
