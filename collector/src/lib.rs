@@ -19,6 +19,7 @@ pub mod process;
 pub mod profile;
 pub mod sample;
 pub mod send;
+pub mod unwind;
 
 pub mod pipeline;
 

@@ -23,11 +23,17 @@ pub enum Outcome {
     RingFull = 6,
     /// The program could not do its work (no scratch memory, no registers): the sample is lost.
     Internal = 7,
+    /// Unwind information of a shape that is not supported, or one that needs a register
+    /// that only the innermost frame has.
+    RuleUnsupported = 8,
+    /// A frame that cannot be: its stack does not lie above its callee's, or its return
+    /// address is not one.
+    BadFrame = 9,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Complete,
         Self::KernelOnly,
         Self::CutAtDepth,
@@ -36,6 +42,8 @@ impl Outcome {
         Self::Compat32,
         Self::RingFull,
         Self::Internal,
+        Self::RuleUnsupported,
+        Self::BadFrame,
     ];
 
     /// The outcome with this number, or `None` for a number that has no outcome.
@@ -54,6 +62,8 @@ impl Outcome {
             Self::Compat32 => "compat_32",
             Self::RingFull => "ring_full",
             Self::Internal => "internal",
+            Self::RuleUnsupported => "rule_unsupported",
+            Self::BadFrame => "bad_frame",
         }
     }
 

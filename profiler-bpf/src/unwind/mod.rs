@@ -1,17 +1,24 @@
-//! The unwinder core: registers and a way to read memory give the next frame.
+//! The unwinder core: registers, a rule and a way to read memory give the next frame.
 //!
 //! Pure functions without IO, the same in the kernel, in user space over a
 //! copied stack, and in tests. They never panic and never read but through the
-//! closure that they are given. Frame pointers are the one rule so far; rules
-//! from unwind tables join them here.
+//! closure that they are given. What a rule is and how it is applied depends on the
+//! processor and lies in [`arch`](crate::arch); how rules are looked up does not.
+
+mod row;
+
+pub use row::{BLOCK_BYTES, Row, find_rule};
 
 use crate::outcome::Outcome;
 
 /// What one step of a walk gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The registers are now the caller's.
+    /// The registers are now the caller's; the instruction pointer is a return address.
     Caller,
+    /// The registers are now those of code that a signal interrupted: the instruction
+    /// pointer is the interrupted instruction itself.
+    Interrupted,
     /// There is no caller: the stack is complete.
     End,
     /// The caller could not be found, for this reason.

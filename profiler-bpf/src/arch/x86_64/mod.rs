@@ -1,10 +1,13 @@
-//! x86-64: registers and the frame-pointer rule.
+//! x86-64: registers, rules, and steps by them.
 
 mod frame_pointer;
 mod registers;
+pub mod rule;
+mod step;
 
 pub use frame_pointer::step_by_frame_pointer;
 pub use registers::Registers;
+pub use step::step_by_rule;
 
 /// `cs` of 64-bit user code (`__USER_CS`, GDT entry 6, privilege 3).
 /// Source: arch/x86/include/asm/segment.h.

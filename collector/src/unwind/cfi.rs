@@ -1,0 +1,455 @@
+//! Call frame information to rules.
+//!
+//! Formats: Linux Standard Base 5.0, chapter 10.6 (`.eh_frame`); DWARF 5, section 6.4
+//! (`.debug_frame`). Both are read by gimli; here is what its rows mean to the unwinder.
+
+use gimli::{
+    BaseAddresses, CfaRule, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry, LittleEndian,
+    Operation, Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection,
+    UnwindTableRow,
+};
+use object::ReadRef;
+use profiler_bpf::arch::x86_64::rule::{
+    RBP, RETURN_ADDRESS, RETURN_ON_STACK, RSP, Rule, kind, rbp,
+};
+use thiserror::Error;
+
+use super::elf::{CodeRange, Limits, Parts, PartsError};
+use super::rules::RuleSet;
+use super::table::{Table, TableBuilder, TooManyRows};
+
+/// Where `rsp` of the interrupted code lies above the stack pointer of a signal trampoline.
+/// Source: see [`kind::SIGNAL`].
+const SIGNAL_RSP: i64 = 160;
+
+/// A hole between two functions that is smaller than this is padding, in which no code runs: the
+/// rule of the function before it may as well hold there.
+const PADDING_MAX: u64 = 16;
+
+/// Why a file has no table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CfiError {
+    /// Not an ELF file, or its headers are damaged.
+    #[error("not a 64-bit little-endian ELF file")]
+    NotElf,
+    /// Not for x86-64.
+    #[error("not for x86-64")]
+    OtherMachine,
+    /// A limit of [`Limits`] is exceeded.
+    #[error("more call frame information than the limits allow")]
+    TooLarge,
+}
+
+impl From<PartsError> for CfiError {
+    fn from(err: PartsError) -> Self {
+        match err {
+            PartsError::NotElf => Self::NotElf,
+            PartsError::OtherMachine => Self::OtherMachine,
+            PartsError::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+impl From<TooManyRows> for CfiError {
+    fn from(_: TooManyRows) -> Self {
+        Self::TooLarge
+    }
+}
+
+/// A file's rows, and how much of its information they hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evaluated {
+    /// The rows.
+    pub table: Table,
+    /// Functions with call frame information.
+    pub functions: u64,
+    /// Those of them whose information is damaged: from there on their rule is
+    /// [`Rule::UNSUPPORTED`].
+    pub damaged: u64,
+    /// Rows whose rule is none that we have.
+    pub unsupported_rows: u64,
+    /// Whether the list of functions itself is damaged: what comes behind is not known.
+    pub is_cut: bool,
+}
+
+/// A function: where its code lies in the file, and where its entry lies in the section.
+#[derive(Clone, Copy, Debug)]
+struct Function {
+    start: u64,
+    end: u64,
+    /// Its address as linked.
+    address: u64,
+    entry: usize,
+    in_debug_frame: bool,
+}
+
+type Slice<'a> = EndianSlice<'a, LittleEndian>;
+
+/// Evaluates the call frame information of an ELF file. New rules are added to `rules`.
+///
+/// `.eh_frame` counts first; functions that only `.debug_frame` has are added. Where functions
+/// overlap, the one that begins later holds from its start on.
+///
+/// # Errors
+/// The file is none, or is more than `limits` allow. Damaged information is no error: it is
+/// counted, and its code has the rule [`Rule::UNSUPPORTED`].
+pub fn read_table<'data, R: ReadRef<'data>>(
+    data: R,
+    rules: &mut RuleSet,
+    limits: &Limits,
+) -> Result<Evaluated, CfiError> {
+    let parts = Parts::read(data, limits)?;
+    let mut bases = BaseAddresses::default();
+    if let Some(address) = parts.text {
+        bases = bases.set_text(address);
+    }
+    if let Some(address) = parts.got {
+        bases = bases.set_got(address);
+    }
+    let eh_frame = parts.eh_frame.as_ref().map(|section| {
+        bases = bases.clone().set_eh_frame(section.address);
+        let mut frame = EhFrame::new(&section.bytes, LittleEndian);
+        frame.set_address_size(8);
+        frame
+    });
+    let debug_frame = parts.debug_frame.as_ref().map(|section| {
+        let mut frame = DebugFrame::new(&section.bytes, LittleEndian);
+        frame.set_address_size(8);
+        frame
+    });
+
+    let mut evaluation = Evaluation {
+        rules,
+        limits,
+        bases: &bases,
+        code: &parts.code,
+        context: UnwindContext::new(),
+        work_bytes: 0,
+        result: Evaluated::default(),
+    };
+    let mut functions = Vec::new();
+    if let Some(section) = &eh_frame {
+        evaluation.list_functions(section, false, &mut functions)?;
+    }
+    if let Some(section) = &debug_frame {
+        evaluation.list_functions(section, true, &mut functions)?;
+    }
+    // By start; of two with the same start the one of `.eh_frame`, and of two there the first.
+    functions.sort_by_key(|it| (it.start, it.in_debug_frame));
+    functions.dedup_by_key(|it| it.start);
+
+    let mut builder = TableBuilder::new(limits.rows_max);
+    let mut end_before = 0;
+    for (place, function) in functions.iter().enumerate() {
+        if function.start.saturating_sub(end_before) >= PADDING_MAX {
+            builder.push(end_before, RuleSet::NONE)?;
+        }
+        let next = functions.get(place + 1).map_or(u64::MAX, |it| it.start);
+        let function = Function {
+            end: function.end.min(next),
+            ..*function
+        };
+        match (&eh_frame, &debug_frame) {
+            (Some(section), _) if !function.in_debug_frame => {
+                evaluation.evaluate(section, function, &mut builder)?;
+            }
+            (_, Some(section)) => evaluation.evaluate(section, function, &mut builder)?,
+            _ => {}
+        }
+        end_before = function.end;
+    }
+    // What lies behind the last function has no rules.
+    builder.push(end_before, RuleSet::NONE)?;
+    let end = parts.code.iter().map(CodeRange::offset_end).max();
+    let mut result = evaluation.result;
+    result.table = builder.finish(end.unwrap_or(0))?;
+    Ok(result)
+}
+
+/// What goes through the evaluation of one file.
+struct Evaluation<'a> {
+    rules: &'a mut RuleSet,
+    limits: &'a Limits,
+    bases: &'a BaseAddresses,
+    code: &'a [CodeRange],
+    context: UnwindContext<usize>,
+    work_bytes: u64,
+    result: Evaluated,
+}
+
+impl Evaluation<'_> {
+    /// Lists the functions of a section whose code is in the file.
+    fn list_functions<'a, S>(
+        &mut self,
+        section: &S,
+        in_debug_frame: bool,
+        functions: &mut Vec<Function>,
+    ) -> Result<(), CfiError>
+    where
+        S: UnwindSection<Slice<'a>>,
+        S::Offset: gimli::UnwindOffset<usize>,
+    {
+        let mut entries = section.entries(self.bases);
+        loop {
+            let partial = match entries.next() {
+                Ok(Some(gimli::CieOrFde::Fde(partial))) => partial,
+                Ok(Some(gimli::CieOrFde::Cie(_))) => continue,
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    self.result.is_cut = true;
+                    return Ok(());
+                }
+            };
+            let Ok(entry) = partial.parse(S::cie_from_offset) else {
+                self.result.damaged += 1;
+                continue;
+            };
+            let address = entry.initial_address();
+            let Some((start, end)) = self.place_in_file(address, entry.len()) else {
+                // Of code that the linker dropped, or nonsense.
+                continue;
+            };
+            if functions.len() >= self.limits.functions_max {
+                return Err(CfiError::TooLarge);
+            }
+            functions.push(Function {
+                start,
+                end,
+                address,
+                entry: entry.offset(),
+                in_debug_frame,
+            });
+        }
+    }
+
+    /// The part of the file that holds the code at `address`.
+    fn place_in_file(&self, address: u64, bytes: u64) -> Option<(u64, u64)> {
+        let (range, start) = self
+            .code
+            .iter()
+            .find_map(|range| Some((range, range.offset_of(address)?)))?;
+        let end = start.saturating_add(bytes).min(range.offset_end());
+        (start < end).then_some((start, end))
+    }
+
+    /// Adds the rules of a function.
+    fn evaluate<'a, S>(
+        &mut self,
+        section: &S,
+        function: Function,
+        builder: &mut TableBuilder,
+    ) -> Result<(), CfiError>
+    where
+        S: UnwindSection<Slice<'a>>,
+        S::Offset: gimli::UnwindOffset<usize>,
+    {
+        self.result.functions += 1;
+        let entry = section.fde_from_offset(self.bases, function.entry.into(), S::cie_from_offset);
+        let Ok(entry) = entry else {
+            self.result.damaged += 1;
+            return Ok(builder.push(function.start, RuleSet::UNSUPPORTED)?);
+        };
+        self.work_bytes += (entry.entry_len() + entry.cie().entry_len()) as u64;
+        if self.work_bytes > self.limits.work_bytes_max {
+            return Err(CfiError::TooLarge);
+        }
+        let mut context = std::mem::replace(&mut self.context, UnwindContext::new());
+        let result = self.add_rows(section, &entry, function, &mut context, builder);
+        self.context = context;
+        result
+    }
+
+    fn add_rows<'a, S>(
+        &mut self,
+        section: &S,
+        entry: &FrameDescriptionEntry<Slice<'a>>,
+        function: Function,
+        context: &mut UnwindContext<usize>,
+        builder: &mut TableBuilder,
+    ) -> Result<(), CfiError>
+    where
+        S: UnwindSection<Slice<'a>>,
+    {
+        let is_signal = entry.is_signal_trampoline();
+        let offset_of = |address: u64| {
+            let into = address.saturating_sub(function.address);
+            function.start.saturating_add(into).min(function.end)
+        };
+        let Ok(mut rows) = entry.rows(section, self.bases, context) else {
+            self.result.damaged += 1;
+            return Ok(builder.push(function.start, RuleSet::UNSUPPORTED)?);
+        };
+        let mut done = function.start;
+        loop {
+            match rows.next_row() {
+                Ok(Some(row)) => {
+                    let expressions = Expressions { section, entry };
+                    let rule = expressions.rule_of(row, is_signal);
+                    self.result.unsupported_rows += u64::from(rule == Rule::UNSUPPORTED);
+                    builder.push(offset_of(row.start_address()), self.rules.intern(rule))?;
+                    done = offset_of(row.end_address());
+                }
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    self.result.damaged += 1;
+                    return Ok(builder.push(done, RuleSet::UNSUPPORTED)?);
+                }
+            }
+        }
+    }
+}
+
+/// Reads the expressions of an entry.
+struct Expressions<'a, 'b, S> {
+    section: &'b S,
+    entry: &'b FrameDescriptionEntry<Slice<'a>>,
+}
+
+impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
+    /// The rule of a row.
+    fn rule_of(&self, row: &UnwindTableRow<usize>, is_signal: bool) -> Rule {
+        if is_signal {
+            return self.signal_rule(row).unwrap_or(Rule::UNSUPPORTED);
+        }
+        let return_register = match row.register(Register(RETURN_ADDRESS.into())) {
+            Some(RegisterRule::Offset(-8)) => RETURN_ON_STACK,
+            Some(RegisterRule::Undefined) => return Rule::END,
+            Some(RegisterRule::Register(Register(number))) if number < 16 => number as u8,
+            _ => return Rule::UNSUPPORTED,
+        };
+        let rule = self.cfa_rule(row).and_then(|rule| {
+            let (rbp, rbp_offset) = self.rbp_rule(row)?;
+            Some(Rule {
+                return_register,
+                rbp,
+                rbp_offset,
+                ..rule
+            })
+        });
+        rule.unwrap_or(Rule::UNSUPPORTED)
+    }
+
+    fn cfa_rule(&self, row: &UnwindTableRow<usize>) -> Option<Rule> {
+        match row.cfa() {
+            CfaRule::RegisterAndOffset { register, offset } => {
+                let register = u8::try_from(register.0).ok().filter(|it| *it < 16)?;
+                Some(Rule::at_register(register, i32::try_from(*offset).ok()?))
+            }
+            CfaRule::Expression(expression) => self.cfa_by_expression(expression),
+        }
+    }
+
+    fn cfa_by_expression(&self, expression: &UnwindExpression<usize>) -> Option<Rule> {
+        let (operations, count) = self.operations(expression)?;
+        let (register, offset, add) = match operations[..count] {
+            // The old stack pointer was saved on the new stack.
+            [
+                Operation::RegisterOffset {
+                    register, offset, ..
+                },
+                Operation::Deref { size: 8, .. },
+            ] => (register, offset, 0),
+            [
+                Operation::RegisterOffset {
+                    register, offset, ..
+                },
+                Operation::Deref { size: 8, .. },
+                Operation::PlusConstant { value },
+            ] => (register, offset, value),
+            // What linkers write for a procedure linkage table: rsp + 8 + ((rip & 15) >= N) * 8.
+            [
+                Operation::RegisterOffset {
+                    register: Register(7),
+                    offset,
+                    ..
+                },
+                Operation::RegisterOffset {
+                    register: Register(16),
+                    offset: 0,
+                    ..
+                },
+                Operation::UnsignedConstant { value: 15 },
+                Operation::And,
+                Operation::UnsignedConstant { value: from },
+                Operation::Ge,
+                Operation::UnsignedConstant { value: 3 },
+                Operation::Shl,
+                Operation::Plus,
+            ] => {
+                return Some(Rule {
+                    kind: kind::LINKAGE,
+                    cfa_add: i32::try_from(from).ok()?,
+                    ..Rule::at_register(RSP, i32::try_from(offset).ok()?)
+                });
+            }
+            _ => return None,
+        };
+        let register = u8::try_from(register.0).ok().filter(|it| *it < 16)?;
+        Some(Rule {
+            kind: kind::DEREFERENCE,
+            cfa_add: i32::try_from(add).ok()?,
+            ..Rule::at_register(register, i32::try_from(offset).ok()?)
+        })
+    }
+
+    fn rbp_rule(&self, row: &UnwindTableRow<usize>) -> Option<(u8, i32)> {
+        match row.register(Register(RBP.into())) {
+            None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some((rbp::SAME, 0)),
+            Some(RegisterRule::Offset(offset)) => Some((rbp::AT_CFA, i32::try_from(offset).ok()?)),
+            Some(RegisterRule::Expression(expression)) => {
+                let (operations, count) = self.operations(&expression)?;
+                match operations[..count] {
+                    [
+                        Operation::RegisterOffset {
+                            register: Register(6),
+                            offset,
+                            ..
+                        },
+                    ] => Some((rbp::AT_RBP, i32::try_from(offset).ok()?)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// The rule of a signal trampoline, if it says of the stack pointer what the kernel does.
+    fn signal_rule(&self, row: &UnwindTableRow<usize>) -> Option<Rule> {
+        let CfaRule::Expression(expression) = row.cfa() else {
+            return None;
+        };
+        let (operations, count) = self.operations(expression)?;
+        matches!(
+            operations[..count],
+            [
+                Operation::RegisterOffset {
+                    register: Register(7),
+                    offset: SIGNAL_RSP,
+                    ..
+                },
+                Operation::Deref { size: 8, .. },
+            ]
+        )
+        .then_some(Rule::SIGNAL)
+    }
+
+    /// The operations of an expression, and how many they are; `None` when there are more than
+    /// any shape has.
+    fn operations(
+        &self,
+        expression: &UnwindExpression<usize>,
+    ) -> Option<([Operation<Slice<'a>>; OPERATIONS_MAX], usize)> {
+        let expression = expression.get(self.section).ok()?;
+        let mut iterator = expression.operations(self.entry.cie().encoding());
+        let mut operations = [Operation::Nop; OPERATIONS_MAX];
+        let mut count = 0;
+        while let Some(operation) = iterator.next().ok()? {
+            *operations.get_mut(count)? = operation;
+            count += 1;
+        }
+        Some((operations, count))
+    }
+}
+
+/// Operations of the longest expression that has a rule.
+const OPERATIONS_MAX: usize = 9;

@@ -1,0 +1,170 @@
+//! Our rows against those of `llvm-dwarfdump`, an independent reader of the same format.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod reference;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use collector::unwind::{CodeRange, Limits, RuleSet, read_table};
+use reference::{ReferenceRow, describe, read_reference};
+
+/// Where the files of a system lie.
+const FOLDERS: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/lib"];
+
+/// Share of the rows that must be the same. The others are told.
+const SAME_MIN: f64 = 0.9999;
+
+/// Takes one in this many files, by their paths, and none above [`BYTES_MAX`]; with `PILOTLIGHT_ALL_FILES=1`
+/// all of them are taken, which takes some minutes.
+const ONE_IN: u64 = 25;
+const BYTES_MAX: u64 = 20 << 20;
+
+/// What was compared.
+#[derive(Debug, Default)]
+struct Sums {
+    files: u64,
+    functions: u64,
+    compared: u64,
+    different: u64,
+    /// Rows for which we have no rule, and say so.
+    unsupported: u64,
+    damaged: u64,
+    rows: u64,
+    table_bytes: u64,
+    code_bytes: u64,
+    time: Duration,
+}
+
+/// Check each row of each function of the system's own programs and libraries.
+#[test]
+fn rows_are_those_of_dwarfdump() {
+    let all = std::env::var_os("PILOTLIGHT_ALL_FILES").is_some();
+    let files = FOLDERS.iter().flat_map(|folder| elf_files(folder.as_ref()));
+    let files: Vec<PathBuf> = files
+        .filter(|path| all || (is_drawn(path) && fs::metadata(path).unwrap().len() <= BYTES_MAX))
+        .collect();
+    assert!(!files.is_empty());
+    let mut rules = RuleSet::new();
+    let mut sums = Sums::default();
+    for path in &files {
+        compare(path, &mut rules, &mut sums);
+    }
+    let Sums {
+        files,
+        functions,
+        compared,
+        different,
+        unsupported,
+        damaged,
+        rows,
+        table_bytes,
+        code_bytes,
+        time,
+    } = sums;
+    eprintln!(
+        "{files} files, {functions} functions: {compared} rows compared, {different} different, {unsupported} without a \
+         rule, {damaged} functions damaged\n{rows} rows in {table_bytes} bytes of tables, {} different rules; {:.0} ms a \
+         megabyte of code ({} MB)",
+        rules.as_slice().len(),
+        time.as_secs_f64() * 1e3 / (code_bytes as f64 / 1e6),
+        code_bytes / 1_000_000,
+    );
+    assert_eq!(rules.refused(), 0);
+    assert!(compared > 50_000, "only {compared} rows were compared");
+    let same = 1.0 - (different + unsupported) as f64 / compared as f64;
+    assert!(same >= SAME_MIN, "{same} of the rows are the same");
+}
+
+/// The 64-bit x86-64 ELF files of a folder and all below it.
+fn elf_files(folder: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() && is_elf(&entry.path()) {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn is_elf(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut head = [0; 20];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    // ELF, 64 bits, little-endian; machine 62. Type 2 or 3: objects are not linked yet.
+    read.is_ok()
+        && head.starts_with(b"\x7fELF\x02\x01")
+        && head[18..] == [62, 0]
+        && matches!(head[16], 2 | 3)
+}
+
+/// Always the same files on the same machine, without a pattern.
+fn is_drawn(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    (hash >> 32).is_multiple_of(ONE_IN)
+}
+
+fn compare(path: &Path, rules: &mut RuleSet, sums: &mut Sums) {
+    let data = fs::read(path).unwrap();
+    let started = Instant::now();
+    let evaluated = read_table(&*data, rules, &Limits::default());
+    sums.time += started.elapsed();
+    let evaluated = evaluated.unwrap_or_else(|err| panic!("{}: {err}", path.display()));
+    assert!(!evaluated.is_cut, "{}", path.display());
+    let code = code_ranges(&data);
+    sums.files += 1;
+    sums.functions += evaluated.functions;
+    sums.damaged += evaluated.damaged;
+    sums.rows += evaluated.table.rows().len() as u64;
+    sums.table_bytes += evaluated.table.bytes() as u64;
+    sums.code_bytes += code.iter().map(|it| it.bytes).sum::<u64>();
+    let mut shown = 0;
+    for reference in read_reference(path) {
+        let ReferenceRow { address, ref text } = reference;
+        let Some(offset) = code.iter().find_map(|range| range.offset_of(address)) else {
+            continue;
+        };
+        sums.compared += 1;
+        let rule = evaluated.table.find(offset).and_then(|it| rules.get(it));
+        let ours = rule.map_or("no row".to_owned(), describe);
+        if ours == "unsupported" {
+            sums.unsupported += 1;
+        } else if ours != *text {
+            sums.different += 1;
+            if shown < 3 {
+                shown += 1;
+                eprintln!(
+                    "{} {address:#x}\n  ours   {ours}\n  theirs {text}",
+                    path.display()
+                );
+            }
+        }
+    }
+}
+
+/// The parts of the file that are mapped as code, from its program headers.
+fn code_ranges(data: &[u8]) -> Vec<CodeRange> {
+    let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
+    let half = |at: usize| u16::from_le_bytes(data[at..at + 2].try_into().unwrap());
+    (0..usize::from(half(56)))
+        .map(|index| word(32) as usize + index * 56)
+        .filter(|at| data[*at] == 1 && data[at + 4] & 1 != 0)
+        .map(|at| CodeRange {
+            offset: word(at + 8),
+            address: word(at + 16),
+            bytes: word(at + 32),
+        })
+        .collect()
+}
