@@ -30,18 +30,28 @@ pub(crate) fn read_reference(path: &Path) -> Vec<ReferenceRow> {
         .spawn()
         .expect("llvm-dwarfdump-22 is installed by deploy/setup");
     let mut rows = Vec::new();
+    let mut end = 0;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         // `  0x26006: CFA=RSP+24: RBX=[CFA-16], RIP=[CFA-8]`
         let line = line.unwrap();
+        // `00000018 00000024 0000001c FDE cie=00000000 pc=00026000...00026360`
+        if let Some((_, range)) = line.split_once(" pc=") {
+            end = u64::from_str_radix(range.split_once("...").unwrap().1, 16).unwrap();
+        }
         let Some((address, rest)) = line
             .strip_prefix("  0x")
             .and_then(|it| it.split_once(": CFA="))
         else {
             continue;
         };
+        let address = u64::from_str_radix(address, 16).unwrap();
+        if address >= end {
+            // The linker's own entry for a linkage table of one stub ends with a row of no bytes.
+            continue;
+        }
         let (cfa, registers) = rest.split_once(": ").unwrap_or((rest, ""));
         rows.push(ReferenceRow {
-            address: u64::from_str_radix(address, 16).unwrap(),
+            address,
             text: text_of(cfa, registers),
         });
     }
