@@ -98,33 +98,29 @@ impl Dictionary {
             strings,
             ..
         } = self;
-        let hash = hasher.hash_one(text);
-        if let Some(found) = strings.find(hash, |&n| tables.string(StringId(n)) == text) {
-            return StringId(*found);
-        }
-        let id = tables.push_string(text);
-        strings.insert_unique(hash, id.0, |&n| hasher.hash_one(tables.string(StringId(n))));
-        id
+        StringId(intern(tables, hasher, strings, text))
     }
 
     /// Finds or adds a mapping.
     pub fn intern_mapping(&mut self, mapping: Mapping) -> MappingId {
-        MappingId(intern(
-            &self.hasher,
-            &mut self.mappings,
-            &mut self.tables.mappings,
-            mapping,
-        ))
+        let Self {
+            tables,
+            hasher,
+            mappings,
+            ..
+        } = self;
+        MappingId(intern(tables, hasher, mappings, &mapping))
     }
 
     /// Finds or adds a function.
     pub fn intern_function(&mut self, function: Function) -> FunctionId {
-        FunctionId(intern(
-            &self.hasher,
-            &mut self.functions,
-            &mut self.tables.functions,
-            function,
-        ))
+        let Self {
+            tables,
+            hasher,
+            functions,
+            ..
+        } = self;
+        FunctionId(intern(tables, hasher, functions, &function))
     }
 
     /// Finds or adds a location with its lines; the positions of lines in `location` do not count.
@@ -199,12 +195,13 @@ impl Dictionary {
         if self.tables.stacks.get(next.position()) == Some(&node) {
             return next;
         }
-        StackId(intern(
-            &self.hasher,
-            &mut self.stacks,
-            &mut self.tables.stacks,
-            node,
-        ))
+        let Self {
+            tables,
+            hasher,
+            stacks,
+            ..
+        } = self;
+        StackId(intern(tables, hasher, stacks, &node))
     }
 
     /// Finds or adds a tag set. The order of tags counts; a sender keeps it the same.
@@ -218,15 +215,7 @@ impl Dictionary {
             tag_sets,
             ..
         } = self;
-        let hash = hasher.hash_one(tags);
-        if let Some(found) = tag_sets.find(hash, |&n| tables.tag_set(TagSetId(n)) == tags) {
-            return TagSetId(*found);
-        }
-        let id = tables.push_tag_set(tags);
-        tag_sets.insert_unique(hash, id.0, |&n| {
-            hasher.hash_one(tables.tag_set(TagSetId(n)))
-        });
-        id
+        TagSetId(intern(tables, hasher, tag_sets, tags))
     }
 
     /// Bytes on the heap, for bounded caches.
@@ -249,19 +238,69 @@ impl Dictionary {
     }
 }
 
-fn intern<T: Hash + Eq>(
+/// An entry that is found by the whole of itself.
+trait Entry: Hash + PartialEq {
+    /// The entry with a number.
+    fn get(tables: &Tables, number: u32) -> &Self;
+
+    /// Adds a copy, and returns its number.
+    fn push(&self, tables: &mut Tables) -> u32;
+}
+
+impl Entry for str {
+    fn get(tables: &Tables, number: u32) -> &Self {
+        tables.string(StringId(number))
+    }
+
+    fn push(&self, tables: &mut Tables) -> u32 {
+        tables.push_string(self).0
+    }
+}
+
+impl Entry for [Tag] {
+    fn get(tables: &Tables, number: u32) -> &Self {
+        tables.tag_set(TagSetId(number))
+    }
+
+    fn push(&self, tables: &mut Tables) -> u32 {
+        tables.push_tag_set(self).0
+    }
+}
+
+/// Implements [`Entry`] for entries that lie in a vector.
+macro_rules! entry_in_vector {
+    ($($entry:ty: $field:ident;)*) => {$(
+        impl Entry for $entry {
+            fn get(tables: &Tables, number: u32) -> &Self {
+                &tables.$field[number as usize]
+            }
+
+            fn push(&self, tables: &mut Tables) -> u32 {
+                tables.$field.push(*self);
+                tables.$field.len() as u32 - 1
+            }
+        }
+    )*};
+}
+
+entry_in_vector! {
+    Mapping: mappings;
+    Function: functions;
+    StackNode: stacks;
+}
+
+fn intern<E: Entry + ?Sized>(
+    tables: &mut Tables,
     hasher: &DefaultHashBuilder,
     index: &mut HashTable<u32>,
-    entries: &mut Vec<T>,
-    entry: T,
+    entry: &E,
 ) -> u32 {
-    let hash = hasher.hash_one(&entry);
-    if let Some(found) = index.find(hash, |&n| entries[n as usize] == entry) {
+    let hash = hasher.hash_one(entry);
+    if let Some(found) = index.find(hash, |&n| E::get(tables, n) == entry) {
         return *found;
     }
-    entries.push(entry);
-    let id = entries.len() as u32 - 1;
-    index.insert_unique(hash, id, |&n| hasher.hash_one(&entries[n as usize]));
+    let id = entry.push(tables);
+    index.insert_unique(hash, id, |&n| hasher.hash_one(E::get(tables, n)));
     id
 }
 

@@ -125,6 +125,18 @@ impl<'a> ColumnReader<'a> {
         }
     }
 
+    /// Reads a list: how many entries there are, then each.
+    ///
+    /// # Errors
+    /// As [`Self::take_count`], or an entry is wrong.
+    pub fn take_list<T, L: FromIterator<T>>(
+        &mut self,
+        mut take_entry: impl FnMut(&mut Self) -> Result<T, Damaged>,
+    ) -> Result<L, Damaged> {
+        let count = self.take_count()?;
+        (0..count).map(|_| take_entry(self)).collect()
+    }
+
     /// Reads bytes as they are.
     ///
     /// # Errors
