@@ -17,6 +17,7 @@ use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::http::connections::{ConnectionLimits, HttpServer};
 use crate::http::gate::Gate;
 use crate::http::{HttpState, router};
 use crate::metrics::Metrics;
@@ -100,8 +101,12 @@ impl App {
             gate: Gate::new(config.queries_max, config.queries_waiting_max),
             own_profile: Arc::new(Mutex::new(())),
         };
-        let serve_http =
-            axum::serve(http, router(state)).with_graceful_shutdown(wait(stopped.clone()));
+        let server = HttpServer {
+            router: router(state),
+            limits: ConnectionLimits::default(),
+            metrics: Arc::clone(&metrics),
+        };
+        let serve_http = server.serve(http, wait(stopped.clone()));
         let limits = CheckLimits {
             profile_bytes_max: config.profile_bytes_max,
         };
@@ -115,8 +120,7 @@ impl App {
         let ingest = IngestServer::new(ingest).max_decoding_message_size(config.message_bytes_max);
         let serve_grpc = serve_ingest(grpc, ingest, metrics, wait(stopped));
         let mut servers = tokio::spawn(async move {
-            let (http, grpc) = tokio::join!(serve_http.into_future(), serve_grpc);
-            http.context("failed to serve HTTP")?;
+            let ((), grpc) = tokio::join!(serve_http, serve_grpc);
             grpc.context("failed to serve gRPC")
         });
         tokio::select! {

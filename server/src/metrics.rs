@@ -67,6 +67,7 @@ pub struct Metrics {
     sync: Histogram,
     queries: Family<QueryLabels, Counter>,
     query_seconds: Family<RouteLabel, Histogram>,
+    closed_connections: Family<ReasonLabel, Counter>,
     recovery: Family<KindLabel, Gauge>,
     series: Gauge,
     sealed_segments: Gauge,
@@ -95,6 +96,7 @@ impl Metrics {
             sync: Histogram::new(SYNC_SECONDS),
             queries: Family::default(),
             query_seconds: Family::new_with_constructor(|| Histogram::new(QUERY_SECONDS)),
+            closed_connections: Family::default(),
             recovery: Family::default(),
             series: Gauge::default(),
             sealed_segments: Gauge::default(),
@@ -154,6 +156,12 @@ impl Metrics {
             self.query_seconds.clone(),
         );
         own.register(
+            "connections_closed",
+            "HTTP connections that the server closed, by reason: limit (too many), silent (no whole request in time), \
+             unread (nothing of the answer was taken)",
+            self.closed_connections.clone(),
+        );
+        own.register(
             "recovery",
             "What was done when the store was opened",
             self.recovery.clone(),
@@ -194,6 +202,13 @@ impl Metrics {
     /// Counts a window that was not taken.
     pub fn count_refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts an HTTP connection that a limit has closed.
+    pub fn count_closed_connection(&self, reason: &'static str) {
+        self.closed_connections
+            .get_or_create(&ReasonLabel { reason })
+            .inc();
     }
 
     /// Counts bytes of a received profile.

@@ -4,6 +4,7 @@
 //! Queries run on threads that may block, a bounded number at a time.
 
 pub mod answer;
+pub mod connections;
 pub mod error;
 pub mod gate;
 pub mod own;

@@ -1,7 +1,9 @@
 //! A request's parameters. A parameter that the route does not have is an error, so that a typing error never
 //! changes an answer in silence.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -13,6 +15,20 @@ use crate::store::TimeRange;
 
 /// The parameters that all queries have.
 const SHARED: [&str; 3] = ["query", "from", "to"];
+
+/// What a parameter can be a number of.
+pub trait Number: FromStr + PartialOrd + Display {
+    /// What an error calls it.
+    const KIND: &str;
+}
+
+impl Number for usize {
+    const KIND: &str = "whole number";
+}
+
+impl Number for f64 {
+    const KIND: &str = "number";
+}
 
 /// The parameters as they came.
 pub struct Parameters {
@@ -63,16 +79,16 @@ impl Parameters {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A whole number.
+    /// A number: a whole one or one with decimals, as the default is.
     ///
     /// # Errors
     /// It is not one, or outside its range.
-    pub fn number(
+    pub fn number<T: Number>(
         &self,
         name: &str,
-        default: usize,
-        range: RangeInclusive<usize>,
-    ) -> Result<usize, ApiError> {
+        default: T,
+        range: RangeInclusive<T>,
+    ) -> Result<T, ApiError> {
         let Some(text) = self.text(name) else {
             return Ok(default);
         };
@@ -80,37 +96,8 @@ impl Parameters {
             .ok()
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
-                let message = format!(
-                    "{text:?} is not a whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                );
-                ApiError::in_parameter(ErrorKind::BadParameter, name, message)
-            })
-    }
-
-    /// A number with decimals.
-    ///
-    /// # Errors
-    /// It is not one, or outside its range.
-    pub fn decimal(
-        &self,
-        name: &str,
-        default: f64,
-        range: RangeInclusive<f64>,
-    ) -> Result<f64, ApiError> {
-        let Some(text) = self.text(name) else {
-            return Ok(default);
-        };
-        text.parse()
-            .ok()
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| {
-                let message = format!(
-                    "{text:?} is not a number from {} to {}",
-                    range.start(),
-                    range.end()
-                );
+                let (kind, first, last) = (T::KIND, range.start(), range.end());
+                let message = format!("{text:?} is not a {kind} from {first} to {last}");
                 ApiError::in_parameter(ErrorKind::BadParameter, name, message)
             })
     }

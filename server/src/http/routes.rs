@@ -246,7 +246,7 @@ pub async fn flamegraph_svg(
     let selection = parameters.selection(now_ms())?;
     let title = parameters.text("title").unwrap_or("CPU").to_owned();
     let width = parameters.number("width", 1200, 100..=20_000)?;
-    let min_width = parameters.decimal("min_width", 0.1, 0.0..=100.0)?;
+    let min_width = parameters.number("min_width", 0.1, 0.0..=100.0)?;
     let store = state.store;
     let query = move || {
         let tree = build_sampled_tree(&*store, &selection)?;

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use hashbrown::HashMap;
 
-use super::WindowRows;
 use super::block::Block;
 use super::record::WindowTotals;
+use super::{SeriesId, WindowRows};
 use crate::profile::{Dictionary, Import, Row, Tables, WindowKey};
 
 /// A window that was read from its segment.
@@ -41,7 +41,7 @@ pub struct Shelf {
     used_at: AtomicU64,
 }
 
-/// The samples of a block.
+/// Samples of windows of a block, with one dictionary.
 #[derive(Default)]
 pub struct ShelfContent {
     dictionary: Dictionary,
@@ -129,11 +129,9 @@ impl Shelf {
     }
 
     /// Keeps the samples of windows.
-    pub fn insert_windows(&self, decoded: impl IntoIterator<Item = DecodedWindow>) {
+    pub fn merge_windows(&self, read: ShelfContent) {
         let mut content = self.write();
-        for window in decoded {
-            content.insert(window);
-        }
+        content.merge(read);
         self.content_bytes.store(content.bytes(), Ordering::Relaxed);
     }
 
@@ -159,30 +157,100 @@ impl ShelfContent {
         self.windows.get(key)
     }
 
-    fn insert(&mut self, window: DecodedWindow) {
-        let key = window.totals.head.key;
-        if self.windows.contains_key(&key) {
+    /// Adds a window, numbered anew.
+    pub fn insert(&mut self, window: DecodedWindow) {
+        let WindowTotals { head, series, .. } = &*window.totals;
+        let rows = WindowRows {
+            key: head.key,
+            window_ms: head.window_ms,
+            series: series.clone(),
+            rows: window.rows,
+        };
+        let mut import = Import::new(&window.tables);
+        import.copy_all(&mut self.dictionary);
+        self.insert_rows(rows, &mut import);
+    }
+
+    /// Adds the windows that others have read. What two of them have in common is looked up once, and not once a
+    /// window.
+    fn merge(&mut self, other: Self) {
+        if self.windows.is_empty() {
+            *self = other;
             return;
         }
-        let mut import = Import::new(&window.tables);
-        let mut rows = window.rows;
-        for row in &mut rows {
+        let mut import = Import::new(other.dictionary.tables());
+        import.copy_all(&mut self.dictionary);
+        let mut windows: Vec<_> = other.windows.into_values().collect();
+        // By time, so that numbers do not depend on how a table of keys is ordered.
+        windows.sort_unstable_by_key(|window| window.key);
+        for window in windows {
+            self.insert_rows(Arc::unwrap_or_clone(window), &mut import);
+        }
+    }
+
+    fn insert_rows(&mut self, mut window: WindowRows, import: &mut Import<'_>) {
+        if self.windows.contains_key(&window.key) {
+            return;
+        }
+        for row in &mut window.rows {
             row.tags = import.tag_set(&mut self.dictionary, row.tags);
             row.stack = import.stack(&mut self.dictionary, row.stack);
         }
-        let window_ms = window.totals.head.window_ms;
-        let rows = WindowRows {
-            key,
-            window_ms,
-            series: window.totals.series.clone(),
-            rows,
-        };
-        self.rows_bytes +=
-            size_of::<WindowRows>() + 8 * rows.series.len() + size_of::<Row>() * rows.rows.len();
-        self.windows.insert(key, Arc::new(rows));
+        self.rows_bytes += size_of::<WindowRows>()
+            + size_of::<SeriesId>() * window.series.len()
+            + size_of::<Row>() * window.rows.len();
+        self.windows.insert(window.key, Arc::new(window));
     }
 
     fn bytes(&self) -> usize {
         self.rows_bytes + self.dictionary.heap_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::text::window_at;
+
+    fn decoded(lines: &str, sequence: u64) -> DecodedWindow {
+        let window = window_at(lines, 10_000 * sequence as i64, sequence);
+        let count = window.series.len();
+        DecodedWindow {
+            totals: Arc::new(WindowTotals {
+                head: window.head,
+                series: (0..count as u64).map(SeriesId).collect(),
+                samples: vec![0; count],
+                ns: vec![0; count],
+            }),
+            tables: window.tables,
+            rows: window.rows,
+        }
+    }
+
+    /// Check that it does not show how many threads have read the windows.
+    #[test]
+    fn merged_windows_have_the_numbers_that_they_have_when_added_one_by_one() {
+        let texts = [
+            "comm=a | main work | 1 | thread=x\ncomm=a | main idle | 2",
+            "comm=b | main idle deep | 1 | thread=y",
+            "comm=a | start other>inlined | 5 | thread=x outcome=truncated",
+            "comm=a | main idle deep | 4 | thread=x\ncomm=b | start | 3",
+        ];
+        let read = |numbers: std::ops::Range<usize>| {
+            let mut content = ShelfContent::default();
+            numbers.for_each(|n| content.insert(decoded(texts[n], n as u64)));
+            content
+        };
+        let alone = read(0..4);
+        let mut merged = ShelfContent::default();
+        for part in [0..2, 2..3, 3..4] {
+            merged.merge(read(part));
+        }
+        assert_eq!(merged.tables(), alone.tables());
+        assert_eq!(merged.rows_bytes, alone.rows_bytes);
+        for (key, window) in &alone.windows {
+            assert_eq!(merged.windows[key].rows, window.rows);
+        }
+        assert_eq!(merged.windows.len(), 4);
     }
 }

@@ -365,10 +365,7 @@ fn encode_account(out: &mut ColumnWriter, account: &Account) {
 
 fn decode_account(from: &mut ColumnReader<'_>) -> Result<Account, Damaged> {
     let take_counts = |from: &mut ColumnReader<'_>| -> Result<BTreeMap<String, u64>, Damaged> {
-        let count = from.take_count()?;
-        (0..count)
-            .map(|_| Ok((from.take_text()?.to_owned(), from.take()?)))
-            .collect()
+        from.take_list(|from| Ok((from.take_text()?.to_owned(), from.take()?)))
     };
     Ok(Account {
         entries: from.take()?,
@@ -417,10 +414,7 @@ fn decode_profile_head(from: &mut ColumnReader<'_>) -> Result<ProfileHead, Damag
     let drop_frames = from.take_text()?.to_owned();
     let keep_frames = from.take_text()?.to_owned();
     let default_sample_type = from.take_text()?.to_owned();
-    let count = from.take_count()?;
-    let comments = (0..count)
-        .map(|_| Ok(from.take_text()?.to_owned()))
-        .collect::<Result<_, Damaged>>()?;
+    let comments = from.take_list(|from| Ok(from.take_text()?.to_owned()))?;
     Ok(ProfileHead {
         time_ns,
         duration_ns,
@@ -456,10 +450,7 @@ pub fn put_label_set(out: &mut ColumnWriter, labels: &LabelSet) {
 /// # Errors
 /// The bytes are damaged.
 pub fn take_label_set(from: &mut ColumnReader<'_>) -> Result<LabelSet, Damaged> {
-    let count = from.take_count()?;
-    let pairs = (0..count)
-        .map(|_| Ok((from.take_text()?, from.take_text()?)))
-        .collect::<Result<Vec<_>, Damaged>>()?;
+    let pairs: Vec<_> = from.take_list(|from| Ok((from.take_text()?, from.take_text()?)))?;
     LabelSet::from_sorted(pairs).map_err(|_| Damaged("a label set is not valid"))
 }
 
@@ -469,10 +460,7 @@ pub fn take_label_set(from: &mut ColumnReader<'_>) -> Result<LabelSet, Damaged> 
 /// The bytes are damaged.
 pub fn decode_labels(bytes: &[u8]) -> Result<Vec<LabelSet>, Damaged> {
     let mut from = ColumnReader::new(bytes);
-    let count = from.take_count()?;
-    let series = (0..count)
-        .map(|_| take_label_set(&mut from))
-        .collect::<Result<_, _>>()?;
+    let series = from.take_list(take_label_set)?;
     from.finish()?;
     Ok(series)
 }

@@ -1,0 +1,185 @@
+//! Limits of HTTP connections, over real sockets: what a client gets that says nothing, half of something, or does not
+//! read.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use server::http::connections::{ConnectionLimits, HttpServer};
+use server::metrics::Metrics;
+use server::store::StoreNumbers;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// How long a test waits for what must happen; only a failure takes as long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// More than the buffers of both ends take.
+const LARGE_BYTES: usize = 64 << 20;
+
+const REQUEST: &str = "GET /small HTTP/1.1\r\nhost: test\r\n\r\n";
+
+/// Short, so that tests that wait for the end of a time are quick.
+const SHORT: Duration = Duration::from_millis(200);
+
+struct Served {
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+async fn serve(limits: ConnectionLimits) -> Served {
+    let router = Router::new()
+        .route("/small", get(async || "small"))
+        .route("/large", get(async || vec![0_u8; LARGE_BYTES]));
+    let metrics = Arc::new(Metrics::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = HttpServer {
+        router,
+        limits,
+        metrics: Arc::clone(&metrics),
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(server.serve(listener, async { drop(stopped.await) }));
+    Served {
+        address,
+        metrics,
+        stop,
+        task,
+    }
+}
+
+/// Limits that no test reaches by itself.
+fn patient() -> ConnectionLimits {
+    ConnectionLimits {
+        connections_max: 8,
+        silence_max: 2 * PATIENCE,
+        unread_max: 2 * PATIENCE,
+    }
+}
+
+impl Served {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn closed(&self, reason: &str) -> u64 {
+        let line = format!("pilotlight_server_connections_closed_total{{reason=\"{reason}\"}} ");
+        let text = self.metrics.encode(StoreNumbers::default());
+        let count = text.lines().find_map(|text| text.strip_prefix(&line));
+        count.map_or(0, |count| count.parse().unwrap())
+    }
+}
+
+/// Asks over an open connection; nothing if it is closed.
+fn ask(stream: &mut TcpStream) -> Option<String> {
+    stream.write_all(REQUEST.as_bytes()).ok()?;
+    let mut answer = String::new();
+    let mut byte = [0];
+    while !answer.ends_with("small") {
+        match stream.read(&mut byte) {
+            Ok(1) => answer.push(char::from(byte[0])),
+            Ok(_) => return None,
+            Err(err) if is_closed(&err) => return None,
+            Err(err) => panic!("{err}"),
+        }
+    }
+    Some(answer)
+}
+
+fn is_closed(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+/// Waits until a condition holds.
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_ask_nothing_or_half_are_closed_and_counted() {
+    let server = serve(ConnectionLimits {
+        silence_max: SHORT,
+        ..patient()
+    })
+    .await;
+    let mut silent = server.connect();
+    let mut half = server.connect();
+    half.write_all(&REQUEST.as_bytes()[..20]).unwrap();
+    let mut idle = server.connect();
+    assert!(ask(&mut idle).unwrap().starts_with("HTTP/1.1 200"));
+    for stream in [&mut silent, &mut half, &mut idle] {
+        assert_eq!(stream.read(&mut [0; 64]).unwrap(), 0, "it is closed");
+    }
+    wait_until("the count", || server.closed("silent") == 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_are_closed_and_counted_until_one_ends() {
+    let server = serve(ConnectionLimits {
+        connections_max: 2,
+        ..patient()
+    })
+    .await;
+    let mut kept = [server.connect(), server.connect()];
+    for stream in &mut kept {
+        assert!(ask(stream).is_some());
+    }
+    assert!(ask(&mut server.connect()).is_none());
+    assert_eq!(server.closed("limit"), 1);
+    // Those that are there go on, and the place of one that ends is free again.
+    let [mut first, second] = kept;
+    assert!(ask(&mut first).is_some());
+    drop(second);
+    wait_until("a free place", || ask(&mut server.connect()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_its_answer_is_cut_off() {
+    let server = serve(ConnectionLimits {
+        unread_max: SHORT,
+        ..patient()
+    })
+    .await;
+    let mut stream = server.connect();
+    stream
+        .write_all(REQUEST.replace("small", "large").as_bytes())
+        .unwrap();
+    wait_until("the end", || server.closed("unread") == 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_closes_idle_connections_and_ends() {
+    let server = serve(patient()).await;
+    let mut idle = server.connect();
+    let mut silent = server.connect();
+    assert!(ask(&mut idle).is_some());
+    server.stop.send(()).unwrap();
+    tokio::time::timeout(PATIENCE, server.task)
+        .await
+        .expect("it ends")
+        .unwrap();
+    for stream in [&mut idle, &mut silent] {
+        match stream.read(&mut [0; 64]) {
+            Ok(length) => assert_eq!(length, 0),
+            Err(err) => assert!(is_closed(&err), "{err}"),
+        }
+    }
+}
