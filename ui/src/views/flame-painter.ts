@@ -302,6 +302,8 @@ export function createPainter(canvas: HTMLCanvasElement): Painter | null {
       const [pixelWidth, pixelHeight] = [Math.round(width * ratio), Math.round(height * ratio)];
       if (canvas.width !== pixelWidth) canvas.width = pixelWidth;
       if (canvas.height !== pixelHeight) canvas.height = pixelHeight;
+      // Both, so that the browser never scales: the scroller's width may be a fraction.
+      canvas.style.width = `${width}px`;
       canvas.style.height = `${height}px`;
     },
     paint(scene) {
