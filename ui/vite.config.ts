@@ -34,7 +34,7 @@ export default defineConfig({
   preview: realServer ? { proxy: { "/api": realServer } } : {},
   test: {
     projects: [
-      { test: { name: "unit", include: ["test/lib/**/*.test.ts", "test/state/**/*.test.ts"], testTimeout: 120_000 } },
+      { test: { name: "unit", include: ["test/{lib,api,state}/**/*.test.ts"], testTimeout: 120_000 } },
       {
         test: {
           name: "browser",

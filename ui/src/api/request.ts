@@ -45,40 +45,85 @@ export function writeUrl(route: string, parameters: Parameters): string {
   return `/api/v1/${route}${text === "" ? "" : `?${text}`}`;
 }
 
-/** Reads an answer's bytes; throws what `JSON.parse` throws. */
-export type ReadBytes<T> = (bytes: Uint8Array) => T;
+/** Takes an answer's bytes as they come; `finish` throws what `JSON.parse` throws. */
+export interface BodyReader<T> {
+  /** The chunk's memory is used again after this. */
+  push(chunk: Uint8Array): void;
+  finish(): T;
+}
 
-function parseJson<T>(bytes: Uint8Array): T {
-  return JSON.parse(new TextDecoder().decode(bytes)) as T;
+/** Keeps the text until it is all there, and parses it then. */
+export function createJsonReader<T>(): BodyReader<T> {
+  const decoder = new TextDecoder();
+  let text = "";
+  return {
+    push: (chunk) => {
+      text += decoder.decode(chunk, { stream: true });
+    },
+    finish: () => JSON.parse(text + decoder.decode()) as T,
+  };
+}
+
+/** Bytes read at once: enough that the turns between do not count, and fewer than the processor's cache holds. */
+const READ_BYTES = 256 * 1024;
+
+/** Hands on the answer's bytes as they come, all in one piece of memory where the browser can do that. */
+async function readBody(body: ReadableStream<Uint8Array>, push: (chunk: Uint8Array) => void): Promise<void> {
+  const reader = openByteReader(body);
+  if (!reader) return readChunks(body.getReader(), push);
+  let memory = new ArrayBuffer(READ_BYTES);
+  for (;;) {
+    const { done, value } = await reader.read(new Uint8Array(memory));
+    if (done) return;
+    push(value);
+    memory = value.buffer;
+  }
+}
+
+/** Null in a browser that cannot read into memory of ours (Safari before 26). */
+function openByteReader(body: ReadableStream<Uint8Array>): ReadableStreamBYOBReader | null {
+  try {
+    return body.getReader({ mode: "byob" });
+  } catch {
+    return null;
+  }
+}
+
+async function readChunks(reader: ReadableStreamDefaultReader<Uint8Array>, push: (chunk: Uint8Array) => void): Promise<void> {
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    push(value);
+  }
 }
 
 /**
- * Asks for JSON. `read` is for an answer that is too large to be parsed as others are.
+ * Asks for JSON. `reader` is for an answer that is too large to be parsed as others are.
  * @throws RefusedError, UnreachableError, or an AbortError when the signal fired
  */
-export async function getJson<T>(route: string, parameters: Parameters, signal?: AbortSignal, read: ReadBytes<T> = parseJson): Promise<T> {
+export async function getJson<T>(route: string, parameters: Parameters, signal?: AbortSignal, reader: BodyReader<T> = createJsonReader<T>()): Promise<T> {
+  const refused = createJsonReader<{ error?: ApiErrorBody }>();
   let response: Response;
-  let bytes: Uint8Array;
   try {
     response = await fetch(writeUrl(route, parameters), { ...(signal && { signal }), headers: { accept: "application/json" } });
-    bytes = new Uint8Array(await response.arrayBuffer());
+    if (response.body) await readBody(response.body, response.ok ? reader.push : refused.push);
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new UnreachableError("the server does not answer");
   }
   compareClocks(response);
-  if (!response.ok) throw readRefusal(response.status, bytes);
+  if (!response.ok) throw readRefusal(response.status, refused);
   try {
-    return read(bytes);
+    return reader.finish();
   } catch (error) {
     if (error instanceof SyntaxError) throw new UnreachableError("the server answered with something that is not JSON");
     throw error;
   }
 }
 
-function readRefusal(status: number, bytes: Uint8Array): Error {
+function readRefusal(status: number, refused: BodyReader<{ error?: ApiErrorBody }>): Error {
   try {
-    const { error } = parseJson<{ error?: ApiErrorBody }>(bytes);
+    const { error } = refused.finish();
     if (typeof error?.message === "string") return new RefusedError(status, error);
   } catch {
     // A proxy on the way answers in its own words.

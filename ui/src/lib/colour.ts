@@ -142,11 +142,14 @@ export function assignHues(names: readonly string[]): Map<string, number> {
 }
 
 export interface FrameColours {
-  /** Frame -> index into the palette. */
-  byFrame: Uint8Array;
+  /** Frame -> index into the palette. Worked out when first asked: few of a large tree's frames are ever drawn. */
+  colourOf(frame: number): number;
   /** The binaries with the most time of their own, for the legend: name, hue and nanoseconds. */
   binaries: { binary: string; hue: number; selfNs: number }[];
 }
+
+/** Stands for a colour that was not asked for yet. */
+const NOT_YET = 255;
 
 /** Colours each frame of a tree by its binary and kind. */
 export function colourFrames(tree: FlameTree): FrameColours {
@@ -165,14 +168,18 @@ export function colourFrames(tree: FlameTree): FrameColours {
   });
   const ranked = [...selfNs].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
   const hues = assignHues(ranked.map(([binary]) => binary));
-  const byFrame = new Uint8Array(frames.name.length);
-  for (let frame = 0; frame < byFrame.length; frame += 1) {
+  const known = new Uint8Array(frames.name.length).fill(NOT_YET);
+  const choose = (frame: number): number => {
     const hue = hues.get(frames.binary[frame]!) ?? 0;
     const kind = frames.kind[frame];
+    if (kind === KIND.unnamed) return COLOUR.unnamed;
     const shade = hashText(frames.name[frame]!) % SHADES.length;
-    if (kind === KIND.kernel) byFrame[frame] = COLOUR.kernel + shade;
-    else if (kind === KIND.unnamed) byFrame[frame] = COLOUR.unnamed;
-    else byFrame[frame] = kind === KIND.inlined ? inlinedColour(hue, shade) : nativeColour(hue, shade);
-  }
-  return { byFrame, binaries: ranked.map(([binary, ns]) => ({ binary, hue: hues.get(binary)!, selfNs: ns })) };
+    if (kind === KIND.kernel) return COLOUR.kernel + shade;
+    return kind === KIND.inlined ? inlinedColour(hue, shade) : nativeColour(hue, shade);
+  };
+  const colourOf = (frame: number): number => {
+    if (known[frame] === NOT_YET) known[frame] = choose(frame);
+    return known[frame]!;
+  };
+  return { colourOf, binaries: ranked.map(([binary, ns]) => ({ binary, hue: hues.get(binary)!, selfNs: ns })) };
 }

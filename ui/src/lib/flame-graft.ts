@@ -69,7 +69,6 @@ export function graftBranch(tree: FlameTree, node: number, branch: FlameTree): F
     depth: splice(tree.depth, branchDepths),
     frame: splice(tree.frame, branchFrames),
     total: splice(tree.total, branch.total),
-    self: splice(tree.self, branch.self),
     samples: splice(tree.samples, branch.samples),
     cut,
     frames,

@@ -16,32 +16,37 @@ export interface FrameTable {
   kind: number[];
 }
 
-export interface FlameTree {
-  length: number;
-  /** Node -> index into `frames`, or one of the two above. */
-  frame: Int32Array;
+/** What depths and totals alone tell of a tree. */
+export interface Links {
   depth: Uint16Array;
   parent: Int32Array;
   /** One past the last node of the subtree. */
   end: Int32Array;
   /** Nanoseconds from the root's start to the node's. */
   start: Float64Array;
-  total: Float64Array;
+  /** Nanoseconds of the node's own: its total without its children's. */
   self: Float64Array;
-  samples: Float64Array;
-  /** Cut node -> number of nodes it stands for. */
-  cut: ReadonlyMap<number, number>;
-  frames: FrameTable;
   depthMax: number;
   /** Whether all children are in falling order of total, so that small ones can be skipped at once. */
   sorted: boolean;
 }
 
+export interface FlameTree extends Links {
+  length: number;
+  /** Node -> index into `frames`, or one of the two above. */
+  frame: Int32Array;
+  total: Float64Array;
+  samples: Float64Array;
+  /** Cut node -> number of nodes it stands for. */
+  cut: ReadonlyMap<number, number>;
+  frames: FrameTable;
+}
+
 export interface TreeColumns {
   depth: ArrayLike<number>;
   frame: ArrayLike<number>;
+  /** Nanoseconds with all below. */
   total: ArrayLike<number>;
-  self: ArrayLike<number>;
   samples: ArrayLike<number>;
   cut: ReadonlyMap<number, number>;
   frames: FrameTable;
@@ -52,10 +57,10 @@ const DEPTH_MAX = 65_535;
 
 export class TreeError extends Error {}
 
-function checkColumns({ depth, frame, total, self, samples, frames }: TreeColumns): void {
+function checkColumns({ depth, frame, total, samples, frames }: TreeColumns): void {
   const length = depth.length;
   if (length === 0) throw new TreeError("the flame graph has no root");
-  if ([frame, total, self, samples].some((column) => column.length !== length)) {
+  if ([frame, total, samples].some((column) => column.length !== length)) {
     throw new TreeError("the flame graph's columns differ in length");
   }
   const frameCount = frames.name.length;
@@ -68,60 +73,92 @@ function toFloats(column: ArrayLike<number>): Float64Array {
   return column instanceof Float64Array ? column : new Float64Array(column);
 }
 
+function toInts(column: ArrayLike<number>): Int32Array {
+  return column instanceof Int32Array ? column : new Int32Array(column);
+}
+
+function checkFrames(frame: Int32Array, frameCount: number): void {
+  for (let node = 1; node < frame.length; node += 1) {
+    if (frame[node]! >= frameCount || frame[node]! < CUT_FRAME) throw new TreeError(`node ${node} has no frame`);
+  }
+}
+
 /**
- * Builds the tree from its columns in preorder.
+ * Builds the tree from its columns in preorder. Columns that are typed arrays are
+ * taken as they are, not copied; `links` are those of the same columns, when known.
  * @throws TreeError when the columns cannot be a tree
  */
-export function buildTree(columns: TreeColumns): FlameTree {
+export function buildTree(columns: TreeColumns, links = linkNodes(columns.depth, columns.total)): FlameTree {
   checkColumns(columns);
-  const length = columns.depth.length;
-  const tree: FlameTree = {
-    length,
-    frame: new Int32Array(columns.frame),
+  if (links instanceof TreeError) throw links;
+  const frame = toInts(columns.frame);
+  checkFrames(frame, columns.frames.name.length);
+  return {
+    ...links,
+    length: frame.length,
+    frame,
+    total: toFloats(columns.total),
+    samples: toFloats(columns.samples),
+    cut: columns.cut,
+    frames: columns.frames,
+  };
+}
+
+/** The deepest level, at least 0 and at most what is kept of it. */
+function findDepthMax(depths: Int32Array): number {
+  let deepest = 0;
+  for (let node = 0; node < depths.length; node += 1) if (depths[node]! > deepest) deepest = depths[node]!;
+  return Math.min(deepest, DEPTH_MAX);
+}
+
+/** Links nodes in one pass over the preorder. An error, when the depths cannot be a tree's, is for `buildTree` to throw. */
+export function linkNodes(depthColumn: ArrayLike<number>, totalColumn: ArrayLike<number>): Links | TreeError {
+  const depths = toInts(depthColumn);
+  const total = toFloats(totalColumn);
+  const length = Math.min(depths.length, total.length);
+  if (length > 0 && depths[0] !== 0) return new TreeError("the flame graph's first node is not a root");
+  const depthMax = findDepthMax(depths);
+  const links: Links = {
     depth: new Uint16Array(length),
     parent: new Int32Array(length),
     end: new Int32Array(length),
     start: new Float64Array(length),
-    total: toFloats(columns.total),
-    self: toFloats(columns.self),
-    samples: toFloats(columns.samples),
-    cut: columns.cut,
-    frames: columns.frames,
-    depthMax: 0,
+    self: new Float64Array(length),
+    depthMax,
     sorted: true,
   };
-  linkNodes(tree, columns.depth);
-  return tree;
-}
-
-/** Fills in parents, ends and starts in one pass over the preorder. */
-function linkNodes(tree: FlameTree, depths: ArrayLike<number>): void {
-  const { length, frame, depth, parent, end, start, total } = tree;
-  const frameCount = tree.frames.name.length;
-  // The open nodes from the root down, where their next child starts, and how large the last one was.
-  const open: number[] = [0];
-  const next: number[] = [0];
-  const last: number[] = [Infinity];
-  parent[0] = -1;
-  if (depths[0] !== 0) throw new TreeError("the flame graph's first node is not a root");
-  for (let node = 1; node < length; node += 1) {
-    const level = depths[node]!;
-    if (level < 1 || level > open.length || level > DEPTH_MAX) throw new TreeError(`node ${node} has no parent`);
-    if (frame[node]! >= frameCount || frame[node]! < CUT_FRAME) throw new TreeError(`node ${node} has no frame`);
-    while (open.length > level) end[open.pop()!] = node;
+  const { depth, parent, end, start, self } = links;
+  // By level, the open nodes from the root down: where their next child starts, and how large the last one was.
+  const open = new Int32Array(depthMax + 1);
+  const next = new Float64Array(depthMax + 1);
+  const last = new Float64Array(depthMax + 1).fill(Infinity, 0, 1);
+  let deepest = 0;
+  for (let node = 1; node <= length; node += 1) {
+    // Behind the last node, all that is still open ends.
+    const level = node < length ? depths[node]! : 0;
+    if ((level < 1 && node < length) || level > deepest + 1 || level > depthMax) return new TreeError(`node ${node} has no parent`);
+    for (; deepest >= level; deepest -= 1) {
+      const closed = open[deepest]!;
+      end[closed] = node;
+      self[closed] = start[closed]! + total[closed]! - next[deepest]!;
+    }
+    if (node === length) break;
     const above = level - 1;
+    const from = next[above]!;
+    const duration = total[node]!;
     depth[node] = level;
     parent[node] = open[above]!;
-    start[node] = next[above]!;
-    next[above] = next[above]! + total[node]!;
-    if (total[node]! > last[above]!) tree.sorted = false;
-    last[above] = total[node]!;
+    start[node] = from;
+    next[above] = from + duration;
+    if (duration > last[above]!) links.sorted = false;
+    last[above] = duration;
     open[level] = node;
-    next[level] = start[node]!;
+    next[level] = from;
     last[level] = Infinity;
-    if (level > tree.depthMax) tree.depthMax = level;
+    deepest = level;
   }
-  while (open.length > 0) end[open.pop()!] = length;
+  if (length > 0) parent[0] = -1;
+  return links;
 }
 
 /** Calls `visit` for each child of a node, in order. */

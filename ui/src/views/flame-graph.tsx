@@ -64,7 +64,7 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
   }, [tree]);
   const hovered = hover && !hover.narrow ? hover.node : -1;
   useLayoutEffect(() => {
-    view.current?.setLook({ tree, theme, zoomed: resolved.node, colours: colours.byFrame, matches });
+    view.current?.setLook({ tree, theme, zoomed: resolved.node, colourOf: colours.colourOf, matches });
   }, [tree, theme, resolved, colours, matches]);
   const marked = keyboard ? focused : -1; // A click needs no mark: it zooms.
   useLayoutEffect(() => view.current?.setMarked({ hovered, focused: marked }), [tree, hovered, marked]);

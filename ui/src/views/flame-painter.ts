@@ -1,7 +1,7 @@
 // Paints laid-out boxes on a 2D canvas. It works in device pixels, draws each
 // colour's boxes together, and writes text only where some of it fits. All
 // decisions about what is where are made in lib/flame-layout.ts.
-import { COLOUR, contrastOf, flamePalette, toCss, type Theme } from "../lib/colour.ts";
+import { COLOUR, contrastOf, flamePalette, toCss, type FrameColours, type Theme } from "../lib/colour.ts";
 import { formatNumberOf } from "../lib/format.ts";
 import { SMALL_RUN, type Boxes } from "../lib/flame-layout.ts";
 import { CUT_FRAME, nameOf, type FlameTree } from "../lib/flame-tree.ts";
@@ -23,7 +23,7 @@ export interface Scene {
   tree: FlameTree;
   boxes: Boxes;
   /** Frame -> index into the palette. */
-  colours: Uint8Array;
+  colourOf: FrameColours["colourOf"];
   /** Null without a search. */
   matches: Matches | null;
   /** The node that is zoomed to: what is above it is drawn back. */
@@ -173,7 +173,7 @@ function bucketOf(scene: Scene, box: number): number {
   }
   const frame = scene.tree.frame[node]!;
   if (frame >= 0 && matches?.frames[frame] === 1) return MATCH_BUCKET;
-  const colour = frame >= 0 ? scene.colours[frame]! : frame === CUT_FRAME ? COLOUR.cut : COLOUR.root;
+  const colour = frame >= 0 ? scene.colourOf(frame) : frame === CUT_FRAME ? COLOUR.cut : COLOUR.root;
   const above = node < scene.zoomed && scene.tree.end[node]! > scene.zoomed;
   return matches !== null || above ? colour + COLOUR_COUNT : colour;
 }
@@ -302,6 +302,8 @@ export function createPainter(canvas: HTMLCanvasElement): Painter | null {
       const [pixelWidth, pixelHeight] = [Math.round(width * ratio), Math.round(height * ratio)];
       if (canvas.width !== pixelWidth) canvas.width = pixelWidth;
       if (canvas.height !== pixelHeight) canvas.height = pixelHeight;
+      // Both, so that the browser never scales: the scroller's width may be a fraction.
+      canvas.style.width = `${width}px`;
       canvas.style.height = `${height}px`;
     },
     paint(scene) {

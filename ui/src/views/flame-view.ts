@@ -2,7 +2,7 @@
 // the next, and one painting per frame of the screen however many things changed.
 import { createBoxes, layOutBoxes, mixSpans, panSpan, spanOf, zoomSpan, type Span } from "../lib/flame-layout.ts";
 import { findNodeAt, type FlameTree } from "../lib/flame-tree.ts";
-import type { Theme } from "../lib/colour.ts";
+import type { FrameColours, Theme } from "../lib/colour.ts";
 import type { Matches } from "../lib/search.ts";
 import { markPainted } from "../lib/timing.ts";
 import type { Painter } from "./flame-painter.ts";
@@ -18,7 +18,7 @@ const SETTLE_MS = 120;
 
 export interface Look {
   tree: FlameTree;
-  colours: Uint8Array;
+  colourOf: FrameColours["colourOf"];
   matches: Matches | null;
   theme: Theme;
   zoomed: number;

@@ -1,6 +1,8 @@
 // Measures the flame graph with a million nodes in a real browser: the time from
-// the answer's last byte to the first picture, and the frames while panning and
-// zooming. It prints what it finds beside the machine's load: without a graphics
+// the answer's last byte to the first picture, of the first load after the browser
+// started, the median of some; and the frames while panning and zooming, with the
+// processor time of all the browser's processes. `BENCH_DIST` names another build of
+// the page, to compare the two in one run. It prints what it finds beside the machine's load: without a graphics
 // card the browser fills each pixel itself, which at 3840 pixels takes longer than
 // all that the page does. It fails when the page's own share misses DESIGN.md's figures.
 import { createServer, type Server } from "node:http";
@@ -9,30 +11,70 @@ import { cpus, loadavg } from "node:os";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Browser, Page } from "playwright-core";
 import { createFixtureHandler } from "../fixture/handler.ts";
-import { DIST, hasChromium, launchBrowser, NOW_MS, saveShot } from "../browser/browser.ts";
+import { DIST as BUILT, hasChromium, launchBrowser, saveShot } from "../browser/browser.ts";
 import { readFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { makeLargeTree } from "./large-tree.ts";
 
 const NODES = Number(process.env["BENCH_NODES"] ?? 1_000_000);
+const DIST = process.env["BENCH_DIST"] ?? BUILT;
+const ROUNDS = Number(process.env["BENCH_ROUNDS"] ?? 5);
+
+/** The page's clock and the server's must agree: else the page asks for everything twice, as it should. */
+const NOW_MS = Date.now();
 
 /** The promises of DESIGN.md. */
 const FIRST_PAINT_MS = 200;
 const FRAME_MS = 1000 / 60;
 
 /** How much longer the first picture may take on a machine that others use too. */
-const SLACK = 4;
+const SLACK = 2;
 
 interface Frames {
-  count: number;
-  meanMs: number;
+  medianMs: number;
   p95Ms: number;
+  /** Of our own drawing in each frame, the mean. */
   workMs: number;
+  /** Processor time of all the browser's processes, the mean of a frame. */
+  cpuMs: number;
 }
 
-/** Runs `act` once a frame and measures the frames; `workMs` is the mean time that our own drawing took in each. */
+/** Milliseconds of one first load. */
+interface Load {
+  /** From the question to the picture. */
+  asked: number;
+  /** From the last byte of the answer on the wire to the picture. */
+  received: number;
+}
+
+const median = (list: readonly number[]): number => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)]!;
+
+/** Milliseconds of processor time that the browser has used until now, over its processes that are alive. */
+async function readCpuMs(browser: Browser): Promise<number> {
+  const session = await browser.newBrowserCDPSession();
+  const { processInfo } = await session.send("SystemInfo.getProcessInfo");
+  await session.detach();
+  return processInfo.reduce((sum, { cpuTime }) => sum + cpuTime * 1000, 0);
+}
+
+/** Opens the page in a browser of its own, so that nothing is compiled or cached yet. */
+async function measureLoad(page: Page, url: string): Promise<Load> {
+  await page.goto(`${url}/?tz=utc&panels=graph`);
+  await page.waitForFunction(() => performance.getEntriesByName("flame:data to picture").length > 0, undefined, { timeout: 60_000 });
+  return page.evaluate(() => {
+    const answers = performance.getEntriesByType("resource").filter(({ name }) => name.includes("/flamegraph?")) as PerformanceResourceTiming[];
+    if (answers.length !== 1) throw new Error(`asked ${answers.length} times`);
+    const { startTime, duration } = performance.getEntriesByName("flame:data to picture")[0]!;
+    const picture = startTime + duration;
+    return { asked: picture - answers[0]!.requestStart, received: picture - answers[0]!.responseEnd };
+  });
+}
+
+/** Runs `act` once a frame and measures the frames. */
 async function measureFrames(page: Page, act: "pan" | "zoom"): Promise<Frames> {
-  return page.evaluate(async (kind) => {
+  const browser = page.context().browser()!;
+  const before = await readCpuMs(browser);
+  const { times, workMs } = await page.evaluate(async (kind) => {
     const canvas = document.querySelector<HTMLCanvasElement>(".flame-canvas")!;
     const box = canvas.getBoundingClientRect();
     const wheel = (init: WheelEventInit): void => {
@@ -58,16 +100,15 @@ async function measureFrames(page: Page, act: "pan" | "zoom"): Promise<Frames> {
       times.push(performance.now() - last);
       last = performance.now();
     }
-    const sorted = [...times].sort((a, b) => a - b);
-    const mean = (list: number[]): number => list.reduce((sum, value) => sum + value, 0) / list.length;
-    return { count: times.length, meanMs: mean(times), p95Ms: sorted[Math.floor(sorted.length * 0.95)]!, workMs: mean(work) };
+    return { times, workMs: work.reduce((sum, value) => sum + value, 0) / work.length };
   }, act);
+  const cpuMs = ((await readCpuMs(browser)) - before) / times.length;
+  return { medianMs: median(times), p95Ms: times.sort((a, b) => a - b)[Math.floor(times.length * 0.95)]!, workMs, cpuMs };
 }
 
 const TYPES: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
 
 describe.skipIf(!hasChromium())(`a flame graph of ${NODES} nodes`, () => {
-  let browser: Browser;
   let server: Server;
   let url: string;
   let bytes = 0;
@@ -75,12 +116,12 @@ describe.skipIf(!hasChromium())(`a flame graph of ${NODES} nodes`, () => {
   beforeAll(async () => {
     const body = JSON.stringify(makeLargeTree(NODES));
     bytes = body.length;
-    const handle = createFixtureHandler({ nowMs: NOW_MS });
+    const handle = createFixtureHandler({ nowMs: NOW_MS, readClock: Date.now });
     server = createServer((request, response) => {
       const path = new URL(request.url!, "http://bench").pathname;
       if (path === "/api/v1/flamegraph") {
         response.setHeader("content-type", "application/json");
-        response.setHeader("date", new Date(NOW_MS).toUTCString());
+        response.setHeader("date", new Date().toUTCString());
         response.end(body);
       } else if (!handle(request, response)) {
         const file = path === "/" ? "index.html" : path;
@@ -90,39 +131,41 @@ describe.skipIf(!hasChromium())(`a flame graph of ${NODES} nodes`, () => {
     });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    browser = await launchBrowser();
   });
-  afterAll(async () => {
-    await browser?.close();
+  afterAll(() => {
     server?.close();
   });
 
   for (const [width, height] of [[1280, 800], [3840, 2000]] as const) {
     it(`at ${width} pixels`, async () => {
+      const loads: Load[] = [];
+      for (let round = 1; round < ROUNDS; round += 1) {
+        const fresh = await launchBrowser();
+        loads.push(await measureLoad(await fresh.newPage({ viewport: { width, height } }), url));
+        await fresh.close();
+      }
+      const browser = await launchBrowser();
       const page = await browser.newPage({ viewport: { width, height } });
-      await page.goto(`${url}/?tz=utc&panels=graph`);
-      await page.locator(".flame-canvas").waitFor({ timeout: 60_000 });
-      await page.waitForTimeout(1500);
-      const marks = await page.evaluate(() =>
-        Object.fromEntries(performance.getEntriesByType("measure").filter(({ name }) => name.startsWith("flame:")).map(({ name, duration }) => [name, duration])),
-      );
+      loads.push(await measureLoad(page, url));
+      await page.waitForTimeout(500);
       const pan = await measureFrames(page, "pan");
       const zoom = await measureFrames(page, "zoom");
       await saveShot(page, `million-${width}`);
-      const line = (name: string, { meanMs, p95Ms, workMs }: Frames): string =>
-        `${name}: ${(1000 / meanMs).toFixed(0)} frames a second, frame mean ${meanMs.toFixed(1)} ms, 95 % within ${p95Ms.toFixed(1)} ms, of which our work ${workMs.toFixed(1)} ms`;
+      await browser.close();
+      const [asked, received] = [median(loads.map((load) => load.asked)), median(loads.map((load) => load.received))];
+      const line = (name: string, { medianMs, p95Ms, workMs, cpuMs }: Frames): string =>
+        `${name}: frame median ${medianMs.toFixed(1)} ms (${(1000 / medianMs).toFixed(0)} a second), 95 % within ${p95Ms.toFixed(1)} ms; our work ${workMs.toFixed(1)} ms, the browser's processor time ${cpuMs.toFixed(1)} ms`;
       console.log(
         [
           `${NODES} nodes, ${(bytes / 1e6).toFixed(0)} MB of JSON, ${width}x${height}, ${cpus().length} CPUs, load ${loadavg()[0]!.toFixed(1)}`,
-          ...Object.entries(marks).map(([name, ms]) => `  ${name} ${ms.toFixed(0)} ms`),
+          `  first picture ${received.toFixed(0)} ms after the last byte, ${asked.toFixed(0)} ms after the question (medians of ${ROUNDS})`,
           `  ${line("pan", pan)}`,
           `  ${line("zoom", zoom)}`,
         ].join("\n"),
       );
-      expect(marks["flame:data to picture"]).toBeLessThan(FIRST_PAINT_MS * SLACK);
+      expect(received).toBeLessThan(FIRST_PAINT_MS * SLACK);
       expect(pan.workMs).toBeLessThan(FRAME_MS);
       expect(zoom.workMs).toBeLessThan(FRAME_MS);
-      await page.close();
     });
   }
 });

@@ -39,13 +39,14 @@ it("gives the first names different hues, and a name the same hue again", () => 
 
 it("colours frames by kind and binary", () => {
   const tree = treeFromText("main@/a;i:small@/a 5\nmain@/a;k:read@[kernel] 3\nmain@/a;?:[anonymous]@/a 1");
-  const { byFrame, binaries } = colourFrames(tree);
+  const { colourOf, binaries } = colourFrames(tree);
   const hue = binaries[0]!.hue;
   expect(tree.frames.name).toEqual(["main", "small", "read", "[anonymous]"]);
   const within = (colour: number, first: number): boolean => colour >= first && colour < first + 3;
-  expect(within(byFrame[0]!, nativeColour(hue))).toBe(true);
-  expect(within(byFrame[1]!, inlinedColour(hue))).toBe(true);
-  expect(within(byFrame[2]!, COLOUR.kernel)).toBe(true);
-  expect(byFrame[3]).toBe(COLOUR.unnamed);
+  expect(within(colourOf(0), nativeColour(hue))).toBe(true);
+  expect(within(colourOf(1), inlinedColour(hue))).toBe(true);
+  expect(within(colourOf(2), COLOUR.kernel)).toBe(true);
+  expect(colourOf(3)).toBe(COLOUR.unnamed);
+  expect([3, 2, 1, 0].map(colourOf).reverse()).toEqual([0, 1, 2, 3].map(colourFrames(tree).colourOf));
   expect(binaries.map(({ binary }) => binary)).toEqual(["/a"]);
 });

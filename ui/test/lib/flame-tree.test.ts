@@ -13,15 +13,16 @@ const TREE = treeFromText(`
 `);
 
 const COLUMNS: TreeColumns = {
-  depth: [0, 1], frame: [-1, 0], total: [10, 10], self: [0, 10], samples: [1, 1], cut: new Map(),
+  depth: [0, 1], frame: [-1, 0], total: [10, 10], samples: [1, 1], cut: new Map(),
   frames: { name: ["a"], binary: [""], file: [""], line: [0], kind: [0] },
 };
 
 describe("buildTree", () => {
-  it("links parents, ends and starts", () => {
+  it("links parents, ends and starts, and works out own times", () => {
     expect(textFromTree(TREE)).toBe(["all 100@0", "  main 90@0", "    work 60@0", "      inner 40@0", "    rest 30@60", "  kthread 10@90"].join("\n"));
     expect([...TREE.parent]).toEqual([-1, 0, 1, 2, 1, 0]);
     expect([...TREE.end]).toEqual([6, 5, 4, 4, 5, 6]);
+    expect([...TREE.self]).toEqual([0, 0, 20, 40, 30, 10]);
     expect(TREE.depthMax).toBe(3);
     expect(TREE.sorted).toBe(true);
     expect(listChildren(TREE, 1)).toEqual([2, 4]);
@@ -29,23 +30,24 @@ describe("buildTree", () => {
   });
 
   it("takes a root alone", () => {
-    const tree = buildTree({ ...COLUMNS, depth: [0], frame: [-1], total: [0], self: [0], samples: [0] });
+    const tree = buildTree({ ...COLUMNS, depth: [0], frame: [-1], total: [0], samples: [0] });
     expect(tree.length).toBe(1);
     expect(findNodeAt(tree, 0, 0)).toBe(-1);
   });
 
   it("sees when children are not in falling order", () => {
-    const tree = buildTree({ ...COLUMNS, depth: [0, 1, 1], frame: [-1, 0, 0], total: [3, 1, 2], self: [0, 1, 2], samples: [3, 1, 2] });
+    const tree = buildTree({ ...COLUMNS, depth: [0, 1, 1], frame: [-1, 0, 0], total: [3, 1, 2], samples: [3, 1, 2] });
     expect(tree.sorted).toBe(false);
   });
 
   it.each<[string, Partial<TreeColumns>]>([
-    ["no root", { depth: [], frame: [], total: [], self: [], samples: [] }],
+    ["no root", { depth: [], frame: [], total: [], samples: [] }],
     ["a first node below the root", { depth: [1, 1] }],
     ["a level left out", { depth: [0, 2] }],
     ["a second root", { depth: [0, 0] }],
     ["columns of different length", { total: [1] }],
     ["a frame that is not in the table", { frame: [-1, 1] }],
+    ["a depth that does not fit its column", { depth: [0, 70_000] }],
     ["an unknown special frame", { frame: [-1, -3] }],
   ])("refuses %s", (_, wrong) => {
     expect(() => buildTree({ ...COLUMNS, ...wrong })).toThrow(TreeError);
@@ -90,6 +92,7 @@ describe("graftBranch", () => {
       ["all 80@0", "  main 70@0", "    a 50@0", "    b 17@50", "      c 12@50", "      a 5@62", "    ~cut(3) 3@67", "  other 10@70", "    ~cut(3) 7@70"].join("\n"),
     );
     expect(grafted.frames.name).toEqual(["main", "a", "other", "b", "c"]);
+    expect([...grafted.self]).toEqual([0, 0, 50, 0, 12, 5, 3, 3, 7]);
     expect([...grafted.cut]).toEqual(expect.arrayContaining([[6, 3], [8, 3]]));
   });
 });

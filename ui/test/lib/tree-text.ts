@@ -7,28 +7,26 @@ const KINDS: Record<string, number> = { k: 1, i: 2, "?": 3 };
 
 interface Node {
   total: number;
-  self: number;
   children: Map<string, Node>;
 }
 
 /** Children come out by falling total, as the server sends them; `~cut 5` is a cut node that hides 3 nodes. */
 export function treeFromText(text: string): FlameTree {
-  const root: Node = { total: 0, self: 0, children: new Map() };
+  const root: Node = { total: 0, children: new Map() };
   for (const line of text.trim().split("\n")) {
     const [, path, count] = /^\s*(.*) (\d+)$/.exec(line)!;
     let node = root;
     node.total += Number(count);
     for (const name of path!.split(";")) {
       let child = node.children.get(name);
-      if (!child) node.children.set(name, (child = { total: 0, self: 0, children: new Map() }));
+      if (!child) node.children.set(name, (child = { total: 0, children: new Map() }));
       child.total += Number(count);
       node = child;
     }
-    node.self += Number(count);
   }
   const names: string[] = [];
   const frames = { name: [] as string[], binary: [] as string[], file: [] as string[], line: [] as number[], kind: [] as number[] };
-  const columns = { depth: [] as number[], frame: [] as number[], total: [] as number[], self: [] as number[], samples: [] as number[] };
+  const columns = { depth: [] as number[], frame: [] as number[], total: [] as number[], samples: [] as number[] };
   const cut = new Map<number, number>();
   const frameOf = (text: string): number => {
     if (text === "~cut") return -2;
@@ -47,7 +45,6 @@ export function treeFromText(text: string): FlameTree {
     columns.depth.push(depth);
     columns.frame.push(frame);
     columns.total.push(node.total);
-    columns.self.push(frame === -2 ? 0 : node.self);
     columns.samples.push(node.total);
     [...node.children].sort((a, b) => b[1].total - a[1].total).forEach(([name, child]) => visit(child, depth + 1, frameOf(name)));
   };
