@@ -17,5 +17,4 @@ pub mod arch;
 pub mod outcome;
 pub mod record;
 pub mod settings;
-pub mod tables;
 pub mod unwind;

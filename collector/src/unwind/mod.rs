@@ -1,8 +1,7 @@
 //! ELF files and their call frame information to rows of unwind rules.
 //!
 //! In: the bytes of a file. Out: a [`Table`] of its rows, by file offset. Pure: no IO, no
-//! panic on odd bytes, and memory within the limits that stand here; the kernel's tables are
-//! filled elsewhere.
+//! panic on odd bytes, and memory within the limits that stand here.
 
 mod cfi;
 mod elf;
