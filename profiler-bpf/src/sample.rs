@@ -89,7 +89,7 @@ pub(crate) fn walk(scratch: &mut Scratch) -> bool {
         scratch.frames[place] = registers.ip;
         scratch.header.user_len = place as u16 + 1;
         match step_by_frame_pointer(&mut registers, |at| stack.read_pair(at)) {
-            Step::Caller => {}
+            Step::Caller | Step::Interrupted => {}
             Step::End => {
                 scratch.header.outcome = Outcome::Complete as u8;
                 return false;
