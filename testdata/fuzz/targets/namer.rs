@@ -2,10 +2,17 @@
 //! over by one: whatever it answers is decoded or refused.
 #![no_main]
 
-use collector::name::protocol::{decode_request, decode_response, encode_request, encode_response};
+mod seeds;
+
+use collector::name::UnnamedReason;
+use collector::name::protocol::{
+    Answer, DebugInfo, Function, Notes, Request, RequestObject, Response, decode_request, decode_response, encode_request,
+    encode_response,
+};
+use collector::process::BuildId;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
     let Some((&addresses, input)) = input.split_first() else { return };
     if let Ok(request) = decode_request(input) {
         let again = decode_request(&encode_request(&request)).expect("what was encoded can be decoded");
@@ -18,3 +25,33 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(encode_response(&again.expect("what was encoded can be decoded")), encode_response(&response));
     }
 });
+
+fn make_seeds() -> Vec<Vec<u8>> {
+    let elf = |debug, build_id| RequestObject::Elf { file: 7, debug, build_id };
+    let objects = [
+        RequestObject::Kernel,
+        RequestObject::Vdso,
+        elf(DebugInfo::Skip, None),
+        elf(DebugInfo::Use, BuildId::new(&[0xab; 20])),
+    ];
+    let requests = objects.map(|object| encode_request(&Request { id: 5, object, addresses: vec![0x1000, 0x2fff, u64::MAX] }));
+    let mut seeds: Vec<_> = requests.iter().map(|request| seeds::of_kind(0, request)).collect();
+    seeds.push(seeds::of_kind(4, &encode_response(&make_response())));
+    seeds
+}
+
+/// A location with an inlined call, one with a bare name, and two without a name.
+fn make_response() -> Response {
+    let function = |name, line| Function { function: name, system_name: 1, file: 2, line, column: 3, start_line: 4 };
+    Response {
+        id: 5,
+        notes: Notes { leaving: true, without_debug_info: true, unconfined: false },
+        strings: ["", "_ZN4work17h0123456789abcdefE", "src/work.rs", "work"].map(str::to_owned).into(),
+        answers: vec![
+            Answer::Named(vec![function(3, 7), function(1, 8)]),
+            Answer::Named(vec![function(1, 0)]),
+            Answer::Unnamed(UnnamedReason::NoSymbol),
+            Answer::Unnamed(UnnamedReason::Corrupt),
+        ],
+    }
+}

@@ -1,39 +1,70 @@
-//! A collector's message: any bytes are a window or a refusal.
+//! A collector's message: any bytes are a window or a refusal, and a window can be stored.
 //!
 //! Random bytes hardly ever pass zstd's checksum, so besides whole messages the profile inside a good one is drawn.
 #![no_main]
+
+mod seeds;
+#[path = "../../../server/src/profile/text.rs"]
+mod text;
 
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use proto::v1::{Label, LabelSet, PushRequest, WindowAccount};
 use server::receive::{CheckLimits, check_push};
+use server::store::SeriesId;
+use server::store::record::{finish_record, prepare_window, read_window};
 
 const NOW_MS: i64 = 1_795_312_800_000;
 const LIMITS: CheckLimits = CheckLimits { profile_bytes_max: 1 << 20 };
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
     let Some((&kind, input)) = input.split_first() else { return };
-    let request = match kind % 2 {
+    let request = match kind % 3 {
         0 => PushRequest::decode(input).ok(),
-        _ => Some(wrap_profile(input)),
+        1 => Some(wrap_profile(input)),
+        _ => Some(PushRequest { unnamed_location_ids: vec![1, 5], unnamed_reasons: vec![4, 1], ..wrap_profile(input) }),
     };
-    if let Some(request) = request {
-        let _ = check_push(&request, NOW_MS, LIMITS);
-    }
+    let Some(window) = request.and_then(|request| check_push(&request, NOW_MS, LIMITS).ok()) else { return };
+    let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
+    let prepared = prepare_window(window.clone()).expect("memory is compressed");
+    let record = finish_record(&prepared, &ids).expect("memory is compressed");
+    assert_eq!(read_window(&record).expect("what was written can be read").0, window);
 });
 
 fn wrap_profile(profile: &[u8]) -> PushRequest {
-    let label = Label { name: "comm".to_owned(), value: "fuzz".to_owned() };
+    let label = |value: &str| Label { name: "comm".to_owned(), value: value.to_owned() };
     PushRequest {
         collector_instance: vec![7; 16],
         sequence: 1,
         node: "fuzz".to_owned(),
         window_start_ms: NOW_MS - 10_000,
         window_ms: 10_000,
-        series: vec![LabelSet { labels: vec![label] }],
-        profile_zstd: zstd::bulk::compress(profile, 1).expect("memory is compressed"),
+        series: ["a", "b"].map(|value| LabelSet { labels: vec![label(value)] }).into(),
+        profile_zstd: zstd::bulk::compress(profile, 1).expect("memory is compressed").into(),
         profile_bytes: profile.len() as u64,
         account: Some(WindowAccount::default()),
         ..PushRequest::default()
     }
+}
+
+const TEXT: &str = "
+    comm=rustc,node=a | main parse>inlined read@[kernel] | 12 | thread=worker
+    comm=rustc,node=a | main parse | 3 | thread=worker outcome=truncated
+    comm=sort,node=a | main parse | 5
+";
+
+/// The last location is without a name: it is the fifth.
+const UNNAMED: &str = "\n comm=sort,node=a | main 0x1f@/lib/b.so | 5";
+
+fn make_seeds() -> Vec<Vec<u8>> {
+    let request = |text: &str| text::push_request(&text::window_at(text, NOW_MS - 10_000, 1));
+    let profile = |request: &PushRequest| {
+        zstd::bulk::decompress(&request.profile_zstd, request.profile_bytes as usize).expect("it was just compressed")
+    };
+    let (named, unnamed) = (request(TEXT), request(&format!("{TEXT}{UNNAMED}")));
+    vec![
+        seeds::of_kind(0, &unnamed.encode_to_vec()),
+        seeds::of_kind(1, &profile(&named)),
+        seeds::of_kind(2, &profile(&unnamed)),
+    ]
 }
