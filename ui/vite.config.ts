@@ -33,6 +33,8 @@ export default defineConfig({
   server: realServer ? { proxy: { "/api": realServer } } : {},
   preview: realServer ? { proxy: { "/api": realServer } } : {},
   test: {
+    // More than a small machine has cores: the browser tests, a browser to each file, mostly wait.
+    maxWorkers: 3,
     projects: [
       { test: { name: "unit", include: ["test/{lib,api,state}/**/*.test.ts"], testTimeout: 120_000 } },
       {
@@ -43,7 +45,6 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 60_000,
           expect: { poll: { timeout: 20_000 } },
-          fileParallelism: false,
         },
       },
       {

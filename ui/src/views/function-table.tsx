@@ -205,7 +205,7 @@ function Amount({ ns, samples, totalNs }: { ns: number; samples: number; totalNs
   const share = totalNs > 0 ? ns / totalNs : 0;
   return (
     <span role="gridcell" class="amount" title={`${formatDuration(ns)}, ${formatNumberOf(samples, "sample")}`}>
-      <span class="amount-bar" style={{ width: `${Math.min(100, share * 100)}%` }} />
+      <span class="amount-bar" style={{ "--share": Math.min(1, share) }} />
       <span class="amount-share">{formatPercent(share)}</span>
       <span class="amount-time">{formatDuration(ns)}</span>
     </span>

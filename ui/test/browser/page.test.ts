@@ -1,69 +1,11 @@
-// The page in a real browser over the fixture server: what a person does and sees.
-import { execFileSync } from "node:child_process";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import type { Browser, Page } from "playwright-core";
-import { hasChromium, launchBrowser, NOW_MS, openPage, saveShot, waitForGraph, type Opened, type OpenOptions } from "./browser.ts";
-
-const KNOWN = `/?tz=utc&query=${encodeURIComponent('{comm="known"}')}`;
-const ROW = 19;
-
-const field = (page: Page, name: string): string | null => new URL(page.url()).searchParams.get(name);
-
-/** Points at a share of the canvas's width in one row. */
-async function pointAt(page: Page, share: number, row: number): Promise<{ x: number; y: number }> {
-  const box = (await page.locator(".flame-canvas").boundingBox())!;
-  return { x: box.x + box.width * share, y: box.y + (row + 0.5) * ROW };
-}
-
-async function clickBox(page: Page, share: number, row: number): Promise<void> {
-  const { x, y } = await pointAt(page, share, row);
-  await page.mouse.click(x, y);
-}
-
-async function hoverBox(page: Page, share: number, row: number): Promise<string> {
-  const { x, y } = await pointAt(page, share, row);
-  await page.mouse.move(x, y);
-  return (await page.locator(".card").innerText()).replaceAll(/\s+/g, " ");
-}
-
-/** The canvas's picture once it stands: the zoom has arrived and the last painting was in full. */
-const canvasData = (page: Page): Promise<string> =>
-  page.evaluate(async () => {
-    const read = (): string => document.querySelector<HTMLCanvasElement>(".flame-canvas")!.toDataURL();
-    let last = "";
-    for (let now = read(); now !== last; now = read()) {
-      last = now;
-      await new Promise((resolve) => setTimeout(resolve, 400));
-    }
-    return last;
-  });
-
-/** Until what the last event changed is on the page. */
-const nextFrames = (page: Page): Promise<void> =>
-  page.evaluate(() => new Promise<void>((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => resolve()))));
+// The page in a real browser over the fixture server: what a person does with the
+// picture, and sees of it.
+import { describe, expect, it } from "vitest";
+import { hasChromium, saveShot, waitForGraph } from "./browser.ts";
+import { canvasData, clickBox, field, hoverBox, KNOWN, nextFrames, usePages } from "./pages.ts";
 
 describe.skipIf(!hasChromium())("the page", () => {
-  let browser: Browser;
-  let opened: Opened | undefined;
-  beforeAll(async () => {
-    browser = await launchBrowser();
-  });
-  afterAll(() => browser?.close());
-  afterEach(async () => {
-    const errors = opened?.errors ?? [];
-    await opened?.close();
-    opened = undefined;
-    expect(errors).toEqual([]);
-  });
-  async function open(options: OpenOptions = {}): Promise<Page> {
-    opened = await openPage(browser, options);
-    return opened.page;
-  }
-  async function openGraph(address: string, options: OpenOptions = {}): Promise<Page> {
-    const page = await open({ address, ...options });
-    await waitForGraph(page);
-    return page;
-  }
+  const { open, openGraph, opened } = usePages();
 
   it("zooms by a click, keeps percentages global, and goes back", async () => {
     const page = await openGraph(KNOWN);
@@ -104,7 +46,7 @@ describe.skipIf(!hasChromium())("the page", () => {
     expect(await page.locator(".inline-field select").inputValue()).toBe("node");
     expect(await page.locator(".legend li").allInnerTexts()).toHaveLength(2);
     expect(await page.locator(".crumbs button[aria-current]").innerText()).toBe("rustc_driver_impl::main");
-    const other = await opened!.page.context().newPage();
+    const other = await opened().page.context().newPage();
     await other.goto(page.url());
     await waitForGraph(other);
     expect(await canvasData(other)).toBe(before);
@@ -181,7 +123,7 @@ describe.skipIf(!hasChromium())("the page", () => {
     expect(await input.getAttribute("aria-invalid")).toBe("true");
     expect(await page.locator(".flame-canvas").count()).toBe(1);
     await saveShot(page, "wrong-selector");
-    opened!.errors.length = 0; // Chromium logs each answer of status 400.
+    opened().errors.length = 0; // Chromium logs each answer of status 400.
     await input.fill("{}");
     await page.keyboard.press("Enter");
     await expect.poll(() => alert.count()).toBe(0);
@@ -207,7 +149,7 @@ describe.skipIf(!hasChromium())("the page", () => {
     const query = encodeURIComponent('{comm="known", exe="/usr/bin/bash"}');
     const page = await open({ address: `/?tz=utc&query=${query}` });
     await expect.poll(() => page.locator(".notice").innerText()).toContain("no series fits all of them");
-    await page.goto(`${opened!.server.url}/?tz=utc&from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z`);
+    await page.goto(`${opened().server.url}/?tz=utc&from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z`);
     await expect.poll(() => page.locator(".notice").innerText()).toContain("2026-11-22 02:15:00 – 2026-11-23 02:14:50");
     await page.getByRole("button", { name: "Show the last 15 minutes" }).click();
     await waitForGraph(page);
@@ -216,14 +158,14 @@ describe.skipIf(!hasChromium())("the page", () => {
 
   it("keeps the last picture while the server is away, and goes on when it is back", async () => {
     const page = await openGraph(KNOWN);
-    opened!.server.away = true;
+    opened().server.away = true;
     await page.getByRole("button", { name: "Refresh" }).click();
     await expect.poll(() => page.locator(".banner-away").innerText()).toContain("does not answer");
     expect(await hoverBox(page, 0.5, 1)).toContain("main");
-    opened!.server.away = false;
+    opened().server.away = false;
     await page.getByRole("button", { name: "Try now" }).click();
     await expect.poll(() => page.locator(".banner-away").count()).toBe(0);
-    opened!.errors.length = 0; // Chromium logs each connection that broke.
+    opened().errors.length = 0; // Chromium logs each connection that broke.
   });
 
   it("shows hostile names as text", async () => {
@@ -251,11 +193,11 @@ describe.skipIf(!hasChromium())("the page", () => {
     expect(before).toBeGreaterThan(1);
     await page.getByLabel("Search the flame graph").fill("visit");
     await expect.poll(() => page.locator(".search-result").innerText()).toContain("at least ");
-    const asked = (): string[] => opened!.server.asked.filter((url) => url.includes("flamegraph") && url.includes("path="));
+    const asked = (): string[] => opened().server.asked.filter((url) => url.includes("flamegraph") && url.includes("path="));
     expect(asked()).toEqual([]);
     // A path that leads into the cut part brings the branch with it.
     const deep = '["__libc_start_main_impl","__libc_start_call_main","Py_RunMain","_PyFunction_Vectorcall"]';
-    await page.goto(`${opened!.server.url}/?tz=utc&zoom=${encodeURIComponent(deep)}`);
+    await page.goto(`${opened().server.url}/?tz=utc&zoom=${encodeURIComponent(deep)}`);
     await waitForGraph(page);
     await page.locator(".flame-canvas").focus();
     // Down to a cut box, then Enter.
@@ -272,121 +214,5 @@ describe.skipIf(!hasChromium())("the page", () => {
     await page.keyboard.press("Enter");
     await expect.poll(() => asked().length).toBeGreaterThan(0);
     await expect.poll(hatched).toBeLessThan(cutBefore);
-  });
-
-  it("sorts, filters and scrolls a long table with few rows in the document", async () => {
-    const page = await openGraph("/?tz=utc");
-    const rows = page.locator(".functions .row:not(.row-head)");
-    expect(await rows.count()).toBeLessThan(60);
-    expect(Number(await page.getByRole("grid").getAttribute("aria-rowcount"))).toBeGreaterThan(500);
-    await page.getByRole("button", { name: "Total" }).click();
-    await expect.poll(() => page.locator(".row-name").first().innerText()).toBe("__libc_start_call_main");
-    expect(field(page, "sort")).toBe("total");
-    await page.getByRole("grid").evaluate((grid) => grid.scrollTo({ top: 26 * 450 }));
-    await expect.poll(() => opened!.server.asked.some((url) => url.includes("offset=400"))).toBe(true);
-    await expect.poll(() => page.locator("#function-450 .row-name").count()).toBe(1);
-    await page.getByLabel("Filter functions").fill("libllvm");
-    await expect.poll(() => field(page, "filter")).toBe("libllvm");
-    await expect.poll(() => page.locator(".row-binary").allInnerTexts()).toSatisfy((texts: string[]) => texts.length > 5 && texts.every((text) => text.startsWith("libLLVM")));
-    await rows.first().click();
-    await expect.poll(() => field(page, "search")).toMatch(/^=.* @ \/usr\/lib\/libLLVM/);
-    expect(await page.locator(".row-marked").count()).toBe(1);
-    await expect.poll(() => page.locator(".search-result").innerText()).toMatch(/% of everything/);
-  });
-
-  it("shows eight series and the sum of the others, and zooms the range by a drag", async () => {
-    const page = await openGraph("/?tz=utc");
-    const legend = page.locator(".legend li");
-    expect(await legend.count()).toBe(9);
-    expect(await legend.last().innerText()).toContain("8 others");
-    const plot = (await page.locator(".u-over").boundingBox())!;
-    await page.mouse.move(plot.x + plot.width * 0.2, plot.y + 40);
-    await page.mouse.down();
-    await page.mouse.move(plot.x + plot.width * 0.4, plot.y + 50, { steps: 5 });
-    await page.mouse.up();
-    await expect.poll(() => field(page, "from")).toMatch(/^2026-11-23T02:0[23]:\d0Z$/);
-    const [from, to] = [Date.parse(field(page, "from")!), Date.parse(field(page, "to")!)];
-    expect(to - from).toBeGreaterThanOrEqual(180_000);
-    expect(to - from).toBeLessThanOrEqual(200_000);
-    await page.locator(".legend button").first().click();
-    await expect.poll(() => field(page, "query")).toBe('{comm="rustc"}');
-    await page.locator(".chip-close").click();
-    await expect.poll(() => field(page, "query")).toBeNull();
-  });
-
-  it("filters by a label's values, which have their CPU time beside them", async () => {
-    const page = await openGraph("/?tz=utc");
-    await page.locator(".chip").getByText("node", { exact: true }).click();
-    await expect.poll(() => page.locator(".value-name").allInnerTexts()).toEqual(["node-a", "node-b"]);
-    await saveShot(page, "filter-menu");
-    await page.getByRole("button", { name: "All but node-a" }).click();
-    await expect.poll(() => field(page, "query")).toBe('{node!="node-a"}');
-    await page.locator(".chip-text").click();
-    await expect.poll(() => field(page, "query")).toBe('{node="node-a"}');
-  });
-
-  it("takes times as people type them, and says what is wrong with them", async () => {
-    const page = await openGraph("/?tz=utc");
-    await page.getByTitle("Choose the time range").click();
-    await page.getByLabel("From", { exact: true }).fill("yesterday");
-    await page.getByRole("button", { name: "Apply" }).click();
-    await expect.poll(() => page.locator(".field-error").innerText()).toContain("now-15m");
-    await saveShot(page, "time-picker");
-    await page.getByLabel("From", { exact: true }).fill("2026-11-23 01:00");
-    await page.getByLabel("To", { exact: true }).fill("1795399200");
-    await page.getByRole("button", { name: "Apply" }).click();
-    await expect.poll(() => [field(page, "from"), field(page, "to")]).toEqual(["2026-11-23T01:00:00Z", "2026-11-23T02:00:00Z"]);
-    await page.getByRole("button", { name: "5m", exact: true }).click();
-    await expect.poll(() => field(page, "from")).toBe("now-5m");
-  });
-
-  it("follows the server's clock and asks everything for one range", async () => {
-    await openGraph("/?tz=utc");
-    const ranges = new Set(opened!.server.asked.slice(-3).map((url) => {
-      const fields = new URL(url, "http://x").searchParams;
-      return `${fields.get("from")} ${fields.get("to")}`;
-    }));
-    expect(ranges.size).toBe(1);
-    const to = Number([...ranges][0]!.split(" ")[1]);
-    // The `Date` header has whole seconds, and the tests' machine is busy.
-    expect(Math.abs(to - NOW_MS)).toBeLessThan(30_000);
-  });
-
-  it("offers the same selection to go tool pprof, quoted for the shell", async () => {
-    const page = await openGraph(`/?tz=utc&query=${encodeURIComponent(`{comm!="it's $(odd)"}`)}`);
-    await page.getByRole("button", { name: "pprof" }).click();
-    const command = await page.locator(".command code").innerText();
-    expect(command).toMatch(/^go tool pprof /);
-    const url = new URL(execFileSync("/bin/sh", ["-c", `printf %s ${command.replace("go tool pprof ", "")}`], { encoding: "utf8" }));
-    expect(url.pathname).toBe("/api/v1/pprof");
-    expect(url.searchParams.get("query")).toBe(`{comm!="it's $(odd)"}`);
-    expect(Number(url.searchParams.get("to")) - Number(url.searchParams.get("from"))).toBe(900_000);
-    const svg = await page.locator(".exports a").first().getAttribute("href");
-    expect(svg).toContain("/api/v1/flamegraph.svg?query=");
-  });
-
-  it("changes between light, dark and the system's colours", async () => {
-    const page = await openGraph(KNOWN, { context: { colorScheme: "dark" } });
-    const theme = (): Promise<string | null> => page.locator("html").getAttribute("data-theme");
-    expect(await theme()).toBe("dark");
-    await page.emulateMedia({ colorScheme: "light" });
-    await expect.poll(theme).toBe("light");
-    await page.locator(".theme").click();
-    await page.locator(".theme").click();
-    await expect.poll(theme).toBe("dark");
-    expect(field(page, "theme")).toBe("dark");
-    // Remembered for the next visit with a plain address.
-    await page.goto(`${opened!.server.url}/`);
-    await expect.poll(theme).toBe("dark");
-  });
-
-  it("refreshes by itself when asked to", async () => {
-    const page = await openGraph("/?tz=utc");
-    await page.clock.install();
-    await page.getByLabel("Refresh by itself").selectOption("10");
-    const loads = (): number => opened!.server.asked.filter((url) => url.includes("flamegraph")).length;
-    const before = loads();
-    await page.clock.fastForward(10_500);
-    await expect.poll(loads).toBe(before + 1);
   });
 });
