@@ -81,7 +81,8 @@ pub struct Scratch {
 // so cannot be added without a thought for the other side.
 const _: () = assert!(HEADER_BYTES == 64);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
-const _: () = assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 24);
+const _: () =
+    assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + size_of::<Registers>());
 const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two());
 const _: () = assert!(USER_FRAMES_MAX.is_multiple_of(CHUNK_FRAMES));
 const _: () = assert!(USER_FRAMES_MAX <= u16::MAX as usize);

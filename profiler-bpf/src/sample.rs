@@ -155,6 +155,7 @@ fn find_user_start(data: *const bpf_perf_event_data, cs: u64) -> UserStart {
                 ip: ptr::read_volatile(&raw const (*data).regs.rip),
                 sp: ptr::read_volatile(&raw const (*data).regs.rsp),
                 bp: ptr::read_volatile(&raw const (*data).regs.rbp),
+                bx: ptr::read_volatile(&raw const (*data).regs.rbx),
             }
         };
         return choose_user_start(registers, cs, true);
@@ -169,6 +170,7 @@ fn find_user_start(data: *const bpf_perf_event_data, cs: u64) -> UserStart {
             ip: ptr::read_volatile(&raw const (*saved).rip),
             sp: ptr::read_volatile(&raw const (*saved).rsp),
             bp: ptr::read_volatile(&raw const (*saved).rbp),
+            bx: ptr::read_volatile(&raw const (*saved).rbx),
         };
         let cs = ptr::read_volatile(&raw const (*saved).cs);
         (
