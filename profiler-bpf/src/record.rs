@@ -14,10 +14,21 @@ use crate::{
 /// [`SampleHeader::kind`] of a sample with its frames.
 pub const KIND_SAMPLE: u8 = 1;
 
+/// [`StackHeader::kind`] of the copy of a stack, whose sample follows.
+pub const KIND_STACK: u8 = 2;
+
 /// [`SampleHeader::flags`]: the first user frame is the interrupted instruction
 /// itself. Without it, it is the address after a system call instruction, as a
 /// return address is the address after a call.
 pub const FLAG_USER_LEAF_EXACT: u8 = 1;
+
+/// [`SampleHeader::flags`]: the stack was copied, into the [`StackHeader`] record of the same
+/// processor and time that came before.
+pub const FLAG_STACK_COPIED: u8 = 2;
+
+/// [`SampleHeader::flags`], with [`FLAG_STACK_COPIED`]: the walk needed no copy; it is there to
+/// prove the walk.
+pub const FLAG_PROOF: u8 = 4;
 
 /// What comes before the frames of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,16 +61,53 @@ pub struct SampleHeader {
     pub user_len: u16,
     /// Kernel frames in this record.
     pub kernel_len: u16,
-    /// User frames walked: larger than `user_len` when the middle of a deep stack was left out.
+    /// User frames walked: larger than `user_len` when the middle of a deep stack was left out,
+    /// whose last frames then lie as in a ring: see [`USER_FRAMES_TAIL`].
     pub user_walked: u16,
-    /// How many of the user frames are before the part that was left out.
-    pub user_head: u16,
+    /// Zero.
+    pub reserved_2: u16,
+    /// What tells the process's address space from others with the same process id, or 0 when
+    /// there is no user stack.
+    pub identity: u64,
+    /// [`Process::version`](crate::tables::Process::version) of the mappings that were walked with; 0
+    /// when the kernel had none.
+    pub version: u32,
+    /// Zero.
+    pub reserved_3: u32,
+}
+
+/// What comes before the bytes of a copied stack.
+///
+/// The bytes are those from the stack pointer (`registers[7]`) on, `stack_bytes` of them. The record
+/// may be longer: its size is one of
+/// [`STACK_COPY_BYTES`](crate::settings::STACK_COPY_BYTES) with this header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct StackHeader {
+    /// [`KIND_STACK`], at the same place as [`SampleHeader::kind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Processor.
+    pub cpu: u32,
+    /// The sample's [`time_ns`](SampleHeader::time_ns).
+    pub time_ns: u64,
+    /// Bytes of the stack that were read.
+    pub stack_bytes: u32,
+    /// Zero.
+    pub reserved_2: u32,
+    /// The registers that the walk began with, by their DWARF numbers; the instruction pointer is
+    /// the last.
+    pub registers: [u64; 17],
 }
 
 /// Bytes of a [`SampleHeader`].
 pub const HEADER_BYTES: usize = size_of::<SampleHeader>();
 
-/// Bytes of the longest record: 64 + (1,024 + 127) × 8 = 9,272.
+/// Bytes of a [`StackHeader`].
+pub const STACK_HEADER_BYTES: usize = size_of::<StackHeader>();
+
+/// Bytes of the longest sample: 80 + (1,024 + 127) × 8 = 9,288.
 pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + (USER_FRAMES_MAX + KERNEL_FRAMES_MAX) * 8;
 
 /// The program's scratch memory for one record, one per CPU.
@@ -77,9 +125,10 @@ pub struct Scratch {
     pub registers: Registers,
 }
 
-// The ABI: 64 bytes without any padding. A new field changes these numbers, and
+// The ABI: 80 and 160 bytes without any padding. A new field changes these numbers, and
 // so cannot be added without a thought for the other side.
-const _: () = assert!(HEADER_BYTES == 64);
+const _: () = assert!(HEADER_BYTES == 80);
+const _: () = assert!(STACK_HEADER_BYTES == 160);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
 const _: () =
     assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + size_of::<Registers>());

@@ -69,7 +69,10 @@ pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, tim
         user_len,
         kernel_len: 0,
         user_walked: 0,
-        user_head: 0,
+        reserved_2: 0,
+        identity: 0,
+        version: 0,
+        reserved_3: 0,
     };
     walks
 }
@@ -115,7 +118,6 @@ pub(crate) fn finish(scratch: &mut Scratch, data: *const bpf_perf_event_data) ->
     };
     scratch.header.kernel_len = kernel_len as u16;
     scratch.header.user_walked = user_len as u16;
-    scratch.header.user_head = user_len as u16;
     if !send(scratch, user_len + kernel_len) {
         return Outcome::RingFull as u8;
     }
