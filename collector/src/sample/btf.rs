@@ -11,8 +11,20 @@ pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// Offsets in bytes of the fields that the program follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelOffsets {
+    /// `task_struct.stack`
+    pub task_stack: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
+    /// `task_struct.group_leader`
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime`
+    pub task_start_boottime: u32,
+    /// `task_struct.self_exec_id`
+    pub task_self_exec_id: u32,
+    /// `task_struct.thread.fsbase`
+    pub task_fsbase: u32,
+    /// `mm_struct.start_stack`
+    pub mm_start_stack: u32,
     /// `task_struct.cgroups`
     pub task_cgroups: u32,
     /// `css_set.subsys[controller]`
@@ -38,7 +50,14 @@ impl KernelOffsets {
             format!("failed to read `{BTF_PATH}`: a kernel with CONFIG_DEBUG_INFO_BTF is needed")
         })?;
         let mut offsets = Self {
+            task_stack: field_offset(&btf, "task_struct", "stack")?,
             task_mm: field_offset(&btf, "task_struct", "mm")?,
+            task_group_leader: field_offset(&btf, "task_struct", "group_leader")?,
+            task_start_boottime: field_offset(&btf, "task_struct", "start_boottime")?,
+            task_self_exec_id: field_offset(&btf, "task_struct", "self_exec_id")?,
+            task_fsbase: field_offset(&btf, "task_struct", "thread")?
+                + field_offset(&btf, "thread_struct", "fsbase")?,
+            mm_start_stack: field_offset(&btf, "mm_struct", "start_stack")?,
             ..Self::default()
         };
         if let Some(controller) = controller {
@@ -51,6 +70,38 @@ impl KernelOffsets {
             offsets.kernfs_id = field_offset(&btf, "kernfs_node", "id")?;
         }
         Ok(offsets)
+    }
+
+    /// The program's settings that hold them, by name.
+    pub fn settings(&self) -> [(&'static str, &u32); 12] {
+        let Self {
+            task_stack,
+            task_mm,
+            task_group_leader,
+            task_start_boottime,
+            task_self_exec_id,
+            task_fsbase,
+            mm_start_stack,
+            task_cgroups,
+            css_set_subsys,
+            css_cgroup,
+            cgroup_kn,
+            kernfs_id,
+        } = self;
+        [
+            ("TASK_STACK", task_stack),
+            ("TASK_MM", task_mm),
+            ("TASK_GROUP_LEADER", task_group_leader),
+            ("TASK_START_BOOTTIME", task_start_boottime),
+            ("TASK_SELF_EXEC_ID", task_self_exec_id),
+            ("TASK_FSBASE", task_fsbase),
+            ("MM_START_STACK", mm_start_stack),
+            ("TASK_CGROUPS", task_cgroups),
+            ("CSS_SET_SUBSYS", css_set_subsys),
+            ("CSS_CGROUP", css_cgroup),
+            ("CGROUP_KN", cgroup_kn),
+            ("KERNFS_ID", kernfs_id),
+        ]
     }
 }
 

@@ -15,6 +15,15 @@ const CONTEXT_RBX: u64 = 128;
 const CONTEXT_RSP: u64 = 160;
 const CONTEXT_RIP: u64 = 168;
 
+/// Places of the registers of a `ucontext` by their DWARF numbers, four bits each, in words from r8's on.
+const CONTEXT_PLACES: u64 = 0x7654_3210_fa89_becd;
+
+/// Where a register lies in a `ucontext`, by its DWARF number below 16.
+#[inline(always)]
+pub const fn context_offset(register: u8) -> u64 {
+    40 + 8 * (CONTEXT_PLACES >> (4 * (register & 15)) & 15)
+}
+
 /// Goes from a frame to its caller by a rule.
 ///
 /// `other` gives a register that is not among [`Registers`], by its DWARF number; only the
