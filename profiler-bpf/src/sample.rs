@@ -22,7 +22,11 @@ use profiler_bpf::{
     unwind::Step,
 };
 
-use crate::{RING, stack_window::StackWindow, task};
+use crate::{
+    RING,
+    stack_window::StackWindow,
+    task::{self, Entry},
+};
 
 /// The user side of a sample, before its frames.
 enum UserStart {
@@ -162,23 +166,13 @@ fn find_user_start(data: *const bpf_perf_event_data, cs: u64) -> UserStart {
     if !task::has_user_memory() {
         return UserStart::None(Outcome::KernelOnly);
     }
-    let saved = task::user_registers();
-    // SAFETY: they are the current task's; the verifier knows their type.
-    let (registers, cs, orig_rax) = unsafe {
-        let registers = Registers {
-            ip: ptr::read_volatile(&raw const (*saved).rip),
-            sp: ptr::read_volatile(&raw const (*saved).rsp),
-            bp: ptr::read_volatile(&raw const (*saved).rbp),
-        };
-        let cs = ptr::read_volatile(&raw const (*saved).cs);
-        (
-            registers,
-            cs,
-            ptr::read_volatile(&raw const (*saved).orig_rax),
-        )
+    let mut saved = [0; 17];
+    let Entry { cs, orig_rax } = task::read_saved_registers(&mut saved);
+    let registers = Registers {
+        ip: saved[16],
+        sp: saved[7],
+        bp: saved[6],
     };
-    // A system call leaves its number in orig_rax, which is never negative;
-    // exceptions and interrupts put -1 or the complement of the vector there.
     let in_system_call = (orig_rax as i64) >= 0;
     choose_user_start(registers, cs, !in_system_call)
 }

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, PerCpuArray, ProgramArray, RingBuf},
-    programs::PerfEvent,
+    programs::{PerfEvent, ProgramType},
+    sys::{BpfHelper, is_helper_supported},
 };
 use profiler_bpf::{
     outcome::Outcome,
@@ -14,6 +15,7 @@ use profiler_bpf::{
     settings::{
         PROGRAM_WALK, cgroup_source,
         counter::{self, Counters},
+        task_source,
     },
 };
 
@@ -74,17 +76,18 @@ impl Program {
             CgroupHierarchy::None => cgroup_source::NONE,
         };
         let ring_bytes = ring_bytes(cpus);
-        let mut ebpf = EbpfLoader::new()
-            // No CO-RE relocations in the object: the kernel's BTF need not be parsed again.
+        let task_source = task_source()?;
+        let mut loader = EbpfLoader::new();
+        // No CO-RE relocations in the object: the kernel's BTF need not be parsed again.
+        loader
             .btf(None)
             .map_max_entries("RING", ring_bytes)
-            .override_global("TASK_MM", &offsets.task_mm, true)
-            .override_global("CGROUP_SOURCE", &cgroup_source, true)
-            .override_global("TASK_CGROUPS", &offsets.task_cgroups, true)
-            .override_global("CSS_SET_SUBSYS", &offsets.css_set_subsys, true)
-            .override_global("CSS_CGROUP", &offsets.css_cgroup, true)
-            .override_global("CGROUP_KN", &offsets.cgroup_kn, true)
-            .override_global("KERNFS_ID", &offsets.kernfs_id, true)
+            .override_global("TASK_SOURCE", &task_source, true)
+            .override_global("CGROUP_SOURCE", &cgroup_source, true);
+        for (name, offset) in offsets.settings() {
+            loader.override_global(name, offset, true);
+        }
+        let mut ebpf = loader
             .load(OBJECT)
             .context("failed to load the eBPF object: is CAP_BPF (or root) there?")?;
         for name in ["sample", "walk"] {
@@ -167,6 +170,16 @@ fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a PerfEvent> {
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
     ebpf.take_map(name)
         .with_context(|| format!("failed to find the map `{name}` in the object"))
+}
+
+/// How the program is to read a task on this kernel.
+fn task_source() -> Result<u32> {
+    let typed = is_helper_supported(ProgramType::PerfEvent, BpfHelper::BPF_FUNC_task_pt_regs)
+        .context("failed to ask the kernel for its BPF helpers: is CAP_BPF (or root) there?")?;
+    Ok(match typed {
+        true => task_source::TYPED,
+        false => task_source::COPIED,
+    })
 }
 
 /// Bytes of the ring for this many processors: a power of two, as the kernel wants.
