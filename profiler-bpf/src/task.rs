@@ -97,22 +97,6 @@ setting!(
 /// Source: System V ABI for AMD64, figure 3.36.
 pub(crate) type AllRegisters = [u64; 17];
 
-/// Copies the registers that lie at a pointer to `pt_regs`, each by a volatile load of its own,
-/// which is all that the verifier allows for a context and for a typed pointer.
-macro_rules! copy_registers {
-    ($from:expr, $to:expr) => {{
-        let (from, to): (*const pt_regs, &mut AllRegisters) = ($from, $to);
-        copy_registers!(@each from, to,
-            0 rax, 1 rdx, 2 rcx, 3 rbx, 4 rsi, 5 rdi, 6 rbp, 7 rsp,
-            8 r8, 9 r9, 10 r10, 11 r11, 12 r12, 13 r13, 14 r14, 15 r15, 16 rip)
-    }};
-    (@each $from:ident, $to:ident, $($place:literal $register:ident),*) => {
-        {
-            $($to[$place] = ptr::read_volatile(&raw const (*$from).$register);)*
-        }
-    };
-}
-
 /// What is told beside the general registers of a task that is in the kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
@@ -156,7 +140,7 @@ pub(crate) unsafe fn read_interrupted_registers(
     registers: &mut AllRegisters,
 ) {
     // SAFETY: as the caller says; the context is valid while the program runs.
-    unsafe { copy_registers!(&raw const (*data).regs, registers) }
+    *registers = unsafe { load_registers(&raw const (*data).regs) };
 }
 
 /// The user registers that were saved when the current task entered the kernel.
@@ -167,7 +151,7 @@ pub(crate) fn read_saved_registers(registers: &mut AllRegisters) -> Entry {
         // knows their types.
         return unsafe {
             let saved = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
-            copy_registers!(saved, registers);
+            *registers = load_registers(saved);
             Entry {
                 cs: ptr::read_volatile(&raw const (*saved).cs),
                 orig_rax: ptr::read_volatile(&raw const (*saved).orig_rax),
@@ -182,12 +166,28 @@ pub(crate) fn read_saved_registers(registers: &mut AllRegisters) -> Entry {
         let stack = load_field(current_task(), get(&TASK_STACK));
         let from = stack + (THREAD_BYTES - size_of::<pt_regs>()) as u64;
         bpf_probe_read_kernel(at.cast(), size_of::<pt_regs>() as u32, from as *const _);
-        copy_registers!(at.cast_const(), registers);
+        *registers = load_registers(at);
         Entry {
             cs: ptr::read_volatile(&raw const (*at).cs),
             orig_rax: ptr::read_volatile(&raw const (*at).orig_rax),
         }
     }
+}
+
+/// Loads the registers at `from`, each by itself, which is all that the verifier allows for
+/// a context and for a typed pointer.
+///
+/// # Safety
+/// `from` can be read.
+#[inline(always)]
+unsafe fn load_registers(from: *const pt_regs) -> AllRegisters {
+    macro_rules! load {
+        ($($register:ident)*) => {
+            // SAFETY: as the caller says.
+            unsafe { [$(ptr::read_volatile(&raw const (*from).$register)),*] }
+        };
+    }
+    load!(rax rdx rcx rbx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip)
 }
 
 /// A number that is another one for every process and after every exec: two moments at which

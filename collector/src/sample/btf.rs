@@ -1,9 +1,10 @@
 //! Offsets of kernel structures, from the kernel's own BTF.
 
-use std::path::Path;
+use std::{fs::File, io, os::fd::AsRawFd as _};
 
 use anyhow::{Context as _, Result, bail};
 use btf_rs::{Backend, Btf, BtfType, Type};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Where the kernel describes its types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -44,9 +45,7 @@ impl KernelOffsets {
     /// # Errors
     /// The kernel has no BTF, or its types are not as expected.
     pub fn read(controller: Option<&str>) -> Result<Self> {
-        let path = Path::new(BTF_PATH);
-        // Mapped, not read: the 5 MB stay out of our own memory.
-        let btf = Btf::from_file_with_backend(path, Backend::Mmap).with_context(|| {
+        let btf = open_btf().with_context(|| {
             format!("failed to read `{BTF_PATH}`: a kernel with CONFIG_DEBUG_INFO_BTF is needed")
         })?;
         let mut offsets = Self {
@@ -103,6 +102,23 @@ impl KernelOffsets {
             ("KERNFS_ID", kernfs_id),
         ]
     }
+}
+
+/// The kernel's types, mapped: parsed into structures of their own they take tens of megabytes.
+///
+/// Kernels before 6.16 let nobody map the file; then 4 to 6 MB are copied to where they can be mapped,
+/// until the offsets are read.
+fn open_btf() -> Result<Btf> {
+    if let Ok(btf) = Btf::from_file_with_backend(BTF_PATH, Backend::Mmap) {
+        return Ok(btf);
+    }
+    let copy = memfd_create("btf", MemfdFlags::CLOEXEC)?;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    io::copy(
+        &mut File::open(BTF_PATH)?,
+        &mut File::from(copy.try_clone()?),
+    )?;
+    Ok(Btf::from_file_with_backend(&path, Backend::Mmap)?)
 }
 
 /// Offset of a field, looked for in anonymous members too.
