@@ -15,6 +15,15 @@ const CONTEXT_RBX: u64 = 128;
 const CONTEXT_RSP: u64 = 160;
 const CONTEXT_RIP: u64 = 168;
 
+/// Places of the registers of a `ucontext` by their DWARF numbers, four bits each, in words from r8's on.
+const CONTEXT_PLACES: u64 = 0x7654_3210_fa89_becd;
+
+/// Where a register lies in a `ucontext`, by its DWARF number below 16.
+#[inline(always)]
+pub const fn context_offset(register: u8) -> u64 {
+    40 + 8 * (CONTEXT_PLACES >> (4 * (register & 15)) & 15)
+}
+
 /// Goes from a frame to its caller by a rule.
 ///
 /// `other` gives a register that is not among [`Registers`], by its DWARF number; only the
@@ -273,6 +282,18 @@ mod tests {
             step(START, Rule::SIGNAL, &memory),
             (interrupted, Step::Interrupted)
         );
+    }
+
+    /// Check the places of all registers in a context: by their DWARF numbers in the kernel's order.
+    #[test]
+    fn context_places() {
+        let order = [8, 9, 10, 11, 12, 13, 14, 15, 5, 4, RBP, RBX, 1, 0, 2, RSP];
+        for (place, register) in order.into_iter().enumerate() {
+            assert_eq!(context_offset(register), 40 + 8 * place as u64);
+        }
+        assert_eq!(context_offset(RBP), CONTEXT_RBP);
+        assert_eq!(context_offset(RBX), CONTEXT_RBX);
+        assert_eq!(context_offset(RSP), CONTEXT_RSP);
     }
 
     /// Check the ends: an undefined return address, one that is zero, and rules that mean nothing.
