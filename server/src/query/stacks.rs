@@ -37,7 +37,8 @@ pub struct BinaryStops {
     pub binary: String,
     /// Samples whose walk stopped in it.
     pub stopped: Usage,
-    /// All samples that have a user frame in it, each counted once: what the stopped ones are a share of.
+    /// All samples that have a user frame in it, each counted once: what the stopped ones are a share of. For the
+    /// file `""` also those of which no user frame is known.
     pub through: Usage,
     /// Why, most CPU first.
     pub outcomes: Vec<(String, Usage)>,
@@ -126,6 +127,8 @@ struct Sums {
     complete: Usage,
     kernel_only: Usage,
     stops: HashMap<StopKey, Usage>,
+    /// Incomplete samples of which no user frame is known.
+    frameless: Usage,
     file_sets: Vec<FileSet>,
     file_set_index: HashMap<(u32, StringId), u32>,
     by_file_set: Vec<Usage>,
@@ -155,6 +158,7 @@ impl Sums {
             complete: Usage::default(),
             kernel_only: Usage::default(),
             stops: HashMap::new(),
+            frameless: Usage::default(),
             file_sets: vec![FileSet {
                 parent: 0,
                 file: StringId(0),
@@ -237,7 +241,10 @@ impl Sums {
         for ((location, outcome), usage) in stops {
             let (name, binary) = match location {
                 Some(location) => self.name_outermost(tables, *location),
-                None => (StringId(0), StringId(0)),
+                None => {
+                    self.frameless.add(*usage);
+                    (StringId(0), StringId(0))
+                }
             };
             let key = StopKey {
                 name,
@@ -309,6 +316,7 @@ impl Sums {
 
     fn finish(self) -> StackReport {
         let mut through: HashMap<StringId, Usage> = HashMap::new();
+        through.insert(StringId(0), self.frameless);
         for (set, usage) in self.by_file_set.iter().enumerate().skip(1) {
             let mut at = set;
             while at != 0 {
@@ -526,7 +534,9 @@ mod tests {
              comm=a | main | 20
              comm=a | work@/lib/b.so call | 1 | outcome=no_rows
              comm=a | work@/lib/b.so | 2 | outcome=bad_frame
-             comm=a | main@/bin/other | 99",
+             comm=a | main@/bin/other | 99
+             comm=a | 0x1f main | 6
+             comm=a | read@[kernel] | 1 | outcome=process_unknown",
             "comm=a | start@/lib/c.so work@/lib/b.so | 5
              comm=a | main | 4 | outcome=no_rows",
         ]);
@@ -538,8 +548,9 @@ mod tests {
         assert_eq!(
             report.binaries.iter().map(line).collect::<Vec<_>>(),
             [
-                "/bin/app 4 of 35: no_rows 4",
-                "/lib/b.so 3 of 18: bad_frame 2, no_rows 1"
+                "/bin/app 4 of 41: no_rows 4",
+                "/lib/b.so 3 of 18: bad_frame 2, no_rows 1",
+                " 1 of 7: process_unknown 1"
             ]
         );
     }

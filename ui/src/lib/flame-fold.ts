@@ -166,9 +166,11 @@ function sortChildren({ count, parent, total }: Merged): { starts: Int32Array; c
     starts[parent[node]! + 1] = at + 1;
   }
   for (let node = 0; node < count; node += 1) {
-    const siblings = children.subarray(starts[node]!, starts[node + 1]!);
-    const sorted = siblings.every((child, at) => at === 0 || total[child]! <= total[siblings[at - 1]!]!);
-    if (!sorted) siblings.sort((a, b) => total[b]! - total[a]! || a - b);
+    const [first, end] = [starts[node]!, starts[node + 1]!];
+    let at = first + 1;
+    while (at < end && total[children[at]!]! <= total[children[at - 1]!]!) at += 1;
+    // Few have to be sorted: siblings that were not laid over each other came in order.
+    if (at < end) children.subarray(first, end).sort((a, b) => total[b]! - total[a]! || a - b);
   }
   return { starts, children };
 }

@@ -121,7 +121,7 @@ describe.skipIf(!hasChromium())("complete stacks", () => {
 });
 
 describe.skipIf(!hasChromium())("folded recursion", () => {
-  const { openGraph } = usePages();
+  const { openGraph, opened } = usePages();
 
   it("draws a function that calls itself as one box, with exact times, and unfolds again", async () => {
     const page = await openGraph(WALK);
@@ -163,6 +163,19 @@ describe.skipIf(!hasChromium())("folded recursion", () => {
     expect(await page.locator(".crumbs button[aria-current]").innerText()).toBe("visit_tree ×40");
     await page.getByRole("button", { name: "Fold recursion" }).click();
     await expect.poll(() => result.innerText()).toBe("100 % of everything · 120 boxes");
+  });
+
+  it("fetches what was cut below all levels, the largest part first", async () => {
+    const page = await openGraph(`${WALK}&fold=recursion`, { fixture: { maxNodes: 60 } });
+    const readLevels = async (): Promise<number> => Number(/^visit_tree ×(\d+)/.exec(await hoverBox(page, 0.5, 2))?.[1]);
+    const before = await readLevels();
+    expect(before).toBeGreaterThan(20);
+    expect(await hoverBox(page, 0.5, 3)).toMatch(/smaller boxes Left out of this drawing/);
+    await clickBox(page, 0.5, 3);
+    await expect.poll(readLevels).toBeGreaterThan(before);
+    // The largest part is what lies below the last level that was there.
+    const path = new URL(opened().server.asked.find((url) => url.includes("path="))!, "http://x").searchParams.get("path")!;
+    expect(JSON.parse(path)).toEqual(["main", ...Array.from({ length: before }, () => "visit_tree")]);
   });
 
   it("has nothing to fold where nothing calls itself", async () => {
