@@ -284,6 +284,18 @@ mod tests {
         );
     }
 
+    /// Check the places of all registers in a context: by their DWARF numbers in the kernel's order.
+    #[test]
+    fn context_places() {
+        let order = [8, 9, 10, 11, 12, 13, 14, 15, 5, 4, RBP, RBX, 1, 0, 2, RSP];
+        for (place, register) in order.into_iter().enumerate() {
+            assert_eq!(context_offset(register), 40 + 8 * place as u64);
+        }
+        assert_eq!(context_offset(RBP), CONTEXT_RBP);
+        assert_eq!(context_offset(RBX), CONTEXT_RBX);
+        assert_eq!(context_offset(RSP), CONTEXT_RSP);
+    }
+
     /// Check the ends: an undefined return address, one that is zero, and rules that mean nothing.
     #[test]
     fn ends() {
