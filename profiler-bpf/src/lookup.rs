@@ -36,7 +36,7 @@ pub(crate) enum Lookup {
     Rule(Rule),
     /// The rows are not in the kernel: user space may have them.
     Missing,
-    /// It lies in no code.
+    /// A guess led to it, and user space says that it lies in no code.
     NoCode,
 }
 
@@ -86,7 +86,10 @@ const NONE: [u64; 2] = Rule::NONE.to_words();
 #[inline(always)]
 fn search(walk: &Walk, address: u64) -> Result<[u64; 2], Lookup> {
     let Some(mapping) = find_mapping(walk, address) else {
-        return Err(match walk.flags & PROCESS_SETTLED {
+        // An address that a rule led to is code which was mapped just now; one that a guess led to is
+        // most often no address.
+        let is_known = walk.flags & PROCESS_SETTLED & walk.is_guess;
+        return Err(match is_known {
             0 => Lookup::Missing,
             _ => Lookup::NoCode,
         });

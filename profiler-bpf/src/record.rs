@@ -152,6 +152,10 @@ pub struct Walk {
     pub version: u32,
     /// Likewise.
     pub flags: u32,
+    /// 1 when the frame was reached by the frame-pointer rule where nothing says that it holds.
+    pub is_guess: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // The ABI: 80 and 160 bytes without any padding. A new field changes these numbers, and
@@ -159,7 +163,7 @@ pub struct Walk {
 const _: () = assert!(HEADER_BYTES == 80);
 const _: () = assert!(STACK_HEADER_BYTES == 160);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
-const _: () = assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 32 + 136 + 40);
+const _: () = assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 32 + 136 + 48);
 const _: () = assert!(USER_FRAMES_MAX.is_power_of_two() && USER_FRAMES_HEAD == USER_FRAMES_TAIL);
 const _: () = assert!(WALKED_FRAMES_MAX <= u16::MAX as usize);
 const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two());

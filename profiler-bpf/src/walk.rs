@@ -1,7 +1,7 @@
 //! The walk of the user stack, frame by frame.
 
 use profiler_bpf::{
-    arch::x86_64::{context_offset, step_by_rule},
+    arch::x86_64::{context_offset, rule::kind, step_by_rule},
     outcome::Outcome,
     record::Scratch,
     settings::{CHUNK_FRAMES, USER_FRAMES_HEAD, USER_FRAMES_TAIL, WALKED_FRAMES_MAX},
@@ -73,6 +73,7 @@ pub(crate) extern "C" fn step() -> u32 {
             return IS_OVER;
         }
     };
+    walk.is_guess = u32::from(rule.kind == kind::NONE);
     let mut stack = StackWindow::new(stack_window, &mut walk.window_base);
     let sp = registers.sp;
     let context = walk.context;
