@@ -1,0 +1,240 @@
+//! Our walk against the truth, stack by stack: programs are run one instruction at a time by `testdata/unwind/stepper.c`,
+//! which sees each call and so knows each stack; at each instruction that is reached for the first time, and at many others,
+//! the walk over the copied stack has to find the same frames.
+//!
+//! `PILOTLIGHT_ALL_STACKS=1` adds programs of the system and everything that takes longer. A test is ignored, and says why,
+//! when there is no compiler or when one process may not trace another.
+
+mod process;
+mod stepper;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use collector::unwind::walk;
+use libtest_mimic::{Arguments, Failed, Trial};
+use process::Process;
+use profiler_bpf::outcome::Outcome;
+use stepper::{Record, Stepper, Stop};
+
+/// Share of the stacks that must be the same. The others are told.
+const SAME_MIN: f64 = 0.999;
+
+/// More than the deepest of the programs.
+const FRAMES_MAX: usize = 2048;
+
+/// A program that is stepped through.
+struct Program {
+    name: &'static str,
+    command: &'static [&'static str],
+    /// It gets a signal about once in so many instructions; 0 is never.
+    signal_every: u64,
+    /// Only when all are asked for.
+    is_extra: bool,
+}
+
+const fn program(command: &'static [&'static str]) -> Program {
+    Program {
+        name: command[0],
+        command,
+        signal_every: 0,
+        is_extra: false,
+    }
+}
+
+const fn extra(name: &'static str, command: &'static [&'static str]) -> Program {
+    Program {
+        name,
+        is_extra: true,
+        ..program(command)
+    }
+}
+
+const fn with_signals(name: &'static str, command: &'static [&'static str], every: u64) -> Program {
+    Program {
+        name,
+        signal_every: every,
+        ..program(command)
+    }
+}
+
+/// All of them. Those without a path are built by `testdata/unwind/Makefile`.
+const PROGRAMS: &[Program] = &[
+    program(&["shapes_lazy"]),
+    program(&["shapes_now"]),
+    program(&["shapes_framed"]),
+    program(&["shapes_plain"]),
+    program(&["shapes_static"]),
+    program(&["shapes_fixed"]),
+    program(&["shapes_probed"]),
+    program(&["vectors"]),
+    with_signals("signals", &["signals"], 1000),
+    with_signals("signals_on_a_stack_of_their_own", &["signals", "1"], 1000),
+    program(&["throws"]),
+    program(&["loads"]),
+    program(&["threads"]),
+    program(&["release"]),
+    extra("throws_shared", &["throws_shared"]),
+    extra("ls", &["/usr/bin/ls", "-l", "/usr"]),
+    extra("sort", &["/usr/bin/sort", "/etc/passwd"]),
+    extra(
+        "bash",
+        &[
+            "/usr/bin/bash",
+            "-c",
+            "for x in 1 2 3; do printf '%s\\n' $((x * 7)); done",
+        ],
+    ),
+    extra(
+        "openssl",
+        &["/usr/bin/openssl", "dgst", "-sha256", "/etc/passwd"],
+    ),
+    extra(
+        "perl",
+        &[
+            "/usr/bin/perl",
+            "-e",
+            "print join ',', sort map { $_ x 2 } qw(b a c)",
+        ],
+    ),
+    extra("xz", &["/usr/bin/xz", "-c", "/etc/services"]),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(2);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stacks");
+    let missing = match arguments.list {
+        true => None,
+        false => build(&folder).err(),
+    };
+    let missing = missing.or_else(|| stepper::try_out(&folder).err());
+    let all = std::env::var_os("PILOTLIGHT_ALL_STACKS").is_some();
+    let folder = Arc::new(folder);
+    let wanted = PROGRAMS.iter().filter(|it| all || !it.is_extra);
+    let trials = wanted.map(|program| {
+        let folder = Arc::clone(&folder);
+        let name = match &missing {
+            Some(reason) if !arguments.list => format!("stacks::{} ({reason})", program.name),
+            _ => format!("stacks::{}", program.name),
+        };
+        Trial::test(name, move || check(&folder, program, all)).with_ignored_flag(missing.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Builds the programs. The error is a reason to leave the tests out.
+fn build(folder: &Path) -> Result<(), String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/unwind");
+    for tool in ["make", "cc", "c++", "rustc"] {
+        if Command::new(tool).arg("--version").output().is_err() {
+            return Err(format!("there is no {tool}"));
+        }
+    }
+    let built = Command::new("make")
+        .arg("-C")
+        .arg(source)
+        .arg(format!("OUT={}", folder.display()))
+        .output();
+    match built {
+        Ok(output) if output.status.success() => Ok(()),
+        // A program that cannot be built is a failure of its own test.
+        Ok(output) => {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        }
+        Err(err) => Err(format!("make: {err}")),
+    }
+}
+
+/// What was compared of a program.
+#[derive(Debug, Default)]
+struct Sums {
+    stops: u64,
+    different: u64,
+    frames: u64,
+    deepest: usize,
+    signals: u64,
+}
+
+fn check(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
+    let mut command: Vec<PathBuf> = program.command.iter().map(PathBuf::from).collect();
+    command[0] = folder.join(&command[0]);
+    let one_in = if all { 16 } else { 128 };
+    let steps_max = if all { 20_000_000 } else { 2_000_000 };
+    let mut stepper = Stepper::start(folder, &command, steps_max, one_in, program.signal_every)?;
+    let mut process = Process::default();
+    let mut sums = Sums::default();
+    let (steps, instructions) = loop {
+        match stepper.next()? {
+            Record::Mappings(text) => process.set_mappings(&text),
+            Record::Vdso(bytes) => process.set_vdso(&bytes),
+            Record::Stop(stop) => compare(&mut process, &stop, &mut sums),
+            Record::End {
+                steps,
+                instructions,
+            } => break (steps, instructions),
+        }
+    };
+    let Sums {
+        stops,
+        different,
+        frames,
+        deepest,
+        signals,
+    } = sums;
+    println!(
+        "{}: {steps} steps over {instructions} instructions; {stops} stacks with {frames} frames, the deepest {deepest}, \
+         {signals} in a signal handler: {different} different",
+        program.name
+    );
+    if stops < 5_000 {
+        return Err(format!("only {stops} stacks were compared").into());
+    }
+    if program.signal_every > 0 && signals < 1_000 {
+        return Err(format!("only {signals} stacks of signal handlers").into());
+    }
+    let same = 1.0 - different as f64 / stops as f64;
+    if same < SAME_MIN {
+        return Err(format!("{same} of the stacks are the same").into());
+    }
+    Ok(())
+}
+
+/// Walks from a stop, and compares.
+fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
+    let mut frames = Vec::new();
+    let mut outcome = walk(
+        &stop.registers,
+        |at| stop.read(at),
+        |at| process.rule_at(at),
+        &mut frames,
+        FRAMES_MAX,
+    );
+    sums.stops += 1;
+    sums.frames += stop.frames.len() as u64;
+    sums.deepest = sums.deepest.max(stop.frames.len());
+    sums.signals += u64::from(stop.frames.iter().any(|it| process.is_trampoline(*it)));
+    if stop.frames.len() > FRAMES_MAX {
+        outcome = Outcome::CutAtDepth;
+    }
+    if frames == stop.frames && outcome == Outcome::Complete {
+        return;
+    }
+    sums.different += 1;
+    if sums.different <= 20 {
+        let name = |frames: &[u64]| -> Vec<String> {
+            frames.iter().map(|it| process.describe(*it)).collect()
+        };
+        let at = frames.iter().zip(&stop.frames).take_while(|(a, b)| a == b);
+        let at = at.count();
+        println!(
+            "at {}: {outcome:?}, {} frames are the same\n  ours   {:?}\n  theirs {:?}",
+            process.describe(stop.registers[16]),
+            at,
+            name(&frames[at.saturating_sub(1)..frames.len().min(at + 3)]),
+            name(&stop.frames[at.saturating_sub(1)..stop.frames.len().min(at + 3)]),
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! The mappings of a process, and the rules of its code.
+
+use std::collections::HashMap;
+use std::fs;
+
+use collector::unwind::{Limits, Lookup, RuleSet, Table, read_table};
+use profiler_bpf::arch::x86_64::rule::Rule;
+
+/// Code that a process has mapped.
+#[derive(Default)]
+pub(crate) struct Process {
+    mappings: Vec<Mapping>,
+    tables: HashMap<String, Table>,
+    rules: RuleSet,
+}
+
+struct Mapping {
+    start: u64,
+    end: u64,
+    offset: u64,
+    path: String,
+}
+
+/// The name of the vDSO in `/proc/PID/maps`.
+const VDSO: &str = "[vdso]";
+
+impl Process {
+    /// Takes the text of `/proc/PID/maps`.
+    pub(crate) fn set_mappings(&mut self, text: &str) {
+        self.mappings = text.lines().filter_map(read_mapping).collect();
+        for mapping in &self.mappings {
+            if mapping.path.starts_with('/') && !self.tables.contains_key(&mapping.path) {
+                let data = fs::read(&mapping.path).unwrap_or_default();
+                self.tables
+                    .insert(mapping.path.clone(), table_of(&data, &mut self.rules));
+            }
+        }
+    }
+
+    /// Takes the bytes of the vDSO.
+    pub(crate) fn set_vdso(&mut self, data: &[u8]) {
+        let table = table_of(data, &mut self.rules);
+        self.tables.insert(VDSO.to_owned(), table);
+    }
+
+    /// The rule that holds at an address.
+    pub(crate) fn rule_at(&self, address: u64) -> Lookup {
+        let Some(mapping) = self.mapping_at(address) else {
+            return Lookup::NoCode;
+        };
+        let table = self.tables.get(&mapping.path);
+        let number = table.and_then(|it| it.find(address - mapping.start + mapping.offset));
+        let rule = number.and_then(|it| self.rules.get(it));
+        Lookup::Rule(*rule.unwrap_or(&Rule::NONE))
+    }
+
+    /// Whether an address is one that signal handlers return to.
+    pub(crate) fn is_trampoline(&self, address: u64) -> bool {
+        self.rule_at(address.wrapping_sub(1)) == Lookup::Rule(Rule::SIGNAL)
+    }
+
+    /// An address as file and offset.
+    pub(crate) fn describe(&self, address: u64) -> String {
+        self.mapping_at(address).map_or_else(
+            || format!("{address:#x}"),
+            |it| {
+                let name = it.path.rsplit('/').next().unwrap_or_default();
+                format!("{name}+{:#x}", address - it.start + it.offset)
+            },
+        )
+    }
+
+    fn mapping_at(&self, address: u64) -> Option<&Mapping> {
+        let place = self.mappings.partition_point(|it| it.start <= address);
+        let mapping = self.mappings.get(place.checked_sub(1)?)?;
+        (address < mapping.end).then_some(mapping)
+    }
+}
+
+fn table_of(data: &[u8], rules: &mut RuleSet) -> Table {
+    read_table(data, rules, &Limits::default()).map_or_else(|_| Table::default(), |it| it.table)
+}
+
+/// An executable mapping of a line such as `55d0c0a00000-55d0c0a2c000 r-xp 00002000 fe:00 1835   /usr/bin/true`.
+fn read_mapping(line: &str) -> Option<Mapping> {
+    let mut fields = line.split_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let is_code = fields.next()?.contains('x');
+    let offset = fields.next()?;
+    let path = fields.nth(2).unwrap_or_default();
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    is_code.then_some(Mapping {
+        start: number(start)?,
+        end: number(end)?,
+        offset: number(offset)?,
+        path: path.to_owned(),
+    })
+}
