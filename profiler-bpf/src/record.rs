@@ -8,7 +8,10 @@
 
 use crate::{
     arch::x86_64::Registers,
-    settings::{CHUNK_FRAMES, KERNEL_FRAMES_MAX, STACK_WINDOW_BYTES, USER_FRAMES_MAX},
+    settings::{
+        KERNEL_FRAMES_MAX, STACK_WINDOW_BYTES, USER_FRAMES_HEAD, USER_FRAMES_MAX, USER_FRAMES_TAIL,
+        WALKED_FRAMES_MAX,
+    },
 };
 
 /// [`SampleHeader::kind`] of a sample with its frames.
@@ -123,6 +126,36 @@ pub struct Scratch {
     pub stack_window: [u64; STACK_WINDOW_BYTES / 8],
     /// Where the walk of the user stack is; never sent.
     pub registers: Registers,
+    /// Where it began: the registers of a [`StackHeader`].
+    pub user_registers: [u64; 17],
+    /// What else the walk knows.
+    pub walk: Walk,
+}
+
+/// What a walk knows beside its registers.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Walk {
+    /// Address of the first word of [`Scratch::stack_window`].
+    pub window_base: u64,
+    /// Address of the `ucontext` with all registers of the frame, when a signal interrupted it; else 0.
+    pub context: u64,
+    /// Frames walked.
+    pub walked: u32,
+    /// 1 when the instruction pointer is a return address.
+    pub is_return: u32,
+    /// As in [`Process`](crate::tables::Process).
+    pub first: u32,
+    /// Likewise.
+    pub count: u32,
+    /// Likewise.
+    pub version: u32,
+    /// Likewise.
+    pub flags: u32,
+    /// 1 when the frame was reached by the frame-pointer rule where nothing says that it holds.
+    pub is_guess: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // The ABI: 80 and 160 bytes without any padding. A new field changes these numbers, and
@@ -130,8 +163,7 @@ pub struct Scratch {
 const _: () = assert!(HEADER_BYTES == 80);
 const _: () = assert!(STACK_HEADER_BYTES == 160);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
-const _: () =
-    assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + size_of::<Registers>());
+const _: () = assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 32 + 136 + 48);
+const _: () = assert!(USER_FRAMES_MAX.is_power_of_two() && USER_FRAMES_HEAD == USER_FRAMES_TAIL);
+const _: () = assert!(WALKED_FRAMES_MAX <= u16::MAX as usize);
 const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two());
-const _: () = assert!(USER_FRAMES_MAX.is_multiple_of(CHUNK_FRAMES));
-const _: () = assert!(USER_FRAMES_MAX <= u16::MAX as usize);

@@ -41,6 +41,29 @@ pub const STACK_COPY_BYTES: [usize; 4] = [4 << 10, 16 << 10, 32 << 10, STACK_COP
 /// frames of a typical 64 to 128 bytes. Must be a power of two.
 pub const STACK_WINDOW_BYTES: usize = 512;
 
+/// Bytes that a processor may copy in a second. 100 copies of 40 KiB: less than the sampling rate
+/// can ask for, and about 0.1 % of its time (copying takes 10 to 20 us for 64 KiB).
+pub const COPY_BYTES_PER_SECOND: u64 = 4 << 20;
+
+/// Copies that a processor makes in a second to prove walks, at most.
+pub const PROOFS_PER_SECOND_MAX: u64 = 5;
+
+/// Bytes of a task's kernel stack, at whose end the registers are saved that user code had when
+/// the task entered the kernel.
+///
+/// THREAD_SIZE is four pages on x86-64 (arch/x86/include/asm/page_64_types.h; KASAN doubles it, and
+/// is for debugging), and TOP_OF_KERNEL_STACK_PADDING is zero on the kernels for which this is
+/// needed, those before 5.15.
+pub const THREAD_BYTES: usize = 16 << 10;
+
+/// How the program reads a task: values of its setting `TASK_SOURCE`.
+pub mod task_source {
+    /// Each field is copied by a helper.
+    pub const COPIED: u32 = 0;
+    /// By typed pointers: `bpf_get_current_task_btf` and `bpf_task_pt_regs` are there.
+    pub const TYPED: u32 = 1;
+}
+
 /// Where the program finds the id of a task's cgroup: values of its setting `CGROUP_SOURCE`.
 pub mod cgroup_source {
     /// Nowhere: records carry the id 0.

@@ -63,8 +63,8 @@ pub struct Process {
     pub flags: u32,
 }
 
-/// [`Process::flags`]: an address in none of its mappings is in no code that user space knows,
-/// so that there is no use in copying the stack.
+/// [`Process::flags`]: an address in none of its mappings is in no code that user space knows, so
+/// that there is no use in copying the stack where only a guess led there.
 pub const PROCESS_SETTLED: u32 = 1;
 
 impl Process {
