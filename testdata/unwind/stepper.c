@@ -9,8 +9,8 @@
 // Records, little-endian, each behind a letter and its length in 4 bytes:
 //   M  the text of /proc/PID/maps, again before the next S when it has changed
 //   V  the vDSO's bytes
-//   S  registers by DWARF number and rip (17 words); the number of frames, the frames' addresses, innermost first; then
-//      parts of memory: address, length, bytes
+//   S  registers by DWARF number and rip (17 words); 1 if it was drawn, 0 when it is a first visit only; the number of
+//      frames, the frames' addresses, innermost first; then parts of memory: address, length, bytes
 //   E  steps, visits of new instructions, and the wait status
 #define _GNU_SOURCE
 #include <elf.h>
@@ -48,6 +48,9 @@ enum { FRAMES_MAX = 4096, SEEN_BITS = 20, PART_MAX = 1 << 20, CODE_BYTES = 12 };
 static struct frame frames[FRAMES_MAX];
 static int depth;
 static u64 alternate_low, alternate_high;
+
+// Where the handler of SIGUSR1 and others return to: the program says so when it installs them.
+static u64 restorer;
 
 // Instructions by their address: what kind each is. Emptied when the program maps or protects memory.
 enum kind { UNKNOWN, OTHER, CALL, SYSCALL };
@@ -163,7 +166,7 @@ static void pop_above(u64 sp) {
     while (depth && !frames[depth - 1].other_high && frames[depth - 1].slot < sp) depth--;
 }
 
-static void put_stop(const struct user_regs_struct *r) {
+static void put_stop(const struct user_regs_struct *r, u64 is_drawn) {
     static struct { u64 address, length; char bytes[PART_MAX]; } part;
     u64 registers[] = {r->rax, r->rdx, r->rcx, r->rbx, r->rsi, r->rdi, r->rbp, r->rsp, r->r8, r->r9, r->r10, r->r11, r->r12,
                        r->r13, r->r14, r->r15, r->rip};
@@ -191,8 +194,9 @@ static void put_stop(const struct user_regs_struct *r) {
         if (highs[at] - lows[at] > PART_MAX) highs[at] = lows[at] + PART_MAX;
         bytes += 16 + highs[at] - lows[at];
     }
-    put_head('S', (uint32_t)(sizeof registers + 8 + 8 * count + bytes));
+    put_head('S', (uint32_t)(sizeof registers + 16 + 8 * count + bytes));
     put(registers, sizeof registers);
+    put(&is_drawn, 8);
     put(&count, 8);
     put(&r->rip, 8);
     for (int place = depth; place-- > 0;) put(&frames[place].address, 8);
@@ -246,11 +250,12 @@ int main(int argc, char **argv) {
     for (;; steps++) {
         if (steps >= steps_max) break;
         // The first instruction of a thread is behind its clone; there is no caller to it.
-        if (visit(before.rip) || draw() % one_in == 0) {
+        int is_new = visit(before.rip), is_drawn = draw() % one_in == 0;
+        if (is_new || is_drawn) {
             if (!has_maps) put_maps();
             if (!has_vdso) put_vdso();
             has_maps = has_vdso = 1;
-            put_stop(&before);
+            put_stop(&before, (u64)is_drawn);
         }
         enum kind kind = classify(before.rip);
         if (!signal && has_handler && signal_every && draw() % signal_every == 0) signal = SIGUSR1;
@@ -269,12 +274,14 @@ int main(int argc, char **argv) {
             continue;
         }
         if (ptrace(PTRACE_GETREGS, thread, 0, &after)) fail("PTRACE_GETREGS");
-        int entered = signal && after.rsp != before.rsp;
+        // A signal that is blocked is kept by the kernel, and an ordinary step was taken. The kernel's frame has more than
+        // 700 bytes, and lies below or on the other stack.
+        int is_alternate = after.rsp >= alternate_low && after.rsp < alternate_high &&
+                           !(before.rsp >= alternate_low && before.rsp < alternate_high);
+        int entered = signal && restorer && (is_alternate || after.rsp + 700 < before.rsp) && peek_word(after.rsp) == restorer;
         signal = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
         if (entered) {
             // The kernel made a frame: the address of the trampoline, then the context.
-            int is_alternate = after.rsp >= alternate_low && after.rsp < alternate_high &&
-                               !(before.rsp >= alternate_low && before.rsp < alternate_high);
             struct frame frame = {before.rip, after.rsp + 8, 0, 0};
             if (is_alternate) {
                 frame.slot = before.rsp;
@@ -295,6 +302,7 @@ int main(int argc, char **argv) {
                     has_maps = 0;
                     memset(seen, 0, sizeof seen);
                 }
+                if (number == SYS_rt_sigaction && before.rsi) restorer = peek_word(before.rsi + 16);
                 if (number == SYS_rt_sigaction && before.rdi == SIGUSR1) has_handler = 1;
                 if (number == SYS_sigaltstack && before.rdi) {
                     alternate_low = peek_word(before.rdi);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use collector::unwind::{Limits, Lookup, RuleSet, Table, read_table};
+use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 use profiler_bpf::arch::x86_64::rule::Rule;
 
 /// Code that a process has mapped.
@@ -11,7 +12,15 @@ use profiler_bpf::arch::x86_64::rule::Rule;
 pub(crate) struct Process {
     mappings: Vec<Mapping>,
     tables: HashMap<String, Table>,
+    functions: HashMap<String, Vec<Function>>,
     rules: RuleSet,
+}
+
+/// A function of a file: where its code lies, by file offset.
+struct Function {
+    start: u64,
+    end: u64,
+    name: String,
 }
 
 struct Mapping {
@@ -31,6 +40,8 @@ impl Process {
         for mapping in &self.mappings {
             if mapping.path.starts_with('/') && !self.tables.contains_key(&mapping.path) {
                 let data = fs::read(&mapping.path).unwrap_or_default();
+                self.functions
+                    .insert(mapping.path.clone(), functions_of(&data));
                 self.tables
                     .insert(mapping.path.clone(), table_of(&data, &mut self.rules));
             }
@@ -59,15 +70,30 @@ impl Process {
         self.rule_at(address.wrapping_sub(1)) == Lookup::Rule(Rule::SIGNAL)
     }
 
-    /// An address as file and offset.
+    /// Whether an address lies in, or returns to, one of some functions.
+    pub(crate) fn is_in(&self, address: u64, names: &[&str]) -> bool {
+        self.function_at(address)
+            .is_some_and(|it| names.contains(&it.name.as_str()))
+    }
+
+    /// An address as file, offset and function.
     pub(crate) fn describe(&self, address: u64) -> String {
-        self.mapping_at(address).map_or_else(
-            || format!("{address:#x}"),
-            |it| {
-                let name = it.path.rsplit('/').next().unwrap_or_default();
-                format!("{name}+{:#x}", address - it.start + it.offset)
-            },
-        )
+        let Some(mapping) = self.mapping_at(address) else {
+            return format!("{address:#x}");
+        };
+        let file = mapping.path.rsplit('/').next().unwrap_or_default();
+        let function = self.function_at(address).map_or("", |it| it.name.as_str());
+        let offset = address - mapping.start + mapping.offset;
+        format!("{file}+{offset:#x} {function}")
+    }
+
+    fn function_at(&self, address: u64) -> Option<&Function> {
+        let mapping = self.mapping_at(address)?;
+        let offset = address - mapping.start + mapping.offset;
+        let functions = self.functions.get(&mapping.path)?;
+        functions
+            .iter()
+            .find(|it| it.start <= offset && offset <= it.end)
     }
 
     fn mapping_at(&self, address: u64) -> Option<&Mapping> {
@@ -79,6 +105,30 @@ impl Process {
 
 fn table_of(data: &[u8], rules: &mut RuleSet) -> Table {
     read_table(data, rules, &Limits::default()).map_or_else(|_| Table::default(), |it| it.table)
+}
+
+fn functions_of(data: &[u8]) -> Vec<Function> {
+    let Ok(file) = object::File::parse(data) else {
+        return Vec::new();
+    };
+    let place = |address: u64| {
+        let segment = file
+            .segments()
+            .find(|it| it.address() <= address && address - it.address() < it.size())?;
+        Some(address - segment.address() + segment.file_range().0)
+    };
+    let functions = file
+        .symbols()
+        .chain(file.dynamic_symbols())
+        .filter_map(|symbol| {
+            let start = place(symbol.address()).filter(|_| symbol.size() > 0)?;
+            Some(Function {
+                start,
+                end: start + symbol.size(),
+                name: symbol.name().ok()?.to_owned(),
+            })
+        });
+    functions.collect()
 }
 
 /// An executable mapping of a line such as `55d0c0a00000-55d0c0a2c000 r-xp 00002000 fe:00 1835   /usr/bin/true`.

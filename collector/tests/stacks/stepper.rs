@@ -27,10 +27,12 @@ pub(crate) enum Record {
 /// A program that has stopped.
 pub(crate) struct Stop {
     pub(crate) registers: AllRegisters,
+    /// Whether it was drawn at random, and not only because the instruction was reached for the first time.
+    pub(crate) is_drawn: bool,
     /// The true stack, innermost first.
     pub(crate) frames: Vec<u64>,
-    /// Parts of memory: address and bytes.
-    memory: Vec<(u64, Vec<u8>)>,
+    /// Parts of memory, one for each stack in use: address and bytes.
+    pub(crate) memory: Vec<(u64, Vec<u8>)>,
 }
 
 impl Stop {
@@ -139,6 +141,7 @@ fn read_stop(bytes: &mut &[u8]) -> Option<Stop> {
     for register in &mut registers {
         *register = take_word(bytes)?;
     }
+    let is_drawn = take_word(bytes)? == 1;
     let count = take_word(bytes)?;
     let frames = (0..count)
         .map(|_| take_word(bytes))
@@ -153,6 +156,7 @@ fn read_stop(bytes: &mut &[u8]) -> Option<Stop> {
     }
     Some(Stop {
         registers,
+        is_drawn,
         frames,
         memory,
     })
