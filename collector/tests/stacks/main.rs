@@ -31,6 +31,8 @@ struct Program {
     command: &'static [&'static str],
     /// It gets a signal about once in so many instructions; 0 is never.
     signal_every: u64,
+    /// Stopped by gdb too.
+    by_gdb: bool,
     /// Only when all are asked for.
     is_extra: bool,
 }
@@ -40,7 +42,15 @@ const fn program(command: &'static [&'static str]) -> Program {
         name: command[0],
         command,
         signal_every: 0,
+        by_gdb: false,
         is_extra: false,
+    }
+}
+
+const fn also_by_gdb(command: &'static [&'static str]) -> Program {
+    Program {
+        by_gdb: true,
+        ..program(command)
     }
 }
 
@@ -56,26 +66,26 @@ const fn with_signals(name: &'static str, command: &'static [&'static str], ever
     Program {
         name,
         signal_every: every,
-        ..program(command)
+        ..also_by_gdb(command)
     }
 }
 
 /// All of them. Those without a path are built by `testdata/unwind/Makefile`.
 const PROGRAMS: &[Program] = &[
-    program(&["shapes_lazy"]),
+    also_by_gdb(&["shapes_lazy"]),
     program(&["shapes_now"]),
     program(&["shapes_framed"]),
     program(&["shapes_plain"]),
-    program(&["shapes_static"]),
+    also_by_gdb(&["shapes_static"]),
     program(&["shapes_fixed"]),
-    program(&["shapes_probed"]),
-    program(&["vectors"]),
+    also_by_gdb(&["shapes_probed"]),
+    also_by_gdb(&["vectors"]),
     with_signals("signals", &["signals"], 1000),
     with_signals("signals_on_a_stack_of_their_own", &["signals", "1"], 1000),
-    program(&["throws"]),
-    program(&["loads"]),
+    also_by_gdb(&["throws"]),
+    also_by_gdb(&["loads"]),
     program(&["threads"]),
-    program(&["release"]),
+    also_by_gdb(&["release"]),
     extra("throws_shared", &["throws_shared"]),
     extra("ls", &["/usr/bin/ls", "-l", "/usr"]),
     extra("sort", &["/usr/bin/sort", "/etc/passwd"]),
@@ -114,15 +124,31 @@ fn main() -> ExitCode {
     let all = std::env::var_os("PILOTLIGHT_ALL_STACKS").is_some();
     let folder = Arc::new(folder);
     let wanted = PROGRAMS.iter().filter(|it| all || !it.is_extra);
-    let trials = wanted.map(|program| {
+    let mut trials: Vec<Trial> = wanted
+        .map(|program| {
+            let folder = Arc::clone(&folder);
+            let name = match &missing {
+                Some(reason) if !arguments.list => format!("stacks::{} ({reason})", program.name),
+                _ => format!("stacks::{}", program.name),
+            };
+            Trial::test(name, move || check(&folder, program, all))
+                .with_ignored_flag(missing.is_some())
+        })
+        .collect();
+    let missing = missing.or_else(|| {
+        let found = arguments.list || Command::new("gdb").arg("--version").output().is_ok();
+        (!found).then(|| "there is no gdb".to_owned())
+    });
+    for program in PROGRAMS.iter().filter(|it| it.by_gdb) {
         let folder = Arc::clone(&folder);
         let name = match &missing {
-            Some(reason) if !arguments.list => format!("stacks::{} ({reason})", program.name),
-            _ => format!("stacks::{}", program.name),
+            Some(reason) => format!("gdb::{} ({reason})", program.name),
+            None => format!("gdb::{}", program.name),
         };
-        Trial::test(name, move || check(&folder, program, all)).with_ignored_flag(missing.is_some())
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+        let trial = Trial::test(name, move || check_by_gdb(&folder, program, all));
+        trials.push(trial.with_ignored_flag(missing.is_some()));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// Builds the programs. The error is a reason to leave the tests out.
@@ -246,6 +272,33 @@ fn check(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
         drawn_different <= (1.0 - SAME_MIN) * sums.drawn as f64 + 5.0,
         "stacks that are different at random times",
     )?;
+    Ok(())
+}
+
+/// The second opinion: what gdb says at fewer stops, from `main` on.
+fn check_by_gdb(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
+    let mut command: Vec<PathBuf> = program.command.iter().map(PathBuf::from).collect();
+    command[0] = folder.join(&command[0]);
+    let stops = if all { 2_000 } else { 100 };
+    let mut stepper = Stepper::run_gdb(
+        &folder.join(program.name).with_extension("gdb"),
+        &command,
+        stops,
+    )?;
+    let mut process = Process::default();
+    let mut sums = Sums::default();
+    loop {
+        match stepper.next()? {
+            Record::Mappings(text) => process.set_mappings(&text),
+            Record::Vdso(bytes) => process.set_vdso(&bytes),
+            Record::Stop(stop) => compare(&mut process, &stop, &mut sums),
+            Record::End { .. } => break,
+        }
+    }
+    println!("{} by gdb\n  {sums:?}", program.name);
+    if sums.stops < 50 || sums.different.unexplained > sums.stops / 100 {
+        return Err(format!("stacks that are different from gdb's: {sums:?}").into());
+    }
     Ok(())
 }
 

@@ -1,15 +1,16 @@
 //! Runs the stepper, and reads its records.
 
-use std::io::{BufReader, Read as _};
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use collector::unwind::AllRegisters;
 
-/// A program that is being stepped through.
+/// A program that is being stepped through, or was.
 pub(crate) struct Stepper {
-    child: Child,
-    records: BufReader<ChildStdout>,
+    child: Option<Child>,
+    records: BufReader<Box<dyn Read>>,
 }
 
 /// What the stepper says.
@@ -92,8 +93,34 @@ impl Stepper {
             .map_err(|err| format!("the stepper does not start: {err}"))?;
         let stdout = child.stdout.take().ok_or("the stepper has no output")?;
         Ok(Self {
-            child,
-            records: BufReader::with_capacity(1 << 20, stdout),
+            child: Some(child),
+            records: BufReader::with_capacity(1 << 20, Box::new(stdout)),
+        })
+    }
+
+    /// Has gdb stop a program at random instructions: then the frames are what gdb finds.
+    pub(crate) fn run_gdb(out: &Path, program: &[PathBuf], stops: u64) -> Result<Self, String> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/unwind/gdb_stops.py");
+        let output = Command::new("gdb")
+            .args(["-nx", "-batch", "-ex"])
+            .arg(format!(
+                "py stops, seed, out = {stops}, 1, '{}'",
+                out.display()
+            ))
+            .arg("-x")
+            .arg(script)
+            .arg("--args")
+            .args(program)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|err| format!("gdb does not start: {err}"))?;
+        let records = File::open(out).map_err(|err| {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            format!("gdb wrote nothing ({err}): {said}")
+        })?;
+        Ok(Self {
+            child: None,
+            records: BufReader::new(Box::new(records)),
         })
     }
 
@@ -125,8 +152,10 @@ impl Stepper {
 impl Drop for Stepper {
     fn drop(&mut self) {
         // The program ends with it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

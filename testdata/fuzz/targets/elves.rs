@@ -1,8 +1,9 @@
-//! Small ELF files around call frame information.
+//! Small ELF files around call frame information, and what holds of the rows of any file. The test `unwind` of the collector
+//! takes it too.
 
 #![allow(dead_code, reason = "not every target takes all of it")]
 
-use collector::unwind::{Evaluated, Limits, RuleSet};
+use collector::unwind::{Evaluated, Limits, RuleSet, read_table};
 
 use crate::seeds::of_kind;
 
@@ -12,13 +13,38 @@ const CODE_ADDRESS: u64 = 0x40_1000;
 const CODE_BYTES: u64 = 0x2_0000;
 const FRAME_ADDRESS: u64 = 0x48_0000;
 
-/// Small enough for each to be reached.
-pub fn limits() -> Limits {
-    Limits { section_bytes_max: 1 << 16, functions_max: 500, rows_max: 5_000, work_bytes_max: 1 << 17 }
+/// Reads the rows of a file, twice: with limits that are large for it, and with small ones.
+pub fn try_file(input: &[u8]) {
+    let limits = Limits {
+        section_bytes_max: 1 << 16,
+        functions_max: 500,
+        rows_max: 5_000,
+        work_bytes_max: 1 << 17,
+    };
+    let mut rules = RuleSet::new();
+    if let Ok(evaluated) = read_table(input, &mut rules, &limits) {
+        check(&evaluated, &rules, &limits);
+    }
+    let small = Limits {
+        section_bytes_max: 200,
+        functions_max: 2,
+        rows_max: 3,
+        work_bytes_max: 300,
+    };
+    if let Ok(evaluated) = read_table(input, &mut RuleSet::new(), &small) {
+        assert!(evaluated.table.rows().len() <= small.rows_max);
+    }
+}
+
+/// Reads the rows of a section, behind a byte that says which.
+pub fn try_section(input: &[u8]) {
+    if let Some((kind, section)) = input.split_first() {
+        try_file(&wrap(section, kind % 2 == 1));
+    }
 }
 
 /// Checks what holds of any rows.
-pub fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
+fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
     let table = &evaluated.table;
     assert!(table.rows().len() <= limits.rows_max);
     let mut rows = 0;
@@ -27,12 +53,19 @@ pub fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
         assert!(number_before.is_none_or(|it| it < block.number));
         number_before = Some(block.number);
         let of_block = table.rows_of(block);
-        assert_eq!((of_block.len(), block.first as usize), (block.count as usize, rows));
+        assert_eq!(
+            (of_block.len(), block.first as usize),
+            (block.count as usize, rows)
+        );
         rows += of_block.len();
         assert!(of_block.is_sorted_by_key(|row| row.offset()));
         for row in of_block {
             assert!(rules.get(row.rule()).is_some());
-            assert!(table.find(block.number * 65_536 + u64::from(row.offset())).is_some());
+            assert!(
+                table
+                    .find(block.number * 65_536 + u64::from(row.offset()))
+                    .is_some()
+            );
         }
     }
     assert_eq!(rows, table.rows().len());
@@ -53,14 +86,30 @@ pub fn wrap(section: &[u8], is_debug_frame: bool) -> Vec<u8> {
     }
     put(&mut elf, 52, &[64, 0, 56, 0, 1, 0, 64, 0, 4, 0, 3, 0]);
     put(&mut elf, 64, &[1, 0, 0, 0, 5]);
-    let segment = [CODE_OFFSET, CODE_ADDRESS, CODE_ADDRESS, CODE_BYTES, CODE_BYTES];
+    let segment = [
+        CODE_OFFSET,
+        CODE_ADDRESS,
+        CODE_ADDRESS,
+        CODE_BYTES,
+        CODE_BYTES,
+    ];
     put(&mut elf, 72, &segment.map(u64::to_le_bytes).concat());
     let mut header = |name: u32, kind: u32, address: u64, offset: u64, bytes: u64| {
         elf.extend([name.to_le_bytes(), kind.to_le_bytes()].concat());
-        elf.extend([2, address, offset, bytes, 0, 1, 0].map(u64::to_le_bytes).concat());
+        elf.extend(
+            [2, address, offset, bytes, 0, 1, 0]
+                .map(u64::to_le_bytes)
+                .concat(),
+        );
     };
     header(0, 0, 0, 0, 0);
-    header(name, 1, FRAME_ADDRESS, section_at as u64, section.len() as u64);
+    header(
+        name,
+        1,
+        FRAME_ADDRESS,
+        section_at as u64,
+        section.len() as u64,
+    );
     header(24, 1, CODE_ADDRESS, CODE_OFFSET, CODE_BYTES);
     header(30, 3, 0, names_at as u64, names.len() as u64);
     elf.extend(names);
@@ -74,37 +123,55 @@ fn put(bytes: &mut [u8], at: usize, part: &[u8]) {
 
 /// Files with each of the sections below.
 pub fn make_elves() -> Vec<Vec<u8>> {
-    make_sections().iter().map(|it| wrap(&it[1..], it[0] == 1)).collect()
+    make_sections()
+        .iter()
+        .map(|it| wrap(&it[1..], it[0] == 1))
+        .collect()
 }
 
 /// Sections with the shapes that compilers and linkers write, behind the byte that says which section.
 pub fn make_sections() -> Vec<Vec<u8>> {
     // A frame of pushes: CFA = rsp + 16, rbp and rbx saved; then one by rbp; remembered and restored.
     let pushes = [
-        0x41, 0x0e, 16, 0x86, 2, 0x44, 0x0d, 6, 0x83, 3, 0x0a, 0x48, 0x0c, 7, 8, 0x0b, 0x02, 9, 0x2e, 16, 0x03, 9, 1, 0xc6, 0xc3,
+        0x41, 0x0e, 16, 0x86, 2, 0x44, 0x0d, 6, 0x83, 3, 0x0a, 0x48, 0x0c, 7, 8, 0x0b, 0x02, 9,
+        0x2e, 16, 0x03, 9, 1, 0xc6, 0xc3,
     ];
     // Realigned: CFA = r10, then the word at rbp - 8; rbp at rbp + 0, rbx at rbp - 16.
     let realigned = [
-        0x45, 0x0c, 10, 0, 0x49, 0x10, 6, 2, 0x76, 0, 0x10, 3, 2, 0x76, 0x70, 0x42, 0x0f, 3, 0x76, 0x78, 6, 0x50, 0x0c, 10, 0, 0x44, 0x0c,
-        7, 8,
+        0x45, 0x0c, 10, 0, 0x49, 0x10, 6, 2, 0x76, 0, 0x10, 3, 2, 0x76, 0x70, 0x42, 0x0f, 3, 0x76,
+        0x78, 6, 0x50, 0x0c, 10, 0, 0x44, 0x0c, 7, 8,
     ];
     // A linkage table: rsp + 8 + ((rip & 15) >= 11) * 8.
     let linkage = [
-        0x0e, 16, 0x46, 0x0e, 24, 0x4a, 0x0f, 11, 0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33, 0x24, 0x22,
+        0x0e, 16, 0x46, 0x0e, 24, 0x4a, 0x0f, 11, 0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33,
+        0x24, 0x22,
     ];
     // A signal trampoline: everything from the context at rsp.
-    let signal = [0x0f, 4, 0x77, 0xa0, 1, 6, 0x10, 6, 3, 0x77, 0xf8, 0, 0x16, 3, 3, 0x77, 0x80, 1, 0x10, 16, 3, 0x77, 0xa8, 1];
+    let signal = [
+        0x0f, 4, 0x77, 0xa0, 1, 6, 0x10, 6, 3, 0x77, 0xf8, 0, 0x16, 3, 3, 0x77, 0x80, 1, 0x10, 16,
+        3, 0x77, 0xa8, 1,
+    ];
     // The outermost frame, a return address in a register, and a CFA in another.
     let outermost = [0x07, 16];
-    let registers = [0x42, 0x09, 16, 11, 0x43, 0x0c, 3, 56, 0x09, 3, 8, 0x12, 3, 0x7e, 0x11, 6, 0x7e];
-    let bodies: [&[u8]; 6] = [&pushes, &realigned, &linkage, &signal, &outermost, &registers];
+    let registers = [
+        0x42, 0x09, 16, 11, 0x43, 0x0c, 3, 56, 0x09, 3, 8, 0x12, 3, 0x7e, 0x11, 6, 0x7e,
+    ];
+    let bodies: [&[u8]; 6] = [
+        &pushes, &realigned, &linkage, &signal, &outermost, &registers,
+    ];
     let mut sections = Vec::new();
     for is_debug_frame in [false, true] {
         for (place, body) in bodies.iter().enumerate() {
             let augmentation: &[u8] = if place == 3 { b"zRS\0" } else { b"zR\0" };
-            sections.push(of_kind(is_debug_frame.into(), &make_section(augmentation, &[body], is_debug_frame)));
+            sections.push(of_kind(
+                is_debug_frame.into(),
+                &make_section(augmentation, &[body], is_debug_frame),
+            ));
         }
-        sections.push(of_kind(is_debug_frame.into(), &make_section(b"zR\0", &bodies, is_debug_frame)));
+        sections.push(of_kind(
+            is_debug_frame.into(),
+            &make_section(b"zR\0", &bodies, is_debug_frame),
+        ));
     }
     sections
 }
@@ -120,7 +187,11 @@ fn make_section(augmentation: &[u8], bodies: &[&[u8]], is_debug_frame: bool) -> 
         false => common.extend([augmentation, &[1, 0x78, 16, 1, 0x1b]].concat()),
     }
     common.extend(start);
-    push_entry(&mut section, if is_debug_frame { u32::MAX } else { 0 }, &common);
+    push_entry(
+        &mut section,
+        if is_debug_frame { u32::MAX } else { 0 },
+        &common,
+    );
     for (place, body) in bodies.iter().enumerate() {
         let at = section.len() as u64;
         let address = CODE_ADDRESS + 0x1f0 * place as u64;
@@ -134,7 +205,11 @@ fn make_section(augmentation: &[u8], bodies: &[&[u8]], is_debug_frame: bool) -> 
             }
         }
         entry.extend(*body);
-        push_entry(&mut section, if is_debug_frame { 0 } else { at as u32 + 4 }, &entry);
+        push_entry(
+            &mut section,
+            if is_debug_frame { 0 } else { at as u32 + 4 },
+            &entry,
+        );
     }
     if !is_debug_frame {
         section.extend([0; 4]);
