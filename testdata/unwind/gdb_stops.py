@@ -1,7 +1,7 @@
-# Run by gdb: stops a program at random instructions and writes, in the form of stepper.c's records, its registers, the part
+# Run by gdb: stops a program at random instructions from a function on, and writes, in the form of stepper.c's records, its registers, the part
 # of its stack that is in use, and the frames as gdb unwinds them.
 #
-#   gdb -nx -batch -ex 'py stops, seed, out = 200, 1, "FILE"' -x gdb_stops.py --args PROGRAM
+#   gdb -nx -batch -ex 'py stops, start, out = 200, "main", "FILE"' -x gdb_stops.py --args PROGRAM
 import random
 import struct
 
@@ -9,6 +9,7 @@ import gdb
 
 REGISTERS = "rax rdx rcx rbx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
 RED_ZONE = 128
+PART_MAX = 1 << 16
 
 
 def put(file, letter, content):
@@ -42,7 +43,7 @@ def read(inferior, address, length):
 
 
 def main():
-    draw = random.Random(seed)
+    draw = random.Random(1)
     for setting in (
         "pagination off",
         "confirm off",
@@ -53,13 +54,14 @@ def main():
     ):
         gdb.execute("set " + setting)
     gdb.execute("handle SIGUSR1 SIGUSR2 SIGSEGV nostop noprint pass")
-    gdb.execute("tbreak main")
-    gdb.execute("run > /dev/null", to_string=True)
+    gdb.execute("tbreak " + start)
+    gdb.execute("run", to_string=True)
     inferior = gdb.selected_inferior()
     maps_before = b""
     with open(out, "wb") as file:
         for stop in range(stops):
-            gdb.execute("stepi %d" % draw.randint(1, 60), to_string=True)
+            # From a handler on the program has not far to go.
+            gdb.execute("stepi %d" % draw.randint(1, 60 if start == "main" else 10), to_string=True)
             if not inferior.is_valid() or inferior.pid == 0:
                 break
             with open("/proc/%d/maps" % inferior.pid, "rb") as maps:
@@ -73,15 +75,19 @@ def main():
             registers = [int(frame.read_register(name)) & (1 << 64) - 1 for name in REGISTERS]
             low = registers[7] - RED_ZONE
             addresses = frames_of()
-            high = sum(range_of(text, b"[stack]"))
-            part = read(inferior, low, min(high - low, 1 << 16))
+            # A handler's own stack may be elsewhere: then the end of the main one is there too.
+            start_of_stack, stack_bytes = range_of(text, b"[stack]")
+            high = start_of_stack + stack_bytes
+            if low > start_of_stack:
+                parts = [(low, read(inferior, low, min(high - low, PART_MAX)))]
+            else:
+                parts = [(at, read(inferior, at, PART_MAX)) for at in (low, high - PART_MAX)]
             put(
                 file,
                 b"S",
                 struct.pack("<19Q", *registers, 1, len(addresses))
                 + struct.pack("<%dQ" % len(addresses), *addresses)
-                + struct.pack("<2Q", low, len(part))
-                + part,
+                + b"".join(struct.pack("<2Q", at, len(part)) + part for at, part in parts),
             )
         put(file, b"E", struct.pack("<3Q", stop + 1, stop + 1, 0))
     gdb.execute("kill")

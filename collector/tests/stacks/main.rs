@@ -31,8 +31,8 @@ struct Program {
     command: &'static [&'static str],
     /// It gets a signal about once in so many instructions; 0 is never.
     signal_every: u64,
-    /// Stopped by gdb too.
-    by_gdb: bool,
+    /// Stopped by gdb too, from this function on.
+    by_gdb: Option<&'static str>,
     /// Only when all are asked for.
     is_extra: bool,
 }
@@ -42,14 +42,14 @@ const fn program(command: &'static [&'static str]) -> Program {
         name: command[0],
         command,
         signal_every: 0,
-        by_gdb: false,
+        by_gdb: None,
         is_extra: false,
     }
 }
 
 const fn also_by_gdb(command: &'static [&'static str]) -> Program {
     Program {
-        by_gdb: true,
+        by_gdb: Some("main"),
         ..program(command)
     }
 }
@@ -66,6 +66,7 @@ const fn with_signals(name: &'static str, command: &'static [&'static str], ever
     Program {
         name,
         signal_every: every,
+        by_gdb: Some("on_user2"),
         ..also_by_gdb(command)
     }
 }
@@ -139,7 +140,7 @@ fn main() -> ExitCode {
         let found = arguments.list || Command::new("gdb").arg("--version").output().is_ok();
         (!found).then(|| "there is no gdb".to_owned())
     });
-    for program in PROGRAMS.iter().filter(|it| it.by_gdb) {
+    for program in PROGRAMS.iter().filter(|it| it.by_gdb.is_some()) {
         let folder = Arc::clone(&folder);
         let name = match &missing {
             Some(reason) => format!("gdb::{} ({reason})", program.name),
@@ -275,16 +276,15 @@ fn check(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The second opinion: what gdb says at fewer stops, from `main` on.
+/// The second opinion: what gdb says, at fewer stops.
 fn check_by_gdb(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
     let mut command: Vec<PathBuf> = program.command.iter().map(PathBuf::from).collect();
     command[0] = folder.join(&command[0]);
     let stops = if all { 2_000 } else { 100 };
-    let mut stepper = Stepper::run_gdb(
-        &folder.join(program.name).with_extension("gdb"),
-        &command,
-        stops,
-    )?;
+    let mut stepper = {
+        let out = folder.join(program.name).with_extension("gdb");
+        Stepper::run_gdb(&out, &command, program.by_gdb.unwrap_or("main"), stops)?
+    };
     let mut process = Process::default();
     let mut sums = Sums::default();
     loop {
@@ -296,6 +296,9 @@ fn check_by_gdb(folder: &Path, program: &Program, all: bool) -> Result<(), Faile
         }
     }
     println!("{} by gdb\n  {sums:?}", program.name);
+    if program.signal_every > 0 && sums.in_handlers < 10 {
+        return Err(format!("too few signals: {sums:?}").into());
+    }
     if sums.stops < 50 || sums.different.unexplained > sums.stops / 100 {
         return Err(format!("stacks that are different from gdb's: {sums:?}").into());
     }

@@ -99,12 +99,17 @@ impl Stepper {
     }
 
     /// Has gdb stop a program at random instructions: then the frames are what gdb finds.
-    pub(crate) fn run_gdb(out: &Path, program: &[PathBuf], stops: u64) -> Result<Self, String> {
+    pub(crate) fn run_gdb(
+        out: &Path,
+        program: &[PathBuf],
+        start: &str,
+        stops: u64,
+    ) -> Result<Self, String> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/unwind/gdb_stops.py");
         let output = Command::new("gdb")
             .args(["-nx", "-batch", "-ex"])
             .arg(format!(
-                "py stops, seed, out = {stops}, 1, '{}'",
+                "py stops, start, out = {stops}, '{start}', '{}'",
                 out.display()
             ))
             .arg("-x")
