@@ -1,9 +1,10 @@
 //! Offsets of kernel structures, from the kernel's own BTF.
 
-use std::path::Path;
+use std::{fs::File, io, os::fd::AsRawFd as _};
 
 use anyhow::{Context as _, Result, bail};
 use btf_rs::{Backend, Btf, BtfType, Type};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 /// Where the kernel describes its types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -11,8 +12,20 @@ pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 /// Offsets in bytes of the fields that the program follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelOffsets {
+    /// `task_struct.stack`
+    pub task_stack: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
+    /// `task_struct.group_leader`
+    pub task_group_leader: u32,
+    /// `task_struct.start_boottime`
+    pub task_start_boottime: u32,
+    /// `task_struct.self_exec_id`
+    pub task_self_exec_id: u32,
+    /// `task_struct.thread.fsbase`
+    pub task_fsbase: u32,
+    /// `mm_struct.start_stack`
+    pub mm_start_stack: u32,
     /// `task_struct.cgroups`
     pub task_cgroups: u32,
     /// `css_set.subsys[controller]`
@@ -32,13 +45,18 @@ impl KernelOffsets {
     /// # Errors
     /// The kernel has no BTF, or its types are not as expected.
     pub fn read(controller: Option<&str>) -> Result<Self> {
-        let path = Path::new(BTF_PATH);
-        // Mapped, not read: the 5 MB stay out of our own memory.
-        let btf = Btf::from_file_with_backend(path, Backend::Mmap).with_context(|| {
+        let btf = open_btf().with_context(|| {
             format!("failed to read `{BTF_PATH}`: a kernel with CONFIG_DEBUG_INFO_BTF is needed")
         })?;
         let mut offsets = Self {
+            task_stack: field_offset(&btf, "task_struct", "stack")?,
             task_mm: field_offset(&btf, "task_struct", "mm")?,
+            task_group_leader: field_offset(&btf, "task_struct", "group_leader")?,
+            task_start_boottime: field_offset(&btf, "task_struct", "start_boottime")?,
+            task_self_exec_id: field_offset(&btf, "task_struct", "self_exec_id")?,
+            task_fsbase: field_offset(&btf, "task_struct", "thread")?
+                + field_offset(&btf, "thread_struct", "fsbase")?,
+            mm_start_stack: field_offset(&btf, "mm_struct", "start_stack")?,
             ..Self::default()
         };
         if let Some(controller) = controller {
@@ -52,6 +70,55 @@ impl KernelOffsets {
         }
         Ok(offsets)
     }
+
+    /// The program's settings that hold them, by name.
+    pub fn settings(&self) -> [(&'static str, &u32); 12] {
+        let Self {
+            task_stack,
+            task_mm,
+            task_group_leader,
+            task_start_boottime,
+            task_self_exec_id,
+            task_fsbase,
+            mm_start_stack,
+            task_cgroups,
+            css_set_subsys,
+            css_cgroup,
+            cgroup_kn,
+            kernfs_id,
+        } = self;
+        [
+            ("TASK_STACK", task_stack),
+            ("TASK_MM", task_mm),
+            ("TASK_GROUP_LEADER", task_group_leader),
+            ("TASK_START_BOOTTIME", task_start_boottime),
+            ("TASK_SELF_EXEC_ID", task_self_exec_id),
+            ("TASK_FSBASE", task_fsbase),
+            ("MM_START_STACK", mm_start_stack),
+            ("TASK_CGROUPS", task_cgroups),
+            ("CSS_SET_SUBSYS", css_set_subsys),
+            ("CSS_CGROUP", css_cgroup),
+            ("CGROUP_KN", cgroup_kn),
+            ("KERNFS_ID", kernfs_id),
+        ]
+    }
+}
+
+/// The kernel's types, mapped: parsed into structures of their own they take tens of megabytes.
+///
+/// Kernels before 6.16 let nobody map the file; then 4 to 6 MB are copied to where they can be mapped,
+/// until the offsets are read.
+fn open_btf() -> Result<Btf> {
+    if let Ok(btf) = Btf::from_file_with_backend(BTF_PATH, Backend::Mmap) {
+        return Ok(btf);
+    }
+    let copy = memfd_create("btf", MemfdFlags::CLOEXEC)?;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    io::copy(
+        &mut File::open(BTF_PATH)?,
+        &mut File::from(copy.try_clone()?),
+    )?;
+    Ok(Btf::from_file_with_backend(&path, Backend::Mmap)?)
 }
 
 /// Offset of a field, looked for in anonymous members too.
