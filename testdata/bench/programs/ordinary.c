@@ -1,7 +1,7 @@
 /*
  * Ordinary work that goes through libc and back: sorting with a callback, formatting, parsing, allocating, writing.
  *
- *   ordinary MS     of CPU time
+ *   ordinary MS [REST_MS]     of CPU time; with REST_MS it rests for so long after each 2 ms
  */
 #include "../../workloads/workload.h"
 
@@ -33,16 +33,23 @@ FUNCTION double sort_words(uint64_t *state) {
 }
 
 int main(int argc, char **argv) {
-    uint64_t ms = argc == 2 ? strtoull(argv[1], NULL, 10) : 0, state = 88172645463325252ull;
-    if (ms == 0 || ms > 3600000) {
-        fprintf(stderr, "usage: %s MS\n", argv[0]);
+    uint64_t ms = argc == 2 || argc == 3 ? strtoull(argv[1], NULL, 10) : 0, state = 88172645463325252ull;
+    uint64_t rest_ms = argc == 3 ? strtoull(argv[2], NULL, 10) : 0;
+    if (ms == 0 || ms > 3600000 || rest_ms > 3600000) {
+        fprintf(stderr, "usage: %s MS [REST_MS]\n", argv[0]);
         return 2;
     }
+    struct timespec rest = {.tv_sec = (time_t)(rest_ms / 1000), .tv_nsec = (long)(rest_ms % 1000 * MS)};
     FILE *sink = fopen("/dev/null", "w");
     if (sink == NULL)
         return 1;
-    while (thread_cpu_ns() < ms * MS)
+    for (uint64_t now, rested = 0; (now = thread_cpu_ns()) < ms * MS;) {
+        if (rest_ms > 0 && now - rested > 2 * MS) {
+            nanosleep(&rest, NULL);
+            rested = now;
+        }
         fprintf(sink, "%g\n", sort_words(&state));
+    }
     fclose(sink);
     return 0;
 }
