@@ -8,13 +8,16 @@ use e2e::graph::Stack;
 use e2e::statistics::{FALSE_ALARM, binomial_two_sided, poisson_at_least, poisson_at_most};
 use serde::Deserialize;
 
-use crate::rig::Rig;
+use crate::rig::{Rig, is_emulated};
 use crate::workload::{self, Run};
 
 /// Samples a second of CPU time.
 const SAMPLES_PER_SECOND: f64 = 100.0;
 /// Least share of the samples that must be delivered.
 const DELIVERED_MIN: f64 = 0.99;
+/// The same where the processor is emulated: it stands still whenever the emulator does, and a timer that should have fired
+/// several times meanwhile fires once.
+const DELIVERED_EMULATED_MIN: f64 = 0.5;
 
 /// A function as `/api/v1/top` answers it.
 #[derive(Debug, Deserialize)]
@@ -43,7 +46,11 @@ pub(crate) fn check(rig: &Rig, name: &str) -> Result<()> {
 
     check_count(&run, top.samples)?;
     check_shares(&run, &top)?;
-    check_pprof(rig, &run, &top)?;
+    // `go tool pprof` builds itself when it is first used: minutes in an emulator.
+    if !is_emulated() {
+        check_pprof(rig, &run, &top)?;
+        check_threads(rig, &run)?;
+    }
     let in_stacks: u64 = stacks.iter().map(|stack| stack.samples).sum();
     ensure!(
         in_stacks == top.samples,
@@ -53,8 +60,7 @@ pub(crate) fn check(rig: &Rig, name: &str) -> Result<()> {
     check_kernel_below(&run, &stacks)?;
     check_depth(&run, &stacks)?;
     check_inlined(&run, &stacks)?;
-    check_named(&run, &stacks)?;
-    check_threads(rig, &run)
+    check_named(&run, &stacks)
 }
 
 fn ask_top(rig: &Rig, run: &Run) -> Result<Top> {
@@ -75,7 +81,11 @@ fn ask_top(rig: &Rig, run: &Run) -> Result<Top> {
 /// allows at 100 Hz, and not fewer than it allows when 99 % are delivered.
 fn check_count(run: &Run, samples: u64) -> Result<()> {
     let expected = ratio(run.truth.cpu_ns, 1_000_000_000) * SAMPLES_PER_SECOND;
-    let too_few = poisson_at_most(samples, DELIVERED_MIN * expected);
+    let delivered_min = match is_emulated() {
+        true => DELIVERED_EMULATED_MIN,
+        false => DELIVERED_MIN,
+    };
+    let too_few = poisson_at_most(samples, delivered_min * expected);
     let too_many = poisson_at_least(samples, expected);
     ensure!(
         too_few >= FALSE_ALARM && too_many >= FALSE_ALARM,
