@@ -84,6 +84,23 @@ pub struct Arguments {
         num_args = 0..=1
     )]
     force_kernel: String,
+    /// Time that the sampling program may take for deep stacks, in percent of each processor: 0.01 to 10
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        env = "PILOTLIGHT_COLLECTOR_WALK_BUDGET",
+        default_value = "0.5"
+    )]
+    walk_budget: String,
+    /// Of this many complete stacks one is proved by a second unwinder, at most five a second on each
+    /// processor; 0 for none
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "PILOTLIGHT_COLLECTOR_PROVE_ONE_IN",
+        default_value = "1000"
+    )]
+    prove_one_in: String,
     /// What is logged: error, warn, info, debug or trace, also for parts (`info,collector::name=debug`)
     #[arg(
         long,
@@ -115,6 +132,11 @@ pub struct Config {
     pub buffer_bytes: u64,
     /// Whether known-bad kernels are run on.
     pub force_kernel: bool,
+    /// Nanoseconds that the sampling program may take of each million on a processor, before deep stacks
+    /// are cut.
+    pub walk_budget_ppm: u32,
+    /// Of this many complete stacks one is proved; 0 for none.
+    pub prove_one_in: u32,
     /// What is logged.
     pub log: String,
 }
@@ -209,6 +231,23 @@ impl Arguments {
                 "true or false",
                 |text| text.parse().ok(),
             ),
+            walk_budget_ppm: check.value(
+                "--walk-budget",
+                &self.walk_budget,
+                "a percentage from 0.01 to 10",
+                |text| {
+                    let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse().ok()?;
+                    (0.01..=10.0)
+                        .contains(&percent)
+                        .then_some((percent * 10_000.0) as u32)
+                },
+            ),
+            prove_one_in: check.value(
+                "--prove-one-in",
+                &self.prove_one_in,
+                "a whole number, 0 for none",
+                |text| text.parse().ok(),
+            ),
             log: check.value(
                 "--log",
                 &self.log,
@@ -285,6 +324,7 @@ mod tests {
         assert_eq!(config.frequency_hz, 100);
         assert_eq!(config.buffer_bytes, 64 << 20);
         assert_eq!(config.window, Duration::from_secs(10));
+        assert_eq!(config.walk_budget_ppm, 5_000);
         assert!(!config.include_idle);
         assert!(build(&["--include-idle"]).unwrap().include_idle);
     }
@@ -309,9 +349,13 @@ mod tests {
             "",
             "--include-idle",
             "perhaps",
+            "--walk-budget",
+            "nan",
+            "--prove-one-in",
+            "some",
         ])
         .unwrap_err();
-        assert_eq!(bad.len(), 8, "{bad:#?}");
+        assert_eq!(bad.len(), 10, "{bad:#?}");
         assert!(
             bad.contains(&"--frequency is `0`: expected a whole number from 1 to 1000".to_owned())
         );

@@ -21,7 +21,7 @@ use crate::{
     metrics::SharedMetrics,
     name::{Namer, NamerOptions},
     queue::Queue,
-    sample::{Program, read_online_cpus},
+    sample::{Program, ProgramOptions, read_online_cpus},
     send::{DropReason, Sender, SenderOptions, SenderWatch},
 };
 
@@ -58,7 +58,12 @@ impl Pipeline {
     pub fn start(config: &Config, metrics: SharedMetrics, started: Instant) -> Result<Self> {
         let hierarchy = CgroupHierarchy::detect();
         let online = read_online_cpus()?;
-        let program = Program::load(online.len(), &hierarchy)?;
+        let program = Program::load(&ProgramOptions {
+            cpus: online.len(),
+            hierarchy: &hierarchy,
+            walk_budget_ppm: config.walk_budget_ppm,
+            prove_one_in: config.prove_one_in,
+        })?;
         metrics.lock().map_bytes = program.map_bytes();
         let sender = Sender::start(SenderOptions {
             queue_bytes_max: config.buffer_bytes as usize,

@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use profiler_bpf::settings::counter::{self, Counters};
 
-use crate::COUNTERS;
+use crate::{COUNTERS, arithmetic::zero};
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 #[inline(always)]
@@ -20,14 +20,17 @@ pub(crate) fn count_entry() {
     }
 }
 
-/// Counts the outcome, given by its number, of an entry that began at `begin_ns`, and its time.
+/// Counts the outcome, given by its number, of an entry that began at `begin_ns`, and its time, which
+/// it gives.
 #[inline(always)]
-pub(crate) fn count_outcome(outcome: u8, begin_ns: u64) {
+pub(crate) fn count_outcome(outcome: u8, begin_ns: u64) -> u64 {
+    let spent_ns = now_ns() - begin_ns;
     if let Some(counters) = counters() {
         // The mask changes nothing; it lets the verifier see the bound.
         counters[(counter::OUTCOMES + usize::from(outcome)) & (counter::PLACES - 1)] += 1;
-        counters[counter::TIME_NS] += now_ns() - begin_ns;
+        counters[counter::TIME_NS] += spent_ns;
     }
+    spent_ns
 }
 
 /// This CPU's counters.
@@ -36,6 +39,6 @@ fn counters() -> Option<&'static mut Counters> {
     // SAFETY: the map's value is this CPU's own and of this type, and the program
     // does not interrupt itself, so nobody else writes it.
     COUNTERS
-        .get_ptr_mut(0)
+        .get_ptr_mut(zero())
         .map(|counters| unsafe { &mut *counters })
 }

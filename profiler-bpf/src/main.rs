@@ -6,47 +6,82 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(
     missing_docs,
     unreachable_pub,
     reason = "`perf_event` makes a public function of `sample`, and drops its documentation"
 )]
 
+mod allowance;
+mod arithmetic;
 mod counters;
+mod lookup;
 mod sample;
+mod stack_copy;
 mod stack_window;
 mod task;
+mod walk;
 
 use aya_ebpf::{
-    macros::{map, perf_event},
-    maps::{PerCpuArray, ProgramArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray, RingBuf},
+    macros::{btf_map, perf_event},
     programs::PerfEventContext,
 };
 use profiler_bpf::{
     outcome::Outcome,
     record::Scratch,
     settings::{PROGRAM_WALK, counter::Counters},
+    tables::{BLOCKS_MAX, MAPPINGS_MAX, PAGE_ROWS, PAGES_MAX, PROCESSES_MAX, RULES_MAX},
 };
 
 /// Records on their way to the collector. The loader sets the real size.
-#[map]
-static RING: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+#[btf_map]
+static RING: RingBuf<(), { 1 << 20 }> = RingBuf::new();
 
 /// The record that is being made: too large for the 512 bytes of a BPF stack.
 ///
 /// One per CPU is enough: the program does not interrupt itself, since the kernel
 /// does not enter a second BPF program on a CPU from a perf event
 /// (`bpf_prog_active` in `bpf_overflow_handler`).
-#[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// What this CPU counted, by the places in [`counter`](profiler_bpf::settings::counter).
-#[map]
-static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+#[btf_map]
+static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// What this CPU may still spend.
+#[btf_map]
+static ALLOWANCES: PerCpuArray<allowance::Allowances, 1> = PerCpuArray::new();
 
 /// Programs to go on with.
-#[map]
-static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[btf_map]
+static PROGRAMS: ProgramArray<1> = ProgramArray::new();
+
+/// See [`tables`](profiler_bpf::tables) for these five.
+#[btf_map]
+static PROCESSES: HashMap<u32, [u64; 4], { PROCESSES_MAX as usize }> = HashMap::new();
+
+/// Mappings of all processes.
+#[btf_map]
+static MAPPINGS: Array<[u64; 4], { MAPPINGS_MAX as usize }> = Array::new();
+
+/// Where the rows of each 64 KiB of code lie.
+#[btf_map]
+static BLOCKS: Array<u64, { BLOCKS_MAX as usize }> = Array::new();
+
+/// Pages of rows.
+#[btf_map]
+static ROWS: ArrayOfMaps<Array<[u32; PAGE_ROWS], 1>, { PAGES_MAX as usize }> = ArrayOfMaps::new();
+
+/// Rules by their numbers.
+#[btf_map]
+static RULES: Array<[u64; 2], { RULES_MAX as usize }> = Array::new();
+
+/// Rules that were found before, on this CPU.
+#[btf_map]
+static FOUND: PerCpuArray<lookup::Found, 1> = PerCpuArray::new();
 
 /// Takes one sample of the interrupted task.
 #[perf_event]
@@ -58,7 +93,7 @@ pub fn sample(context: PerfEventContext) -> u32 {
         return 0;
     };
     let walks = sample::begin(scratch, context.ctx, begin_ns);
-    if walks && sample::walk(scratch) {
+    if walks && walk::walk_chunk(scratch) {
         go_on(&context);
     }
     finish(scratch, &context)
@@ -70,8 +105,12 @@ pub fn walk(context: PerfEventContext) -> u32 {
     let Some(scratch) = scratch() else {
         return 0;
     };
-    if sample::walk(scratch) {
-        go_on(&context);
+    if allowance::has_walk_time(scratch.header.time_ns) {
+        if walk::walk_chunk(scratch) {
+            go_on(&context);
+        }
+    } else {
+        scratch.header.outcome = Outcome::CutByBudget as u8;
     }
     finish(scratch, &context)
 }
@@ -81,13 +120,14 @@ pub fn walk(context: PerfEventContext) -> u32 {
 #[inline(always)]
 fn go_on(context: &PerfEventContext) {
     // SAFETY: the loader puts `walk` there, which is of the same type.
-    let _ = unsafe { PROGRAMS.tail_call(context, PROGRAM_WALK) };
+    unsafe { PROGRAMS.tail_call(context, PROGRAM_WALK) };
 }
 
 #[inline(always)]
 fn finish(scratch: &mut Scratch, context: &PerfEventContext) -> u32 {
     let outcome = sample::finish(scratch, context.ctx);
-    counters::count_outcome(outcome, scratch.header.time_ns);
+    let spent_ns = counters::count_outcome(outcome, scratch.header.time_ns);
+    allowance::spend_walk_time(spent_ns);
     0
 }
 
@@ -97,7 +137,7 @@ fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the map's value is this CPU's own and of this type, and the program
     // does not interrupt itself.
     SCRATCH
-        .get_ptr_mut(0)
+        .get_ptr_mut(arithmetic::zero())
         .map(|scratch| unsafe { &mut *scratch })
 }
 

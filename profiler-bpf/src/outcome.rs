@@ -11,7 +11,7 @@ pub enum Outcome {
     Complete = 0,
     /// A task without user memory: a kernel thread, or a process at its very end.
     KernelOnly = 1,
-    /// The walk reached [`USER_FRAMES_MAX`](crate::settings::USER_FRAMES_MAX).
+    /// The walk reached [`WALKED_FRAMES_MAX`](crate::settings::WALKED_FRAMES_MAX).
     CutAtDepth = 2,
     /// Memory that the stack points to could not be read.
     Unreadable = 3,
@@ -29,11 +29,19 @@ pub enum Outcome {
     /// A frame that cannot be: its stack does not lie above its callee's, or its return
     /// address is not one.
     BadFrame = 9,
+    /// The rows for an address are not in the kernel, and the stack could not be copied.
+    NoRows = 10,
+    /// The processor's time for deep stacks was used up: see
+    /// [`BUDGET_FREE_FRAMES`](crate::settings::BUDGET_FREE_FRAMES).
+    CutByBudget = 11,
+    /// Walked to its end, but deeper than [`USER_FRAMES_MAX`](crate::settings::USER_FRAMES_MAX): the
+    /// middle was left out.
+    MiddleLeftOut = 12,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Complete,
         Self::KernelOnly,
         Self::CutAtDepth,
@@ -44,6 +52,9 @@ impl Outcome {
         Self::Internal,
         Self::RuleUnsupported,
         Self::BadFrame,
+        Self::NoRows,
+        Self::CutByBudget,
+        Self::MiddleLeftOut,
     ];
 
     /// The outcome with this number, or `None` for a number that has no outcome.
@@ -64,12 +75,18 @@ impl Outcome {
             Self::Internal => "internal",
             Self::RuleUnsupported => "rule_unsupported",
             Self::BadFrame => "bad_frame",
+            Self::NoRows => "no_rows",
+            Self::CutByBudget => "cut_by_budget",
+            Self::MiddleLeftOut => "middle_left_out",
         }
     }
 
-    /// Whether the stack has all the frames it should have.
+    /// Whether the stack was walked to its end.
     pub const fn is_complete(self) -> bool {
-        matches!(self, Self::Complete | Self::KernelOnly)
+        matches!(
+            self,
+            Self::Complete | Self::KernelOnly | Self::MiddleLeftOut
+        )
     }
 }
 

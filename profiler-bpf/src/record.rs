@@ -8,16 +8,30 @@
 
 use crate::{
     arch::x86_64::Registers,
-    settings::{CHUNK_FRAMES, KERNEL_FRAMES_MAX, STACK_WINDOW_BYTES, USER_FRAMES_MAX},
+    settings::{
+        KERNEL_FRAMES_MAX, STACK_WINDOW_BYTES, USER_FRAMES_HEAD, USER_FRAMES_MAX, USER_FRAMES_TAIL,
+        WALKED_FRAMES_MAX,
+    },
 };
 
 /// [`SampleHeader::kind`] of a sample with its frames.
 pub const KIND_SAMPLE: u8 = 1;
 
+/// [`StackHeader::kind`] of the copy of a stack, whose sample follows.
+pub const KIND_STACK: u8 = 2;
+
 /// [`SampleHeader::flags`]: the first user frame is the interrupted instruction
 /// itself. Without it, it is the address after a system call instruction, as a
 /// return address is the address after a call.
 pub const FLAG_USER_LEAF_EXACT: u8 = 1;
+
+/// [`SampleHeader::flags`]: the stack was copied, into the [`StackHeader`] record of the same
+/// processor and time that came before.
+pub const FLAG_STACK_COPIED: u8 = 2;
+
+/// [`SampleHeader::flags`], with [`FLAG_STACK_COPIED`]: the walk needed no copy; it is there to
+/// prove the walk.
+pub const FLAG_PROOF: u8 = 4;
 
 /// What comes before the frames of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,16 +64,53 @@ pub struct SampleHeader {
     pub user_len: u16,
     /// Kernel frames in this record.
     pub kernel_len: u16,
-    /// User frames walked: larger than `user_len` when the middle of a deep stack was left out.
+    /// User frames walked: larger than `user_len` when the middle of a deep stack was left out,
+    /// whose last frames then lie as in a ring: see [`USER_FRAMES_TAIL`].
     pub user_walked: u16,
-    /// How many of the user frames are before the part that was left out.
-    pub user_head: u16,
+    /// Zero.
+    pub reserved_2: u16,
+    /// What tells the process's address space from others with the same process id, or 0 when
+    /// there is no user stack.
+    pub identity: u64,
+    /// [`Process::version`](crate::tables::Process::version) of the mappings that were walked with; 0
+    /// when the kernel had none.
+    pub version: u32,
+    /// Zero.
+    pub reserved_3: u32,
+}
+
+/// What comes before the bytes of a copied stack.
+///
+/// The bytes are those from the stack pointer (`registers[7]`) on, `stack_bytes` of them. The record
+/// may be longer: its size is one of
+/// [`STACK_COPY_BYTES`](crate::settings::STACK_COPY_BYTES) with this header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct StackHeader {
+    /// [`KIND_STACK`], at the same place as [`SampleHeader::kind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Processor.
+    pub cpu: u32,
+    /// The sample's [`time_ns`](SampleHeader::time_ns).
+    pub time_ns: u64,
+    /// Bytes of the stack that were read.
+    pub stack_bytes: u32,
+    /// Zero.
+    pub reserved_2: u32,
+    /// The registers that the walk began with, by their DWARF numbers; the instruction pointer is
+    /// the last.
+    pub registers: [u64; 17],
 }
 
 /// Bytes of a [`SampleHeader`].
 pub const HEADER_BYTES: usize = size_of::<SampleHeader>();
 
-/// Bytes of the longest record: 64 + (1,024 + 127) × 8 = 9,272.
+/// Bytes of a [`StackHeader`].
+pub const STACK_HEADER_BYTES: usize = size_of::<StackHeader>();
+
+/// Bytes of the longest sample: 80 + (1,024 + 127) × 8 = 9,288.
 pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + (USER_FRAMES_MAX + KERNEL_FRAMES_MAX) * 8;
 
 /// The program's scratch memory for one record, one per CPU.
@@ -75,13 +126,44 @@ pub struct Scratch {
     pub stack_window: [u64; STACK_WINDOW_BYTES / 8],
     /// Where the walk of the user stack is; never sent.
     pub registers: Registers,
+    /// Where it began: the registers of a [`StackHeader`].
+    pub user_registers: [u64; 17],
+    /// What else the walk knows.
+    pub walk: Walk,
 }
 
-// The ABI: 64 bytes without any padding. A new field changes these numbers, and
+/// What a walk knows beside its registers.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Walk {
+    /// Address of the first word of [`Scratch::stack_window`].
+    pub window_base: u64,
+    /// Address of the `ucontext` with all registers of the frame, when a signal interrupted it; else 0.
+    pub context: u64,
+    /// Frames walked.
+    pub walked: u32,
+    /// 1 when the instruction pointer is a return address.
+    pub is_return: u32,
+    /// As in [`Process`](crate::tables::Process).
+    pub first: u32,
+    /// Likewise.
+    pub count: u32,
+    /// Likewise.
+    pub version: u32,
+    /// Likewise.
+    pub flags: u32,
+    /// 1 when the frame was reached by the frame-pointer rule where nothing says that it holds.
+    pub is_guess: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+// The ABI: 80 and 160 bytes without any padding. A new field changes these numbers, and
 // so cannot be added without a thought for the other side.
-const _: () = assert!(HEADER_BYTES == 64);
+const _: () = assert!(HEADER_BYTES == 80);
+const _: () = assert!(STACK_HEADER_BYTES == 160);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
-const _: () = assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 24);
+const _: () = assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 32 + 136 + 48);
+const _: () = assert!(USER_FRAMES_MAX.is_power_of_two() && USER_FRAMES_HEAD == USER_FRAMES_TAIL);
+const _: () = assert!(WALKED_FRAMES_MAX <= u16::MAX as usize);
 const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two());
-const _: () = assert!(USER_FRAMES_MAX.is_multiple_of(CHUNK_FRAMES));
-const _: () = assert!(USER_FRAMES_MAX <= u16::MAX as usize);

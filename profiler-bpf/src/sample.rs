@@ -1,9 +1,8 @@
 //! One sample: header, user frames, kernel frames, into the ring.
 //!
-//! [`begin`] fills the header and the registers that the walk starts from, [`walk`]
-//! walks a chunk of frames, [`finish`] adds the kernel's frames and sends. Between
-//! them everything lies in the scratch record, so that a walk can go on in another
-//! program.
+//! [`begin`] fills the header and the registers that the walk starts from, the walk adds the user
+//! frames, [`finish`] adds the kernel's frames and sends. Between them everything lies in the
+//! scratch record, so that a walk can go on in another program.
 
 use core::{mem::offset_of, ptr, slice};
 
@@ -15,25 +14,25 @@ use aya_ebpf::{
     },
 };
 use profiler_bpf::{
-    arch::x86_64::{Registers, USER_CS_32, USER_CS_64, step_by_frame_pointer},
+    arch::x86_64::{Registers, USER_CS_32, USER_CS_64, rule},
     outcome::Outcome,
-    record::{FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE, SampleHeader, Scratch},
-    settings::{CHUNK_FRAMES, KERNEL_FRAMES_MAX, USER_FRAMES_MAX},
-    unwind::Step,
+    record::{
+        FLAG_PROOF, FLAG_STACK_COPIED, FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE,
+        SampleHeader, Scratch, Walk,
+    },
+    settings::{KERNEL_FRAMES_MAX, USER_FRAMES_MAX},
 };
 
 use crate::{
-    RING,
-    stack_window::StackWindow,
-    task::{self, Entry},
+    RING, allowance, lookup::find_process, stack_copy::copy_stack, stack_window::NO_WINDOW, task,
 };
 
 /// The user side of a sample, before its frames.
 enum UserStart {
-    /// A walk can begin here; whether the first frame is exact.
-    Walk(Registers, bool),
+    /// A walk can begin at the registers that were read; whether the first frame is exact.
+    Walk(bool),
     /// Only the instruction pointer means anything.
-    LeafOnly(u64, Outcome),
+    LeafOnly(Outcome),
     /// No user stack at all, which is right for this outcome.
     None(Outcome),
 }
@@ -41,26 +40,38 @@ enum UserStart {
 /// Fills the header. Gives whether there is a user stack to walk.
 #[inline(always)]
 pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, time_ns: u64) -> bool {
+    allowance::fill(time_ns);
     let cs = read_cs(data);
     // SAFETY: the context is valid while the program runs. The verifier wants its
     // fields to be loaded in their full width.
     let period = unsafe { ptr::read_volatile(&raw const (*data).sample_period) };
-    let (outcome, user_len, exact, walks) = match find_user_start(data, cs) {
-        UserStart::Walk(registers, exact) => {
-            scratch.registers = registers;
-            (Outcome::CutAtDepth, 0, exact, true)
-        }
-        UserStart::LeafOnly(ip, outcome) => {
-            scratch.frames[0] = ip;
-            (outcome, 1, true, false)
-        }
-        UserStart::None(outcome) => (outcome, 0, false, false),
+    let start = find_user_start(data, cs, &mut scratch.user_registers);
+    let (outcome, is_exact, walks) = match start {
+        UserStart::Walk(is_exact) => (Outcome::CutAtDepth, is_exact, true),
+        UserStart::LeafOnly(outcome) => (outcome, true, false),
+        UserStart::None(outcome) => (outcome, false, false),
     };
+    let user = &scratch.user_registers;
+    scratch.registers = Registers {
+        ip: user[usize::from(rule::RETURN_ADDRESS)],
+        sp: user[usize::from(rule::RSP)],
+        bp: user[usize::from(rule::RBP)],
+        bx: user[usize::from(rule::RBX)],
+    };
+    scratch.walk = Walk {
+        window_base: NO_WINDOW,
+        is_return: u32::from(!is_exact),
+        ..Walk::default()
+    };
+    if let UserStart::LeafOnly(_) = start {
+        scratch.frames[0] = scratch.registers.ip;
+        scratch.walk.walked = 1;
+    }
     let pid_tgid = bpf_get_current_pid_tgid();
     scratch.header = SampleHeader {
         kind: KIND_SAMPLE,
         outcome: outcome as u8,
-        flags: if exact { FLAG_USER_LEAF_EXACT } else { 0 },
+        flags: if is_exact { FLAG_USER_LEAF_EXACT } else { 0 },
         reserved: 0,
         // SAFETY: the helper has no preconditions.
         cpu: unsafe { bpf_get_smp_processor_id() },
@@ -70,56 +81,63 @@ pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, tim
         pid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
         comm: bpf_get_current_comm().unwrap_or_default(),
-        user_len,
+        user_len: 0,
         kernel_len: 0,
         user_walked: 0,
-        user_head: 0,
+        reserved_2: 0,
+        identity: match walks {
+            true => task::address_space_identity(),
+            false => 0,
+        },
+        version: 0,
+        reserved_3: 0,
     };
-    walks
-}
-
-/// Walks up to [`CHUNK_FRAMES`] more frames. Gives whether there may be more to walk.
-///
-/// The number of frames and the outcome are left in the header.
-#[inline(always)]
-pub(crate) fn walk(scratch: &mut Scratch) -> bool {
-    let first = usize::from(load_unknown(&scratch.header.user_len));
-    if first > USER_FRAMES_MAX - CHUNK_FRAMES {
+    if !walks {
         return false;
     }
-    let mut registers = scratch.registers;
-    let mut stack = StackWindow::new(&mut scratch.stack_window);
-    for place in first..first + CHUNK_FRAMES {
-        scratch.frames[place] = registers.ip;
-        scratch.header.user_len = place as u16 + 1;
-        match step_by_frame_pointer(&mut registers, |at| stack.read_pair(at)) {
-            Step::Caller | Step::Interrupted => {}
-            Step::End => {
-                scratch.header.outcome = Outcome::Complete as u8;
-                return false;
-            }
-            Step::Failed(outcome) => {
-                scratch.header.outcome = outcome as u8;
-                return false;
-            }
-        }
+    if !find_process(
+        &mut scratch.walk,
+        scratch.header.pid,
+        scratch.header.identity,
+    ) {
+        // The innermost frame is known without any rows.
+        scratch.frames[0] = scratch.registers.ip;
+        scratch.walk.walked = 1;
+        scratch.header.outcome = Outcome::NoRows as u8;
+        return false;
     }
-    scratch.registers = registers;
+    scratch.header.version = scratch.walk.version;
     true
 }
 
-/// Adds the kernel's frames and sends the record. Gives the number of the sample's one
-/// [`Outcome`].
+/// Adds the kernel's frames and sends the record, after a copy of the stack where one is wanted.
+/// Gives the number of the sample's one [`Outcome`].
 #[inline(always)]
 pub(crate) fn finish(scratch: &mut Scratch, data: *const bpf_perf_event_data) -> u8 {
-    let user_len = usize::from(load_unknown(&scratch.header.user_len));
+    let walked = load_unknown(&scratch.walk.walked) as usize;
+    let user_len = match walked > USER_FRAMES_MAX {
+        true => USER_FRAMES_MAX,
+        false => walked,
+    };
     let kernel_len = match is_user_mode(read_cs(data)) {
         true => 0,
         false => read_kernel_stack(data, scratch, user_len),
     };
+    scratch.header.user_len = user_len as u16;
     scratch.header.kernel_len = kernel_len as u16;
-    scratch.header.user_walked = user_len as u16;
-    scratch.header.user_head = user_len as u16;
+    scratch.header.user_walked = walked as u16;
+    let outcome = load_unknown(&scratch.header.outcome);
+    if outcome == Outcome::NoRows as u8 {
+        if copy_stack(scratch) {
+            scratch.header.flags |= FLAG_STACK_COPIED;
+        }
+    } else if outcome == Outcome::Complete as u8 {
+        if walked > USER_FRAMES_MAX {
+            scratch.header.outcome = Outcome::MiddleLeftOut as u8;
+        } else if allowance::take_proof() && copy_stack(scratch) {
+            scratch.header.flags |= FLAG_STACK_COPIED | FLAG_PROOF;
+        }
+    }
     if !send(scratch, user_len + kernel_len) {
         return Outcome::RingFull as u8;
     }
@@ -149,39 +167,31 @@ fn is_user_mode(cs: u64) -> bool {
     cs & 3 == 3
 }
 
-/// Finds out where the walk of the user stack begins, if it does.
+/// Finds out where the walk of the user stack begins, if it does, and reads the registers there.
 #[inline(always)]
-fn find_user_start(data: *const bpf_perf_event_data, cs: u64) -> UserStart {
+fn find_user_start(
+    data: *const bpf_perf_event_data,
+    cs: u64,
+    registers: &mut [u64; 17],
+) -> UserStart {
     if is_user_mode(cs) {
         // SAFETY: as in `begin`.
-        let registers = unsafe {
-            Registers {
-                ip: ptr::read_volatile(&raw const (*data).regs.rip),
-                sp: ptr::read_volatile(&raw const (*data).regs.rsp),
-                bp: ptr::read_volatile(&raw const (*data).regs.rbp),
-            }
-        };
-        return choose_user_start(registers, cs, true);
+        unsafe { task::read_interrupted_registers(data, registers) };
+        return choose_user_start(cs, true);
     }
     if !task::has_user_memory() {
         return UserStart::None(Outcome::KernelOnly);
     }
-    let mut saved = [0; 17];
-    let Entry { cs, orig_rax } = task::read_saved_registers(&mut saved);
-    let registers = Registers {
-        ip: saved[16],
-        sp: saved[7],
-        bp: saved[6],
-    };
-    let in_system_call = (orig_rax as i64) >= 0;
-    choose_user_start(registers, cs, !in_system_call)
+    let entry = task::read_saved_registers(registers);
+    let in_system_call = (entry.orig_rax as i64) >= 0;
+    choose_user_start(entry.cs, !in_system_call)
 }
 
 #[inline(always)]
-fn choose_user_start(registers: Registers, cs: u64, exact: bool) -> UserStart {
+fn choose_user_start(cs: u64, is_exact: bool) -> UserStart {
     match cs {
-        USER_CS_64 => UserStart::Walk(registers, exact),
-        USER_CS_32 => UserStart::LeafOnly(registers.ip, Outcome::Compat32),
+        USER_CS_64 => UserStart::Walk(is_exact),
+        USER_CS_32 => UserStart::LeafOnly(Outcome::Compat32),
         // Saved registers of a task that never was in user mode: a kernel thread
         // that is becoming a process, or one at its end.
         _ => UserStart::None(Outcome::KernelOnly),
@@ -224,6 +234,6 @@ fn send(scratch: &Scratch, frames: usize) -> bool {
             HEADER_BYTES + frames * 8,
         )
     };
-    RING.output::<[u8]>(bytes, u64::from(BPF_RB_NO_WAKEUP))
+    RING.output_untyped::<[u8]>(bytes, u64::from(BPF_RB_NO_WAKEUP))
         .is_ok()
 }

@@ -4,20 +4,35 @@
 /// `kernel.perf_event_max_stack`, 127 unless an administrator changed it.
 pub const KERNEL_FRAMES_MAX: usize = 127;
 
-/// User frames kept of one sample, and the limit of the walk.
-///
-/// 1,024 frames are 8 KiB of a record. With 64 bytes a frame they lie in 64 KiB of
-/// stack, which are 128 reads of [`STACK_WINDOW_BYTES`]. Deeper stacks are cut there and marked
-/// [`Outcome::CutAtDepth`](crate::outcome::Outcome::CutAtDepth).
-pub const USER_FRAMES_MAX: usize = 1024;
+/// User frames kept of one sample: 1,024 frames are 8 KiB of a record. Of a deeper stack these are
+/// the first [`USER_FRAMES_HEAD`] and the last [`USER_FRAMES_TAIL`].
+pub const USER_FRAMES_MAX: usize = USER_FRAMES_HEAD + USER_FRAMES_TAIL;
 
-/// Frames that one program walks before it hands over to the next by a tail call.
-///
-/// The verifier follows the loop frame by frame, and compares each round with all
-/// earlier ones: its time grows with the square. 1,024 frames in one loop took it
-/// 2.7 s, 128 take it some 40 ms. Eight programs in a row make up
-/// [`USER_FRAMES_MAX`]; the kernel allows 33. Most stacks need only the first.
+/// Innermost frames that are kept of every stack.
+pub const USER_FRAMES_HEAD: usize = 512;
+
+/// Outermost frames that are kept of a stack deeper than [`USER_FRAMES_MAX`]. They lie behind the
+/// head as in a ring: frame `n` at `USER_FRAMES_HEAD + n % USER_FRAMES_TAIL`.
+pub const USER_FRAMES_TAIL: usize = 512;
+
+/// Frames that one program walks before it hands over to the next by a tail call. The kernel
+/// allows 33 programs in a row.
 pub const CHUNK_FRAMES: usize = 128;
+
+/// Frames that are walked: 32 programs of [`CHUNK_FRAMES`]. Deeper stacks are marked
+/// [`Outcome::CutAtDepth`](crate::outcome::Outcome::CutAtDepth).
+pub const WALKED_FRAMES_MAX: usize = 32 * CHUNK_FRAMES;
+
+/// Frames that are walked whatever the time budget says: that of a typical stack many times over.
+pub const BUDGET_FREE_FRAMES: usize = CHUNK_FRAMES;
+
+/// The largest part of a stack that is copied to user space. Of 64 KiB a stack of 200 bytes a
+/// frame has 327 frames; 200 is what C++ and Rust programs here take on average.
+pub const STACK_COPY_BYTES_MAX: usize = 64 << 10;
+
+/// The sizes of which a copy takes the smallest that its stack fits into. (The kernel wants sizes
+/// that are constants.)
+pub const STACK_COPY_BYTES: [usize; 4] = [4 << 10, 16 << 10, 32 << 10, STACK_COPY_BYTES_MAX];
 
 /// Bytes of user stack that are read at once.
 ///
@@ -25,6 +40,13 @@ pub const CHUNK_FRAMES: usize = 128;
 /// the call and the switching of access rights. One read of 512 bytes serves 4 to 8
 /// frames of a typical 64 to 128 bytes. Must be a power of two.
 pub const STACK_WINDOW_BYTES: usize = 512;
+
+/// Bytes that a processor may copy in a second. 100 copies of 40 KiB: less than the sampling rate
+/// can ask for, and about 0.1 % of its time (copying takes 10 to 20 us for 64 KiB).
+pub const COPY_BYTES_PER_SECOND: u64 = 4 << 20;
+
+/// Copies that a processor makes in a second to prove walks, at most.
+pub const PROOFS_PER_SECOND_MAX: u64 = 5;
 
 /// Bytes of a task's kernel stack, at whose end the registers are saved that user code had when
 /// the task entered the kernel.

@@ -33,6 +33,7 @@ macro_rules! setting {
         static $name: u32 = 0;
     };
 }
+pub(crate) use setting;
 
 setting!(
     /// One of [`task_source`].
@@ -109,7 +110,7 @@ pub(crate) struct Entry {
 /// Reads a setting. Volatile, so that the compiler does not take the zero above
 /// for its value.
 #[inline(always)]
-fn get(setting: &'static u32) -> usize {
+pub(crate) fn get(setting: &'static u32) -> usize {
     // SAFETY: a reference is readable.
     (unsafe { ptr::read_volatile(setting) }) as usize
 }

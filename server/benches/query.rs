@@ -23,6 +23,7 @@ use server::profile::{
     TagValue, Unnamed, Window,
 };
 use server::query::functions::{FunctionOrder, list_functions};
+use server::query::stacks::report_stacks;
 use server::query::timeseries::{Steps, sum_over_time};
 use server::query::{Selection, Tree, build_tree, parse_selector};
 use server::receive::{CheckLimits, check_push};
@@ -88,7 +89,8 @@ impl Model {
             // The cube of an even number makes the first tenth of the stacks half of all rows.
             let stack = (random.random::<f64>().powi(3) * STACKS as f64) as usize;
             let series = (stack * 7 + random.random_range(0..3)) % SERIES;
-            let tags = intern_thread(&mut dictionary, random.random_range(0..THREADS));
+            let thread = random.random_range(0..THREADS);
+            let tags = intern_tags(&mut dictionary, thread, random.random_range(0..1000));
             let stack = self.stacks[stack]
                 .iter()
                 .fold(StackId(0), |parent, function| {
@@ -115,10 +117,19 @@ impl Model {
     }
 }
 
-fn intern_thread(dictionary: &mut Dictionary, thread: usize) -> TagSetId {
-    let key = dictionary.intern_string("thread");
-    let value = TagValue::Text(dictionary.intern_string(&format!("worker-{thread}")));
-    dictionary.intern_tag_set(&[Tag { key, value }])
+/// Of a thousand samples five are not complete, and one was compared.
+fn intern_tags(dictionary: &mut Dictionary, thread: usize, chance: usize) -> TagSetId {
+    let mut tag = |key: &str, value: &str| Tag {
+        key: dictionary.intern_string(key),
+        value: TagValue::Text(dictionary.intern_string(value)),
+    };
+    let mut tags = vec![tag("thread", &format!("worker-{thread}"))];
+    match chance {
+        0..5 => tags.push(tag("outcome", ["no_rows", "bad_frame"][chance % 2])),
+        5 => tags.push(tag("check", "agreed")),
+        _ => {}
+    }
+    dictionary.intern_tag_set(&tags)
 }
 
 fn intern_function(dictionary: &mut Dictionary, function: usize) -> LocationId {
@@ -238,6 +249,9 @@ fn bench_queries(criterion: &mut Criterion) {
         bencher.iter(|| {
             list_functions(&build_tree(&store, &all).unwrap(), FunctionOrder::Own, "").len()
         });
+    });
+    group.bench_function("stacks, warm", |bencher| {
+        bencher.iter(|| report_stacks(&store, &all).unwrap().stops.len())
     });
     group.bench_function("time series by program, warm", |bencher| {
         let steps = Steps::fit(all.range, 10_000, 360);

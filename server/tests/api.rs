@@ -149,8 +149,9 @@ async fn the_flame_graph_has_every_sample() {
     assert_eq!(graph["complete_ns"], json!(340_000_000));
     assert_eq!(
         graph["outcomes"],
-        json!([{"outcome": "truncated", "samples": 6, "cpu_ns": 60_000_000}])
+        json!([{"outcome": "truncated", "complete": false, "samples": 6, "cpu_ns": 60_000_000}])
     );
+    assert_eq!(graph["kernel_only_ns"], json!(0));
     assert_eq!(
         (&graph["node_count"], &graph["shown_nodes"]),
         (&json!(6), &json!(6))
@@ -198,6 +199,110 @@ async fn functions_are_listed() {
         (&found["count"], &found["total_ns"]),
         (&json!(1), &json!(100_000_000))
     );
+}
+
+/// Check that what is said about stacks adds up, that it has what the collector tagged, and that nothing beyond the
+/// limit is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn stacks_are_reported_by_outcome_by_file_and_by_comparison() {
+    let server = Running::start().await;
+    let start_ms = server::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
+    let text = "
+        comm=cart,exe=/bin/cart | main pay | 80 | check=agreed
+        comm=cart,exe=/bin/cart | main pay poll@/lib/libz.so | 10 | outcome=copied
+        comm=cart,exe=/bin/cart | main [left] pay | 4 | outcome=middle_left_out
+        comm=cart,exe=/bin/cart | poll@/lib/libz.so | 3 | outcome=no_rows check=differed
+        comm=cart,exe=/bin/cart | pay | 2 | outcome=cut_by_budget
+        comm=cart,exe=/bin/cart | pay poll@/lib/libz.so | 1 | outcome=unreadable
+        comm=kworker | kthread@[kernel] | 20
+        comm=sort,exe=/bin/sort | main | 5 | check=agreed
+    ";
+    for sequence in 1..=2 {
+        let window = window_at(text, start_ms + 10_000 * (sequence as i64 - 1), sequence);
+        server.push(push_request(&window)).await.unwrap();
+    }
+    let outcome = |outcome: &str, complete: bool, samples: u64| json!({"outcome": outcome, "complete": complete, "samples": samples, "cpu_ns": samples * 10_000_000});
+    let stop = |name: &str, binary: &str, outcome: &str, samples: u64| json!({"name": name, "binary": binary, "outcome": outcome, "samples": samples, "cpu_ns": samples * 10_000_000});
+    let expected = json!({
+        "total_ns": 2_500_000_000_u64, "samples": 250,
+        "complete_ns": 2_380_000_000_u64, "complete_samples": 238,
+        "kernel_only_ns": 400_000_000, "kernel_only_samples": 40,
+        "outcomes": [
+            outcome("complete", true, 170), outcome("kernel_only", true, 40), outcome("copied", true, 20),
+            outcome("middle_left_out", true, 8), outcome("no_rows", false, 6), outcome("cut_by_budget", false, 4),
+            outcome("unreadable", false, 2),
+        ],
+        "incomplete": {"count": 3, "rest": null, "functions": [
+            stop("poll", "/lib/libz.so", "no_rows", 6), stop("pay", "/bin/app", "cut_by_budget", 4), stop("pay", "/bin/app", "unreadable", 2),
+        ]},
+        "by_binary": {"count": 2, "rest": null, "binaries": [
+            {"binary": "/bin/app", "samples": 6, "cpu_ns": 60_000_000, "through_samples": 204, "through_ns": 2_040_000_000_u64,
+             "outcomes": [outcome("cut_by_budget", false, 4), outcome("unreadable", false, 2)]},
+            {"binary": "/lib/libz.so", "samples": 6, "cpu_ns": 60_000_000, "through_samples": 28, "through_ns": 280_000_000,
+             "outcomes": [outcome("no_rows", false, 6)]},
+        ]},
+        "checks": {"agreed": 170, "differed": 6, "count": 2, "rest": null, "programs": [
+            {"exe": "/bin/cart", "agreed": 160, "differed": 6}, {"exe": "/bin/sort", "agreed": 10, "differed": 0},
+        ]},
+    });
+    assert_eq!(server.json("/api/v1/stacks").await, expected);
+    let graph = server.json("/api/v1/flamegraph").await;
+    for field in ["total_ns", "samples", "complete_ns", "kernel_only_ns"] {
+        assert_eq!(graph[field], expected[field], "{field}");
+    }
+
+    let cut = server.json("/api/v1/stacks?limit=1").await;
+    assert_eq!(cut["incomplete"]["count"], json!(3));
+    assert_eq!(
+        cut["incomplete"]["rest"],
+        json!({"count": 2, "samples": 6, "cpu_ns": 60_000_000})
+    );
+    assert_eq!(
+        cut["by_binary"]["rest"],
+        json!({"count": 1, "samples": 6, "cpu_ns": 60_000_000})
+    );
+    assert_eq!(
+        cut["checks"]["rest"],
+        json!({"count": 1, "agreed": 10, "differed": 0})
+    );
+    let one = server.json("/api/v1/stacks?query={comm=\"sort\"}").await;
+    assert_eq!(
+        (&one["samples"], &one["checks"]["agreed"]),
+        (&json!(10), &json!(10))
+    );
+    assert_eq!(one["by_binary"]["binaries"], json!([]));
+    let none = server.json("/api/v1/stacks?query={comm=\"nothing\"}").await;
+    assert_eq!(
+        (&none["samples"], &none["outcomes"]),
+        (&json!(0), &json!([]))
+    );
+
+    // The comparison is kept as a label of the samples.
+    let pprof = server.get("/api/v1/pprof").await;
+    assert_eq!(pprof.status, 200);
+    let labels = read_labels(&pprof.body);
+    assert!(
+        labels.contains(&("check".into(), "differed".into())),
+        "{labels:?}"
+    );
+}
+
+/// The text labels of a gzipped pprof's samples.
+fn read_labels(body: &[u8]) -> std::collections::BTreeSet<(String, String)> {
+    use pprof::protos::Message;
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(body)
+        .read_to_end(&mut bytes)
+        .unwrap();
+    let profile = pprof::protos::Profile::decode(bytes.as_slice()).unwrap();
+    let text = |at: i64| profile.string_table[at as usize].clone();
+    profile
+        .sample
+        .iter()
+        .flat_map(|sample| &sample.label)
+        .map(|label| (text(label.key), text(label.str)))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

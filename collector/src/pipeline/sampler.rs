@@ -3,7 +3,6 @@
 use std::{
     mem,
     sync::atomic::{AtomicBool, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -161,7 +160,8 @@ impl Sampler {
         let mut next = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             next += DRAIN_INTERVAL;
-            thread::sleep(next.saturating_duration_since(Instant::now()));
+            self.program
+                .wait(next.saturating_duration_since(Instant::now()));
             // After a stall, go on from now rather than catch up drain by drain.
             next = next.max(Instant::now() - DRAIN_INTERVAL);
             self.drain(monotonic_ns().saturating_sub(SETTLE_NS));

@@ -13,6 +13,6 @@ mod timers;
 pub use batch::{Batch, DecodeError, Sample};
 pub use btf::{BTF_PATH, KernelOffsets};
 pub use cpus::{CpuListError, parse_cpu_list, read_online_cpus};
-pub use program::{CounterTotals, Program};
+pub use program::{CounterTotals, Program, ProgramOptions};
 pub use schedule::Schedule;
 pub use timers::{Event, Timers};

@@ -1,6 +1,10 @@
 //! The eBPF program in the kernel: loading, its ring, its counters.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::{
+    mem::MaybeUninit,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -18,6 +22,8 @@ use profiler_bpf::{
         task_source,
     },
 };
+
+use rustix::event::{Timespec, epoll};
 
 use super::{Batch, KernelOffsets};
 use crate::label::CgroupHierarchy;
@@ -42,11 +48,24 @@ const RING_BYTES_MAX: u32 = 16 << 20;
 /// The loaded program. It is unloaded when this is dropped.
 pub struct Program {
     ring: RingBuf<MapData>,
+    wakeups: OwnedFd,
     counters: PerCpuArray<MapData, Counters>,
     /// Held, since the kernel empties a program array when its last user goes.
     _programs: ProgramArray<MapData>,
     ebpf: Ebpf,
     map_bytes: u64,
+}
+
+/// What the program is loaded with.
+pub struct ProgramOptions<'a> {
+    /// Processors that it will run on.
+    pub cpus: usize,
+    /// Where cgroup ids come from.
+    pub hierarchy: &'a CgroupHierarchy,
+    /// See [`Config::walk_budget_ppm`](crate::config::Config::walk_budget_ppm).
+    pub walk_budget_ppm: u32,
+    /// See [`Config::prove_one_in`](crate::config::Config::prove_one_in).
+    pub prove_one_in: u32,
 }
 
 /// What the program counted since it was loaded, all processors together.
@@ -61,11 +80,17 @@ pub struct CounterTotals {
 }
 
 impl Program {
-    /// Loads the program into the kernel, for `cpus` processors.
+    /// Loads the program into the kernel.
     ///
     /// # Errors
     /// The kernel refuses it, with the verifier's words; or this binary was built without it.
-    pub fn load(cpus: usize, hierarchy: &CgroupHierarchy) -> Result<Self> {
+    pub fn load(options: &ProgramOptions<'_>) -> Result<Self> {
+        let ProgramOptions {
+            cpus,
+            hierarchy,
+            walk_budget_ppm,
+            prove_one_in,
+        } = *options;
         if OBJECT.is_empty() {
             bail!("this collector was built without its eBPF program (AYA_BUILD_SKIP=1)");
         }
@@ -83,7 +108,9 @@ impl Program {
             .btf(None)
             .map_max_entries("RING", ring_bytes)
             .override_global("TASK_SOURCE", &task_source, true)
-            .override_global("CGROUP_SOURCE", &cgroup_source, true);
+            .override_global("CGROUP_SOURCE", &cgroup_source, true)
+            .override_global("BUDGET_PPM", &walk_budget_ppm, true)
+            .override_global("PROOF_ONE_IN", &prove_one_in, true);
         for (name, offset) in offsets.settings() {
             loader.override_global(name, offset, true);
         }
@@ -104,10 +131,13 @@ impl Program {
         programs
             .set(PROGRAM_WALK, program(&ebpf, "walk")?.fd()?, 0)
             .context("failed to put the program `walk` into its place")?;
-        let ring = take_map(&mut ebpf, "RING")?;
         let counters = take_map(&mut ebpf, "COUNTERS")?;
+        let ring = RingBuf::try_from(take_map(&mut ebpf, "RING")?)
+            .context("failed to map the ring buffer")?;
+        let wakeups = follow_wakeups(&ring).context("failed to watch the ring buffer")?;
         Ok(Self {
-            ring: RingBuf::try_from(ring).context("failed to map the ring buffer")?,
+            ring,
+            wakeups,
             counters: PerCpuArray::try_from(counters).context("failed to open the counters")?,
             _programs: programs,
             ebpf,
@@ -123,6 +153,17 @@ impl Program {
     /// The program is not loaded.
     pub fn descriptor(&self) -> Result<RawFd> {
         Ok(program(&self.ebpf, "sample")?.fd()?.as_fd().as_raw_fd())
+    }
+
+    /// Waits until it is time to drain, or the program asks for it because the ring fills.
+    pub fn wait(&self, timeout: Duration) {
+        let mut events = [MaybeUninit::uninit()];
+        // A signal ends the wait early, which does no harm: it is a drain more.
+        let _ = epoll::wait(
+            &self.wakeups,
+            &mut events,
+            Some(&Timespec::try_from(timeout).unwrap_or_default()),
+        );
     }
 
     /// Moves all records from the ring into `batch`; gives how many could not be decoded.
@@ -170,6 +211,19 @@ fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a PerfEvent> {
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
     ebpf.take_map(name)
         .with_context(|| format!("failed to find the map `{name}` in the object"))
+}
+
+/// A descriptor that tells of wake-ups and not of data: the program wakes nobody for a sample, and
+/// edge-triggered the ring's descriptor is ready after a wake-up only.
+fn follow_wakeups(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
+    let wakeups = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(
+        &wakeups,
+        ring,
+        epoll::EventData::new_u64(0),
+        epoll::EventFlags::IN | epoll::EventFlags::ET,
+    )?;
+    Ok(wakeups)
 }
 
 /// How the program is to read a task on this kernel.

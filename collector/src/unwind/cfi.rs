@@ -10,7 +10,7 @@ use gimli::{
 };
 use object::ReadRef;
 use profiler_bpf::arch::x86_64::rule::{
-    RBP, RETURN_ADDRESS, RETURN_ON_STACK, RSP, Rule, kind, rbp,
+    RBP, RBX, RETURN_ADDRESS, RETURN_ON_STACK, RSP, Rule, kind, rbp, rbx,
 };
 use thiserror::Error;
 
@@ -319,10 +319,13 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
         };
         let rule = self.cfa_rule(row).and_then(|rule| {
             let (rbp, rbp_offset) = self.rbp_rule(row)?;
+            let (rbx, rbx_offset) = self.rbx_rule(row).unwrap_or((rbx::UNKNOWN, 0));
             Some(Rule {
                 return_register,
                 rbp,
+                rbx,
                 rbp_offset,
+                rbx_offset,
                 ..rule
             })
         });
@@ -378,7 +381,7 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
             ] => {
                 return Some(Rule {
                     kind: kind::LINKAGE,
-                    cfa_add: i32::try_from(from).ok()?,
+                    cfa_add: i16::try_from(from).ok()?,
                     ..Rule::at_register(RSP, i32::try_from(offset).ok()?)
                 });
             }
@@ -387,15 +390,32 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
         let register = u8::try_from(register.0).ok().filter(|it| *it < 16)?;
         Some(Rule {
             kind: kind::DEREFERENCE,
-            cfa_add: i32::try_from(add).ok()?,
+            cfa_add: i16::try_from(add).ok()?,
             ..Rule::at_register(register, i32::try_from(offset).ok()?)
         })
     }
 
-    fn rbp_rule(&self, row: &UnwindTableRow<usize>) -> Option<(u8, i32)> {
-        match row.register(Register(RBP.into())) {
-            None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some((rbp::SAME, 0)),
-            Some(RegisterRule::Offset(offset)) => Some((rbp::AT_CFA, i32::try_from(offset).ok()?)),
+    fn rbp_rule(&self, row: &UnwindTableRow<usize>) -> Option<(u8, i16)> {
+        Some(match self.place_of(row, RBP)? {
+            Place::Same => (rbp::SAME, 0),
+            Place::AtCfa(offset) => (rbp::AT_CFA, offset),
+            Place::AtRbp(offset) => (rbp::AT_RBP, offset),
+        })
+    }
+
+    fn rbx_rule(&self, row: &UnwindTableRow<usize>) -> Option<(u8, i16)> {
+        Some(match self.place_of(row, RBX)? {
+            Place::Same => (rbx::SAME, 0),
+            Place::AtCfa(offset) => (rbx::AT_CFA, offset),
+            Place::AtRbp(offset) => (rbx::AT_RBP, offset),
+        })
+    }
+
+    /// Where the caller's value of a register is, if that is one of the usual places.
+    fn place_of(&self, row: &UnwindTableRow<usize>, register: u8) -> Option<Place> {
+        match row.register(Register(register.into())) {
+            None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(Place::Same),
+            Some(RegisterRule::Offset(offset)) => Some(Place::AtCfa(i16::try_from(offset).ok()?)),
             Some(RegisterRule::Expression(expression)) => {
                 let (operations, count) = self.operations(&expression)?;
                 match operations[..count] {
@@ -405,7 +425,7 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
                             offset,
                             ..
                         },
-                    ] => Some((rbp::AT_RBP, i32::try_from(offset).ok()?)),
+                    ] => Some(Place::AtRbp(i16::try_from(offset).ok()?)),
                     _ => None,
                 }
             }
@@ -449,6 +469,13 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
         }
         Some((operations, count))
     }
+}
+
+/// Where the caller's value of a register is.
+enum Place {
+    Same,
+    AtCfa(i16),
+    AtRbp(i16),
 }
 
 /// Operations of the longest expression that has a rule.

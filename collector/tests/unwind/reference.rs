@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use profiler_bpf::arch::x86_64::rule::{RETURN_ON_STACK, Rule, kind, rbp};
+use profiler_bpf::arch::x86_64::rule::{RETURN_ON_STACK, Rule, kind, rbp, rbx};
 
 /// Registers by their DWARF numbers.
 const REGISTERS: [&str; 16] = [
@@ -74,10 +74,15 @@ fn text_of(cfa: &str, registers: &str) -> String {
         Some("[DW_OP_breg7 RSP+168]") => return format!("signal {cfa}"),
         _ => {}
     }
-    let rbp = find("RBP=").filter(|it| *it != "same" && *it != "undefined");
+    let saved = |name| find(name).filter(|it| *it != "same" && *it != "undefined");
+    // `rbx` is followed where it lies at a fixed place in the frame.
+    let is_followed =
+        |it: &str| it.starts_with("[CFA") || (it.starts_with("[DW_OP_breg6") && !it.contains(','));
+    let rbx = saved("RBX=").map(|it| if is_followed(it) { it } else { "unknown" });
     format!(
-        "CFA={cfa} RBP={} RIP={}",
-        rbp.unwrap_or("same"),
+        "CFA={cfa} RBP={} RBX={} RIP={}",
+        saved("RBP=").unwrap_or("same"),
+        rbx.unwrap_or("same"),
         find("RIP=").unwrap_or("?")
     )
 }
@@ -86,7 +91,7 @@ fn text_of(cfa: &str, registers: &str) -> String {
 pub(crate) fn describe(rule: &Rule) -> String {
     let register = REGISTERS[usize::from(rule.register)];
     // Without an offset the register stands alone, but in expressions.
-    let plus = |offset: i32| {
+    let plus = |offset: i32| -> String {
         if offset == 0 {
             String::new()
         } else {
@@ -119,13 +124,20 @@ pub(crate) fn describe(rule: &Rule) -> String {
     };
     let rbp = match rule.rbp {
         rbp::SAME => "same".to_owned(),
-        rbp::AT_CFA => format!("[CFA{}]", plus(rule.rbp_offset)),
+        rbp::AT_CFA => format!("[CFA{}]", plus(rule.rbp_offset.into())),
         rbp::AT_RBP => format!("[DW_OP_breg6 RBP{:+}]", rule.rbp_offset),
         rbp => format!("rbp {rbp}"),
+    };
+    let rbx = match rule.rbx {
+        rbx::SAME => "same".to_owned(),
+        rbx::AT_CFA => format!("[CFA{}]", plus(rule.rbx_offset.into())),
+        rbx::AT_RBP => format!("[DW_OP_breg6 RBP{:+}]", rule.rbx_offset),
+        rbx::UNKNOWN => "unknown".to_owned(),
+        rbx => format!("rbx {rbx}"),
     };
     let rip = match rule.return_register {
         RETURN_ON_STACK => "[CFA-8]",
         register => REGISTERS[usize::from(register)],
     };
-    format!("CFA={cfa} RBP={rbp} RIP={rip}")
+    format!("CFA={cfa} RBP={rbp} RBX={rbx} RIP={rip}")
 }

@@ -34,6 +34,11 @@ impl Row {
         self.0 as u16
     }
 
+    /// Its number, as it stands in memory.
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
     /// The last row that could hold at a place: what a search compares with.
     pub const fn last_at(offset: u64) -> Self {
         Self::new(offset, u16::MAX)

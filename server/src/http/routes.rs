@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::HttpState;
 use super::answer::{
-    FlamegraphAnswer, LabelsAnswer, NodesAnswer, SeriesAnswer, TimeseriesAnswer, TopAnswer, Unit,
-    ValuesAnswer,
+    FlamegraphAnswer, LabelsAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, TimeseriesAnswer,
+    TopAnswer, Unit, ValuesAnswer,
 };
 use super::error::{ApiError, ErrorKind};
 use super::parameters::Parameters;
@@ -20,6 +20,7 @@ use crate::query::functions::{FunctionOrder, list_functions};
 use crate::query::label_values::{list_label_names, list_label_values};
 use crate::query::nodes::list_nodes;
 use crate::query::series::list_series;
+use crate::query::stacks::report_stacks;
 use crate::query::timeseries::{Steps, sum_over_time};
 use crate::query::{Selection, Tree, build_tree};
 use crate::render::folded::{FoldedUnit, fold};
@@ -231,6 +232,24 @@ pub async fn top(State(state): State<HttpState>, parameters: Parameters) -> Answ
             &tree,
             &list_functions(&tree, order, &search),
             offset,
+            limit,
+        )))
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/stacks`
+pub async fn stacks(
+    State(state): State<HttpState>,
+    parameters: Parameters,
+) -> Answer<StacksAnswer> {
+    let parameters = parameters.allow(&["limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
+    let store = state.store;
+    let query = move || {
+        Ok(Json(StacksAnswer::new(
+            &report_stacks(&*store, &selection)?,
             limit,
         )))
     };

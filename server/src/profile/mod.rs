@@ -5,6 +5,7 @@
 
 pub mod dictionary;
 pub mod labels;
+pub mod outcome;
 pub mod tables;
 pub mod window;
 

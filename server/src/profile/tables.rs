@@ -152,7 +152,7 @@ pub struct StackNode {
     pub location: LocationId,
 }
 
-/// A label of samples: `thread`, `outcome`, and whatever a newer collector adds.
+/// A label of samples: `thread`, `outcome`, `check`, and whatever a newer collector adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag {
     /// Its name.
@@ -282,6 +282,29 @@ impl Tables {
             id = node.parent;
             Some(node.location)
         })
+    }
+
+    /// For each location whether it is in the kernel. One without a file is not.
+    pub fn kernel_locations(&self) -> Vec<bool> {
+        let is_kernel = |mapping: &Mapping| self.string(mapping.file).starts_with("[kernel");
+        let mappings: Vec<bool> = self.mappings.iter().map(is_kernel).collect();
+        let is_kernel = |location: &Location| {
+            location
+                .mapping
+                .is_some_and(|mapping| mappings[mapping.position()])
+        };
+        self.locations.iter().map(is_kernel).collect()
+    }
+
+    /// For each stack its user frame that is nearest to the root, if it has one.
+    pub fn outermost_user_frames(&self) -> Vec<Option<LocationId>> {
+        let in_kernel = self.kernel_locations();
+        let mut outermost: Vec<Option<LocationId>> = vec![None; self.stacks.len()];
+        for (number, node) in self.stacks.iter().enumerate().skip(1) {
+            let own = (!in_kernel[node.location.position()]).then_some(node.location);
+            outermost[number] = outermost[node.parent.position()].or(own);
+        }
+        outermost
     }
 
     /// Bytes on the heap, for bounded caches.

@@ -9,6 +9,7 @@ pub mod nodes;
 pub mod selection;
 pub mod selector;
 pub mod series;
+pub mod stacks;
 pub mod time;
 pub mod timeseries;
 pub mod tree;

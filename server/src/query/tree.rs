@@ -10,8 +10,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::selection::Selection;
 use super::series::Usage;
+use crate::profile::outcome::{OUTCOME_TAG, is_complete};
 use crate::profile::tables::{LocationId, StringId, TagSetId};
-use crate::profile::{Dictionary, Location, Tables};
+use crate::profile::{Dictionary, Function, Location, Tables};
 use crate::store::{Part, SeriesTable, Store, StoreError};
 
 /// What a frame is.
@@ -66,10 +67,12 @@ pub struct Tree {
     nodes: Vec<Node>,
     node_index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// Samples whose stack is not complete, by the reason.
+    /// Samples that say how their user stack ended, by that.
     pub outcomes: BTreeMap<String, Usage>,
-    /// Samples whose stack is complete.
+    /// Samples whose stack is complete, those without a user stack among them.
     pub complete: Usage,
+    /// Samples without a user stack.
+    pub kernel_only: Usage,
 }
 
 /// Which nodes a node has as children.
@@ -119,6 +122,7 @@ impl Tree {
             hasher: DefaultHashBuilder::default(),
             outcomes: BTreeMap::new(),
             complete: Usage::default(),
+            kernel_only: Usage::default(),
         }
     }
 
@@ -261,8 +265,13 @@ impl Tree {
     /// Adds the samples of wanted series.
     fn add_part(&mut self, part: &Part<'_>, table: &SeriesTable) {
         let tables = part.tables;
+        let in_user: Vec<bool> = tables
+            .outermost_user_frames()
+            .iter()
+            .map(Option::is_some)
+            .collect();
         let mut by_stack = vec![Usage::default(); tables.stacks.len()];
-        let mut by_tags = vec![Usage::default(); tables.tag_set_count()];
+        let mut by_tags = vec![[Usage::default(); 2]; tables.tag_set_count()];
         let mut wanted = Vec::new();
         for window in part.windows {
             wanted.clear();
@@ -273,26 +282,32 @@ impl Tree {
                     ns: row.ns,
                 };
                 by_stack[row.stack.position()].add(usage);
-                by_tags[row.tags.position()].add(usage);
+                by_tags[row.tags.position()][usize::from(in_user[row.stack.position()])].add(usage);
             }
         }
         self.add_outcomes(tables, &by_tags);
         self.add_stacks(tables, &by_stack);
     }
 
-    fn add_outcomes(&mut self, tables: &Tables, by_tags: &[Usage]) {
-        for (number, usage) in by_tags
-            .iter()
-            .enumerate()
-            .filter(|(_, usage)| **usage != Usage::default())
-        {
-            match tables.tag_text(TagSetId(number as u32), "outcome") {
-                "" => self.complete.add(*usage),
+    /// Adds the samples of each tag set, those without and those with a user stack.
+    fn add_outcomes(&mut self, tables: &Tables, by_tags: &[[Usage; 2]]) {
+        for (number, [kernel, user]) in by_tags.iter().enumerate() {
+            let mut usage = *kernel;
+            usage.add(*user);
+            if usage == Usage::default() {
+                continue;
+            }
+            let outcome = tables.tag_text(TagSetId(number as u32), OUTCOME_TAG);
+            if is_complete(outcome) {
+                self.complete.add(usage);
+            }
+            match outcome {
+                "" => self.kernel_only.add(*kernel),
                 outcome => self
                     .outcomes
                     .entry(outcome.to_owned())
                     .or_default()
-                    .add(*usage),
+                    .add(usage),
             }
         }
     }
@@ -426,10 +441,7 @@ fn name_location(tree: &mut Tree, tables: &Tables, id: LocationId, list: &mut Ve
             true => FrameKind::Native,
             false => FrameKind::Inlined,
         };
-        let name = match tables.string(function.name) {
-            "" => tables.string(function.system_name),
-            name => name,
-        };
+        let name = name_function(tables, &function);
         if name.is_empty() {
             list.push(name_unnamed(tree, path, binary, &location));
             continue;
@@ -463,6 +475,14 @@ fn name_unnamed(tree: &mut Tree, path: &str, binary: StringId, location: &Locati
         },
         0,
     )
+}
+
+/// The name of a function, `""` if it has none.
+pub fn name_function<'a>(tables: &'a Tables, function: &Function) -> &'a str {
+    match tables.string(function.name) {
+        "" => tables.string(function.system_name),
+        name => name,
+    }
 }
 
 /// What stands for the name of a location that has none: the file's name and the offset, or the reason.
@@ -585,11 +605,19 @@ idle 5 5
             "comm=a | main | 3 | thread=x
              comm=a | main | 2 | thread=x outcome=truncated
              comm=a | main | 4 | outcome=truncated
+             comm=a | main | 5 | outcome=copied
+             comm=a | main | 6 | outcome=middle_left_out
+             comm=a | main read@[kernel] | 7
+             comm=a | kthread@[kernel] work@[kernel] | 8
+             comm=a | kthread@[kernel] | 9 | outcome=unreadable
              comm=a | | 1",
         );
-        assert_eq!(tree.complete.samples, 4);
+        assert_eq!(tree.complete.samples, 3 + 5 + 6 + 7 + 8 + 1);
+        assert_eq!(tree.kernel_only.samples, 8 + 1);
         assert_eq!(tree.outcomes["truncated"].samples, 6);
-        assert_eq!(tree.total().samples, 10);
+        assert_eq!(tree.outcomes["copied"].samples, 5);
+        assert_eq!(tree.outcomes["unreadable"].samples, 9);
+        assert_eq!(tree.total().samples, 45);
         assert_eq!(tree.nodes()[0].own.samples, 1);
     }
 

@@ -374,7 +374,7 @@ impl<'a> Reader<'a> {
                         "sample {at}: series {number} of a table of {series_count}"
                     )));
                 }
-                "thread" | "outcome" if label.num != 0 => {
+                "thread" | "outcome" | "check" if label.num != 0 => {
                     return Err(refuse(format!(
                         "sample {at}: label {name:?} must be a string"
                     )));
@@ -646,6 +646,14 @@ pub(crate) mod tests {
             p.sample[0].label.push(again);
         });
         check_refused("must be a string", |p| p.sample[0].label[1].num = 1);
+        for name in ["outcome", "check"] {
+            check_refused("must be a string", |p| {
+                p.string_table.push(name.into());
+                p.sample[0].label[1].key = p.string_table.len() as i64 - 1;
+                p.sample[0].label[1].str = 0;
+                p.sample[0].label[1].num = 1;
+            });
+        }
         check_refused("at most 32", |p| {
             p.sample[0].label = vec![Default::default(); 33]
         });

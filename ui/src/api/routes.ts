@@ -6,7 +6,7 @@ import { markBuilt, markReceived } from "../lib/timing.ts";
 import type { RangeMs } from "../lib/time-range.ts";
 import type { SortKey } from "../lib/url-state.ts";
 import { getJson, writeUrl, type BodyReader, type Parameters } from "./request.ts";
-import type { FlameGraphAnswer, NodesAnswer, SeriesAnswer, TimeSeriesAnswer, TopAnswer } from "./shapes.ts";
+import type { FlameGraphAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, TimeSeriesAnswer, TopAnswer } from "./shapes.ts";
 
 /** What a query is about: which series, and when. */
 export interface Selection {
@@ -47,8 +47,9 @@ export function fetchTimeSeries(selection: Selection, options: TimeSeriesOptions
 export interface FlameGraph {
   totalNs: number;
   samples: number;
+  /** Of what has a user stack: how much there is, and how much of it is complete. */
+  userNs: number;
   completeNs: number;
-  outcomes: FlameGraphAnswer["outcomes"];
   nodeCount: number;
   tree: FlameTree;
 }
@@ -80,8 +81,8 @@ function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Col
   return {
     totalNs: answer.total_ns,
     samples: answer.samples,
-    completeNs: answer.complete_ns,
-    outcomes: answer.outcomes,
+    userNs: answer.total_ns - answer.kernel_only_ns,
+    completeNs: answer.complete_ns - answer.kernel_only_ns,
     nodeCount: answer.node_count,
     tree,
   };
@@ -135,6 +136,13 @@ export interface TopOptions {
 export function fetchTop(selection: Selection, options: TopOptions, signal?: AbortSignal): Promise<TopAnswer> {
   const { sort, search, limit, offset } = options;
   return getJson("top", { ...shared(selection), sort, search: search || undefined, limit, offset: offset || undefined }, signal);
+}
+
+/** Rows of each list that the panel shows. */
+const STACK_ROWS = 50;
+
+export function fetchStacks(selection: Selection, signal?: AbortSignal): Promise<StacksAnswer> {
+  return getJson("stacks", { ...shared(selection), limit: STACK_ROWS }, signal);
 }
 
 export function fetchNodes(selection: Selection, signal?: AbortSignal): Promise<NodesAnswer> {

@@ -30,13 +30,22 @@ export interface TimeSeriesAnswer {
   rest: { count: number; total_ns: number; values: (number | null)[] } | null;
 }
 
+/** How user stacks ended. */
+export interface OutcomeSum {
+  outcome: string;
+  complete: boolean;
+  samples: number;
+  cpu_ns: number;
+}
+
 export interface FlameGraphAnswer {
   from_ms: number;
   to_ms: number;
   total_ns: number;
   samples: number;
   complete_ns: number;
-  outcomes: { outcome: string; samples: number; cpu_ns: number }[];
+  kernel_only_ns: number;
+  outcomes: OutcomeSum[];
   node_count: number;
   shown_nodes: number;
   path_total_ns?: number;
@@ -68,6 +77,51 @@ export interface TopAnswer {
   samples: number;
   count: number;
   functions: TopFunction[];
+}
+
+/** A sum of what a list does not show. */
+export interface ListRest {
+  count: number;
+  samples: number;
+  cpu_ns: number;
+}
+
+/** Where walks of stacks stopped, and why. */
+export interface StackStop {
+  name: string;
+  binary: string;
+  outcome: string;
+  samples: number;
+  cpu_ns: number;
+}
+
+export interface BinaryStops {
+  binary: string;
+  samples: number;
+  cpu_ns: number;
+  /** All samples with a user frame in this binary. */
+  through_samples: number;
+  through_ns: number;
+  outcomes: OutcomeSum[];
+}
+
+export interface ProgramChecks {
+  exe: string;
+  agreed: number;
+  differed: number;
+}
+
+export interface StacksAnswer {
+  total_ns: number;
+  samples: number;
+  complete_ns: number;
+  complete_samples: number;
+  kernel_only_ns: number;
+  kernel_only_samples: number;
+  outcomes: OutcomeSum[];
+  incomplete: { count: number; functions: StackStop[]; rest: ListRest | null };
+  by_binary: { count: number; binaries: BinaryStops[]; rest: ListRest | null };
+  checks: { agreed: number; differed: number; count: number; programs: ProgramChecks[]; rest: { count: number; agreed: number; differed: number } | null };
 }
 
 export interface NodesAnswer {

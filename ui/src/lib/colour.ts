@@ -3,6 +3,7 @@
 // grey, inlined is paler with slanted text, unnamed and cut are hatched.
 import { KIND } from "./frame-kind.ts";
 import type { FlameTree } from "./flame-tree.ts";
+import { LEFT_OUT_NAME } from "./outcomes.ts";
 
 export type Theme = "light" | "dark";
 
@@ -172,7 +173,7 @@ export function colourFrames(tree: FlameTree): FrameColours {
   const choose = (frame: number): number => {
     const hue = hues.get(frames.binary[frame]!) ?? 0;
     const kind = frames.kind[frame];
-    if (kind === KIND.unnamed) return COLOUR.unnamed;
+    if (kind === KIND.unnamed || frames.name[frame] === LEFT_OUT_NAME) return COLOUR.unnamed;
     const shade = hashText(frames.name[frame]!) % SHADES.length;
     if (kind === KIND.kernel) return COLOUR.kernel + shade;
     return kind === KIND.inlined ? inlinedColour(hue, shade) : nativeColour(hue, shade);

@@ -38,6 +38,17 @@ function isStep(tree: FlameTree, node: number, step: PathStep): boolean {
   return binary[frame] === step[1] && file[frame] === step[2] && kind[frame] === step[3];
 }
 
+/** Steps of one function to itself as one: the step, how many it stands for, and the place of the last of them. */
+export function groupSteps(path: FlamePath): { step: PathStep; at: number; levels: number }[] {
+  const groups: { step: PathStep; at: number; levels: number }[] = [];
+  path.forEach((step, at) => {
+    const last = groups.at(-1);
+    if (last && JSON.stringify(last.step) === JSON.stringify(step)) [last.at, last.levels] = [at, last.levels + 1];
+    else groups.push({ step, at, levels: 1 });
+  });
+  return groups;
+}
+
 export interface Resolved {
   /** The deepest node of the path that is in the tree. */
   node: number;

@@ -40,6 +40,8 @@ export interface FlameTree extends Links {
   /** Cut node -> number of nodes it stands for. */
   cut: ReadonlyMap<number, number>;
   frames: FrameTable;
+  /** Node -> how many levels of its function were folded into it at most; null in a tree that was not folded. */
+  levels: Int32Array | null;
 }
 
 export interface TreeColumns {
@@ -101,6 +103,7 @@ export function buildTree(columns: TreeColumns, links = linkNodes(columns.depth,
     samples: toFloats(columns.samples),
     cut: columns.cut,
     frames: columns.frames,
+    levels: null,
   };
 }
 

@@ -1,4 +1,5 @@
 // What the kinds of frames are, in words: the legend's and the hover card's.
+import { LEFT_OUT_NAME } from "./outcomes.ts";
 
 export const KIND = { native: 0, kernel: 1, inlined: 2, unnamed: 3 } as const;
 
@@ -29,12 +30,15 @@ const REASONS: Record<string, string> = {
   "process unknown": "The process ended before its mappings were known.",
 };
 
+const LEFT_OUT = "No function: the stack is deeper than 1,024 frames, of which the first and the last 512 are kept. It was walked to its end.";
+
 export function kindLabel(kind: number): string {
   return TEXTS[kind]?.label ?? "Other";
 }
 
 /** Says what a frame of this kind and name is. An unnamed frame's `[reason]` is explained. */
 export function explainFrame(kind: number, name: string): string {
+  if (name === LEFT_OUT_NAME) return LEFT_OUT;
   const text = TEXTS[kind]?.meaning ?? "A kind of frame that this page does not know.";
   if (kind !== KIND.unnamed) return text;
   const reason = /^\[(.+)\]$/.exec(name)?.[1];

@@ -18,6 +18,8 @@ export interface PageState {
   chart: ChartStyle;
   search: string;
   zoom: FlamePath;
+  /** Whether a function that calls itself is drawn as one box. */
+  fold: boolean;
   sort: SortKey;
   /** What the table is filtered by. */
   filter: string;
@@ -36,6 +38,7 @@ export const DEFAULT_STATE: PageState = {
   chart: "stacked",
   search: "",
   zoom: [],
+  fold: false,
   sort: "self",
   filter: "",
   panels: "both",
@@ -62,6 +65,7 @@ export function readAddress(search: string, base: PageState = DEFAULT_STATE): Pa
     chart: oneOf(fields.get("chart"), ["stacked", "lines"]) ?? base.chart,
     search: fields.get("search") ?? base.search,
     zoom: parsePath(fields.get("zoom") ?? "[]") ?? [],
+    fold: fields.has("fold") ? fields.get("fold") === "recursion" : base.fold,
     sort: oneOf(fields.get("sort"), ["self", "total"]) ?? base.sort,
     filter: fields.get("filter") ?? base.filter,
     panels: oneOf(fields.get("panels"), ["both", "graph", "table"]) ?? base.panels,
@@ -84,6 +88,7 @@ export function writeAddress(state: PageState, base: PageState = DEFAULT_STATE):
   put("chart", state.chart, base.chart);
   put("search", state.search, base.search);
   put("zoom", JSON.stringify(state.zoom), "[]");
+  put("fold", state.fold ? "recursion" : "none", base.fold ? "recursion" : "none");
   put("sort", state.sort, base.sort);
   put("filter", state.filter, base.filter);
   put("panels", state.panels, base.panels);

@@ -1,7 +1,7 @@
 // The whole page: stores in, props down.
 import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { linkTo } from "../api/routes.ts";
+import { fetchStacks, linkTo } from "../api/routes.ts";
 import { readServerClock } from "../api/request.ts";
 import { reportedMs } from "../lib/chart-series.ts";
 import type { Theme } from "../lib/colour.ts";
@@ -125,12 +125,15 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
       />
       <div class="strip">
         <SummaryStrip
+          selection={selection}
           graph={graph}
           nodes={nodes}
           reportedMs={reportedMs([...series.series, ...(series.rest ? [series.rest] : [])].map(({ values }) => values), series.step_ms)}
           pprofCommand={`go tool pprof ${quoteForShell(location.origin + linkTo("pprof", selection))}`}
           svgUrl={linkTo("flamegraph.svg", selection)}
           foldedUrl={linkTo("folded", selection)}
+          fetchStacks={(signal) => fetchStacks(selection, signal)}
+          onSearch={(search) => go({ search, ...(page.panels === "table" && { panels: "both" as const }) })}
         />
         <PanelSwitch panels={page.panels} onPanels={(panels) => go({ panels }, "replace")} />
       </div>
@@ -140,11 +143,13 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
             tree={graph.tree}
             nodeCount={graph.nodeCount}
             zoom={page.zoom}
+            fold={page.fold}
             search={page.search}
             theme={theme}
             branching={profile.branching}
             branchless={profile.branchless}
             onZoom={(zoom) => go({ zoom })}
+            onFold={(fold) => go({ fold }, "replace")}
             onSearch={(search) => go({ search }, "replace")}
             onFilter={(filter) => go({ filter, ...(page.panels === "graph" && { panels: "both" as const }) })}
             onExpand={session.profile.expand}

@@ -2,6 +2,7 @@
 import type { JSX } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
+import { levelMark, levelsOf } from "../lib/flame-fold.ts";
 import { explainFrame, kindLabel } from "../lib/frame-kind.ts";
 import { CUT_FRAME, nameOf, ROOT_FRAME, type FlameTree } from "../lib/flame-tree.ts";
 import { cutName, showUnsafe } from "../lib/text.ts";
@@ -61,12 +62,13 @@ function CardHead({ tree, node }: { tree: FlameTree; node: number }): JSX.Elemen
   return (
     <>
       <p class="card-name">
-        <bdi>{text || "(no name)"}</bdi>
+        <bdi>{text || "(no name)"}</bdi>{levelMark(tree, node)}
         {hidden > 0 && <span class="muted"> … {formatNumberOf(hidden, "more character")}; copying takes all</span>}
       </p>
       {frames.binary[frame] !== "" && <p class="card-place"><bdi>{showUnsafe(frames.binary[frame]!)}</bdi></p>}
       {file !== "" && <p class="card-place"><bdi>{showUnsafe(file)}</bdi>{line > 0 && `:${line}`}</p>}
       <p class="card-kind"><strong>{kindLabel(kind)}.</strong> {explainFrame(kind, frames.name[frame]!)}</p>
+      {levelsOf(tree, node) > 1 && <p class="card-kind"><strong>Folded.</strong> It calls itself, up to {formatCount(levelsOf(tree, node))} levels in a row; its times are those of all levels.</p>}
     </>
   );
 }
@@ -99,5 +101,7 @@ export function describeNode(tree: FlameTree, node: number): string {
   if (frame === CUT_FRAME) return `${formatCount(tree.cut.get(node) ?? 0)} smaller functions, ${share}, ${time}. Enter fetches them.`;
   const self = formatPercent(tree.self[node]! / tree.total[0]!);
   const binary = tree.frames.binary[frame]!;
-  return `${cutName(nameOf(tree, node)).text}${binary ? `, in ${showUnsafe(binary)}` : ""}, ${kindLabel(tree.frames.kind[frame]!)}, total ${share}, ${time}, self ${self}, level ${tree.depth[node]!}`;
+  const levels = levelsOf(tree, node);
+  const folded = levels > 1 ? `, ${formatCount(levels)} levels folded` : "";
+  return `${cutName(nameOf(tree, node)).text}${binary ? `, in ${showUnsafe(binary)}` : ""}, ${kindLabel(tree.frames.kind[frame]!)}, total ${share}, ${time}, self ${self}, level ${tree.depth[node]!}${folded}`;
 }

@@ -3,8 +3,9 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { colourFrames, type FrameColours, type Theme } from "../lib/colour.ts";
-import { formatNumberOf, formatPercent } from "../lib/format.ts";
+import { formatCount, formatNumberOf, formatPercent } from "../lib/format.ts";
 import { moveFocus, nextMatch } from "../lib/flame-focus.ts";
+import { findLongestChain, foldRecursion, type Chain, type Folded } from "../lib/flame-fold.ts";
 import { pathOf, resolvePath, type FlamePath, type Resolved } from "../lib/flame-path.ts";
 import { CUT_FRAME, type FlameTree } from "../lib/flame-tree.ts";
 import { compileSearch, searchTree, type Compiled, type Matches } from "../lib/search.ts";
@@ -12,14 +13,16 @@ import { describeNode, FlameCard } from "./flame-card.tsx";
 import { FlameLegend } from "./flame-legend.tsx";
 import { FlameMenu } from "./flame-menu.tsx";
 import { ROW_HEIGHT_REM } from "./flame-painter.ts";
-import { Breadcrumbs, SearchField } from "./flame-toolbar.tsx";
+import { Breadcrumbs, FoldToggle, SearchField } from "./flame-toolbar.tsx";
 import { locate, readRowHeight, revealRow, useFlameCanvas, usePointer, useWheel, type At, type CanvasRefs } from "./use-flame-canvas.ts";
 
 export interface FlameGraphProps {
   tree: FlameTree;
   /** Nodes of the whole tree, also those that were left out. */
   nodeCount: number;
+  /** In terms of the tree as it came, also when recursion is folded. */
   zoom: FlamePath;
+  fold: boolean;
   search: string;
   theme: Theme;
   /** A part that was left out is being fetched. */
@@ -27,6 +30,7 @@ export interface FlameGraphProps {
   /** It was asked for and cannot be had. */
   branchless: boolean;
   onZoom(path: FlamePath): void;
+  onFold(fold: boolean): void;
   onSearch(search: string): void;
   onFilter(filter: string): void;
   onExpand(cutNode: number): void;
@@ -36,6 +40,10 @@ export interface FlameGraphProps {
 const NARROW_ZOOM = 1 / 8;
 
 interface Facts {
+  /** What is drawn: the tree as it came, or folded. */
+  tree: FlameTree;
+  folded: Folded | null;
+  chain: Chain | null;
   colours: FrameColours;
   compiled: Compiled;
   matches: Matches | null;
@@ -46,7 +54,7 @@ const HELP =
   "Flame graph of CPU time. Arrow keys move, Enter zooms, Escape shows everything, n goes to the next match. The table of functions has the same numbers.";
 
 export function FlameGraph(props: FlameGraphProps): JSX.Element {
-  const { tree, zoom, search, theme, onZoom, onExpand } = props;
+  const { zoom, fold, search, theme, onZoom } = props;
   const [focused, setFocused] = useState(-1);
   const [hover, setHover] = useState<At | null>(null);
   const [menu, setMenu] = useState<At | null>(null);
@@ -55,7 +63,8 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
   const refs = useFlameCanvas(() => setMoved(true));
   const { view, canvas } = refs;
 
-  const { colours, compiled, matches, resolved } = useFacts(props);
+  const { tree, folded, chain, colours, compiled, matches, resolved } = useFacts(props);
+  const originOf = (node: number): number => folded?.origin[node] ?? node;
 
   // Node numbers mean nothing in another tree.
   useLayoutEffect(() => {
@@ -76,8 +85,8 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
   }, [resolved]);
 
   const zoomTo = (node: number): void => {
-    if (tree.frame[node] === CUT_FRAME) return onExpand(node);
-    if (node !== resolved.node || resolved.steps !== zoom.length) return onZoom(pathOf(tree, node));
+    if (tree.frame[node] === CUT_FRAME) return props.onExpand(originOf(node));
+    if (node !== resolved.node || resolved.steps !== zoom.length) return onZoom(pathOf(props.tree, originOf(node)));
     showAgain(node);
   };
   const showAgain = (node: number): void => {
@@ -130,9 +139,10 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
         <span class="spacer" />
         {(moved || zoom.length > 0) && <button type="button" class="link" title="Escape" onClick={reset}>Reset zoom</button>}
         {props.branchless && <span class="warn" role="status">The rest is more than one answer holds: narrow the selection</span>}
-        <BoxCount tree={tree} nodeCount={props.nodeCount} />
+        <FoldToggle fold={fold} chain={chain} onFold={props.onFold} />
+        <BoxCount tree={tree} nodeCount={props.nodeCount} folded={folded !== null} />
       </header>
-      <Breadcrumbs zoom={zoom} found={resolved.steps} onZoom={onZoom} />
+      <Breadcrumbs zoom={zoom} fold={fold} found={resolved.steps} onZoom={onZoom} />
       <div class="flame-scroller" ref={refs.scroller} onScroll={(event) => view.current?.setScroll(event.currentTarget.scrollTop)}>
         <div class="flame-space" style={{ height: `${((tree.depthMax + 1) * ROW_HEIGHT_REM + 0.4).toFixed(1)}rem` }}>
           <div class="flame-marks" aria-hidden="true">
@@ -169,12 +179,18 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
 }
 
 /** What follows from the tree, the search and the path, computed when one of them changes. */
-function useFacts({ tree, search, zoom }: FlameGraphProps): Facts {
+function useFacts({ tree: unfolded, fold, search, zoom }: FlameGraphProps): Facts {
+  const chain = useMemo(() => findLongestChain(unfolded), [unfolded]);
+  const folded = useMemo(() => (fold ? foldRecursion(unfolded) : null), [unfolded, fold]);
+  const tree = folded?.tree ?? unfolded;
   const colours = useMemo(() => colourFrames(tree), [tree]);
   const compiled = useMemo(() => compileSearch(search), [search]);
   const matches = useMemo(() => (compiled.test ? searchTree(tree, compiled.test) : null), [tree, compiled]);
-  const resolved = useMemo(() => resolvePath(tree, zoom), [tree, zoom]);
-  return { colours, compiled, matches, resolved };
+  const resolved = useMemo(() => {
+    const found = resolvePath(unfolded, zoom);
+    return { ...found, node: folded?.image[found.node] ?? found.node };
+  }, [unfolded, folded, zoom]);
+  return { tree, folded, chain, colours, compiled, matches, resolved };
 }
 
 function zoomAtNode({ view }: CanvasRefs, node: number, factor: number): void {
@@ -190,13 +206,14 @@ function placeOf({ canvas, view }: CanvasRefs, node: number): At {
   return { node, x, y: bounds.top + box.y + readRowHeight(), narrow: false };
 }
 
-function BoxCount({ tree, nodeCount }: { tree: FlameTree; nodeCount: number }): JSX.Element {
+function BoxCount({ tree, nodeCount, folded }: { tree: FlameTree; nodeCount: number; folded: boolean }): JSX.Element {
   const cutNs = useMemo(() => {
     let sum = 0;
     for (const node of tree.cut.keys()) sum += tree.total[node] ?? 0;
     return sum;
   }, [tree]);
-  const boxes = formatNumberOf(nodeCount, "box", "boxes");
+  const all = formatNumberOf(nodeCount, "box", "boxes");
+  const boxes = folded ? `${formatCount(tree.length)} of ${all}` : all;
   if (cutNs === 0) return <span class="muted">{boxes}</span>;
   return (
     <span class="muted" title="The smallest subtrees are not drawn, but counted; click a hatched box to fetch it">

@@ -1,6 +1,7 @@
 // The menu of one box: right click, the menu key, or Shift+F10.
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { levelMark } from "../lib/flame-fold.ts";
 import { CUT_FRAME, listAncestors, nameOf, type FlameTree } from "../lib/flame-tree.ts";
 import { exactSearch } from "../lib/search.ts";
 
@@ -27,7 +28,7 @@ function copy(text: string): void {
 
 function listItems({ tree, node, onZoom, onSearch, onFilter }: FlameMenuProps): Item[] {
   const frame = tree.frame[node]!;
-  const stack = listAncestors(tree, node).slice(1).map((at) => nameOf(tree, at));
+  const stack = listAncestors(tree, node).slice(1).map((at) => nameOf(tree, at) + levelMark(tree, at));
   if (frame < 0) return [{ label: frame === CUT_FRAME ? "Fetch and draw them" : "Show everything", run: () => onZoom(node) }];
   const name = tree.frames.name[frame]!;
   const items: Item[] = [

@@ -4,6 +4,7 @@
 import { COLOUR, contrastOf, flamePalette, toCss, type FrameColours, type Theme } from "../lib/colour.ts";
 import { formatNumberOf } from "../lib/format.ts";
 import { SMALL_RUN, type Boxes } from "../lib/flame-layout.ts";
+import { levelMark } from "../lib/flame-fold.ts";
 import { CUT_FRAME, nameOf, type FlameTree } from "../lib/flame-tree.ts";
 import { KIND } from "../lib/frame-kind.ts";
 import { hasMatchWithin, type Matches } from "../lib/search.ts";
@@ -137,7 +138,13 @@ function createLabels(context: CanvasRenderingContext2D): Labels {
   const ruler = createRuler(context);
   const forms = new Map<string, Form[]>();
   const fit: Labels["fit"] = (tree, node, room) => {
-    const name = labelOf(tree, node);
+    const mark = node === SMALL_RUN ? "" : levelMark(tree, node);
+    if (mark === "") return fitName(labelOf(tree, node), room);
+    // How often a function was folded is told before the end of its name.
+    const name = fitName(labelOf(tree, node), room - ruler.widthOf(mark));
+    return name === "" ? "" : name + mark;
+  };
+  const fitName = (name: string, room: number): string => {
     let known = forms.get(name);
     if (!known) {
       known = listShortForms(name.length > 2000 ? name.slice(0, 2000) : name).map((text) => ({ text, width: ruler.widthOf(text) }));

@@ -2,7 +2,8 @@
 import { Fragment, type JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { formatCount, formatDuration, formatPercent } from "../lib/format.ts";
-import { stepName, type FlamePath } from "../lib/flame-path.ts";
+import type { Chain } from "../lib/flame-fold.ts";
+import { groupSteps, stepName, type FlamePath } from "../lib/flame-path.ts";
 import type { FlameTree } from "../lib/flame-tree.ts";
 import type { Matches } from "../lib/search.ts";
 import { collapseBrackets, cutName } from "../lib/text.ts";
@@ -89,8 +90,37 @@ function SearchResult({ matches, tree }: { matches: Matches; tree: FlameTree }):
   );
 }
 
+/** From so many levels on, the way to fold them is pointed at. */
+const DEEP_LEVELS = 17;
+
+export interface FoldToggleProps {
+  fold: boolean;
+  /** The longest chain of a function that calls itself. */
+  chain: Chain | null;
+  onFold(fold: boolean): void;
+}
+
+export function FoldToggle({ fold, chain, onFold }: FoldToggleProps): JSX.Element {
+  const idle = chain === null && !fold;
+  const title = idle ? "No function here calls itself directly" : "Draw a function that calls itself as one box, with the times of all its levels";
+  return (
+    <span class="fold">
+      <button type="button" class="toggle" aria-pressed={fold} disabled={idle} title={title} onClick={() => onFold(!fold)}>
+        <Icon name="fold" />Fold recursion
+      </button>
+      {chain && !fold && chain.levels >= DEEP_LEVELS && (
+        <span class="fold-hint muted" title={cutName(chain.name).text}>
+          <bdi>{cutName(collapseBrackets(cutName(chain.name).text)).text}</bdi> ×{formatCount(chain.levels)}
+        </span>
+      )}
+    </span>
+  );
+}
+
 export interface BreadcrumbsProps {
   zoom: FlamePath;
+  /** Whether steps from a function to itself are one. */
+  fold: boolean;
   /** How many of its steps are in this picture. */
   found: number;
   onZoom(path: FlamePath): void;
@@ -100,17 +130,18 @@ export interface BreadcrumbsProps {
 const FIRST_STEPS = 1;
 const LAST_STEPS = 4;
 
-export function Breadcrumbs({ zoom, found, onZoom }: BreadcrumbsProps): JSX.Element | null {
+export function Breadcrumbs({ zoom, fold, found, onZoom }: BreadcrumbsProps): JSX.Element | null {
   if (zoom.length === 0) return null;
-  const hidden = Math.max(0, zoom.length - FIRST_STEPS - LAST_STEPS);
-  const shown = zoom.map((step, at) => ({ step, at })).filter(({ at }) => at < FIRST_STEPS || at >= FIRST_STEPS + hidden);
+  const steps = fold ? groupSteps(zoom) : zoom.map((step, at) => ({ step, at, levels: 1 }));
+  const hidden = Math.max(0, steps.length - FIRST_STEPS - LAST_STEPS);
+  const shown = [...steps.slice(0, FIRST_STEPS), ...steps.slice(FIRST_STEPS + hidden)];
   return (
     <nav class="crumbs" aria-label="Zoomed to">
       <button type="button" onClick={() => onZoom([])}>all</button>
-      {shown.map(({ step, at }) => (
+      {shown.map(({ step, at, levels }, place) => (
         <Fragment key={at}>
           <span class="crumb-arrow" aria-hidden="true">›</span>
-          {hidden > 0 && at === FIRST_STEPS + hidden && <span class="muted" title={zoom.slice(FIRST_STEPS, FIRST_STEPS + hidden).map((name) => cutName(stepName(name)).text).join("\n")}>{hidden} more ›</span>}
+          {hidden > 0 && place === FIRST_STEPS && <span class="muted" title={steps.slice(FIRST_STEPS, FIRST_STEPS + hidden).map((hiddenStep) => cutName(stepName(hiddenStep.step)).text).join("\n")}>{hidden} more ›</span>}
           <button
             type="button"
             class={at >= found ? "crumb-missing" : ""}
@@ -118,7 +149,7 @@ export function Breadcrumbs({ zoom, found, onZoom }: BreadcrumbsProps): JSX.Elem
             aria-current={at === zoom.length - 1 ? "location" : undefined}
             onClick={() => onZoom(zoom.slice(0, at + 1))}
           >
-            <bdi>{cutName(collapseBrackets(cutName(stepName(step)).text)).text || "(no name)"}</bdi>
+            <bdi>{cutName(collapseBrackets(cutName(stepName(step)).text)).text || "(no name)"}</bdi>{levels > 1 && ` ×${levels}`}
           </button>
         </Fragment>
       ))}

@@ -15,6 +15,7 @@ const PATHS = {
   auto: "M8 2a6 6 0 1 0 0 12zM8 2a6 6 0 0 1 0 12",
   copy: "M6 5h7v9H6zM4 11H3V2h7v1",
   plus: "M8 3v10M3 8h10",
+  fold: "M3 2h10M3 14h10M8 4.5v7M5.5 6 8 4l2.5 2M5.5 10 8 12l2.5-2",
   more: "M3 8h.01M8 8h.01M13 8h.01",
 } as const;
 

@@ -1,7 +1,7 @@
 // A button that opens a small panel below itself. Escape, a click elsewhere or
 // leaving it with the keyboard closes it.
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 export interface PopoverProps {
   class?: string;
@@ -18,6 +18,7 @@ export function Popover({ class: className = "", button, label, title, align = "
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   const opener = useRef<HTMLButtonElement>(null);
+  const panel = useRef<HTMLDivElement>(null);
 
   useEffect(() => {
     if (!open) return;
@@ -26,6 +27,12 @@ export function Popover({ class: className = "", button, label, title, align = "
     };
     document.addEventListener("pointerdown", onPointer);
     return () => document.removeEventListener("pointerdown", onPointer);
+  }, [open]);
+
+  // A large panel can keep within the window.
+  useLayoutEffect(() => {
+    const top = panel.current?.getBoundingClientRect().top;
+    if (top !== undefined) panel.current!.style.setProperty("--room", `${window.innerHeight - top - 12}px`);
   }, [open]);
 
   const close = (): void => {
@@ -50,7 +57,7 @@ export function Popover({ class: className = "", button, label, title, align = "
         {button}
       </button>
       {open && (
-        <div class={`popover-panel popover-${align}`} role="dialog" aria-label={label ?? title}>
+        <div class={`popover-panel popover-${align}`} ref={panel} role="dialog" aria-label={label ?? title}>
           {children(close)}
         </div>
       )}

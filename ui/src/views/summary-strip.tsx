@@ -1,15 +1,16 @@
 // What the picture below is made of, and the same selection in other forms.
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import type { FlameGraph } from "../api/routes.ts";
-import type { NodesAnswer } from "../api/shapes.ts";
+import type { FlameGraph, Selection } from "../api/routes.ts";
+import type { NodesAnswer, StacksAnswer } from "../api/shapes.ts";
 import { meanCores } from "../lib/chart-series.ts";
 import { formatCores, formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
-import { outcomeLabel, outcomeMeaning } from "../lib/outcomes.ts";
 import { Icon } from "./icons.tsx";
 import { Popover } from "./popover.tsx";
+import { StacksPanel } from "./stacks-panel.tsx";
 
 export interface SummaryStripProps {
+  selection: Selection;
   graph: FlameGraph;
   nodes: NodesAnswer;
   /** The time in which collectors reported, in milliseconds. */
@@ -18,9 +19,13 @@ export interface SummaryStripProps {
   pprofCommand: string;
   svgUrl: string;
   foldedUrl: string;
+  /** Asked when its panel is opened, and again when what is shown changes. */
+  fetchStacks(signal: AbortSignal): Promise<StacksAnswer>;
+  /** Highlights functions in the flame graph. */
+  onSearch(search: string): void;
 }
 
-export function SummaryStrip({ graph, nodes, reportedMs, pprofCommand, svgUrl, foldedUrl }: SummaryStripProps): JSX.Element {
+export function SummaryStrip({ selection, graph, nodes, reportedMs, pprofCommand, svgUrl, foldedUrl, fetchStacks, onSearch }: SummaryStripProps): JSX.Element {
   const cores = meanCores(graph.totalNs, reportedMs);
   return (
     <section class="summary" aria-label="What is shown">
@@ -29,7 +34,7 @@ export function SummaryStrip({ graph, nodes, reportedMs, pprofCommand, svgUrl, f
         <div title="CPU time divided by the time in which collectors reported"><dt>Mean</dt><dd>{cores === null ? "–" : formatCores(cores)} <small>cores</small></dd></div>
         <div><dt>Samples</dt><dd>{formatCount(graph.samples)}</dd></div>
         <div><dt>Nodes</dt><dd><Nodes nodes={nodes} /></dd></div>
-        <div><dt>Complete stacks</dt><dd><Completeness graph={graph} /></dd></div>
+        <div><dt>Complete stacks</dt><dd><Completeness selection={selection} graph={graph} fetchStacks={fetchStacks} onSearch={onSearch} /></dd></div>
       </dl>
       <nav class="exports" aria-label="The same selection elsewhere">
         <Popover align="end" title="Open in go tool pprof" button="pprof">
@@ -67,23 +72,19 @@ function Nodes({ nodes }: { nodes: NodesAnswer }): JSX.Element {
   );
 }
 
-function Completeness({ graph }: { graph: FlameGraph }): JSX.Element {
-  const share = graph.totalNs === 0 ? NaN : graph.completeNs / graph.totalNs;
-  const incomplete = graph.outcomes.filter(({ outcome, samples }) => outcome !== "complete" && samples > 0);
-  if (incomplete.length === 0) return <>{formatPercent(share)}</>;
+function Completeness({ selection, graph, fetchStacks, onSearch }: Pick<SummaryStripProps, "selection" | "graph" | "fetchStacks" | "onSearch">): JSX.Element {
+  const share = graph.userNs === 0 ? NaN : graph.completeNs / graph.userNs;
   return (
-    <Popover title="Why the others are not" button={<>{formatPercent(share)}<Icon name="down" /></>}>
-      {() => (
-        <ul class="outcomes">
-          {incomplete.map(({ outcome, samples, cpu_ns }) => (
-            <li key={outcome}>
-              <strong>{outcomeLabel(outcome)}</strong>
-              <span class="number">{formatPercent(cpu_ns / graph.totalNs)} · {formatNumberOf(samples, "sample")}</span>
-              <p class="muted">{outcomeMeaning(outcome)}</p>
-            </li>
-          ))}
-          <li class="muted">Their time is counted in full; frames between the innermost known one and the root are missing.</li>
-        </ul>
+    <Popover class="stacks-popover" title="Complete stacks, and why the others are not" button={<>{formatPercent(share)}<Icon name="down" /></>}>
+      {(close) => (
+        <StacksPanel
+          selection={selection}
+          fetchStacks={fetchStacks}
+          onSearch={(search) => {
+            onSearch(search);
+            close();
+          }}
+        />
       )}
     </Popover>
   );

@@ -68,6 +68,7 @@ export function makeLargeTree(count: number, depthMax = 90): FlameGraphAnswer {
     total_ns: samples * sampleNs,
     samples,
     complete_ns: samples * sampleNs,
+    kernel_only_ns: 0,
     outcomes: [],
     node_count: nodes.depth.length,
     shown_nodes: nodes.depth.length,

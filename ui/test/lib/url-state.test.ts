@@ -9,6 +9,7 @@ const FULL: PageState = {
   chart: "lines",
   search: "/a+b&c/i",
   zoom: ["main", ["f<a, b>", "/bin/x", "x.c", 2], "\u202e<script>"],
+  fold: true,
   sort: "total",
   filter: "=&?#",
   panels: "table",
@@ -28,7 +29,7 @@ it("writes nothing for the defaults", () => {
 });
 
 it("falls back where it cannot read", () => {
-  expect(readAddress("?zoom={&theme=pink&tz=mars&sort=name&refresh=7&chart=pie&panels=&unknown=1")).toEqual(DEFAULT_STATE);
+  expect(readAddress("?zoom={&theme=pink&tz=mars&sort=name&fold=all&refresh=7&chart=pie&panels=&unknown=1")).toEqual(DEFAULT_STATE);
 });
 
 it("uses what the person prefers where the address is silent", () => {

@@ -11,7 +11,7 @@ use crate::{outcome::Outcome, unwind::Step};
 /// The ABI asks for a zero `rbp` in the outermost frame ("deepest stack frame",
 /// System V ABI for AMD64, section 3.4.1), and glibc's `_start` and `clone` set
 /// it, so a zero frame pointer or a zero return address is the end of the stack.
-/// A frame pointer that does not go up the stack is no frame pointer.
+/// A frame pointer that does not go up the stack is no frame pointer. `rbx` is taken to be unchanged.
 #[inline(always)]
 pub fn step_by_frame_pointer(
     registers: &mut Registers,
@@ -39,6 +39,7 @@ pub fn step_by_frame_pointer(
         ip: return_address,
         sp: bp + 16,
         bp: caller_bp,
+        ..*registers
     };
     Step::Caller
 }
@@ -53,6 +54,7 @@ mod tests {
             ip: 0x1000,
             sp: 0x7000,
             bp,
+            bx: 0,
         };
         let mut frames = vec![registers.ip];
         loop {

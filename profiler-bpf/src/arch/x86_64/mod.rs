@@ -6,8 +6,8 @@ pub mod rule;
 mod step;
 
 pub use frame_pointer::step_by_frame_pointer;
-pub use registers::Registers;
-pub use step::step_by_rule;
+pub use registers::{Registers, SAVED, UNKNOWN};
+pub use step::{context_offset, step_by_rule};
 
 /// `cs` of 64-bit user code (`__USER_CS`, GDT entry 6, privilege 3).
 /// Source: arch/x86/include/asm/segment.h.

@@ -1,7 +1,7 @@
 //! The registers that a walk starts from.
 
 /// What the unwinder knows about a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Registers {
     /// Instruction pointer: the interrupted instruction, or a return address.
@@ -10,4 +10,18 @@ pub struct Registers {
     pub sp: u64,
     /// `rbp`: the frame pointer, if the code keeps one.
     pub bp: u64,
+    /// `rbx`, or with [`SAVED`] the address of the word that it was saved in.
+    ///
+    /// Most functions save it and few frames ask for it, so that a walk only keeps where it is: that
+    /// takes an addition a frame, no read. A walk begins with the register's value, which needs no
+    /// check: no stack pointer has [`SAVED`] set.
+    pub bx: u64,
 }
+
+/// Bit of [`Registers::bx`]: no user address has it.
+pub const SAVED: u64 = 1 << 63;
+
+/// [`Registers::bx`] when it is not known: no stack is at 0.
+pub const UNKNOWN: u64 = 0;
+
+const _: () = assert!(size_of::<Registers>() == 32);

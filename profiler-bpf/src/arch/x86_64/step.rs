@@ -1,8 +1,8 @@
 //! One step by a rule.
 
 use super::{
-    Registers, USER_ADDRESS_END,
-    rule::{RBP, RETURN_ON_STACK, RSP, Rule, kind, rbp},
+    Registers, SAVED, UNKNOWN, USER_ADDRESS_END,
+    rule::{RBP, RBX, RETURN_ON_STACK, RSP, Rule, kind, rbp, rbx},
     step_by_frame_pointer,
 };
 use crate::{outcome::Outcome, unwind::Step};
@@ -11,13 +11,23 @@ use crate::{outcome::Outcome, unwind::Step};
 /// take 40, then come r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
 /// Source: arch/x86/include/uapi/asm/sigcontext.h.
 const CONTEXT_RBP: u64 = 120;
+const CONTEXT_RBX: u64 = 128;
 const CONTEXT_RSP: u64 = 160;
 const CONTEXT_RIP: u64 = 168;
+
+/// Places of the registers of a `ucontext` by their DWARF numbers, four bits each, in words from r8's on.
+const CONTEXT_PLACES: u64 = 0x7654_3210_fa89_becd;
+
+/// Where a register lies in a `ucontext`, by its DWARF number below 16.
+#[inline(always)]
+pub const fn context_offset(register: u8) -> u64 {
+    40 + 8 * (CONTEXT_PLACES >> (4 * (register & 15)) & 15)
+}
 
 /// Goes from a frame to its caller by a rule.
 ///
 /// `other` gives a register that is not among [`Registers`], by its DWARF number; only the
-/// innermost frame has them. `read` gives the word at an address.
+/// innermost frame has them. `read` gives the word at an address, which may be any.
 #[inline(always)]
 pub fn step_by_rule(
     registers: &mut Registers,
@@ -37,6 +47,17 @@ pub fn step_by_rule(
     let base = match rule.register {
         RSP => registers.sp,
         RBP => registers.bp,
+        RBX => {
+            let value = match registers.bx & SAVED {
+                0 => Some(registers.bx),
+                _ => read(registers.bx & !SAVED),
+            };
+            match value {
+                Some(UNKNOWN) => return Step::Failed(Outcome::RuleUnsupported),
+                Some(value) => value,
+                None => return Step::Failed(Outcome::Unreadable),
+            }
+        }
         register => match other(register) {
             Some(value) => value,
             None => return Step::Failed(Outcome::RuleUnsupported),
@@ -62,19 +83,32 @@ pub fn step_by_rule(
     {
         return Step::Failed(Outcome::BadFrame);
     }
-    let ip = match rule.return_register {
-        RETURN_ON_STACK => read(cfa - 8),
-        register => other(register),
-    };
+    // What lies lower is read first: a window of the stack that begins there has the other too.
     let bp = match rule.rbp {
         rbp::SAME => Some(registers.bp),
         rbp::AT_CFA => read(cfa.wrapping_add_signed(rule.rbp_offset.into())),
         _ => read(registers.bp.wrapping_add_signed(rule.rbp_offset.into())),
     };
+    let ip = match rule.return_register {
+        RETURN_ON_STACK => read(cfa.wrapping_sub(8)),
+        register => other(register),
+    };
+    let bx = match rule.rbx {
+        rbx::SAME => registers.bx,
+        rbx::AT_CFA => cfa.wrapping_add_signed(rule.rbx_offset.into()) | SAVED,
+        rbx::AT_RBP => registers.bp.wrapping_add_signed(rule.rbx_offset.into()) | SAVED,
+        _ => UNKNOWN,
+    };
     let (Some(ip), Some(bp)) = (ip, bp) else {
         return Step::Failed(Outcome::Unreadable);
     };
-    go_to(registers, Registers { ip, sp: cfa, bp }, Step::Caller)
+    let caller = Registers {
+        ip,
+        sp: cfa,
+        bp,
+        bx,
+    };
+    go_to(registers, caller, Step::Caller)
 }
 
 /// Goes from a signal trampoline to the code that the signal interrupted. The stack may be another
@@ -87,7 +121,8 @@ fn step_over_signal(registers: &mut Registers, mut read: impl FnMut(u64) -> Opti
     else {
         return Step::Failed(Outcome::Unreadable);
     };
-    go_to(registers, Registers { ip, sp, bp }, Step::Interrupted)
+    let bx = registers.sp.wrapping_add(CONTEXT_RBX) | SAVED;
+    go_to(registers, Registers { ip, sp, bp, bx }, Step::Interrupted)
 }
 
 #[inline(always)]
@@ -100,4 +135,203 @@ fn go_to(registers: &mut Registers, caller: Registers, step: Step) -> Step {
     }
     *registers = caller;
     step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Registers = Registers {
+        ip: 0x1000,
+        sp: 0x7000,
+        bp: 0x7100,
+        bx: 0x7200,
+    };
+
+    /// Takes a step with memory given as (address, word); no other register than r10 is known.
+    fn step(from: Registers, rule: Rule, memory: &[(u64, u64)]) -> (Registers, Step) {
+        let mut registers = from;
+        let other = |number| (number == 10).then_some(0x7300);
+        let read = |at| Some(memory.iter().find(|(address, _)| *address == at)?.1);
+        let step = step_by_rule(&mut registers, &rule, other, read);
+        (registers, step)
+    }
+
+    fn caller(ip: u64, sp: u64, bp: u64, bx: u64) -> (Registers, Step) {
+        (Registers { ip, sp, bp, bx }, Step::Caller)
+    }
+
+    /// Check the CFA of each register that it may come from, and of one that is not known.
+    #[test]
+    fn cfa_of_registers() {
+        for (register, value) in [(RSP, 0x7000), (RBP, 0x7100), (RBX, 0x7200), (10, 0x7300)] {
+            let memory = [(value + 16, 0x2000)];
+            assert_eq!(
+                step(START, Rule::at_register(register, 24), &memory),
+                caller(0x2000, value + 24, 0x7100, 0x7200)
+            );
+        }
+        assert_eq!(
+            step(START, Rule::at_register(11, 24), &[]),
+            (START, Step::Failed(Outcome::RuleUnsupported))
+        );
+    }
+
+    /// Check that rbp and rbx come from the frame, by the CFA and by rbp.
+    #[test]
+    fn saved_registers() {
+        let rule = Rule {
+            rbp: rbp::AT_CFA,
+            rbp_offset: -16,
+            rbx: rbx::AT_CFA,
+            rbx_offset: -24,
+            ..Rule::at_register(RSP, 64)
+        };
+        let memory = [(0x7038, 0x2000), (0x7030, 0x9000)];
+        assert_eq!(
+            step(START, rule, &memory),
+            caller(0x2000, 0x7040, 0x9000, 0x7028 | SAVED)
+        );
+        let rule = Rule {
+            rbp: rbp::AT_RBP,
+            rbx: rbx::AT_RBP,
+            rbx_offset: -8,
+            ..rule
+        };
+        let rule = Rule {
+            rbp_offset: 0,
+            ..rule
+        };
+        let memory = [(0x7038, 0x2000), (0x7100, 0x9000)];
+        assert_eq!(
+            step(START, rule, &memory),
+            caller(0x2000, 0x7040, 0x9000, 0x70f8 | SAVED)
+        );
+    }
+
+    /// Check that a saved rbx is read when a CFA comes from it, and what one that is not known gives.
+    #[test]
+    fn cfa_of_a_saved_rbx() {
+        let rule = Rule::at_register(RBX, 56);
+        let saved = Registers {
+            bx: 0x7028 | SAVED,
+            ..START
+        };
+        let memory = [(0x7028, 0x7400), (0x7430, 0x2000)];
+        assert_eq!(
+            step(saved, rule, &memory),
+            caller(0x2000, 0x7438, 0x7100, 0x7028 | SAVED)
+        );
+        assert_eq!(
+            step(saved, rule, &[]),
+            (saved, Step::Failed(Outcome::Unreadable))
+        );
+        let lost = Rule {
+            rbx: rbx::UNKNOWN,
+            ..Rule::at_register(RSP, 8)
+        };
+        let (unknown, _) = step(START, lost, &[(0x7000, 0x2000)]);
+        assert_eq!(
+            step(unknown, rule, &memory),
+            (unknown, Step::Failed(Outcome::RuleUnsupported))
+        );
+    }
+
+    /// Check the CFA of a realigned stack, and of both halves of a linkage table's entry.
+    #[test]
+    fn cfa_by_expressions() {
+        let rule = Rule {
+            kind: kind::DEREFERENCE,
+            cfa_add: 8,
+            ..Rule::at_register(RBP, -8)
+        };
+        assert_eq!(
+            step(START, rule, &[(0x70f8, 0x7500), (0x7500, 0x2000)]),
+            caller(0x2000, 0x7508, 0x7100, 0x7200)
+        );
+        let rule = Rule {
+            kind: kind::LINKAGE,
+            cfa_add: 11,
+            ..Rule::at_register(RSP, 8)
+        };
+        for (ip, sp) in [(0x100a, 0x7008), (0x100b, 0x7010)] {
+            let from = Registers { ip, ..START };
+            assert_eq!(
+                step(from, rule, &[(sp - 8, 0x2000)]),
+                caller(0x2000, sp, 0x7100, 0x7200)
+            );
+        }
+    }
+
+    /// Check that a signal's context gives the registers of the code that it interrupted, which may
+    /// be on a lower stack.
+    #[test]
+    fn signal() {
+        let memory = [
+            (0x7000 + 168, 0x2000),
+            (0x7000 + 160, 0x3000),
+            (0x7000 + 120, 0x4000),
+        ];
+        let interrupted = Registers {
+            ip: 0x2000,
+            sp: 0x3000,
+            bp: 0x4000,
+            bx: (0x7000 + 128) | SAVED,
+        };
+        assert_eq!(
+            step(START, Rule::SIGNAL, &memory),
+            (interrupted, Step::Interrupted)
+        );
+    }
+
+    /// Check the places of all registers in a context: by their DWARF numbers in the kernel's order.
+    #[test]
+    fn context_places() {
+        let order = [8, 9, 10, 11, 12, 13, 14, 15, 5, 4, RBP, RBX, 1, 0, 2, RSP];
+        for (place, register) in order.into_iter().enumerate() {
+            assert_eq!(context_offset(register), 40 + 8 * place as u64);
+        }
+        assert_eq!(context_offset(RBP), CONTEXT_RBP);
+        assert_eq!(context_offset(RBX), CONTEXT_RBX);
+        assert_eq!(context_offset(RSP), CONTEXT_RSP);
+    }
+
+    /// Check the ends: an undefined return address, one that is zero, and rules that mean nothing.
+    #[test]
+    fn ends() {
+        assert_eq!(step(START, Rule::END, &[]), (START, Step::End));
+        let rule = Rule::at_register(RSP, 8);
+        assert_eq!(step(START, rule, &[(0x7000, 0)]), (START, Step::End));
+        for rule in [Rule::UNSUPPORTED, Rule::from_words([u64::MAX; 2])] {
+            assert_eq!(
+                step(START, rule, &[]),
+                (START, Step::Failed(Outcome::RuleUnsupported))
+            );
+        }
+    }
+
+    /// Check that a frame which does not go up, is odd or returns to the kernel is refused; a return
+    /// address in a register is one of a leaf, which may have pushed nothing.
+    #[test]
+    fn frames_that_cannot_be() {
+        for (rule, word) in [
+            (Rule::at_register(RSP, 0), 0x2000),
+            (Rule::at_register(RSP, -8), 0x2000),
+            (Rule::at_register(RSP, 12), 0x2000),
+            (Rule::at_register(RSP, 8), USER_ADDRESS_END),
+        ] {
+            assert_eq!(
+                step(START, rule, &[(0x7000, word), (0x6ff8, word)]),
+                (START, Step::Failed(Outcome::BadFrame))
+            );
+        }
+        let rule = Rule {
+            return_register: 10,
+            ..Rule::at_register(RSP, 0)
+        };
+        assert_eq!(
+            step(START, rule, &[]),
+            caller(0x7300, 0x7000, 0x7100, 0x7200)
+        );
+    }
 }

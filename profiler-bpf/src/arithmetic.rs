@@ -1,0 +1,27 @@
+//! Comparisons and constants that the verifier and the loader take as they are meant.
+
+use core::{arch::asm, ptr};
+
+/// 1 when `a` is less than `b`, else 0; both below 2^63.
+///
+/// A search that branches on a comparison makes the verifier follow every path; one
+/// that the compiler writes with a mask, recent kernels split into both cases again.
+/// What comes out of an `asm!` is a number that nobody knows, and the search one path.
+#[inline(always)]
+pub(crate) fn is_less(a: u64, b: u64) -> u64 {
+    let mut difference = a.wrapping_sub(b);
+    // SAFETY: it only shifts a register.
+    unsafe { asm!("{0} >>= 63", inout(reg) difference, options(pure, nomem, nostack)) };
+    difference
+}
+
+/// The key 0, on the stack.
+///
+/// The compiler would put a constant key into a read-only section, which the loader
+/// relocates wrongly in functions that are not programs.
+#[inline(always)]
+pub(crate) fn zero() -> u32 {
+    let zero = 0;
+    // SAFETY: a reference is readable.
+    unsafe { ptr::read_volatile(&raw const zero) }
+}

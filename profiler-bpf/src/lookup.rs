@@ -1,0 +1,162 @@
+//! Which rule holds at an address: process -> mapping -> block -> row -> rule.
+//!
+//! Return addresses repeat, so that most rules come from a small table of what was found
+//! before: one load instead of some twenty in three tables.
+
+use profiler_bpf::{
+    arch::x86_64::rule::Rule,
+    record::Walk,
+    tables::{
+        Block, MAPPING_SEARCH_STEPS, MappingKind, PAGE_ROWS, PROCESS_SETTLED, Process,
+        ROW_SEARCH_STEPS,
+    },
+    unwind::{BLOCK_BYTES, Row},
+};
+
+use crate::{
+    BLOCKS, FOUND, MAPPINGS, PROCESSES, ROWS, RULES,
+    arithmetic::{is_less, zero},
+};
+
+/// Rules that a CPU remembers: 1,024 x 32 bytes are the 32 KiB that a per-CPU value may have.
+const FOUND_MAX: usize = 1_024;
+
+/// A mapping search of 2^5 = 32 serves most processes.
+const SHORT_SEARCH_STEPS: u32 = 5;
+
+/// What was found: address, version of the process's mappings (which tells processes apart, too),
+/// and the two words of the rule.
+pub(crate) type Found = [u64; FOUND_MAX * FOUND_WORDS];
+
+const FOUND_WORDS: usize = 4;
+
+/// What is known of an address.
+pub(crate) enum Lookup {
+    /// This rule holds.
+    Rule(Rule),
+    /// The rows are not in the kernel: user space may have them.
+    Missing,
+    /// A guess led to it, and user space says that it lies in no code.
+    NoCode,
+}
+
+/// Finds the current process's mappings for a walk. Gives `false` when they are not there.
+#[inline(always)]
+pub(crate) fn find_process(walk: &mut Walk, pid: u32, identity: u64) -> bool {
+    // SAFETY: the value may be replaced while it is read, which `from_words` sees.
+    let found = unsafe { PROCESSES.get(pid) };
+    let process = found.and_then(|words| Process::from_words(*words));
+    let Some(process) = process.filter(|it| it.identity == identity) else {
+        walk.version = 0;
+        return false;
+    };
+    walk.first = process.first;
+    walk.count = process.count;
+    walk.version = process.version;
+    walk.flags = process.flags;
+    true
+}
+
+/// Finds the rule that holds at an address.
+#[inline(always)]
+pub(crate) fn find_rule(walk: &Walk, address: u64) -> Lookup {
+    let Some(found) = FOUND.get_ptr_mut(zero()) else {
+        return Lookup::Missing;
+    };
+    let mixed = (address ^ u64::from(walk.version) << 7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // SAFETY: the map's value is this CPU's own and of this type, and the program
+    // does not interrupt itself; the mask keeps within it.
+    let slot = unsafe {
+        let first = ((mixed >> 54) as usize & (FOUND_MAX - 1)) * FOUND_WORDS;
+        &mut *found.cast::<u64>().add(first).cast::<[u64; FOUND_WORDS]>()
+    };
+    if slot[0] == address && slot[1] == u64::from(walk.version) {
+        return Lookup::Rule(Rule::from_words([slot[2], slot[3]]));
+    }
+    let words = match search(walk, address) {
+        Ok(words) => words,
+        Err(lookup) => return lookup,
+    };
+    *slot = [address, walk.version.into(), words[0], words[1]];
+    Lookup::Rule(Rule::from_words(words))
+}
+
+const NONE: [u64; 2] = Rule::NONE.to_words();
+
+#[inline(always)]
+fn search(walk: &Walk, address: u64) -> Result<[u64; 2], Lookup> {
+    let Some(mapping) = find_mapping(walk, address) else {
+        // An address that a rule led to is code which was mapped just now; one that a guess led to is
+        // most often no address.
+        let is_known = walk.flags & PROCESS_SETTLED & walk.is_guess;
+        return Err(match is_known {
+            0 => Lookup::Missing,
+            _ => Lookup::NoCode,
+        });
+    };
+    let kind = (mapping[3] >> 32) as u32;
+    if kind == MappingKind::NotLoaded as u32 {
+        return Err(Lookup::Missing);
+    }
+    if kind == MappingKind::FramePointer as u32 {
+        return Ok(NONE);
+    }
+    let offset = address.wrapping_add(mapping[2]);
+    let place = ((offset / BLOCK_BYTES) as u32).wrapping_add(mapping[3] as u32);
+    let block = BLOCKS.get(place).map_or(0, |word| *word);
+    let Some(number) = find_row(Block::from_word(block), offset) else {
+        return Ok(NONE);
+    };
+    Ok(RULES.get(number.into()).map_or(NONE, |words| *words))
+}
+
+/// The last of the process's mappings that begins at or before the address, if it reaches it.
+#[inline(always)]
+fn find_mapping(walk: &Walk, address: u64) -> Option<&'static [u64; 4]> {
+    let place = match walk.count {
+        0 => return None,
+        1..=32 => search_mappings::<SHORT_SEARCH_STEPS>(walk, address)?,
+        _ => search_mappings::<MAPPING_SEARCH_STEPS>(walk, address)?,
+    };
+    MAPPINGS
+        .get(place)
+        .filter(|it| it[0] <= address && address < it[1])
+}
+
+#[inline(always)]
+fn search_mappings<const STEPS: u32>(walk: &Walk, address: u64) -> Option<u32> {
+    let count = u64::from(walk.count);
+    let mut low = 0;
+    for step in (0..STEPS).rev() {
+        let probe = low + (1 << step);
+        let is_inside = is_less(probe, count);
+        let place = walk.first.wrapping_add((probe * is_inside) as u32);
+        let start = MAPPINGS.get(place)?[0];
+        let take = is_inside & (1 - is_less(address, start));
+        low += take << step;
+    }
+    Some(walk.first.wrapping_add(low as u32))
+}
+
+/// The rule's number in the last row of a block that begins at or before the offset.
+#[inline(always)]
+fn find_row(block: Block, offset: u64) -> Option<u16> {
+    let count = u64::from(block.count);
+    if count == 0 {
+        return None;
+    }
+    let first = u64::from(block.first);
+    let rows = ROWS.get_value(block.page.into(), &zero())?;
+    let target = u64::from(Row::last_at(offset).to_bits());
+    let mut low = 0;
+    for step in (0..ROW_SEARCH_STEPS).rev() {
+        let probe = low + (1 << step);
+        let is_inside = is_less(probe, count);
+        // The mask changes nothing; it lets the verifier see the bound.
+        let row = u64::from(rows[(first + probe * is_inside) as usize & (PAGE_ROWS - 1)]);
+        let take = is_inside & (1 - is_less(target, row));
+        low += take << step;
+    }
+    let row = rows[(first + low) as usize & (PAGE_ROWS - 1)];
+    (u64::from(row) <= target).then_some(row as u16)
+}

@@ -1,0 +1,126 @@
+//! The copy of a stack, for user space to unwind.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::generated::{bpf_probe_read_user, bpf_ringbuf_query},
+    maps::ring_buf::RingBufBytes,
+};
+use profiler_bpf::{
+    record::{KIND_STACK, STACK_HEADER_BYTES, Scratch, StackHeader},
+    settings::{STACK_COPY_BYTES, STACK_COPY_BYTES_MAX},
+};
+
+use crate::{RING, allowance, task};
+
+/// Bytes that are read at once.
+const PIECE_BYTES: u64 = 4096;
+
+/// Puts the registers and the top of the stack into the ring. Gives whether it did.
+///
+/// Not when the ring is half full: samples go first.
+#[inline(always)]
+pub(crate) fn copy_stack(scratch: &Scratch) -> bool {
+    let wanted = wanted_bytes(scratch.user_registers[7]);
+    if !allowance::take_copy_bytes(wanted) {
+        return false;
+    }
+    let ring = ptr::from_ref(&RING).cast_mut().cast();
+    // SAFETY: the helper reads two numbers of the ring.
+    let (used, size) = unsafe {
+        (
+            bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()),
+            bpf_ringbuf_query(ring, BPF_RB_RING_SIZE.into()),
+        )
+    };
+    if used > size / 2 {
+        return false;
+    }
+    // The collector looks at the ring ten times a second; copies may fill it sooner.
+    let flags = u64::from(match used > size / 4 {
+        true => BPF_RB_FORCE_WAKEUP,
+        false => BPF_RB_NO_WAKEUP,
+    });
+    const A: usize = STACK_COPY_BYTES[0];
+    const B: usize = STACK_COPY_BYTES[1];
+    const C: usize = STACK_COPY_BYTES[2];
+    const D: usize = STACK_COPY_BYTES[3];
+    match wanted as usize {
+        ..=A => copy::<A>(scratch, flags),
+        ..=B => copy::<B>(scratch, flags),
+        ..=C => copy::<C>(scratch, flags),
+        _ => copy::<D>(scratch, flags),
+    }
+}
+
+/// How much of a stack there is to copy: up to where the main thread's stack began, or to the
+/// thread's own data, which libraries put at the top of its stack; at most
+/// [`STACK_COPY_BYTES_MAX`].
+#[inline(always)]
+fn wanted_bytes(sp: u64) -> u64 {
+    let mut wanted = STACK_COPY_BYTES_MAX as u64;
+    for top in <[u64; 2]>::from(task::stack_top_hints()) {
+        // A little more, for what is read at the outermost frame.
+        let bytes = top.wrapping_sub(sp).wrapping_add(64);
+        if bytes < wanted {
+            wanted = bytes;
+        }
+    }
+    wanted
+}
+
+#[inline(always)]
+fn copy<const BYTES: usize>(scratch: &Scratch, flags: u64) -> bool {
+    let Some(mut record) = RING.reserve_bytes(STACK_HEADER_BYTES + BYTES, 0) else {
+        return false;
+    };
+    let read = read_stack::<BYTES>(&mut record, scratch.user_registers[7]);
+    let header = record.as_mut_ptr().cast::<StackHeader>();
+    // SAFETY: the record has room for the header, and begins at a multiple of 8.
+    unsafe {
+        header.write(StackHeader {
+            kind: KIND_STACK,
+            reserved: [0; 3],
+            cpu: scratch.header.cpu,
+            time_ns: scratch.header.time_ns,
+            stack_bytes: read as u32,
+            reserved_2: 0,
+            registers: scratch.user_registers,
+        });
+    }
+    record.submit(flags);
+    true
+}
+
+/// Reads the stack from `sp` on; gives how many bytes could be read.
+#[inline(always)]
+fn read_stack<const BYTES: usize>(record: &mut RingBufBytes<'_>, sp: u64) -> u64 {
+    let mut read = 0;
+    for piece in 0..BYTES as u64 / PIECE_BYTES {
+        let at = sp.wrapping_add(piece * PIECE_BYTES);
+        // SAFETY: the record has room for all pieces behind its header; the helper
+        // fails on bad addresses.
+        let failed = unsafe {
+            let to = record
+                .as_mut_ptr()
+                .add(STACK_HEADER_BYTES + (piece * PIECE_BYTES) as usize)
+                .cast();
+            if bpf_probe_read_user(to, PIECE_BYTES as u32, at as *const _) == 0 {
+                0
+            } else {
+                // Up to the end of the page: the next one is not there.
+                let rest = (at.wrapping_neg() & (PIECE_BYTES - 1)) as u32;
+                if bpf_probe_read_user(to, rest, at as *const _) == 0 {
+                    read += u64::from(rest);
+                }
+                1
+            }
+        };
+        if failed != 0 {
+            return read;
+        }
+        read += PIECE_BYTES;
+    }
+    read
+}

@@ -1,0 +1,253 @@
+// How many stacks are complete, where and why the others stop, and what the
+// second implementation says: the panel below "Complete stacks".
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import type { Selection } from "../api/routes.ts";
+import type { BinaryStops, ListRest, OutcomeSum, StacksAnswer, StackStop } from "../api/shapes.ts";
+import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
+import { describeOutcome } from "../lib/outcomes.ts";
+import { exactSearch } from "../lib/search.ts";
+import { baseName, collapseBrackets, cutName, showUnsafe } from "../lib/text.ts";
+import { Icon } from "./icons.tsx";
+
+export interface StacksPanelProps {
+  /** What the picture shows: it is asked about again when this changes. */
+  selection: Selection;
+  fetchStacks(signal: AbortSignal): Promise<StacksAnswer>;
+  onSearch(search: string): void;
+}
+
+export function StacksPanel({ selection, fetchStacks, onSearch }: StacksPanelProps): JSX.Element {
+  const [stacks, setStacks] = useState<StacksAnswer | null>(null);
+  const [failed, setFailed] = useState<string | null>(null);
+  useEffect(() => {
+    const controller = new AbortController();
+    fetchStacks(controller.signal).then(
+      (answer) => {
+        setStacks(answer);
+        setFailed(null);
+      },
+      (error: unknown) => !controller.signal.aborted && setFailed((error as Error).message),
+    );
+    return () => controller.abort();
+  }, [selection]);
+  return (
+    <div class="stacks" aria-busy={stacks === null && failed === null}>
+      {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
+      {stacks ? (
+        <>
+          <div class="stacks-column">
+            <Completeness stacks={stacks} />
+            <Outcomes stacks={stacks} />
+          </div>
+          <div class="stacks-column">
+            {stacks.incomplete.count > 0 && <Stops stacks={stacks} onSearch={onSearch} />}
+            <SelfCheck checks={stacks.checks} />
+          </div>
+        </>
+      ) : (
+        !failed && <p class="muted">Reading the stacks …</p>
+      )}
+    </div>
+  );
+}
+
+function Completeness({ stacks }: { stacks: StacksAnswer }): JSX.Element {
+  const userNs = stacks.total_ns - stacks.kernel_only_ns;
+  const userSamples = stacks.samples - stacks.kernel_only_samples;
+  const completeSamples = stacks.complete_samples - stacks.kernel_only_samples;
+  const share = (stacks.complete_ns - stacks.kernel_only_ns) / userNs;
+  return (
+    <header class="stacks-head">
+      <p class="stacks-share">{formatPercent(share)}</p>
+      <div>
+        <p><strong>of the user stacks reach their root</strong>, by CPU time.</p>
+        <p class="muted">
+          {formatCount(completeSamples)} of {formatNumberOf(userSamples, "sample")} with a user stack.
+          {stacks.kernel_only_samples > 0 && ` ${formatCount(stacks.kernel_only_samples)} more are of the kernel's own threads.`}
+        </p>
+      </div>
+    </header>
+  );
+}
+
+function Outcomes({ stacks }: { stacks: StacksAnswer }): JSX.Element {
+  const userNs = stacks.total_ns - stacks.kernel_only_ns;
+  const shown = stacks.outcomes.filter(({ outcome }) => outcome !== "kernel_only").sort((a, b) => Number(b.complete) - Number(a.complete));
+  // The most frequent reason is explained until another one is asked for.
+  const first = shown.find(({ complete }) => !complete)?.outcome ?? "";
+  const [opened, setOpened] = useState<string | null>(null);
+  const explained = opened ?? first;
+  return (
+    <section aria-label="How walks ended">
+      <div class="stacks-bar" aria-hidden="true">
+        {shown.map((sum) => <span key={sum.outcome} class={barClass(sum)} style={{ flexGrow: sum.cpu_ns / userNs }} title={describeOutcome(sum.outcome).label} />)}
+      </div>
+      <ul class="outcomes">
+        {shown.map((sum) => (
+          <Outcome key={sum.outcome} sum={sum} share={sum.cpu_ns / userNs} open={explained === sum.outcome} onToggle={(open) => setOpened(open ? sum.outcome : "")} />
+        ))}
+      </ul>
+      {stacks.incomplete.count > 0 && <p class="muted stacks-note">The time of incomplete stacks is counted in full; only the frames between the outermost known one and the root are missing.</p>}
+    </section>
+  );
+}
+
+interface OutcomeProps {
+  sum: OutcomeSum;
+  share: number;
+  open: boolean;
+  onToggle(open: boolean): void;
+}
+
+function Outcome({ sum, share, open, onToggle }: OutcomeProps): JSX.Element {
+  const { label, meaning, advice } = describeOutcome(sum.outcome);
+  return (
+    <li>
+      <span class={`outcome-dot ${barClass(sum)}`} />
+      <button type="button" class="outcome-label" aria-expanded={open} title={open ? undefined : meaning} onClick={() => onToggle(!open)}>
+        {label}<Icon name={open ? "down" : "right"} />
+      </button>
+      <span class="number muted">{formatCount(sum.samples)}</span>
+      <span class="number outcome-share">{formatPercent(share)}</span>
+      {open && <p class="muted">{meaning} {advice && <span class="outcome-advice">{advice}</span>}</p>}
+    </li>
+  );
+}
+
+function barClass({ outcome, complete }: OutcomeSum): string {
+  if (outcome === "complete") return "outcome-complete";
+  return complete ? "outcome-other" : "outcome-torn";
+}
+
+type Grouping = "binaries" | "functions";
+
+function Stops({ stacks, onSearch }: { stacks: StacksAnswer; onSearch(search: string): void }): JSX.Element {
+  const [grouping, setGrouping] = useState<Grouping>("binaries");
+  const { incomplete, by_binary: byBinary } = stacks;
+  const count = grouping === "binaries" ? byBinary.count : incomplete.count;
+  return (
+    <section aria-labelledby="stops-title">
+      <div class="stacks-title">
+        <h2 id="stops-title">Where the others stop</h2>
+        <span class="muted">{formatCount(count)}</span>
+        <span class="spacer" />
+        <span class="segments" role="group" aria-label="List by">
+          {(["binaries", "functions"] as const).map((choice) => (
+            <button type="button" key={choice} aria-pressed={grouping === choice} onClick={() => setGrouping(choice)}>{choice === "binaries" ? "Binaries" : "Functions"}</button>
+          ))}
+        </span>
+      </div>
+      {grouping === "binaries" ? <BinaryTable rows={byBinary.binaries} rest={byBinary.rest} onSearch={onSearch} /> : <FunctionTable rows={incomplete.functions} rest={incomplete.rest} onSearch={onSearch} />}
+    </section>
+  );
+}
+
+interface TableProps<Row> {
+  rows: Row[];
+  rest: ListRest | null;
+  onSearch(search: string): void;
+}
+
+function BinaryTable({ rows, rest, onSearch }: TableProps<BinaryStops>): JSX.Element {
+  return (
+    <table class="stops">
+      <thead><tr><th>Binary</th><th>Why</th><th class="number">Samples</th><th class="number" title="Of all samples with a frame in this binary, how many stop in it">Of its stacks</th></tr></thead>
+      <tbody>
+        {rows.map((row) => (
+          <tr key={row.binary}>
+            <td class="stops-name">
+              {row.binary === "" ? <span class="muted">no file known</span> : (
+                <Pick title={`${showUnsafe(row.binary)}\nHighlight it in the flame graph`} onPick={() => onSearch(row.binary)}>{showUnsafe(baseName(row.binary))}</Pick>
+              )}
+            </td>
+            <td class="stops-why"><Reasons outcomes={row.outcomes} /></td>
+            <td class="number">{formatCount(row.samples)}</td>
+            <td class="number">{formatPercent(row.cpu_ns / row.through_ns)}</td>
+          </tr>
+        ))}
+        <RestRow rest={rest} one="more binary" many="more binaries" columns={2} />
+      </tbody>
+    </table>
+  );
+}
+
+function FunctionTable({ rows, rest, onSearch }: TableProps<StackStop>): JSX.Element {
+  return (
+    <table class="stops">
+      <thead><tr><th>Outermost known function</th><th>Binary</th><th>Why</th><th class="number">Samples</th></tr></thead>
+      <tbody>
+        {rows.map((row) => (
+          <tr key={JSON.stringify([row.binary, row.name, row.outcome])}>
+            <td class="stops-name">
+              {row.name === "" ? <span class="muted">no user frame known</span> : (
+                <Pick title={`${cutName(row.name).text}\nHighlight it in the flame graph`} onPick={() => onSearch(exactSearch(row.name, row.binary))}>{cutName(collapseBrackets(cutName(row.name).text)).text}</Pick>
+              )}
+            </td>
+            <td class="stops-file muted" title={showUnsafe(row.binary)}><bdi>{showUnsafe(baseName(row.binary))}</bdi></td>
+            <td class="stops-why" title={describeOutcome(row.outcome).meaning}>{describeOutcome(row.outcome).label}</td>
+            <td class="number">{formatCount(row.samples)}</td>
+          </tr>
+        ))}
+        <RestRow rest={rest} one="more" many="more" columns={3} />
+      </tbody>
+    </table>
+  );
+}
+
+function Pick({ title, onPick, children }: { title: string; onPick(): void; children: ComponentChildren }): JSX.Element {
+  return <button type="button" class="link" title={title} onClick={onPick}><bdi>{children}</bdi></button>;
+}
+
+/** The most frequent reason in words, and how many others there are; all of them when pointed at. */
+function Reasons({ outcomes }: { outcomes: OutcomeSum[] }): JSX.Element {
+  const title = outcomes.map(({ outcome, samples, cpu_ns: ns }) => `${describeOutcome(outcome).label}: ${formatNumberOf(samples, "sample")}, ${formatDuration(ns)}`).join("\n");
+  const others = outcomes.length - 1;
+  return <span title={title}>{describeOutcome(outcomes[0]?.outcome ?? "").label}{others > 0 && <span class="muted"> +{others}</span>}</span>;
+}
+
+function RestRow({ rest, one, many, columns }: { rest: ListRest | null; one: string; many: string; columns: number }): JSX.Element | null {
+  if (!rest) return null;
+  return <tr class="muted"><td colSpan={columns}>{formatNumberOf(rest.count, one, many)}</td><td class="number">{formatCount(rest.samples)}</td>{columns === 2 && <td />}</tr>;
+}
+
+function SelfCheck({ checks }: { checks: StacksAnswer["checks"] }): JSX.Element {
+  const [open, setOpen] = useState(false);
+  const compared = checks.agreed + checks.differed;
+  return (
+    <section aria-labelledby="check-title">
+      <div class="stacks-title">
+        <h2 id="check-title">Self-check</h2>
+        <span class="spacer" />
+        {compared > 0 && <button type="button" class="link" aria-expanded={open} onClick={() => setOpen(!open)}>{open ? "Hide programs" : "By program"}</button>}
+      </div>
+      {compared === 0 ? (
+        <p class="muted">No stack of this selection was also unwound by the second, independent implementation. Only about one sample in a thousand is: choose a longer range or select more.</p>
+      ) : (
+        <p>
+          {formatNumberOf(compared, "stack was", "stacks were")} also unwound by a second, independent implementation:{" "}
+          <strong class={checks.differed > 0 ? undefined : "check-all"}>{formatPercent(checks.agreed / compared)}</strong> agree
+          {checks.differed > 0 ? `, ${formatCount(checks.differed)} ${checks.differed === 1 ? "differs" : "differ"}.` : "."}
+        </p>
+      )}
+      {open && compared > 0 && (
+        <table class="stops">
+          <thead><tr><th>Program</th><th class="number">Compared</th><th class="number">Differ</th><th class="number">Agree</th></tr></thead>
+          <tbody>
+            {checks.programs.map(({ exe, agreed, differed }) => (
+              <tr key={exe}>
+                <td class="stops-name" title={showUnsafe(exe)}><bdi>{showUnsafe(exe) || <span class="muted">no program known</span>}</bdi></td>
+                <td class="number">{formatCount(agreed + differed)}</td>
+                <td class="number">{formatCount(differed)}</td>
+                <td class="number">{formatPercent(agreed / (agreed + differed))}</td>
+              </tr>
+            ))}
+            {checks.rest && (
+              <tr class="muted"><td>{formatNumberOf(checks.rest.count, "more program")}</td><td class="number">{formatCount(checks.rest.agreed + checks.rest.differed)}</td><td class="number">{formatCount(checks.rest.differed)}</td><td class="number">{formatPercent(checks.rest.agreed / (checks.rest.agreed + checks.rest.differed))}</td></tr>
+            )}
+          </tbody>
+        </table>
+      )}
+    </section>
+  );
+}
