@@ -13,12 +13,13 @@ test:
 test-kernels:
 	@deploy/setup kernels && deploy/build && deploy/test-kernels $(SUITES)
 
-# Measures what sampling costs on this machine, and how much of the CPU time it sees. Minutes each, on an idle machine.
-cost accuracy:
+# Measures what sampling costs on this machine, how much of the CPU time it sees, and how many stacks are complete. Minutes
+# each, on an idle machine.
+cost accuracy stacks:
 	@deploy/setup test && deploy/build && testdata/bench/$@
 
 # The parsers of bytes that nobody controls, under random input.
 fuzz:
 	@deploy/setup test && testdata/fuzz/run $(or $(FUZZ_SECONDS),60) $(TARGETS)
 
-.PHONY: run test test-kernels cost accuracy fuzz
+.PHONY: run test test-kernels cost accuracy stacks fuzz

@@ -92,6 +92,15 @@ pub struct Arguments {
         default_value = "0.5"
     )]
     walk_budget: String,
+    /// Kernel memory for the unwind rows of files, 4 bytes a row; beyond it the files used least lately
+    /// are pushed out
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "PILOTLIGHT_COLLECTOR_UNWIND_BYTES",
+        default_value = "24MiB"
+    )]
+    unwind_bytes: String,
     /// Of this many complete stacks one is proved by a second unwinder, at most five a second on each
     /// processor; 0 for none
     #[arg(
@@ -135,6 +144,8 @@ pub struct Config {
     /// Nanoseconds that the sampling program may take of each million on a processor, before deep stacks
     /// are cut.
     pub walk_budget_ppm: u32,
+    /// Kernel memory for unwind rows.
+    pub unwind_bytes: u64,
     /// Of this many complete stacks one is proved; 0 for none.
     pub prove_one_in: u32,
     /// What is logged.
@@ -241,6 +252,12 @@ impl Arguments {
                         .contains(&percent)
                         .then_some((percent * 10_000.0) as u32)
                 },
+            ),
+            unwind_bytes: check.value(
+                "--unwind-bytes",
+                &self.unwind_bytes,
+                "1MiB to 64MiB, like 24MiB",
+                |text| parse_bytes(text).filter(|bytes| (1 << 20..=64 << 20).contains(bytes)),
             ),
             prove_one_in: check.value(
                 "--prove-one-in",
@@ -353,9 +370,11 @@ mod tests {
             "nan",
             "--prove-one-in",
             "some",
+            "--unwind-bytes",
+            "1GiB",
         ])
         .unwrap_err();
-        assert_eq!(bad.len(), 10, "{bad:#?}");
+        assert_eq!(bad.len(), 11, "{bad:#?}");
         assert!(
             bad.contains(&"--frequency is `0`: expected a whole number from 1 to 1000".to_owned())
         );

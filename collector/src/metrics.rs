@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use profiler_bpf::outcome::Outcome;
@@ -16,6 +17,7 @@ use crate::{
     process::TableStats,
     sample::CounterTotals,
     send::{DropReason, SenderStats},
+    unwind::TablesStats,
 };
 
 /// Where a sample can be lost after the program sent it.
@@ -79,12 +81,44 @@ pub struct Metrics {
     pub processes: TableStats,
     /// The namer and its child.
     pub namer: NamerStats,
-    /// Bytes of the program's maps.
+    /// Unwinding in user space, and the kernel's tables.
+    pub unwind: UnwindStats,
+    /// Bytes of the program's maps, without the tables.
     pub map_bytes: u64,
     /// Processors sampled.
     pub cpus: usize,
     /// Seconds from the start to the first sample.
     pub first_sample_seconds: Option<f64>,
+}
+
+/// Figures of the thread `unwind`.
+#[derive(Clone, Debug, Default)]
+pub struct UnwindStats {
+    /// What is in the kernel's tables.
+    pub tables: TablesStats,
+    /// Bytes of kernel memory of the tables.
+    pub table_bytes: u64,
+    /// Changes that were written to them.
+    pub writes: u64,
+    /// Times that the kernel refused a write.
+    pub write_errors: u64,
+    /// Files evaluated.
+    pub evaluated: u64,
+    /// CPU time that it took.
+    pub evaluation_cpu: Duration,
+    /// Stacks that were copied to user space and walked there, by how that ended.
+    pub copied: BTreeMap<&'static str, u64>,
+    /// Copied stacks that were not walked, since the thread was behind.
+    pub copied_dropped: u64,
+    /// Copied stacks that wait for rows.
+    pub waiting: usize,
+}
+
+impl UnwindStats {
+    /// Counts a copied stack that was walked.
+    pub fn count_copied(&mut self, outcome: Outcome) {
+        *self.copied.entry(outcome.name()).or_default() += 1;
+    }
 }
 
 /// The figures, shared by the stages.
@@ -110,6 +144,7 @@ impl Metrics {
         self.render_samples(&mut text, send);
         self.render_windows(&mut text, send);
         self.render_cost(&mut text, own);
+        self.render_unwinding(&mut text);
         self.render_processes_and_names(&mut text);
         text.0
     }
@@ -254,7 +289,7 @@ impl Metrics {
         text.gauge(
             "bpf_map_bytes",
             "Kernel memory of the eBPF program's maps.",
-            self.map_bytes as f64,
+            (self.map_bytes + self.unwind.table_bytes) as f64,
         );
         text.family(
             "cpu_seconds_total",
@@ -307,6 +342,112 @@ impl Metrics {
                 "From the collector's start to its first sample.",
                 first,
             );
+        }
+    }
+
+    fn render_unwinding(&self, text: &mut Text) {
+        let unwind = &self.unwind;
+        text.family(
+            "copied_stacks_total",
+            "counter",
+            "Stacks that were copied and unwound in user space, by how that ended.",
+        );
+        for (outcome, count) in &unwind.copied {
+            text.value(
+                "copied_stacks_total",
+                &[("outcome", outcome)],
+                *count as f64,
+            );
+        }
+        text.counter(
+            "copied_stacks_dropped_total",
+            "Copied stacks that were not unwound because too many waited.",
+            unwind.copied_dropped as f64,
+        );
+        text.gauge(
+            "copied_stacks_waiting",
+            "Copied stacks that wait for the rows of a file.",
+            unwind.waiting as f64,
+        );
+        let tables = &unwind.tables;
+        for (name, help, value) in [
+            (
+                "unwind_files",
+                "Files whose unwind rows are in the kernel.",
+                tables.files as u64,
+            ),
+            (
+                "unwind_files_waiting",
+                "Files whose rows are known and have no room in the kernel.",
+                tables.files_aside as u64,
+            ),
+            ("unwind_rows", "Unwind rows in the kernel.", tables.rows),
+            (
+                "unwind_rules",
+                "Distinct unwind rules.",
+                tables.rules as u64,
+            ),
+            (
+                "unwind_row_bytes",
+                "Bytes of the pages of rows.",
+                tables.bytes,
+            ),
+            (
+                "unwind_blocks",
+                "Blocks of 64 KiB of code with rows in the kernel.",
+                tables.blocks.into(),
+            ),
+            (
+                "unwind_processes",
+                "Processes whose mappings are in the kernel.",
+                tables.processes as u64,
+            ),
+            ("unwind_mappings", "Their mappings.", tables.mappings.into()),
+        ] {
+            text.gauge(name, help, value as f64);
+        }
+        text.counter(
+            "unwind_writes_total",
+            "Changes written to the kernel's unwind tables.",
+            unwind.writes as f64,
+        );
+        text.counter(
+            "unwind_write_errors_total",
+            "Times that the kernel refused one.",
+            unwind.write_errors as f64,
+        );
+        text.counter(
+            "unwind_evaluated_files_total",
+            "Files whose call frame information was evaluated.",
+            unwind.evaluated as f64,
+        );
+        text.counter(
+            "unwind_evaluation_seconds_total",
+            "CPU time that it took.",
+            unwind.evaluation_cpu.as_secs_f64(),
+        );
+        text.counter(
+            "unwind_evictions_total",
+            "Files whose rows were pushed out of the kernel for want of room.",
+            tables.evictions as f64,
+        );
+        text.family(
+            "unwind_refused_total",
+            "counter",
+            "What has no unwind rows because of a limit or an error, by reason.",
+        );
+        let refused = tables.refused;
+        for (reason, count) in [
+            ("too_large", refused.too_large),
+            ("code_too_large", refused.blocks),
+            ("rows_too_dense", refused.dense_blocks),
+            ("unreadable", refused.unreadable),
+            ("no_room", refused.no_room),
+            ("rules", refused.rules),
+            ("mappings", refused.mappings),
+            ("processes", refused.processes),
+        ] {
+            text.value("unwind_refused_total", &[("reason", reason)], count as f64);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The one file that knows every stage.
 //!
-//! Three threads: `sample` drains, orders, locates and counts; `name` names a
-//! closed window, makes its profile and hands it to the sender; `send` is the
-//! sender's own. Between them are bounded queues that count what they drop.
+//! `sample` drains, orders, locates and counts; `unwind`, with two threads `evaluate`, keeps the
+//! kernel's unwind tables and walks copied stacks; `name` names a closed window, makes its profile
+//! and hands it to the sender; `send` is the sender's own. Between them are bounded queues that count what they drop.
 
 use std::{
     sync::{
@@ -25,12 +25,15 @@ use crate::{
     send::{DropReason, Sender, SenderOptions, SenderWatch},
 };
 
+mod evaluator;
 mod finisher;
 mod sampler;
+mod unwinder;
 mod window_clock;
 
 use finisher::Finisher;
-use sampler::Sampler;
+use sampler::{Sampler, Sources};
+use unwinder::Unwinder;
 
 /// Windows that may wait for their names.
 ///
@@ -58,13 +61,17 @@ impl Pipeline {
     pub fn start(config: &Config, metrics: SharedMetrics, started: Instant) -> Result<Self> {
         let hierarchy = CgroupHierarchy::detect();
         let online = read_online_cpus()?;
-        let program = Program::load(&ProgramOptions {
+        let mut program = Program::load(&ProgramOptions {
             cpus: online.len(),
             hierarchy: &hierarchy,
             walk_budget_ppm: config.walk_budget_ppm,
             prove_one_in: config.prove_one_in,
         })?;
         metrics.lock().map_bytes = program.map_bytes();
+        let tables = program
+            .take_tables()
+            .context("the walk's tables are taken already")?;
+        let unwinder = Unwinder::start(tables, config.unwind_bytes, metrics.clone())?;
         let sender = Sender::start(SenderOptions {
             queue_bytes_max: config.buffer_bytes as usize,
             ..SenderOptions::new(config.server.clone())
@@ -75,12 +82,15 @@ impl Pipeline {
 
         let sampler = Sampler::new(
             config,
-            program,
-            hierarchy,
+            Sources {
+                program,
+                hierarchy,
+                unwinder,
+                online: &online,
+                started,
+            },
             metrics.clone(),
             queue.clone(),
-            &online,
-            started,
         )?;
         let flag = stop.clone();
         let sampler = spawn("sample", move || sampler.run(&flag))?;

@@ -1,4 +1,4 @@
-/* Keeps CPUs busy 30 frames deep, with frame pointers: `load THREADS SECONDS`. */
+/* Keeps CPUs busy below a recursion: `load THREADS SECONDS [FRAMES]`, 30 by default. Built with and without frame pointers. */
 #define _GNU_SOURCE
 #include "../workloads/workload.h"
 
@@ -8,6 +8,7 @@
 #define FRAMES 30
 
 static uint64_t until_ns;
+static int frames = FRAMES;
 
 FUNCTION void descend(int levels) {
     if (levels > 1)
@@ -20,16 +21,19 @@ FUNCTION void descend(int levels) {
 
 static void *thread(void *argument) {
     (void)argument;
-    /* Two frames are the thread's own: this one and libc's. */
-    descend(FRAMES - 2);
+    /* Three frames are the thread's own: this one and two of libc's. */
+    descend(frames - 3);
     return NULL;
 }
 
 int main(int argc, char **argv) {
-    long threads = argc == 3 ? atol(argv[1]) : 0;
-    double seconds = argc == 3 ? atof(argv[2]) : 0;
-    if (threads < 1 || threads > 1024 || !(seconds > 0)) {
-        fprintf(stderr, "usage: %s THREADS SECONDS\n", argv[0]);
+    int with_frames = argc == 4;
+    long threads = argc == 3 || with_frames ? atol(argv[1]) : 0;
+    double seconds = argc == 3 || with_frames ? atof(argv[2]) : 0;
+    if (with_frames)
+        frames = atoi(argv[3]);
+    if (threads < 1 || threads > 1024 || !(seconds > 0) || frames < 4 || frames > 10000) {
+        fprintf(stderr, "usage: %s THREADS SECONDS [FRAMES]\n", argv[0]);
         return 2;
     }
     until_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);

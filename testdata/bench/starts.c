@@ -1,4 +1,7 @@
-/* Starts /bin/true again and again, at a rate: `starts RATE SECONDS`. Prints how many it started. */
+/*
+ * Starts processes at a rate: `starts RATE SECONDS [PROGRAM...]`. They are /bin/true, or the programs in turn, which get the
+ * argument 1. Prints how many it started.
+ */
 #define _GNU_SOURCE
 #include "../workloads/workload.h"
 
@@ -7,12 +10,13 @@
 #include <sys/wait.h>
 
 int main(int argc, char **argv) {
-    double rate = argc == 3 ? atof(argv[1]) : 0, seconds = argc == 3 ? atof(argv[2]) : 0;
+    double rate = argc >= 3 ? atof(argv[1]) : 0, seconds = argc >= 3 ? atof(argv[2]) : 0;
     if (!(rate > 0 && rate <= 100000) || !(seconds > 0)) {
-        fprintf(stderr, "usage: %s RATE SECONDS\n", argv[0]);
+        fprintf(stderr, "usage: %s RATE SECONDS [PROGRAM...]\n", argv[0]);
         return 2;
     }
-    char *const arguments[] = {"true", NULL}, *const environment[] = {NULL};
+    char *standard[] = {"/bin/true"}, **programs = argc > 3 ? argv + 3 : standard, *const environment[] = {NULL};
+    uint64_t count = argc > 3 ? (uint64_t)argc - 3 : 1;
     uint64_t start = clock_ns(CLOCK_MONOTONIC), started = 0;
     while (started < (uint64_t)(rate * seconds)) {
         uint64_t due = start + (uint64_t)((double)started * 1e9 / rate);
@@ -21,9 +25,10 @@ int main(int argc, char **argv) {
         if (clock_ns(CLOCK_MONOTONIC) > start + (uint64_t)(seconds * 1e9))
             break; /* the machine is too slow for the rate; the count says so */
         pid_t child;
-        int error = posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environment);
+        char *program = programs[started % count], *const arguments[] = {program, "1", NULL};
+        int error = posix_spawn(&child, program, NULL, NULL, arguments, environment);
         if (error != 0) {
-            fprintf(stderr, "failed to start /bin/true: %s\n", strerror(error));
+            fprintf(stderr, "failed to start %s: %s\n", program, strerror(error));
             return 1;
         }
         started++;

@@ -7,4 +7,4 @@ mod kernel_text;
 mod stack;
 
 pub use kernel_text::{KernelText, find_kernel_text};
-pub use stack::{Located, LocatedFrame, StackOutcome, StandIns, locate_stack};
+pub use stack::{Addresses, Located, LocatedFrame, StackOutcome, StandIns, locate_stack};

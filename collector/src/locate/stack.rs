@@ -1,8 +1,14 @@
 //! One sample's stack, located.
 
-use std::sync::Arc;
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering},
+};
 
-use profiler_bpf::outcome::Outcome;
+use profiler_bpf::{
+    outcome::Outcome,
+    settings::{USER_FRAMES_HEAD, USER_FRAMES_MAX, USER_FRAMES_TAIL},
+};
 
 use super::KernelText;
 use crate::{
@@ -20,6 +26,8 @@ pub enum StackOutcome {
     BadReturnAddress,
     /// Nothing is known of the process: its addresses mean nothing.
     ProcessUnknown,
+    /// The stack was copied, and walked to its end in user space.
+    Copied,
 }
 
 impl StackOutcome {
@@ -29,12 +37,22 @@ impl StackOutcome {
             Self::Walked(outcome) => outcome.name(),
             Self::BadReturnAddress => "bad_return_address",
             Self::ProcessUnknown => "process_unknown",
+            Self::Copied => "copied",
         }
     }
 
-    /// Whether the stack has all the frames it should have.
+    /// Whether the stack was walked to its end.
     pub fn is_complete(self) -> bool {
-        matches!(self, Self::Walked(outcome) if outcome.is_complete())
+        match self {
+            Self::Walked(outcome) => outcome.is_complete(),
+            Self::Copied => true,
+            Self::BadReturnAddress | Self::ProcessUnknown => false,
+        }
+    }
+
+    /// Whether there is nothing to say of it: it is what every stack should be.
+    pub fn is_plain(self) -> bool {
+        matches!(self, Self::Walked(Outcome::Complete | Outcome::KernelOnly))
     }
 }
 
@@ -73,6 +91,7 @@ pub struct StandIns {
     kernel: Arc<MappedFile>,
     no_mapping: Arc<MappedFile>,
     no_process: Arc<MappedFile>,
+    left_out: Arc<MappedFile>,
 }
 
 impl StandIns {
@@ -82,26 +101,97 @@ impl StandIns {
             kernel: table.kernel().clone(),
             no_mapping: table.stand_in(FileKind::NoMapping),
             no_process: table.stand_in(FileKind::NoProcess),
+            left_out: table.stand_in(FileKind::LeftOut),
         }
     }
 }
 
-/// Locates a sample's frames.
+/// A stack as addresses.
+pub struct Addresses<'a> {
+    /// User frames, innermost first.
+    pub user: Cow<'a, [u64]>,
+    /// After how many of them some were left out, if so.
+    pub left_out_after: Option<usize>,
+    /// Whether the first of them is the interrupted instruction itself.
+    pub is_leaf_exact: bool,
+    /// Kernel frames, innermost first.
+    pub kernel: &'a [u64],
+    /// How the walk ended.
+    pub outcome: StackOutcome,
+}
+
+impl<'a> Addresses<'a> {
+    /// The stack as the kernel walked it.
+    pub fn of_sample(batch: &'a Batch, sample: &Sample) -> Self {
+        let user = batch.user_frames(sample);
+        let left_out_after = (sample.user_walked > user.len()).then_some(USER_FRAMES_HEAD);
+        let user = match left_out_after {
+            None => Cow::Borrowed(user),
+            Some(_) => {
+                // The last frames lie as in a ring, whose oldest is where the next would be.
+                let mut user = user.to_vec();
+                if let Some(tail) = user.get_mut(USER_FRAMES_HEAD..) {
+                    let oldest = sample.user_walked % USER_FRAMES_TAIL;
+                    tail.rotate_left(oldest.min(tail.len()));
+                }
+                Cow::Owned(user)
+            }
+        };
+        Self {
+            user,
+            left_out_after,
+            is_leaf_exact: sample.user_leaf_exact,
+            kernel: batch.kernel_frames(sample),
+            outcome: StackOutcome::Walked(sample.outcome),
+        }
+    }
+
+    /// A stack that was walked in user space, all frames of it.
+    pub fn of_copy(
+        mut user: Vec<u64>,
+        outcome: Outcome,
+        is_leaf_exact: bool,
+        kernel: &'a [u64],
+    ) -> Self {
+        let is_deep = user.len() > USER_FRAMES_MAX;
+        if is_deep {
+            user.drain(USER_FRAMES_HEAD..user.len() - USER_FRAMES_TAIL);
+        }
+        Self {
+            user: Cow::Owned(user),
+            left_out_after: is_deep.then_some(USER_FRAMES_HEAD),
+            is_leaf_exact,
+            kernel,
+            outcome: match outcome {
+                Outcome::Complete if is_deep => StackOutcome::Walked(Outcome::MiddleLeftOut),
+                Outcome::Complete => StackOutcome::Copied,
+                outcome => StackOutcome::Walked(outcome),
+            },
+        }
+    }
+}
+
+/// Locates a sample's frames, taken at `time_ns`.
 ///
 /// The offset is that of an instruction in the frame's own code: a return address
 /// is the one behind the call, which may belong to the next function already, so
 /// that one is taken off.
 pub fn locate_stack<'a>(
-    batch: &Batch,
-    sample: &Sample,
+    addresses: &Addresses<'_>,
+    time_ns: u64,
     process: Option<&'a Process>,
     kernel_text: KernelText,
     stand_ins: &'a StandIns,
 ) -> Located<'a> {
-    let mut outcome = StackOutcome::Walked(sample.outcome);
-    let user = batch.user_frames(sample);
-    let kernel = batch.kernel_frames(sample);
-    let mut frames = Vec::with_capacity(user.len() + kernel.len());
+    let Addresses {
+        user,
+        left_out_after,
+        is_leaf_exact,
+        kernel,
+        outcome,
+    } = addresses;
+    let mut outcome = *outcome;
+    let mut frames = Vec::with_capacity(user.len() + kernel.len() + 1);
     match process {
         None if user.is_empty() => {}
         None => {
@@ -110,14 +200,20 @@ pub fn locate_stack<'a>(
         }
         Some(process) => {
             for (depth, &address) in user.iter().enumerate() {
-                let is_return = depth > 0 || !sample.user_leaf_exact;
+                if *left_out_after == Some(depth) {
+                    frames.push(LocatedFrame::stand_in(&stand_ins.left_out, 0));
+                }
+                let is_return = depth > 0 || !is_leaf_exact;
                 let address = address.wrapping_sub(u64::from(is_return));
                 match process.mappings.find(address) {
-                    Some(mapping) => frames.push(LocatedFrame {
-                        file: &mapping.file,
-                        offset: mapping.offset_of(address),
-                        mapped_at: (mapping.start, mapping.end),
-                    }),
+                    Some(mapping) => {
+                        mapping.file.used_ns.store(time_ns, Ordering::Relaxed);
+                        frames.push(LocatedFrame {
+                            file: &mapping.file,
+                            offset: mapping.offset_of(address),
+                            mapped_at: (mapping.start, mapping.end),
+                        });
+                    }
                     // The processor did execute there: its callers may be right all the same.
                     None if depth == 0 => {
                         frames.push(LocatedFrame::stand_in(&stand_ins.no_mapping, 0));

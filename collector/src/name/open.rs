@@ -23,7 +23,7 @@ const CANDIDATES_MAX: usize = 8;
 ///
 /// The file is the mapped one when it came from the mapping itself; otherwise
 /// it has the same inode, or a build id that the child has still to compare.
-pub(super) fn open_elf(file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
+pub(crate) fn open_elf(file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
     let mut reason = UnnamedReason::FileGone;
     for candidate in file.candidates.iter().take(CANDIDATES_MAX) {
         let ways = [

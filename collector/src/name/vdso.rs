@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 const IMAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// This process's vDSO as a file in memory, `None` if it has none.
-pub(super) fn copy_vdso() -> io::Result<Option<OwnedFd>> {
+pub(crate) fn copy_vdso() -> io::Result<Option<OwnedFd>> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let Some(range) = find_vdso(&maps) else {
         return Ok(None);

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     label::make_label_set,
     metrics::{SharedMetrics, Stage},
-    name::{ElfFile, FileKey, Inode, Namer, Naming, Object, UnnamedReason},
+    name::{ElfFile, FileKey, Frame, Inode, Namer, Naming, Object, UnnamedReason},
     process::{ContentId, FileIdentity, FileKind, read_content_id},
     profile::build_profile,
     queue::Queue,
@@ -156,6 +156,12 @@ impl Finisher {
                 .iter()
                 .map(|it| window.frames()[*it].offset)
                 .collect();
+            if file.file.kind == FileKind::LeftOut {
+                for place in places {
+                    namings[place] = name_left_out(&file.file.path);
+                }
+                continue;
+            }
             let named = match find_object(file) {
                 Ok(object) => self.namer.name(&object, &offsets),
                 Err(reason) => vec![Naming::Unnamed(reason); offsets.len()],
@@ -168,6 +174,23 @@ impl Finisher {
     }
 }
 
+/// What stands for frames that were left out has no code, and is its own name.
+fn name_left_out(name: &Arc<str>) -> Naming {
+    let none: Arc<str> = "".into();
+    Naming::Named(
+        [Frame {
+            function: name.clone(),
+            system_name: none.clone(),
+            file: none,
+            line: 0,
+            column: 0,
+            start_line: 0,
+            inlined: false,
+        }]
+        .into(),
+    )
+}
+
 /// What a file's offsets are to be named in, or why they cannot be.
 fn find_object(file: &WindowFile) -> Result<Object, UnnamedReason> {
     match file.file.kind {
@@ -177,11 +200,11 @@ fn find_object(file: &WindowFile) -> Result<Object, UnnamedReason> {
         FileKind::Anonymous => Err(UnnamedReason::Anonymous),
         FileKind::NoMapping => Err(UnnamedReason::NoMapping),
         FileKind::NoProcess => Err(UnnamedReason::ProcessUnknown),
-        FileKind::Limit => Err(UnnamedReason::Limit),
+        FileKind::Limit | FileKind::LeftOut => Err(UnnamedReason::Limit),
     }
 }
 
-fn describe_file(file: &WindowFile) -> ElfFile {
+pub(super) fn describe_file(file: &WindowFile) -> ElfFile {
     let WindowFile { file, mapped_by } = file;
     if file.content.get().is_none() {
         let found = mapped_by

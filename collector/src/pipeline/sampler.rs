@@ -8,19 +8,23 @@ use std::{
 
 use anyhow::Result;
 use profiler_bpf::outcome::Outcome;
+use rustc_hash::FxHashMap;
 
-use super::window_clock::WindowBounds;
+use super::{
+    unwinder::{self, Request, Unwinder, Walked},
+    window_clock::WindowBounds,
+};
 use crate::{
     accounts::MachineTime,
     aggregate::{SeriesKey, Window},
     clock::{monotonic_ns, unix_ns},
     config::Config,
     label::{CgroupHierarchy, CgroupTable},
-    locate::{KernelText, StandIns, locate_stack},
+    locate::{Addresses, KernelText, StandIns, locate_stack},
     metrics::{SharedMetrics, Stage},
-    process::{ProcessTable, SideBand, Timed},
+    process::{Process, ProcessTable, SideBand, Timed},
     queue::Queue,
-    sample::{Batch, CounterTotals, Program, Schedule, Timers, read_online_cpus},
+    sample::{Batch, CounterTotals, Program, Sample, Schedule, Timers, read_online_cpus},
 };
 
 /// Time between two drains. Rings are sized for it (see `sample::program` and
@@ -34,6 +38,13 @@ const SETTLE_NS: u64 = 2_000_000;
 
 /// Drains between two looks at which processors are online.
 const DRAINS_PER_CPU_CHECK: u32 = 10;
+
+/// Samples whose stacks are being walked in user space. Each keeps its kernel frames and what was
+/// known of its process, some 300 bytes; the copies themselves are the unwinder's to limit.
+const WAITING_MAX: usize = 16_384;
+
+/// How long a closed window waits for such samples: a little longer than they wait for rows.
+const CLOSING_NS: u64 = unwinder::WAIT_NS + 500_000_000;
 
 /// A window that is over, on its way to get names.
 pub(super) struct ClosedWindow {
@@ -71,8 +82,39 @@ impl Account {
     }
 }
 
+/// A sample whose stack is being walked in user space.
+struct Waiting {
+    sample: Sample,
+    /// Its innermost user frame.
+    leaf: u64,
+    kernel: Vec<u64>,
+    process: Process,
+}
+
+/// A window that is over but for some samples.
+struct Closing {
+    bounds: WindowBounds,
+    window: Window,
+    account: Account,
+    until_ns: u64,
+}
+
+/// Where samples come from.
+pub(super) struct Sources<'a> {
+    pub(super) program: Program,
+    pub(super) hierarchy: CgroupHierarchy,
+    pub(super) unwinder: Unwinder,
+    pub(super) online: &'a [u32],
+    pub(super) started: Instant,
+}
+
 pub(super) struct Sampler {
     program: Program,
+    unwinder: Unwinder,
+    to_unwind: unwinder::Batch,
+    waiting: FxHashMap<u64, Waiting>,
+    next_number: u64,
+    closing: Option<Closing>,
     timers: Timers,
     side_band: SideBand,
     table: ProcessTable,
@@ -102,13 +144,17 @@ impl Sampler {
     /// order nothing is missed.
     pub(super) fn new(
         config: &Config,
-        program: Program,
-        hierarchy: CgroupHierarchy,
+        sources: Sources<'_>,
         metrics: SharedMetrics,
         queue: Queue<ClosedWindow>,
-        online: &[u32],
-        started: Instant,
     ) -> Result<Self> {
+        let Sources {
+            program,
+            hierarchy,
+            unwinder,
+            online,
+            started,
+        } = sources;
         let mut side_band = SideBand::new();
         side_band.follow(online)?;
         let mut table = ProcessTable::scan();
@@ -131,6 +177,11 @@ impl Sampler {
         let window_ns = config.window.as_nanos() as u64;
         Ok(Self {
             program,
+            unwinder,
+            to_unwind: unwinder::Batch::default(),
+            waiting: FxHashMap::default(),
+            next_number: 0,
+            closing: None,
             timers,
             side_band,
             stand_ins: StandIns::new(&mut table),
@@ -172,7 +223,18 @@ impl Sampler {
         }
         self.timers.stop();
         self.drain(u64::MAX);
+        let until = Instant::now() + Duration::from_nanos(CLOSING_NS);
+        while !self.waiting.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(walked) = self.unwinder.wait(left) else {
+                break;
+            };
+            self.take_walked(walked);
+        }
+        self.give_up_waiting(u64::MAX);
+        self.finish_closing();
         self.close_window(monotonic_ns());
+        self.finish_closing();
         self.queue.close();
     }
 
@@ -217,19 +279,142 @@ impl Sampler {
         for event in events {
             self.table.apply(event.event, event.time_ns);
         }
+        self.unwind(&batch);
         while until_ns != u64::MAX && until_ns >= self.bounds.end_ns {
             self.close_window(self.bounds.end_ns);
         }
         self.metrics.lock().processes = self.table.stats();
     }
 
-    fn count(&mut self, batch: &Batch, sample: &crate::sample::Sample) {
+    fn count(&mut self, batch: &Batch, sample: &Sample) {
         // The idle task (pid 0) is no process; /proc does not have it.
         let process = match sample.pid {
             0 => None,
-            pid => self.table.find(pid, sample.time_ns),
+            pid => self.table.find(pid, sample.time_ns).cloned(),
         };
-        let stack = locate_stack(batch, sample, process, self.kernel_text, &self.stand_ins);
+        if sample.outcome == Outcome::NoRows
+            && let Some(process) = &process
+            && self.ask_for_rows(batch, sample, process)
+        {
+            return;
+        }
+        let addresses = Addresses::of_sample(batch, sample);
+        self.add(sample, process.as_ref(), &addresses);
+    }
+
+    /// Has the kernel's tables filled for a sample's process, and its stack walked if it was copied.
+    /// Gives whether the sample waits for that.
+    fn ask_for_rows(&mut self, batch: &Batch, sample: &Sample, process: &Process) -> bool {
+        let is_exact = sample.user_leaf_exact;
+        let leaf = batch.user_frames(sample).first().copied().unwrap_or(0);
+        let stack = sample.stack.clone();
+        let stack = stack.filter(|_| self.waiting.len() < WAITING_MAX);
+        let number = self.next_number;
+        self.next_number += 1;
+        let waits = stack.is_some();
+        self.table.follow(sample.pid);
+        self.to_unwind.requests.push(Request {
+            pid: sample.pid,
+            identity: sample.identity,
+            mappings: process.mappings.clone(),
+            address: leaf.wrapping_sub(u64::from(!is_exact)),
+            stack: stack.map(|stack| (number, stack)),
+        });
+        if waits {
+            let waiting = Waiting {
+                sample: sample.without_stack(),
+                leaf,
+                kernel: batch.kernel_frames(sample).to_vec(),
+                process: process.clone(),
+            };
+            self.waiting.insert(number, waiting);
+        }
+        waits
+    }
+
+    /// Hands what a drain found to the unwinder, and takes what it has walked.
+    fn unwind(&mut self, batch: &Batch) {
+        self.to_unwind.changes = self.table.take_changes();
+        let mut sampled: Vec<u32> = batch.samples().iter().map(|it| it.pid).collect();
+        sampled.sort_unstable();
+        sampled.dedup();
+        self.to_unwind.sampled = sampled;
+        if let Err(refused) = self.unwinder.push(mem::take(&mut self.to_unwind)) {
+            let numbers = refused.requests.iter().filter_map(|it| it.stack.as_ref());
+            let numbers: Vec<u64> = numbers.map(|(number, _)| *number).collect();
+            self.metrics.lock().unwind.copied_dropped += numbers.len() as u64;
+            for number in numbers {
+                self.take_unwalked(number);
+            }
+            // What was sampled comes again by itself; that a process changed does not.
+            self.to_unwind.changes = refused.changes;
+        }
+        while let Some(walked) = self.unwinder.pop() {
+            self.take_walked(walked);
+        }
+        let now_ns = monotonic_ns();
+        self.give_up_waiting(now_ns.saturating_sub(CLOSING_NS));
+        let is_over = |closing: &Closing| {
+            let end_ns = closing.bounds.end_ns;
+            closing.until_ns <= now_ns
+                || !self.waiting.values().any(|it| it.sample.time_ns < end_ns)
+        };
+        if self.closing.as_ref().is_some_and(is_over) {
+            self.finish_closing();
+        }
+    }
+
+    fn take_walked(&mut self, walked: Walked) {
+        let Walked {
+            number,
+            frames,
+            outcome,
+        } = walked;
+        let Some(waiting) = self.waiting.remove(&number) else {
+            return;
+        };
+        let Waiting {
+            sample,
+            kernel,
+            process,
+            ..
+        } = &waiting;
+        let addresses = Addresses::of_copy(frames, outcome, sample.user_leaf_exact, kernel);
+        self.add(sample, Some(process), &addresses);
+    }
+
+    /// Counts a sample whose stack nobody walked: with its innermost frame.
+    fn take_unwalked(&mut self, number: u64) {
+        if let Some(waiting) = self.waiting.get(&number) {
+            let frames = vec![waiting.leaf];
+            self.take_walked(Walked {
+                number,
+                frames,
+                outcome: Outcome::NoRows,
+            });
+        }
+    }
+
+    /// Counts the samples that were taken before `time_ns` and wait still.
+    fn give_up_waiting(&mut self, time_ns: u64) {
+        let late = self.waiting.iter();
+        let late = late.filter(|(_, it)| it.sample.time_ns < time_ns);
+        let numbers: Vec<u64> = late.map(|(number, _)| *number).collect();
+        self.metrics.lock().unwind.copied_dropped += numbers.len() as u64;
+        for number in numbers {
+            self.take_unwalked(number);
+        }
+    }
+
+    /// Locates a stack and counts it into the window of its time.
+    fn add(&mut self, sample: &Sample, process: Option<&Process>, addresses: &Addresses<'_>) {
+        let stack = locate_stack(
+            addresses,
+            sample.time_ns,
+            process,
+            self.kernel_text,
+            &self.stand_ins,
+        );
         let container_id = self
             .cgroups
             .find_container(sample.cgroup_id, sample.time_ns);
@@ -238,7 +423,11 @@ impl Sampler {
             exe: process.and_then(|it| it.exe.clone()),
             container_id,
         };
-        if !self.window.add(sample.pid, sample.comm, series, &stack) {
+        let window = match &mut self.closing {
+            Some(closing) if sample.time_ns < closing.bounds.end_ns => &mut closing.window,
+            _ => &mut self.window,
+        };
+        if !window.add(sample.pid, sample.comm, series, &stack) {
             self.dropped[Stage::Aggregate as usize] += 1;
             self.metrics.lock().drop_samples(Stage::Aggregate, 1);
         }
@@ -272,10 +461,34 @@ impl Sampler {
             // empty windows to catch up with: the account goes to the one that ends it.
             return;
         }
+        // It has waited a whole window's time.
+        self.finish_closing();
         let window = mem::take(&mut self.window);
-        let mut account = self.make_account(bounds);
+        let account = self.make_account(bounds);
         self.table.maintain(now_ns);
+        self.closing = Some(Closing {
+            bounds,
+            window,
+            account,
+            until_ns: now_ns + CLOSING_NS,
+        });
+        let is_waited_for = |it: &Waiting| it.sample.time_ns < end_ns;
+        if !self.waiting.values().any(is_waited_for) {
+            self.finish_closing();
+        }
+    }
 
+    /// Hands the window that is over to be named.
+    fn finish_closing(&mut self) {
+        let Some(closing) = self.closing.take() else {
+            return;
+        };
+        let Closing {
+            bounds,
+            window,
+            mut account,
+            ..
+        } = closing;
         let sampled_ns = window.samples() * self.schedule.sample_ns();
         let mut metrics = self.metrics.lock();
         metrics.windows += 1;

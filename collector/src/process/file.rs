@@ -4,7 +4,7 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     ptr,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicU64},
 };
 
 use rustc_hash::FxHashMap;
@@ -26,6 +26,8 @@ pub enum FileKind {
     NoMapping,
     /// The process is not known.
     NoProcess,
+    /// Stands for frames that were left out of the middle of a deep stack.
+    LeftOut,
     /// A limit was reached.
     Limit,
 }
@@ -59,6 +61,8 @@ pub struct MappedFile {
     pub identity: FileIdentity,
     /// Its identity by its contents, found when it was first opened.
     pub content: OnceLock<ContentId>,
+    /// When a frame was last located in it, nanoseconds of CLOCK_MONOTONIC.
+    pub used_ns: AtomicU64,
 }
 
 /// What a file's contents are known by, on every node.
@@ -90,6 +94,7 @@ impl MappedFile {
             path,
             identity,
             content,
+            used_ns: AtomicU64::new(0),
         }
     }
 }

@@ -21,4 +21,4 @@ pub use file::{ContentId, FileIdentity, FileKind, Files, MappedFile};
 pub use mappings::{Mapping, Mappings};
 pub use maps::{MapsEntry, parse_maps_line};
 pub use side_band::{SideBand, SideBandEvent, Timed};
-pub use table::{Process, ProcessTable, TableStats};
+pub use table::{Change, Process, ProcessTable, TableStats};

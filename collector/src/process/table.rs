@@ -45,6 +45,25 @@ pub struct ProcessTable {
     kernel: Arc<MappedFile>,
     stats: TableStats,
     rescan_wanted: bool,
+    /// Processes whose changes are wanted, and which of them changed since they were asked for.
+    followed: FxHashMap<u32, Followed>,
+}
+
+/// What happened to a process that is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Followed {
+    Same,
+    Mapped,
+    Ended,
+}
+
+/// What became of a process that is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It maps something else.
+    Mapped(Arc<Mappings>),
+    /// It ended, or became another by an exec: it is not followed any more.
+    Ended,
 }
 
 /// Processes known at a time. The kernel's default `pid_max` on small machines is
@@ -69,6 +88,7 @@ impl ProcessTable {
             kernel,
             stats: TableStats::default(),
             rescan_wanted: false,
+            followed: FxHashMap::default(),
         };
         table.rescan();
         table
@@ -79,6 +99,9 @@ impl ProcessTable {
         let mut build_ids = scan::BuildIds::default();
         for pid in scan::read_pids() {
             if let Some(process) = scan::read_process(pid, &mut self.files, &mut build_ids) {
+                if let Some(followed @ Followed::Same) = self.followed.get_mut(&pid) {
+                    *followed = Followed::Mapped;
+                }
                 self.insert(pid, process);
             }
         }
@@ -93,11 +116,48 @@ impl ProcessTable {
         self.processes.insert(pid, process);
     }
 
+    /// From now on [`take_changes`](Self::take_changes) tells of this process as it is now.
+    pub fn follow(&mut self, pid: u32) {
+        self.followed.insert(pid, Followed::Same);
+    }
+
+    /// What became of the processes that are followed since this was called last.
+    pub fn take_changes(&mut self) -> Vec<(u32, Change)> {
+        let mut changes = Vec::new();
+        let processes = &self.processes;
+        self.followed.retain(|pid, followed| match followed {
+            Followed::Same => true,
+            Followed::Mapped => match processes.get(pid) {
+                Some(process) => {
+                    *followed = Followed::Same;
+                    changes.push((*pid, Change::Mapped(process.mappings.clone())));
+                    true
+                }
+                None => {
+                    changes.push((*pid, Change::Ended));
+                    false
+                }
+            },
+            Followed::Ended => {
+                changes.push((*pid, Change::Ended));
+                false
+            }
+        });
+        changes
+    }
+
+    fn note_end(&mut self, pid: u32) {
+        if let Some(followed) = self.followed.get_mut(&pid) {
+            *followed = Followed::Ended;
+        }
+    }
+
     /// Applies an event. Events come in the order of their times.
     pub fn apply(&mut self, event: SideBandEvent, time_ns: u64) {
         match event {
             SideBandEvent::Fork { pid, parent } => self.fork(pid, parent),
             SideBandEvent::Exec { pid, comm } => {
+                self.note_end(pid);
                 let process = Process {
                     exec_pending: true,
                     ..Process::new(&comm)
@@ -137,6 +197,7 @@ impl ProcessTable {
                 self.map(pid, mapping);
             }
             SideBandEvent::Exit { pid } => {
+                self.note_end(pid);
                 if let Some(process) = self.processes.get_mut(&pid) {
                     process.ended_ns = Some(time_ns);
                 }
@@ -149,6 +210,8 @@ impl ProcessTable {
     }
 
     fn fork(&mut self, pid: u32, parent: u32) {
+        // The process that had the number before ended without a word.
+        self.note_end(pid);
         // Without its parent the child is read from /proc when a sample names it.
         let Some(parent) = self.processes.get(&parent) else {
             self.processes.remove(&pid);
@@ -171,6 +234,9 @@ impl ProcessTable {
         }
         if !Arc::make_mut(&mut process.mappings).insert(mapping) {
             self.stats.limited += 1;
+        }
+        if let Some(followed @ Followed::Same) = self.followed.get_mut(&pid) {
+            *followed = Followed::Mapped;
         }
     }
 
@@ -203,6 +269,7 @@ impl ProcessTable {
         let name = match kind {
             FileKind::NoMapping => "[no mapping]",
             FileKind::NoProcess => "[process unknown]",
+            FileKind::LeftOut => "[frames left out]",
             _ => "[limit]",
         };
         self.files.intern(kind, name.as_bytes(), FileIdentity::Path)
@@ -408,6 +475,30 @@ mod tests {
         table.apply(map(PID, 0x1000, "/a"), 1);
         assert!(table.find(PID, 2).is_none());
         assert_eq!(table.stats().unknown, 1);
+    }
+
+    /// Check what is told of a process that is followed: what it maps once a change, its end once.
+    #[test]
+    fn followed_processes() {
+        let mut table = empty_table();
+        let exec = || SideBandEvent::Exec {
+            pid: PID,
+            comm: b"a".as_slice().into(),
+        };
+        table.apply(exec(), 1);
+        table.follow(PID);
+        assert_eq!(table.take_changes(), []);
+        table.apply(map(PID, 0x1000, "/a"), 2);
+        table.apply(map(PID, 0x3000, "/b"), 3);
+        let mappings = table.find(PID, 3).unwrap().mappings.clone();
+        assert_eq!(mappings.len(), 2);
+        assert_eq!(table.take_changes(), [(PID, Change::Mapped(mappings))]);
+        assert_eq!(table.take_changes(), []);
+        table.apply(exec(), 4);
+        table.apply(map(PID, 0x1000, "/c"), 5);
+        assert_eq!(table.take_changes(), [(PID, Change::Ended)]);
+        table.apply(map(PID, 0x3000, "/d"), 6);
+        assert_eq!(table.take_changes(), []);
     }
 
     /// Check what a mapping's name is taken for.

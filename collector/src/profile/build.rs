@@ -84,7 +84,7 @@ pub fn build_profile(
         if thread != 0 {
             label.push(string_label(key_thread, thread));
         }
-        if !row.outcome.is_complete() {
+        if !row.outcome.is_plain() {
             let outcome = strings.intern(row.outcome.name());
             label.push(string_label(key_outcome, outcome));
         }

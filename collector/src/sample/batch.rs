@@ -4,10 +4,15 @@ use std::{ops::Range, sync::Arc};
 
 use profiler_bpf::{
     outcome::Outcome,
-    record::{FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE},
-    settings::{KERNEL_FRAMES_MAX, USER_FRAMES_MAX},
+    record::{
+        FLAG_PROOF, FLAG_STACK_COPIED, FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE, KIND_STACK,
+        STACK_HEADER_BYTES,
+    },
+    settings::{KERNEL_FRAMES_MAX, STACK_COPY_BYTES_MAX, USER_FRAMES_MAX, WALKED_FRAMES_MAX},
 };
 use thiserror::Error;
+
+use crate::unwind::{AllRegisters, StackCopy};
 
 /// Samples that were drained together. Their frames lie in one vector, so that a
 /// drain allocates nothing once the vectors have grown.
@@ -15,7 +20,32 @@ use thiserror::Error;
 pub struct Batch {
     samples: Vec<Sample>,
     frames: Vec<u64>,
+    /// Copies whose sample has not come yet, by processor and time. It follows at once, unless the
+    /// ring was full.
+    unpaired: Vec<((u32, u64), Arc<CopiedStack>)>,
 }
+
+/// A copy of the top of a stack, and the registers of the code that it belongs to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CopiedStack {
+    /// By their DWARF numbers; the last is the instruction pointer.
+    pub registers: AllRegisters,
+    /// From the stack pointer on.
+    pub bytes: Box<[u8]>,
+}
+
+impl CopiedStack {
+    /// The copy, to read by address.
+    pub fn copy(&self) -> StackCopy<'_> {
+        StackCopy {
+            address: self.registers[7],
+            bytes: &self.bytes,
+        }
+    }
+}
+
+/// Copies that wait for their samples, at most one for each of this many processors.
+const UNPAIRED_MAX: usize = 1024;
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +64,29 @@ pub struct Sample {
     pub outcome: Outcome,
     /// Whether the first user frame is the interrupted instruction itself.
     pub user_leaf_exact: bool,
+    /// User frames walked; when there are more than [`USER_FRAMES_MAX`], the last lie as in a ring.
+    pub user_walked: usize,
+    /// What tells the process's address space from others with the same process id.
+    pub identity: u64,
+    /// Version of the mappings that the kernel walked with, 0 for none.
+    pub version: u32,
+    /// The copy of its stack, if there is one.
+    pub stack: Option<Arc<CopiedStack>>,
+    /// Whether the copy is there to prove the walk.
+    pub is_proof: bool,
     user: Range<usize>,
     kernel: Range<usize>,
 }
 
 impl Sample {
+    /// The sample without the copy of its stack.
+    pub fn without_stack(&self) -> Self {
+        Self {
+            stack: None,
+            ..self.clone()
+        }
+    }
+
     /// The thread's name, as text.
     pub fn thread_name(&self) -> Arc<str> {
         let end = self.comm.iter().position(|byte| *byte == 0);
@@ -77,6 +125,9 @@ impl Batch {
             need,
             got: bytes.len(),
         };
+        if bytes.first() == Some(&KIND_STACK) {
+            return self.push_stack(bytes);
+        }
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or_else(|| short(HEADER_BYTES))?;
         let known = |field, value: u64, ok: bool| {
             ok.then_some(())
@@ -89,7 +140,13 @@ impl Batch {
         })?;
         let user_len = usize::from(u16_at(header, 56));
         let kernel_len = usize::from(u16_at(header, 58));
+        let user_walked = usize::from(u16_at(header, 60));
         known("user_len", user_len as u64, user_len <= USER_FRAMES_MAX)?;
+        known(
+            "user_walked",
+            user_walked as u64,
+            (user_len..=WALKED_FRAMES_MAX).contains(&user_walked),
+        )?;
         known(
             "kernel_len",
             kernel_len as u64,
@@ -104,18 +161,66 @@ impl Batch {
             .extend(frames.iter().map(|frame| u64::from_ne_bytes(*frame)));
         let mut comm = [0; 16];
         comm.copy_from_slice(&header[40..56]);
+        let (cpu, time_ns) = (u32_at(header, 4), u64_at(header, 8));
+        let stack = match header[2] & FLAG_STACK_COPIED {
+            0 => None,
+            _ => self.take_stack(cpu, time_ns),
+        };
         self.samples.push(Sample {
-            time_ns: u64_at(header, 8),
+            time_ns,
             cgroup_id: u64_at(header, 24),
             pid: u32_at(header, 32),
             tid: u32_at(header, 36),
             comm,
             outcome,
             user_leaf_exact: header[2] & FLAG_USER_LEAF_EXACT != 0,
+            user_walked,
+            identity: u64_at(header, 64),
+            version: u32_at(header, 72),
+            is_proof: stack.is_some() && header[2] & FLAG_PROOF != 0,
+            stack,
             user: begin..begin + user_len,
             kernel: begin + user_len..begin + user_len + kernel_len,
         });
         Ok(())
+    }
+
+    /// Decodes the copy of a stack, which waits for its sample.
+    fn push_stack(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let short = |need| DecodeError::Short {
+            need,
+            got: bytes.len(),
+        };
+        let header: &[u8; STACK_HEADER_BYTES] = bytes
+            .first_chunk()
+            .ok_or_else(|| short(STACK_HEADER_BYTES))?;
+        let len = u32_at(header, 16) as usize;
+        if len > STACK_COPY_BYTES_MAX {
+            return Err(DecodeError::Unknown {
+                field: "stack_bytes",
+                value: len as u64,
+            });
+        }
+        let need = STACK_HEADER_BYTES + len;
+        let stack = bytes
+            .get(STACK_HEADER_BYTES..need)
+            .ok_or_else(|| short(need))?;
+        let stack = CopiedStack {
+            registers: std::array::from_fn(|place| u64_at(header, 24 + 8 * place)),
+            bytes: stack.into(),
+        };
+        if self.unpaired.len() >= UNPAIRED_MAX {
+            self.unpaired.remove(0);
+        }
+        let key = (u32_at(header, 4), u64_at(header, 8));
+        self.unpaired.push((key, Arc::new(stack)));
+        Ok(())
+    }
+
+    fn take_stack(&mut self, cpu: u32, time_ns: u64) -> Option<Arc<CopiedStack>> {
+        let key = (cpu, time_ns);
+        let place = self.unpaired.iter().position(|(it, _)| *it == key)?;
+        Some(self.unpaired.swap_remove(place).1)
     }
 
     /// Samples in this batch.
@@ -171,15 +276,15 @@ impl Batch {
     }
 }
 
-fn u16_at(header: &[u8; HEADER_BYTES], at: usize) -> u16 {
+fn u16_at(header: &[u8], at: usize) -> u16 {
     u16::from_ne_bytes([header[at], header[at + 1]])
 }
 
-fn u32_at(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
+fn u32_at(header: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
-fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
+fn u64_at(header: &[u8], at: usize) -> u64 {
     u64::from(u32_at(header, at)) | u64::from(u32_at(header, at + 4)) << 32
 }
 
@@ -187,7 +292,7 @@ fn u64_at(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
 mod tests {
     use std::mem::offset_of;
 
-    use profiler_bpf::record::SampleHeader;
+    use profiler_bpf::record::{SampleHeader, StackHeader};
 
     use super::*;
 
@@ -203,6 +308,10 @@ mod tests {
         let user_len = user.len() as u16;
         let kernel_len = kernel.len() as u16;
         bytes[offset_of!(SampleHeader, user_len)..][..2].copy_from_slice(&user_len.to_ne_bytes());
+        bytes[offset_of!(SampleHeader, user_walked)..][..2]
+            .copy_from_slice(&user_len.to_ne_bytes());
+        bytes[offset_of!(SampleHeader, identity)..][..8].copy_from_slice(&77u64.to_ne_bytes());
+        bytes[offset_of!(SampleHeader, version)..][..4].copy_from_slice(&88u32.to_ne_bytes());
         bytes[offset_of!(SampleHeader, kernel_len)..][..2]
             .copy_from_slice(&kernel_len.to_ne_bytes());
         for frame in user.iter().chain(kernel) {
@@ -220,6 +329,7 @@ mod tests {
         let sample = &batch.samples()[0];
         assert_eq!((sample.pid, sample.tid, sample.time_ns), (5, 6, 99));
         assert_eq!((sample.cgroup_id, &sample.comm[..4]), (7, &b"abc\0"[..]));
+        assert_eq!((sample.identity, sample.version), (77, 88));
         assert_eq!(batch.user_frames(sample), user);
         assert_eq!(batch.kernel_frames(sample), [8, 9]);
     }
@@ -243,6 +353,12 @@ mod tests {
             (0, 9, "kind"),
             (1, 200, "outcome"),
             (offset_of!(SampleHeader, user_len) + 1, 0xff, "user_len"),
+            (
+                offset_of!(SampleHeader, user_walked) + 1,
+                0xff,
+                "user_walked",
+            ),
+            (offset_of!(SampleHeader, user_walked), 0, "user_walked"),
             (offset_of!(SampleHeader, kernel_len) + 1, 0xff, "kernel_len"),
         ] {
             let mut bytes = record(5, 99, &[1], &[]);
@@ -252,6 +368,64 @@ mod tests {
                 other => panic!("{field}: {other:?}"),
             }
         }
+    }
+
+    /// The copy of a stack, of processor 0.
+    fn stack_record(time_ns: u64, stack: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; STACK_HEADER_BYTES];
+        bytes[0] = KIND_STACK;
+        bytes[offset_of!(StackHeader, time_ns)..][..8].copy_from_slice(&time_ns.to_ne_bytes());
+        let len = stack.len() as u32;
+        bytes[offset_of!(StackHeader, stack_bytes)..][..4].copy_from_slice(&len.to_ne_bytes());
+        for number in 0..17u64 {
+            let at = offset_of!(StackHeader, registers) + 8 * number as usize;
+            bytes[at..][..8].copy_from_slice(&(100 + number).to_ne_bytes());
+        }
+        bytes.extend(stack);
+        bytes
+    }
+
+    /// Check that a copied stack goes to the sample of its processor and time, and to no other; and
+    /// that a record may be longer than its stack.
+    #[test]
+    fn stacks_find_their_samples() {
+        let mut batch = Batch::default();
+        batch
+            .push_record(&[stack_record(20, b"abc"), vec![9; 50]].concat())
+            .unwrap();
+        batch.push_record(&stack_record(10, b"de")).unwrap();
+        for time in [10, 20, 30] {
+            let mut bytes = record(1, time, &[1], &[]);
+            bytes[offset_of!(SampleHeader, flags)] = FLAG_STACK_COPIED;
+            batch.push_record(&bytes).unwrap();
+        }
+        let stacks: Vec<Option<&[u8]>> = batch
+            .samples()
+            .iter()
+            .map(|it| it.stack.as_ref().map(|it| &*it.bytes))
+            .collect();
+        assert_eq!(stacks, [Some(&b"de"[..]), Some(b"abc"), None]);
+        let registers = batch.samples()[0].stack.as_ref().unwrap().registers;
+        assert_eq!((registers[0], registers[7], registers[16]), (100, 107, 116));
+    }
+
+    /// Check that copies which are cut or too long are refused, and that those without a sample do
+    /// not pile up.
+    #[test]
+    fn odd_stacks() {
+        let mut batch = Batch::default();
+        let bytes = stack_record(10, b"abc");
+        for len in 1..bytes.len() {
+            let error = batch.push_record(&bytes[..len]).unwrap_err();
+            assert!(matches!(error, DecodeError::Short { got, .. } if got == len));
+        }
+        let long = stack_record(10, &vec![0; STACK_COPY_BYTES_MAX + 1]);
+        let error = batch.push_record(&long).unwrap_err();
+        assert!(matches!(error, DecodeError::Unknown { field, .. } if field == "stack_bytes"));
+        for time in 0..3 * UNPAIRED_MAX as u64 {
+            batch.push_record(&stack_record(time, b"")).unwrap();
+        }
+        assert_eq!(batch.unpaired.len(), UNPAIRED_MAX);
     }
 
     /// Check that a split keeps every sample with its frames, once.

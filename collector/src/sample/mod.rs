@@ -6,13 +6,15 @@
 mod batch;
 mod btf;
 mod cpus;
+mod kernel_tables;
 mod program;
 mod schedule;
 mod timers;
 
-pub use batch::{Batch, DecodeError, Sample};
+pub use batch::{Batch, CopiedStack, DecodeError, Sample};
 pub use btf::{BTF_PATH, KernelOffsets};
 pub use cpus::{CpuListError, parse_cpu_list, read_online_cpus};
+pub use kernel_tables::KernelTables;
 pub use program::{CounterTotals, Program, ProgramOptions};
 pub use schedule::Schedule;
 pub use timers::{Event, Timers};

@@ -25,7 +25,7 @@ use profiler_bpf::{
 
 use rustix::event::{Timespec, epoll};
 
-use super::{Batch, KernelOffsets};
+use super::{Batch, KernelOffsets, KernelTables};
 use crate::label::CgroupHierarchy;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler"));
@@ -54,6 +54,7 @@ pub struct Program {
     _programs: ProgramArray<MapData>,
     ebpf: Ebpf,
     map_bytes: u64,
+    tables: Option<KernelTables>,
 }
 
 /// What the program is loaded with.
@@ -132,6 +133,7 @@ impl Program {
             .set(PROGRAM_WALK, program(&ebpf, "walk")?.fd()?, 0)
             .context("failed to put the program `walk` into its place")?;
         let counters = take_map(&mut ebpf, "COUNTERS")?;
+        let tables = KernelTables::take(&mut ebpf).context("failed to open the walk's tables")?;
         let ring = RingBuf::try_from(take_map(&mut ebpf, "RING")?)
             .context("failed to map the ring buffer")?;
         let wakeups = follow_wakeups(&ring).context("failed to watch the ring buffer")?;
@@ -141,9 +143,11 @@ impl Program {
             counters: PerCpuArray::try_from(counters).context("failed to open the counters")?,
             _programs: programs,
             ebpf,
-            // The ring, and per processor one scratch record and the counters.
+            tables: Some(tables),
+            // The ring, and per processor one scratch record, the counters, and 32 KiB of rules that
+            // were found before.
             map_bytes: u64::from(ring_bytes)
-                + (cpus * (size_of::<Scratch>() + size_of::<Counters>())) as u64,
+                + (cpus * (size_of::<Scratch>() + size_of::<Counters>() + (32 << 10))) as u64,
         })
     }
 
@@ -195,7 +199,12 @@ impl Program {
         })
     }
 
-    /// Bytes of kernel memory of the program's maps.
+    /// The tables that the walk searches; they are there once.
+    pub fn take_tables(&mut self) -> Option<KernelTables> {
+        self.tables.take()
+    }
+
+    /// Bytes of kernel memory of the program's maps, without the tables.
     pub fn map_bytes(&self) -> u64 {
         self.map_bytes
     }
@@ -208,7 +217,7 @@ fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a PerfEvent> {
     Ok(program.try_into()?)
 }
 
-fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
+pub(super) fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
     ebpf.take_map(name)
         .with_context(|| format!("failed to find the map `{name}` in the object"))
 }

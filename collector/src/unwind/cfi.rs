@@ -26,6 +26,14 @@ const SIGNAL_RSP: i64 = 160;
 /// rule of the function before it may as well hold there.
 const PADDING_MAX: u64 = 16;
 
+/// An entry of a procedure linkage table is 16 bytes: a jump, in the first 11 of them; a push that
+/// ends with the eleventh byte; a jump to the first entry. Smaller ones are a jump only.
+const LINKAGE_RULE: Rule = Rule {
+    kind: kind::LINKAGE,
+    cfa_add: 11,
+    ..Rule::at_register(RSP, 8)
+};
+
 /// Why a file has no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CfiError {
@@ -123,6 +131,7 @@ pub fn read_table<'data, R: ReadRef<'data>>(
         limits,
         bases: &bases,
         code: &parts.code,
+        linkages: &parts.linkages,
         context: UnwindContext::new(),
         work_bytes: 0,
         result: Evaluated::default(),
@@ -142,7 +151,7 @@ pub fn read_table<'data, R: ReadRef<'data>>(
     let mut end_before = 0;
     for (place, function) in functions.iter().enumerate() {
         if function.start.saturating_sub(end_before) >= PADDING_MAX {
-            builder.push(end_before, RuleSet::NONE)?;
+            evaluation.add_hole(end_before, function.start, &mut builder)?;
         }
         let next = functions.get(place + 1).map_or(u64::MAX, |it| it.start);
         let function = Function {
@@ -159,7 +168,7 @@ pub fn read_table<'data, R: ReadRef<'data>>(
         end_before = function.end;
     }
     // What lies behind the last function has no rules.
-    builder.push(end_before, RuleSet::NONE)?;
+    evaluation.add_hole(end_before, u64::MAX, &mut builder)?;
     let end = parts.code.iter().map(CodeRange::offset_end).max();
     let mut result = evaluation.result;
     result.table = builder.finish(end.unwrap_or(0))?;
@@ -172,6 +181,7 @@ struct Evaluation<'a> {
     limits: &'a Limits,
     bases: &'a BaseAddresses,
     code: &'a [CodeRange],
+    linkages: &'a [CodeRange],
     context: UnwindContext<usize>,
     work_bytes: u64,
     result: Evaluated,
@@ -220,6 +230,27 @@ impl Evaluation<'_> {
                 in_debug_frame,
             });
         }
+    }
+
+    /// Adds code without call frame information: none has a rule but what lies in a procedure linkage
+    /// table. Some linkers describe these, some do not, and those of static programs (whose functions
+    /// depend on the processor) are never described.
+    fn add_hole(
+        &mut self,
+        start: u64,
+        end: u64,
+        builder: &mut TableBuilder,
+    ) -> Result<(), CfiError> {
+        builder.push(start, RuleSet::NONE)?;
+        for linkage in self.linkages {
+            let from = linkage.offset.max(start);
+            let to = linkage.offset_end().min(end);
+            if from < to {
+                builder.push(from, self.rules.intern(LINKAGE_RULE))?;
+                builder.push(to, RuleSet::NONE)?;
+            }
+        }
+        Ok(())
     }
 
     /// The part of the file that holds the code at `address`.

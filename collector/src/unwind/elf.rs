@@ -58,6 +58,9 @@ impl CodeRange {
     }
 }
 
+/// Files have up to three.
+const LINKAGES_MAX: usize = 8;
+
 /// A section with its address as linked.
 #[derive(Debug)]
 pub(super) struct Section<'data> {
@@ -71,6 +74,8 @@ pub(super) struct Parts<'data> {
     pub(super) code: Vec<CodeRange>,
     pub(super) eh_frame: Option<Section<'data>>,
     pub(super) debug_frame: Option<Section<'data>>,
+    /// Procedure linkage tables, as mapped; at most [`LINKAGES_MAX`].
+    pub(super) linkages: Vec<CodeRange>,
     /// Address of `.text`, which some pointers in the sections are relative to.
     pub(super) text: Option<u64>,
     /// Address of `.got`, likewise.
@@ -111,6 +116,17 @@ impl<'data> Parts<'data> {
         for section in file.sections() {
             let address = section.address();
             match section.name_bytes() {
+                Ok(b".plt" | b".plt.sec" | b".plt.got" | b".iplt") => {
+                    if let Some((offset, bytes)) = section.file_range()
+                        && parts.linkages.len() < LINKAGES_MAX
+                    {
+                        parts.linkages.push(CodeRange {
+                            address,
+                            offset,
+                            bytes,
+                        });
+                    }
+                }
                 Ok(b".text") => parts.text = Some(address),
                 Ok(b".got") => parts.got = Some(address),
                 Ok(b".eh_frame") => parts.eh_frame = read_section(&section, limits)?,
@@ -120,6 +136,7 @@ impl<'data> Parts<'data> {
                 _ => {}
             }
         }
+        parts.linkages.sort_by_key(|it| it.offset);
         if parts.eh_frame.is_none() {
             parts.eh_frame = find_eh_frame(headers, data, limits);
         }

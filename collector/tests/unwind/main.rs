@@ -2,7 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../testdata/fuzz/targets/elves.rs"]
+mod elves;
 mod reference;
+#[path = "../../../testdata/fuzz/targets/seeds.rs"]
+mod seeds;
+#[path = "../../../testdata/fuzz/targets/walks.rs"]
+mod walks;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -214,4 +220,37 @@ fn damaged_files_give_rows_or_an_error() {
     }
     eprintln!("{tables} tables, {damaged} of them of damaged information; {errors} errors");
     assert!(tables > 100 && damaged > 10 && errors > 100);
+}
+
+/// Check the inputs that the fuzz targets `elf`, `cfi` and `walk` start from, and those that they found interesting.
+#[test]
+fn fuzzed_inputs_give_rows_or_an_error_and_walks_that_end() {
+    type Target = (&'static str, fn(&[u8]), Vec<Vec<u8>>);
+    let targets: [Target; 3] = [
+        ("elf", elves::try_file, elves::make_elves()),
+        ("cfi", elves::try_section, elves::make_sections()),
+        ("walk", walks::try_walk, walks::make_seeds()),
+    ];
+    for (name, run, seeds) in targets {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/corpus");
+        let files = fs::read_dir(folder.join(name)).unwrap();
+        let inputs = files.map(|it| fs::read(it.unwrap().path()).unwrap());
+        let inputs: Vec<Vec<u8>> = inputs.chain(seeds).collect();
+        assert!(inputs.len() > 20, "{name}: {} inputs", inputs.len());
+        for input in inputs {
+            run(&input);
+        }
+    }
+}
+
+/// Check that the seeds mean what they say: each section has its rows, in both forms.
+#[test]
+fn seeds_of_the_fuzz_targets_are_whole() {
+    for elf in elves::make_elves() {
+        let mut rules = RuleSet::new();
+        let evaluated = read_table(&*elf, &mut rules, &Limits::default()).unwrap();
+        assert!(evaluated.functions > 0 && evaluated.table.rows().len() > 1);
+        assert_eq!((evaluated.damaged, evaluated.is_cut), (0, false));
+        assert_eq!(evaluated.unsupported_rows, 0);
+    }
 }

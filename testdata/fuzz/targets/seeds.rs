@@ -6,9 +6,12 @@ use std::path::Path;
 
 /// Writes seeds to the folder that `testdata/fuzz/run` names, before libFuzzer reads it.
 pub fn write_seeds(seeds: impl IntoIterator<Item = Vec<u8>>) {
-    let Some(folder) = std::env::var_os("PILOTLIGHT_FUZZ_SEEDS") else { return };
+    let Some(folder) = std::env::var_os("PILOTLIGHT_FUZZ_SEEDS") else {
+        return;
+    };
     for (number, seed) in seeds.into_iter().enumerate() {
-        fs::write(Path::new(&folder).join(format!("seed-{number}")), seed).expect("the corpus can be written");
+        fs::write(Path::new(&folder).join(format!("seed-{number}")), seed)
+            .expect("the corpus can be written");
     }
 }
 

@@ -138,7 +138,9 @@ function Stops({ stacks, onSearch }: { stacks: StacksAnswer; onSearch(search: st
           ))}
         </span>
       </div>
-      {grouping === "binaries" ? <BinaryTable rows={byBinary.binaries} rest={byBinary.rest} onSearch={onSearch} /> : <FunctionTable rows={incomplete.functions} rest={incomplete.rest} onSearch={onSearch} />}
+      <div class="stops-scroller" tabIndex={0} role="region" aria-labelledby="stops-title">
+        {grouping === "binaries" ? <BinaryTable rows={byBinary.binaries} rest={byBinary.rest} onSearch={onSearch} /> : <FunctionTable rows={incomplete.functions} rest={incomplete.rest} onSearch={onSearch} />}
+      </div>
     </section>
   );
 }

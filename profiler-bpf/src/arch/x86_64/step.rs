@@ -83,10 +83,14 @@ pub fn step_by_rule(
     {
         return Step::Failed(Outcome::BadFrame);
     }
+    // Saved "by rbp" means that rbp points into the frame. GCC's rows say so until the end of functions
+    // that realign the stack, although `leave` has restored all registers two instructions before.
+    let has_frame = registers.sp <= registers.bp && registers.bp < cfa;
     // What lies lower is read first: a window of the stack that begins there has the other too.
     let bp = match rule.rbp {
         rbp::SAME => Some(registers.bp),
         rbp::AT_CFA => read(cfa.wrapping_add_signed(rule.rbp_offset.into())),
+        _ if !has_frame => Some(registers.bp),
         _ => read(registers.bp.wrapping_add_signed(rule.rbp_offset.into())),
     };
     let ip = match rule.return_register {
@@ -96,6 +100,7 @@ pub fn step_by_rule(
     let bx = match rule.rbx {
         rbx::SAME => registers.bx,
         rbx::AT_CFA => cfa.wrapping_add_signed(rule.rbx_offset.into()) | SAVED,
+        rbx::AT_RBP if !has_frame => registers.bx,
         rbx::AT_RBP => registers.bp.wrapping_add_signed(rule.rbx_offset.into()) | SAVED,
         _ => UNKNOWN,
     };
@@ -202,11 +207,23 @@ mod tests {
             rbp_offset: 0,
             ..rule
         };
-        let memory = [(0x7038, 0x2000), (0x7100, 0x9000)];
+        let memory = [(0x7038, 0x2000), (0x7030, 0x9000), (0x7040, 0x9001)];
+        let framed = Registers {
+            bp: 0x7030,
+            ..START
+        };
         assert_eq!(
-            step(START, rule, &memory),
-            caller(0x2000, 0x7040, 0x9000, 0x70f8 | SAVED)
+            step(framed, rule, &memory),
+            caller(0x2000, 0x7040, 0x9000, 0x7028 | SAVED)
         );
+        // At the function's end rbp has the caller's value again.
+        for bp in [0x6ff8, 0x7040, 0] {
+            let restored = Registers { bp, ..START };
+            assert_eq!(
+                step(restored, rule, &memory),
+                caller(0x2000, 0x7040, bp, 0x7200)
+            );
+        }
     }
 
     /// Check that a saved rbx is read when a CFA comes from it, and what one that is not known gives.

@@ -1,0 +1,171 @@
+//! The threads that evaluate the call frame information of files.
+//!
+//! In: a file and a process that maps it. Out: its rows. Files are read and never mapped: one that
+//! is truncated meanwhile gives an error here and not a signal.
+
+use std::{
+    fs::File,
+    os::fd::{AsRawFd as _, OwnedFd},
+    os::unix::fs::FileExt as _,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::Result;
+use object::ReadCache;
+use rustix::thread::ClockId;
+
+use super::{finisher::describe_file, spawn};
+use crate::{
+    aggregate::WindowFile,
+    name::{MappedBy, UnnamedReason, copy_vdso, open_elf},
+    process::{FileIdentity, FileKind, Mapping, find_build_id},
+    unwind::{CfiError, Evaluation, Limits, RuleSet, TableKey, read_table},
+};
+
+/// Threads: two, so that a large file (0.2 s for 100 MB of code) does not hold up small ones.
+const THREADS: usize = 2;
+
+/// The largest file that is opened. Only its headers and its call frame information are read.
+const FILE_BYTES_MAX: u64 = 16 << 30;
+
+/// A file to evaluate.
+pub(super) struct Job {
+    pub(super) key: TableKey,
+    pub(super) pid: u32,
+    pub(super) mapping: Mapping,
+}
+
+/// What came of it.
+pub(super) struct Evaluated {
+    pub(super) key: TableKey,
+    pub(super) evaluation: Evaluation,
+    /// CPU time that it took.
+    pub(super) cpu: Duration,
+}
+
+/// The threads. They end when this is dropped.
+pub(super) struct Evaluators {
+    jobs: Option<Sender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Evaluators {
+    /// Starts the threads, which give what they find to `done`.
+    pub(super) fn start(done: impl Fn(Evaluated) + Clone + Send + 'static) -> Result<Self> {
+        let (jobs, waiting) = channel();
+        let waiting = Arc::new(Mutex::new(waiting));
+        let threads = (0..THREADS)
+            .map(|_| {
+                let (waiting, done) = (waiting.clone(), done.clone());
+                spawn("evaluate", move || run(&waiting, done))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            jobs: Some(jobs),
+            threads,
+        })
+    }
+
+    /// Adds a file. There are never more than the tables have files, since each is asked for once.
+    pub(super) fn push(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // The threads end after this is dropped only.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for Evaluators {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(waiting: &Mutex<Receiver<Job>>, done: impl Fn(Evaluated)) {
+    loop {
+        let job = waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
+        let Ok(job) = job else { return };
+        let before = thread_cpu();
+        let evaluation = evaluate(&job);
+        let cpu = thread_cpu().saturating_sub(before);
+        tracing::debug!(file = %job.mapping.file.path, ?cpu, "evaluated a file");
+        done(Evaluated {
+            key: job.key,
+            evaluation,
+            cpu,
+        });
+    }
+}
+
+fn evaluate(job: &Job) -> Evaluation {
+    match open(job) {
+        Ok(Some(file)) => read_rows(file),
+        Ok(None) => Evaluation::NoRows,
+        Err(reason) => {
+            tracing::debug!(file = %job.mapping.file.path, ?reason, "failed to open a file");
+            Evaluation::Unreadable
+        }
+    }
+}
+
+fn open(job: &Job) -> Result<Option<File>, UnnamedReason> {
+    let Mapping {
+        start, end, file, ..
+    } = &job.mapping;
+    if file.kind == FileKind::Vdso {
+        let image = copy_vdso().map_err(|_| UnnamedReason::FileGone)?;
+        return Ok(image.map(File::from));
+    }
+    let described = describe_file(&WindowFile {
+        file: file.clone(),
+        mapped_by: vec![MappedBy {
+            pid: job.pid,
+            start: *start,
+            end: *end,
+        }],
+    });
+    let opened = reopen(&open_elf(&described, FILE_BYTES_MAX)?)?;
+    // By its path there may be another file by now.
+    if let FileIdentity::BuildId(expected) = file.identity {
+        let found = find_build_id(|at, buffer| opened.read_exact_at(buffer, at).is_ok());
+        if found != Some(expected) {
+            return Err(UnnamedReason::FileGone);
+        }
+    }
+    Ok(Some(opened))
+}
+
+/// A descriptor to read from, for one that stands for a regular file.
+fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| UnnamedReason::Permission)
+}
+
+fn read_rows(file: File) -> Evaluation {
+    let file_bytes = file.metadata().map_or(0, |it| it.len());
+    let data = ReadCache::new(file);
+    let mut rules = RuleSet::new();
+    match read_table(&data, &mut rules, &Limits::default()) {
+        Ok(evaluated) => Evaluation::Rows {
+            table: evaluated.table,
+            rules,
+        },
+        Err(CfiError::TooLarge) => Evaluation::TooLarge { file_bytes },
+        Err(CfiError::NotElf | CfiError::OtherMachine) => Evaluation::NoRows,
+    }
+}
+
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}

@@ -1,0 +1,362 @@
+//! The thread `unwind`: keeps the kernel's tables, and walks the stacks that were copied because
+//! something was missing there.
+//!
+//! In: processes that were sampled without rows, copies of their stacks, and what became of them.
+//! Out: writes to the kernel's tables, and the stacks' frames. It works when a sample asked for
+//! something, and never on what nobody samples.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        mpsc::{
+            Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
+        },
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::Result;
+use profiler_bpf::{
+    outcome::Outcome,
+    settings::{STACK_COPY_BYTES_MAX, WALKED_FRAMES_MAX},
+};
+
+use super::{
+    evaluator::{Evaluated, Evaluators, Job},
+    spawn,
+};
+use crate::{
+    clock::monotonic_ns,
+    metrics::SharedMetrics,
+    process::{Change, Mappings},
+    sample::{CopiedStack, KernelTables},
+    unwind::{Found, Lookup, TableKey, Tables, walk_copy},
+};
+
+/// Batches that may wait for the thread: of 100 ms each, 3 s of patience.
+const BATCHES_MAX: usize = 32;
+
+/// How long a stack waits for the rows of a file. Evaluating takes 2 ms a megabyte of code; the
+/// largest files take half a second.
+pub(super) const WAIT_NS: u64 = 1_500_000_000;
+
+/// Bytes of copied stacks that wait: 16 MiB are 1,000 of 16 KiB. Beyond, the oldest are
+/// walked with what is there.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// Time after which the thread looks at what it may free.
+const TURN: Duration = Duration::from_millis(250);
+
+/// A process of which the kernel had not what it needed.
+pub(super) struct Request {
+    pub(super) pid: u32,
+    pub(super) identity: u64,
+    /// What it mapped when the sample was taken.
+    pub(super) mappings: Arc<Mappings>,
+    /// An address whose rows are wanted in any case.
+    pub(super) address: u64,
+    /// A stack to walk, and the number under which its frames are expected.
+    pub(super) stack: Option<(u64, Arc<CopiedStack>)>,
+}
+
+/// What the sampler found in one drain.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) requests: Vec<Request>,
+    pub(super) changes: Vec<(u32, Change)>,
+    /// Processes that were sampled.
+    pub(super) sampled: Vec<u32>,
+}
+
+/// A stack that was walked.
+pub(super) struct Walked {
+    pub(super) number: u64,
+    /// Innermost first.
+    pub(super) frames: Vec<u64>,
+    pub(super) outcome: Outcome,
+}
+
+enum Message {
+    Batch(Batch),
+    Evaluated(Evaluated),
+    Stop,
+}
+
+/// The sampler's end of the thread.
+pub(super) struct Unwinder {
+    to: SyncSender<Message>,
+    from: Receiver<Walked>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Unwinder {
+    /// Starts the thread.
+    pub(super) fn start(
+        kernel: KernelTables,
+        table_bytes_max: u64,
+        metrics: SharedMetrics,
+    ) -> Result<Self> {
+        let (to, messages) = sync_channel(BATCHES_MAX);
+        let (results, from) = channel();
+        let evaluated = to.clone();
+        let evaluators = Evaluators::start(move |it| {
+            // The thread ends after the evaluators only.
+            let _ = evaluated.send(Message::Evaluated(it));
+        })?;
+        let thread = Thread {
+            kernel,
+            tables: Tables::new(table_bytes_max),
+            evaluators,
+            waiting: Vec::new(),
+            results,
+            metrics,
+        };
+        Ok(Self {
+            to,
+            from,
+            thread: Some(spawn("unwind", move || thread.run(messages))?),
+        })
+    }
+
+    /// Hands over what a drain found. Gives it back when the thread is behind.
+    pub(super) fn push(&self, batch: Batch) -> Result<(), Batch> {
+        match self.to.try_send(Message::Batch(batch)) {
+            Ok(()) => Ok(()),
+            Err(
+                TrySendError::Full(Message::Batch(batch))
+                | TrySendError::Disconnected(Message::Batch(batch)),
+            ) => Err(batch),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// A stack that was walked meanwhile.
+    pub(super) fn pop(&self) -> Option<Walked> {
+        self.from.try_recv().ok()
+    }
+
+    /// Waits for a stack to be walked.
+    pub(super) fn wait(&self, timeout: Duration) -> Option<Walked> {
+        self.from.recv_timeout(timeout).ok()
+    }
+}
+
+impl Drop for Unwinder {
+    fn drop(&mut self) {
+        // The evaluators hold senders too, so that the channel does not close by itself.
+        let _ = self.to.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A stack that waits for rows.
+struct Waiting {
+    number: u64,
+    pid: u32,
+    mappings: Arc<Mappings>,
+    stack: Arc<CopiedStack>,
+    /// The file whose rows it waits for.
+    missing: Option<TableKey>,
+    until_ns: u64,
+}
+
+struct Thread {
+    kernel: KernelTables,
+    tables: Tables,
+    evaluators: Evaluators,
+    waiting: Vec<Waiting>,
+    results: Sender<Walked>,
+    metrics: SharedMetrics,
+}
+
+impl Thread {
+    fn run(mut self, messages: Receiver<Message>) {
+        while self.turn(&messages) {}
+        // No evaluator may wait for room in the channel when it is to end.
+        drop(messages);
+    }
+
+    /// Does what came in. Gives `false` at the end.
+    fn turn(&mut self, messages: &Receiver<Message>) -> bool {
+        let mut message = match messages.recv_timeout(TURN) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        let now_ns = monotonic_ns();
+        while let Some(it) = message {
+            match it {
+                Message::Batch(batch) => self.take_batch(batch, now_ns),
+                Message::Evaluated(evaluated) => self.take_evaluated(evaluated, now_ns),
+                Message::Stop => return false,
+            }
+            message = messages.try_recv().ok();
+        }
+        self.walk_waiting(now_ns);
+        self.write();
+        true
+    }
+
+    fn take_batch(&mut self, batch: Batch, now_ns: u64) {
+        let Batch {
+            requests,
+            changes,
+            sampled,
+        } = batch;
+        for pid in sampled {
+            self.tables.touch_process(pid, now_ns);
+        }
+        for request in requests {
+            self.request(request, now_ns);
+        }
+        for (pid, change) in changes {
+            match change {
+                Change::Mapped(mappings) => self.tables.change_mappings(pid, &mappings, now_ns),
+                Change::Ended => self.tables.remove_process(pid, now_ns),
+            }
+        }
+    }
+
+    fn take_evaluated(&mut self, evaluated: Evaluated, now_ns: u64) {
+        let Evaluated {
+            key,
+            evaluation,
+            cpu,
+        } = evaluated;
+        self.tables.load(&key, evaluation, now_ns);
+        let mut metrics = self.metrics.lock();
+        metrics.unwind.evaluated += 1;
+        metrics.unwind.evaluation_cpu += cpu;
+    }
+
+    fn request(&mut self, request: Request, now_ns: u64) {
+        let Request {
+            pid,
+            identity,
+            mappings,
+            address,
+            stack,
+        } = request;
+        self.tables.set_process(pid, identity, &mappings, now_ns);
+        if let Found::Missing(key) = self.tables.find_rule(&mappings, address) {
+            self.evaluate(&key, pid, &mappings, now_ns);
+        }
+        if let Some((number, stack)) = stack {
+            self.waiting.push(Waiting {
+                number,
+                pid,
+                mappings,
+                stack,
+                missing: None,
+                until_ns: now_ns + WAIT_NS,
+            });
+        }
+    }
+
+    /// Has a file evaluated if nobody did. Gives whether its rows will come.
+    fn evaluate(&mut self, key: &TableKey, pid: u32, mappings: &Mappings, now_ns: u64) -> bool {
+        if self.tables.wants(key, now_ns) {
+            let mapping = mappings
+                .iter()
+                .find(|it| TableKey::of(&it.file).as_ref() == Some(key));
+            let Some(mapping) = mapping.cloned() else {
+                return false;
+            };
+            self.evaluators.push(Job {
+                key: key.clone(),
+                pid,
+                mapping,
+            });
+            return true;
+        }
+        self.tables.is_evaluating(key)
+    }
+
+    /// Walks the stacks that need not wait any longer.
+    fn walk_waiting(&mut self, now_ns: u64) {
+        let mut bytes: usize = self.waiting.iter().map(|it| it.stack.bytes.len()).sum();
+        for mut waiting in mem::take(&mut self.waiting) {
+            let is_late = waiting.until_ns <= now_ns || bytes > WAITING_BYTES_MAX;
+            if !is_late
+                && let Some(key) = &waiting.missing
+                && self.tables.is_evaluating(key)
+            {
+                self.waiting.push(waiting);
+                continue;
+            }
+            let (walked, missing) = self.walk(&waiting);
+            if !is_late
+                && let Some(key) = missing
+                && self.evaluate(&key, waiting.pid, &waiting.mappings, now_ns)
+            {
+                waiting.missing = Some(key);
+                self.waiting.push(waiting);
+                continue;
+            }
+            bytes -= waiting.stack.bytes.len();
+            if walked.outcome == Outcome::BadFrame {
+                // It may be that an address led into no code: nothing more will be known of it.
+                self.tables.settle(waiting.pid);
+            }
+            self.metrics.lock().unwind.count_copied(walked.outcome);
+            // The sampler takes it, or has ended.
+            let _ = self.results.send(walked);
+        }
+    }
+
+    /// Walks a stack with the rows that are there; gives the file, too, whose rows are not.
+    fn walk(&self, waiting: &Waiting) -> (Walked, Option<TableKey>) {
+        let mut missing = None;
+        let mut frames = Vec::new();
+        let outcome = walk_copy(
+            &waiting.stack.registers,
+            &waiting.stack.copy(),
+            |address| match self.tables.find_rule(&waiting.mappings, address) {
+                Found::Rule(rule) => Lookup::Rule(rule),
+                Found::NoMapping => Lookup::NoCode,
+                Found::Missing(key) => {
+                    missing = Some(key);
+                    Lookup::Missing
+                }
+            },
+            &mut frames,
+            WALKED_FRAMES_MAX,
+        );
+        let outcome = match outcome {
+            // The stack is there, but not in the copy.
+            Outcome::Unreadable if waiting.stack.bytes.len() >= STACK_COPY_BYTES_MAX => {
+                Outcome::CutAtDepth
+            }
+            outcome => outcome,
+        };
+        let walked = Walked {
+            number: waiting.number,
+            frames,
+            outcome,
+        };
+        (walked, missing)
+    }
+
+    /// Brings the kernel's tables up to date.
+    fn write(&mut self) {
+        let writes = self.tables.take_writes();
+        let count = writes.len();
+        if let Err(err) = self.kernel.apply(writes, &self.tables) {
+            tracing::error!(
+                err = format!("{err:#}"),
+                "failed to write the walk's tables: stacks are copied instead"
+            );
+            self.metrics.lock().unwind.write_errors += 1;
+        }
+        self.tables.end_turn(monotonic_ns());
+        let mut metrics = self.metrics.lock();
+        metrics.unwind.writes += count as u64;
+        metrics.unwind.tables = self.tables.stats();
+        metrics.unwind.table_bytes = self.kernel.bytes();
+        metrics.unwind.waiting = self.waiting.len();
+    }
+}

@@ -1,0 +1,161 @@
+//! The maps that the walk searches: see [`profiler_bpf::tables`].
+//!
+//! In: a list of writes in an order that keeps the program safe. Out: kernel memory. It decides
+//! nothing; [`Tables`] does.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, ArrayOfMaps, HashMap, MapData},
+};
+use profiler_bpf::tables::{
+    BLOCKS_MAX, MAPPINGS_MAX, PAGE_WORDS, PAGES_MAX, PROCESSES_MAX, RULES_MAX,
+};
+
+use super::program::take_map;
+use crate::unwind::{PAGE_BYTES, Tables, Write};
+
+type Page = Array<MapData, [u64; PAGE_WORDS]>;
+
+/// The maps, written by one thread.
+pub struct KernelTables {
+    processes: HashMap<MapData, u32, [u64; 4]>,
+    mappings: Array<MapData, [u64; 4]>,
+    blocks: Array<MapData, u64>,
+    rows: ArrayOfMaps<MapData, Page>,
+    rules: Array<MapData, [u64; 2]>,
+    pages: BTreeMap<u16, Page>,
+    /// What stands in the place of a page that is closed: aya cannot empty a place.
+    no_page: Option<Page>,
+    words: Box<[u64; PAGE_WORDS]>,
+}
+
+impl KernelTables {
+    /// Takes the maps out of the loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        Ok(Self {
+            processes: HashMap::try_from(take_map(ebpf, "PROCESSES")?)?,
+            mappings: Array::try_from(take_map(ebpf, "MAPPINGS")?)?,
+            blocks: Array::try_from(take_map(ebpf, "BLOCKS")?)?,
+            rows: ArrayOfMaps::try_from(take_map(ebpf, "ROWS")?)?,
+            rules: Array::try_from(take_map(ebpf, "RULES")?)?,
+            pages: BTreeMap::new(),
+            no_page: None,
+            words: zeroed_words(),
+        })
+    }
+
+    /// Does all writes in their order.
+    ///
+    /// # Errors
+    /// One that the kernel refused. After it no process's entry is written any more, so that
+    /// nothing points to what is not there; their stacks are then copied.
+    pub fn apply(&mut self, writes: Vec<Write>, tables: &Tables) -> Result<()> {
+        let mut result = Ok(());
+        for write in writes {
+            let entry = match &write {
+                Write::Process { pid, .. } => Some(*pid),
+                _ => None,
+            };
+            let written = match (entry, &result) {
+                (Some(pid), Err(_)) => self.remove_process(pid),
+                _ => self.apply_one(write, tables),
+            };
+            if result.is_ok() {
+                result = written;
+            }
+        }
+        result
+    }
+
+    fn apply_one(&mut self, write: Write, tables: &Tables) -> Result<()> {
+        match write {
+            Write::Rule { number, rule } => self
+                .rules
+                .set(number.into(), rule.to_words(), 0)
+                .context("failed to write a rule"),
+            Write::ClosePage(number) => self.close_page(number),
+            Write::Page(number) => self.write_page(number, tables),
+            Write::Blocks { place, words } => (place..).zip(words).try_for_each(|(place, word)| {
+                let set = self.blocks.set(place, word, 0);
+                set.context("failed to write a block")
+            }),
+            Write::Mappings { place, words } => {
+                (place..).zip(words).try_for_each(|(place, words)| {
+                    let set = self.mappings.set(place, words, 0);
+                    set.context("failed to write a mapping")
+                })
+            }
+            Write::Process { pid, words } => self
+                .processes
+                .insert(pid, words, 0)
+                .context("failed to write a process"),
+            Write::RemoveProcess { pid } => self.remove_process(pid),
+        }
+    }
+
+    fn remove_process(&mut self, pid: u32) -> Result<()> {
+        match self.processes.remove(&pid) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            // Gone already.
+            Err(aya::maps::MapError::SyscallError(err))
+                if err.io_error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            Err(err) => Err(err).context("failed to remove a process"),
+        }
+    }
+
+    fn write_page(&mut self, number: u16, tables: &Tables) -> Result<()> {
+        if !tables.copy_page(number, &mut self.words) {
+            return Ok(());
+        }
+        let words: &[u64; PAGE_WORDS] = &self.words;
+        if let Some(page) = self.pages.get_mut(&number) {
+            return page.set(0, words, 0).context("failed to write a page");
+        }
+        let mut page = Page::create(1, 0).context("failed to make a page")?;
+        page.set(0, words, 0).context("failed to write a page")?;
+        self.rows
+            .set(number.into(), &page, 0)
+            .context("failed to put a page into its place")?;
+        self.pages.insert(number, page);
+        Ok(())
+    }
+
+    fn close_page(&mut self, number: u16) -> Result<()> {
+        let no_page = match self.no_page.take() {
+            Some(page) => page,
+            None => Page::create(1, 0).context("failed to make a page")?,
+        };
+        let set = self.rows.set(number.into(), &no_page, 0);
+        self.no_page = Some(no_page);
+        set.context("failed to close a page")?;
+        self.pages.remove(&number);
+        Ok(())
+    }
+
+    /// Bytes of kernel memory: what was made when the program was loaded, and the pages.
+    ///
+    /// An element of the hash map takes 48 bytes beside its key and value, and its bucket 16.
+    pub fn bytes(&self) -> u64 {
+        let fixed = u64::from(PROCESSES_MAX) * (48 + 8 + 32 + 16)
+            + u64::from(MAPPINGS_MAX) * 32
+            + u64::from(BLOCKS_MAX) * 8
+            + u64::from(PAGES_MAX) * 8
+            + u64::from(RULES_MAX) * 16;
+        fixed + (self.pages.len() + usize::from(self.no_page.is_some())) as u64 * PAGE_BYTES
+    }
+}
+
+/// 64 KiB, too large for a thread's stack.
+fn zeroed_words() -> Box<[u64; PAGE_WORDS]> {
+    // SANITY: the vector has exactly as many words.
+    vec![0; PAGE_WORDS]
+        .into_boxed_slice()
+        .try_into()
+        .unwrap_or_else(|_| unreachable!())
+}

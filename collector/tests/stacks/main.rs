@@ -1,0 +1,362 @@
+//! Our walk against the truth, stack by stack: programs are run one instruction at a time by `testdata/unwind/stepper.c`,
+//! which sees each call and so knows each stack; at each instruction that is reached for the first time, and at many others,
+//! the walk over the copied stack has to find the same frames.
+//!
+//! `PILOTLIGHT_ALL_STACKS=1` adds programs of the system and everything that takes longer. A test is ignored, and says why,
+//! when there is no compiler or when one process may not trace another.
+
+mod process;
+mod stepper;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use collector::unwind::{Lookup, walk};
+use libtest_mimic::{Arguments, Failed, Trial};
+use process::Process;
+use profiler_bpf::arch::x86_64::rule::Rule;
+use profiler_bpf::outcome::Outcome;
+use stepper::{Record, Stepper, Stop};
+
+/// Share of the stacks that must be the same. The others are told.
+const SAME_MIN: f64 = 0.999;
+
+/// More than the deepest of the programs.
+const FRAMES_MAX: usize = 2048;
+
+/// A program that is stepped through.
+struct Program {
+    name: &'static str,
+    command: &'static [&'static str],
+    /// It gets a signal about once in so many instructions; 0 is never.
+    signal_every: u64,
+    /// Stopped by gdb too, from this function on.
+    by_gdb: Option<&'static str>,
+    /// Only when all are asked for.
+    is_extra: bool,
+}
+
+const fn program(command: &'static [&'static str]) -> Program {
+    Program {
+        name: command[0],
+        command,
+        signal_every: 0,
+        by_gdb: None,
+        is_extra: false,
+    }
+}
+
+const fn also_by_gdb(command: &'static [&'static str]) -> Program {
+    Program {
+        by_gdb: Some("main"),
+        ..program(command)
+    }
+}
+
+const fn extra(name: &'static str, command: &'static [&'static str]) -> Program {
+    Program {
+        name,
+        is_extra: true,
+        ..program(command)
+    }
+}
+
+const fn with_signals(name: &'static str, command: &'static [&'static str], every: u64) -> Program {
+    Program {
+        name,
+        signal_every: every,
+        by_gdb: Some("on_user2"),
+        ..also_by_gdb(command)
+    }
+}
+
+/// All of them. Those without a path are built by `testdata/unwind/Makefile`.
+const PROGRAMS: &[Program] = &[
+    also_by_gdb(&["shapes_lazy"]),
+    program(&["shapes_now"]),
+    program(&["shapes_framed"]),
+    program(&["shapes_plain"]),
+    also_by_gdb(&["shapes_static"]),
+    program(&["shapes_fixed"]),
+    also_by_gdb(&["shapes_probed"]),
+    also_by_gdb(&["vectors"]),
+    with_signals("signals", &["signals"], 1000),
+    with_signals("signals_on_a_stack_of_their_own", &["signals", "1"], 1000),
+    also_by_gdb(&["throws"]),
+    also_by_gdb(&["loads"]),
+    program(&["threads"]),
+    also_by_gdb(&["release"]),
+    extra("throws_shared", &["throws_shared"]),
+    extra("ls", &["/usr/bin/ls", "-l", "/usr"]),
+    extra("sort", &["/usr/bin/sort", "/etc/passwd"]),
+    extra(
+        "bash",
+        &[
+            "/usr/bin/bash",
+            "-c",
+            "for x in 1 2 3; do printf '%s\\n' $((x * 7)); done",
+        ],
+    ),
+    extra(
+        "openssl",
+        &["/usr/bin/openssl", "dgst", "-sha256", "/etc/passwd"],
+    ),
+    extra(
+        "perl",
+        &[
+            "/usr/bin/perl",
+            "-e",
+            "print join ',', sort map { $_ x 2 } qw(b a c)",
+        ],
+    ),
+    extra("xz", &["/usr/bin/xz", "-c", "/etc/services"]),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(2);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stacks");
+    let missing = match arguments.list {
+        true => None,
+        false => build(&folder).err(),
+    };
+    let missing = missing.or_else(|| stepper::try_out(&folder).err());
+    let all = std::env::var_os("PILOTLIGHT_ALL_STACKS").is_some();
+    let folder = Arc::new(folder);
+    let wanted = PROGRAMS.iter().filter(|it| all || !it.is_extra);
+    let mut trials: Vec<Trial> = wanted
+        .map(|program| {
+            let folder = Arc::clone(&folder);
+            let name = match &missing {
+                Some(reason) if !arguments.list => format!("stacks::{} ({reason})", program.name),
+                _ => format!("stacks::{}", program.name),
+            };
+            Trial::test(name, move || check(&folder, program, all))
+                .with_ignored_flag(missing.is_some())
+        })
+        .collect();
+    let missing = missing.or_else(|| {
+        let found = arguments.list || Command::new("gdb").arg("--version").output().is_ok();
+        (!found).then(|| "there is no gdb".to_owned())
+    });
+    for program in PROGRAMS.iter().filter(|it| it.by_gdb.is_some()) {
+        let folder = Arc::clone(&folder);
+        let name = match &missing {
+            Some(reason) => format!("gdb::{} ({reason})", program.name),
+            None => format!("gdb::{}", program.name),
+        };
+        let trial = Trial::test(name, move || check_by_gdb(&folder, program, all));
+        trials.push(trial.with_ignored_flag(missing.is_some()));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Builds the programs. The error is a reason to leave the tests out.
+fn build(folder: &Path) -> Result<(), String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/unwind");
+    for tool in ["make", "cc", "c++", "rustc"] {
+        if Command::new(tool).arg("--version").output().is_err() {
+            return Err(format!("there is no {tool}"));
+        }
+    }
+    let built = Command::new("make")
+        .arg("-C")
+        .arg(source)
+        .arg(format!("OUT={}", folder.display()))
+        .output();
+    match built {
+        Ok(output) if output.status.success() => Ok(()),
+        // A program that cannot be built is a failure of its own test.
+        Ok(output) => {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        }
+        Err(err) => Err(format!("make: {err}")),
+    }
+}
+
+/// What was compared of a program.
+#[derive(Debug, Default)]
+struct Sums {
+    stops: u64,
+    frames: u64,
+    deepest: usize,
+    on_two_stacks: u64,
+    in_handlers: u64,
+    different: Differences,
+    /// Stops that were drawn, and the different ones of them but those in `replaced`.
+    drawn: u64,
+    drawn_different: u64,
+}
+
+/// Stacks that are different, by why.
+#[derive(Debug, Default)]
+struct Differences {
+    /// The last frame that is right lies in code without rows: start and end of a program run some dozen
+    /// instructions of the C runtime (`_init`, `frame_dummy`, `__do_global_dtors_aux`) that have none.
+    without_rows: u64,
+    /// The rows have a shape without a rule, and the walk says so: `longjmp`, where registers already
+    /// are those of the frame that it jumps to.
+    without_rule: u64,
+    /// While the unwinder of the C++ runtime puts the catching frame in the place of its own.
+    replaced: u64,
+    /// None of these.
+    unexplained: u64,
+}
+
+impl Differences {
+    fn sum(&self) -> u64 {
+        self.without_rows + self.without_rule + self.replaced + self.unexplained
+    }
+}
+
+/// Functions of libgcc that overwrite what their frames have saved, so that returning from them leads to where an
+/// exception is caught. No unwinder can follow that.
+const REPLACING: [&str; 4] = [
+    "uw_install_context_1",
+    "_Unwind_RaiseException",
+    "_Unwind_Resume",
+    "_Unwind_Resume_or_Rethrow",
+];
+
+fn check(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
+    let mut command: Vec<PathBuf> = program.command.iter().map(PathBuf::from).collect();
+    command[0] = folder.join(&command[0]);
+    let one_in = if all { 16 } else { 64 };
+    let steps_max = if all { 20_000_000 } else { 2_000_000 };
+    let mut stepper = Stepper::start(folder, &command, steps_max, one_in, program.signal_every)?;
+    let mut process = Process::default();
+    let mut sums = Sums::default();
+    let (steps, instructions) = loop {
+        match stepper.next()? {
+            Record::Mappings(text) => process.set_mappings(&text),
+            Record::Vdso(bytes) => process.set_vdso(&bytes),
+            Record::Stop(stop) => compare(&mut process, &stop, &mut sums),
+            Record::End {
+                steps,
+                instructions,
+            } => break (steps, instructions),
+        }
+    };
+    println!(
+        "{}: {steps} steps over {instructions} instructions\n  {sums:?}",
+        program.name
+    );
+    let stops = sums.stops as f64;
+    let demand = |holds: bool, what: &str| match holds {
+        true => Ok(()),
+        false => Err(format!("{what}: {sums:?}")),
+    };
+    demand(sums.stops > 5_000 && sums.drawn > 1_000, "too few stops")?;
+    demand(
+        program.signal_every == 0 || sums.in_handlers > 1_000,
+        "too few signals",
+    )?;
+    demand(
+        command.len() == 1 || program.signal_every == 0 || sums.on_two_stacks > 1_000,
+        "too few stops on a second stack",
+    )?;
+    // At any instruction that is reached, however seldom.
+    let unexplained = sums.different.unexplained as f64;
+    demand(
+        unexplained <= (1.0 - SAME_MIN) * stops,
+        "stacks that are different",
+    )?;
+    demand(
+        sums.different.sum() as f64 <= 0.015 * stops,
+        "stacks that are different",
+    )?;
+    // At random times.
+    let drawn_different = sums.drawn_different as f64;
+    demand(
+        drawn_different <= (1.0 - SAME_MIN) * sums.drawn as f64 + 5.0,
+        "stacks that are different at random times",
+    )?;
+    Ok(())
+}
+
+/// The second opinion: what gdb says, at fewer stops.
+fn check_by_gdb(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
+    let mut command: Vec<PathBuf> = program.command.iter().map(PathBuf::from).collect();
+    command[0] = folder.join(&command[0]);
+    let stops = if all { 2_000 } else { 100 };
+    let mut stepper = {
+        let out = folder.join(program.name).with_extension("gdb");
+        Stepper::run_gdb(&out, &command, program.by_gdb.unwrap_or("main"), stops)?
+    };
+    let mut process = Process::default();
+    let mut sums = Sums::default();
+    loop {
+        match stepper.next()? {
+            Record::Mappings(text) => process.set_mappings(&text),
+            Record::Vdso(bytes) => process.set_vdso(&bytes),
+            Record::Stop(stop) => compare(&mut process, &stop, &mut sums),
+            Record::End { .. } => break,
+        }
+    }
+    println!("{} by gdb\n  {sums:?}", program.name);
+    if program.signal_every > 0 && sums.in_handlers < 10 {
+        return Err(format!("too few signals: {sums:?}").into());
+    }
+    if sums.stops < 50 || sums.different.unexplained > sums.stops / 100 {
+        return Err(format!("stacks that are different from gdb's: {sums:?}").into());
+    }
+    Ok(())
+}
+
+/// Walks from a stop, and compares.
+fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
+    let mut frames = Vec::new();
+    let outcome = walk(
+        &stop.registers,
+        |at| stop.read(at),
+        |at| process.rule_at(at),
+        &mut frames,
+        FRAMES_MAX,
+    );
+    sums.stops += 1;
+    sums.drawn += u64::from(stop.is_drawn);
+    sums.frames += stop.frames.len() as u64;
+    sums.deepest = sums.deepest.max(stop.frames.len());
+    sums.on_two_stacks += u64::from(stop.memory.len() > 1);
+    sums.in_handlers += u64::from(stop.frames.iter().any(|it| process.is_trampoline(*it)));
+    if frames == stop.frames && outcome == Outcome::Complete {
+        return;
+    }
+    let right = frames
+        .iter()
+        .zip(&stop.frames)
+        .take_while(|(ours, theirs)| ours == theirs)
+        .count();
+    let last = frames[right.saturating_sub(1)];
+    let last_rule = process.rule_at(last.wrapping_sub(u64::from(right > 1)));
+    let different = &mut sums.different;
+    if last_rule == Lookup::Rule(Rule::NONE) {
+        different.without_rows += 1;
+    } else if outcome == Outcome::RuleUnsupported && frames.len() == right {
+        different.without_rule += 1;
+    } else if stop.frames.iter().any(|it| process.is_in(*it, &REPLACING)) {
+        different.replaced += 1;
+        return;
+    } else {
+        different.unexplained += 1;
+        if different.unexplained <= 20 {
+            let show = |frames: &[u64]| -> Vec<String> {
+                let from = right.saturating_sub(1).min(frames.len());
+                let to = frames.len().min(right + 3);
+                frames[from..to]
+                    .iter()
+                    .map(|it| process.describe(*it))
+                    .collect()
+            };
+            println!(
+                "at {}: {outcome:?}, {right} frames are the same\n  ours   {:?}\n  theirs {:?}",
+                process.describe(stop.registers[16]),
+                show(&frames),
+                show(&stop.frames),
+            );
+        }
+    }
+    sums.drawn_different += u64::from(stop.is_drawn);
+}

@@ -1,0 +1,226 @@
+//! Small ELF files around call frame information, and what holds of the rows of any file. The test `unwind` of the collector
+//! takes it too.
+
+#![allow(dead_code, reason = "not every target takes all of it")]
+
+use collector::unwind::{Evaluated, Limits, RuleSet, read_table};
+
+use crate::seeds::of_kind;
+
+/// Where the code lies, in the file and as linked: below the sections that point to it.
+const CODE_OFFSET: u64 = 0x1000;
+const CODE_ADDRESS: u64 = 0x40_1000;
+const CODE_BYTES: u64 = 0x2_0000;
+const FRAME_ADDRESS: u64 = 0x48_0000;
+
+/// Reads the rows of a file, twice: with limits that are large for it, and with small ones.
+pub fn try_file(input: &[u8]) {
+    let limits = Limits {
+        section_bytes_max: 1 << 16,
+        functions_max: 500,
+        rows_max: 5_000,
+        work_bytes_max: 1 << 17,
+    };
+    let mut rules = RuleSet::new();
+    if let Ok(evaluated) = read_table(input, &mut rules, &limits) {
+        check(&evaluated, &rules, &limits);
+    }
+    let small = Limits {
+        section_bytes_max: 200,
+        functions_max: 2,
+        rows_max: 3,
+        work_bytes_max: 300,
+    };
+    if let Ok(evaluated) = read_table(input, &mut RuleSet::new(), &small) {
+        assert!(evaluated.table.rows().len() <= small.rows_max);
+    }
+}
+
+/// Reads the rows of a section, behind a byte that says which.
+pub fn try_section(input: &[u8]) {
+    if let Some((kind, section)) = input.split_first() {
+        try_file(&wrap(section, kind % 2 == 1));
+    }
+}
+
+/// Checks what holds of any rows.
+fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
+    let table = &evaluated.table;
+    assert!(table.rows().len() <= limits.rows_max);
+    let mut rows = 0;
+    let mut number_before = None;
+    for block in table.blocks() {
+        assert!(number_before.is_none_or(|it| it < block.number));
+        number_before = Some(block.number);
+        let of_block = table.rows_of(block);
+        assert_eq!(
+            (of_block.len(), block.first as usize),
+            (block.count as usize, rows)
+        );
+        rows += of_block.len();
+        assert!(of_block.is_sorted_by_key(|row| row.offset()));
+        for row in of_block {
+            assert!(rules.get(row.rule()).is_some());
+            assert!(
+                table
+                    .find(block.number * 65_536 + u64::from(row.offset()))
+                    .is_some()
+            );
+        }
+    }
+    assert_eq!(rows, table.rows().len());
+}
+
+/// A file with a segment of code, and one section of call frame information.
+pub fn wrap(section: &[u8], is_debug_frame: bool) -> Vec<u8> {
+    let names = b"\0.eh_frame\0.debug_frame\0.text\0.shstrtab\0";
+    let headers_at = 64 + 56;
+    let names_at = headers_at + 4 * 64;
+    let section_at = names_at + names.len();
+    let name = if is_debug_frame { 11 } else { 1 };
+    let mut elf = vec![0; headers_at];
+    elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    put(&mut elf, 16, &[2, 0, 62, 0, 1]);
+    for (at, word) in [(32, 64), (40, headers_at as u64)] {
+        put(&mut elf, at, &word.to_le_bytes());
+    }
+    put(&mut elf, 52, &[64, 0, 56, 0, 1, 0, 64, 0, 4, 0, 3, 0]);
+    put(&mut elf, 64, &[1, 0, 0, 0, 5]);
+    let segment = [
+        CODE_OFFSET,
+        CODE_ADDRESS,
+        CODE_ADDRESS,
+        CODE_BYTES,
+        CODE_BYTES,
+    ];
+    put(&mut elf, 72, &segment.map(u64::to_le_bytes).concat());
+    let mut header = |name: u32, kind: u32, address: u64, offset: u64, bytes: u64| {
+        elf.extend([name.to_le_bytes(), kind.to_le_bytes()].concat());
+        elf.extend(
+            [2, address, offset, bytes, 0, 1, 0]
+                .map(u64::to_le_bytes)
+                .concat(),
+        );
+    };
+    header(0, 0, 0, 0, 0);
+    header(
+        name,
+        1,
+        FRAME_ADDRESS,
+        section_at as u64,
+        section.len() as u64,
+    );
+    header(24, 1, CODE_ADDRESS, CODE_OFFSET, CODE_BYTES);
+    header(30, 3, 0, names_at as u64, names.len() as u64);
+    elf.extend(names);
+    elf.extend(section);
+    elf
+}
+
+fn put(bytes: &mut [u8], at: usize, part: &[u8]) {
+    bytes[at..at + part.len()].copy_from_slice(part);
+}
+
+/// Files with each of the sections below.
+pub fn make_elves() -> Vec<Vec<u8>> {
+    make_sections()
+        .iter()
+        .map(|it| wrap(&it[1..], it[0] == 1))
+        .collect()
+}
+
+/// Sections with the shapes that compilers and linkers write, behind the byte that says which section.
+pub fn make_sections() -> Vec<Vec<u8>> {
+    // A frame of pushes: CFA = rsp + 16, rbp and rbx saved; then one by rbp; remembered and restored.
+    let pushes = [
+        0x41, 0x0e, 16, 0x86, 2, 0x44, 0x0d, 6, 0x83, 3, 0x0a, 0x48, 0x0c, 7, 8, 0x0b, 0x02, 9,
+        0x2e, 16, 0x03, 9, 1, 0xc6, 0xc3,
+    ];
+    // Realigned: CFA = r10, then the word at rbp - 8; rbp at rbp + 0, rbx at rbp - 16.
+    let realigned = [
+        0x45, 0x0c, 10, 0, 0x49, 0x10, 6, 2, 0x76, 0, 0x10, 3, 2, 0x76, 0x70, 0x42, 0x0f, 3, 0x76,
+        0x78, 6, 0x50, 0x0c, 10, 0, 0x44, 0x0c, 7, 8,
+    ];
+    // A linkage table: rsp + 8 + ((rip & 15) >= 11) * 8.
+    let linkage = [
+        0x0e, 16, 0x46, 0x0e, 24, 0x4a, 0x0f, 11, 0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x33,
+        0x24, 0x22,
+    ];
+    // A signal trampoline: everything from the context at rsp.
+    let signal = [
+        0x0f, 4, 0x77, 0xa0, 1, 6, 0x10, 6, 3, 0x77, 0xf8, 0, 0x16, 3, 3, 0x77, 0x80, 1, 0x10, 16,
+        3, 0x77, 0xa8, 1,
+    ];
+    // The outermost frame, a return address in a register, and a CFA in another.
+    let outermost = [0x07, 16];
+    let registers = [
+        0x42, 0x09, 16, 11, 0x43, 0x0c, 3, 56, 0x09, 3, 8, 0x12, 3, 0x7e, 0x11, 6, 0x7e,
+    ];
+    let bodies: [&[u8]; 6] = [
+        &pushes, &realigned, &linkage, &signal, &outermost, &registers,
+    ];
+    let mut sections = Vec::new();
+    for is_debug_frame in [false, true] {
+        for (place, body) in bodies.iter().enumerate() {
+            let augmentation: &[u8] = if place == 3 { b"zRS\0" } else { b"zR\0" };
+            sections.push(of_kind(
+                is_debug_frame.into(),
+                &make_section(augmentation, &[body], is_debug_frame),
+            ));
+        }
+        sections.push(of_kind(
+            is_debug_frame.into(),
+            &make_section(b"zR\0", &bodies, is_debug_frame),
+        ));
+    }
+    sections
+}
+
+/// A common entry, and one for each function: the first CFA is rsp + 8, the return address lies below it.
+fn make_section(augmentation: &[u8], bodies: &[&[u8]], is_debug_frame: bool) -> Vec<u8> {
+    let mut section = Vec::new();
+    let start = [0x0c, 7, 8, 0x90, 1];
+    let mut common = vec![1];
+    match is_debug_frame {
+        true => common.extend([0, 1, 0x78, 16]),
+        // Pointers are four bytes, from where they stand.
+        false => common.extend([augmentation, &[1, 0x78, 16, 1, 0x1b]].concat()),
+    }
+    common.extend(start);
+    push_entry(
+        &mut section,
+        if is_debug_frame { u32::MAX } else { 0 },
+        &common,
+    );
+    for (place, body) in bodies.iter().enumerate() {
+        let at = section.len() as u64;
+        let address = CODE_ADDRESS + 0x1f0 * place as u64;
+        let mut entry = Vec::new();
+        match is_debug_frame {
+            true => entry.extend([address, 0x1f0].map(u64::to_le_bytes).concat()),
+            false => {
+                let relative = address.wrapping_sub(FRAME_ADDRESS + at + 8) as u32;
+                entry.extend([relative.to_le_bytes(), 0x1f0_u32.to_le_bytes()].concat());
+                entry.push(0);
+            }
+        }
+        entry.extend(*body);
+        push_entry(
+            &mut section,
+            if is_debug_frame { 0 } else { at as u32 + 4 },
+            &entry,
+        );
+    }
+    if !is_debug_frame {
+        section.extend([0; 4]);
+    }
+    section
+}
+
+fn push_entry(section: &mut Vec<u8>, common: u32, content: &[u8]) {
+    let length = (4 + content.len()).next_multiple_of(4);
+    section.extend((length as u32).to_le_bytes());
+    section.extend(common.to_le_bytes());
+    section.extend(content);
+    section.resize(section.len() + length - 4 - content.len(), 0);
+}
