@@ -18,9 +18,10 @@ const DELIVERED_MIN: f64 = 0.99;
 /// The same where the processor is emulated: devices run by this machine's time, and hold the guest's timers up.
 const DELIVERED_EMULATED_MIN: f64 = 0.9;
 
-/// By how much a share of the samples may differ from the share of the time in an emulator, where reading a clock takes
-/// longer than what it measures: beside what chance allows.
-const SHARE_TOLERANCE_EMULATED: f64 = 0.1;
+/// By how much a share of the samples may differ from the share of the time in an emulator, beside what chance allows. Reading
+/// a clock takes longer there than what it measures, and so does a fork and exec, whose time before the exec is sampled under
+/// the parent's name and accounted to the child: 0.14 was seen of `blink`.
+const SHARE_TOLERANCE_EMULATED: f64 = 0.2;
 
 /// Share of the stacks that may be torn: one that is sampled in the first instructions of a function, before the frame
 /// pointer is set, misses its caller only.

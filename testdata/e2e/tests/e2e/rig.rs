@@ -186,14 +186,19 @@ impl Rig {
     /// Starts one more collector, with the same node name as the others.
     pub(crate) fn start_collector(&mut self) -> Result<()> {
         let metrics = free_address()?;
+        let mut arguments = vec![
+            format!("--server=http://{}", self.grpc),
+            format!("--node={NODE}"),
+            format!("--metrics-listen={metrics}"),
+        ];
+        if is_emulated() {
+            // An emulated processor is slow: 200 frames at 100 Hz take more than the share of its time that a walk may have.
+            arguments.push("--walk-budget=10".to_owned());
+        }
         let child = start(Start {
             name: "collector",
             program: &find_program("pilotlight-collector")?,
-            arguments: vec![
-                format!("--server=http://{}", self.grpc),
-                format!("--node={NODE}"),
-                format!("--metrics-listen={metrics}"),
-            ],
+            arguments,
             privilege: Privilege::Root,
             log: self
                 .dir
