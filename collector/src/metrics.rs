@@ -3,7 +3,8 @@
 //! The stages write into one [`Metrics`]; the HTTP thread renders it.
 
 use std::{
-    collections::BTreeMap,
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -57,6 +58,8 @@ pub struct Metrics {
     pub decoded: u64,
     /// Samples counted into windows, by how their stacks ended.
     pub stacks_by_outcome: BTreeMap<&'static str, u64>,
+    /// Of them the incomplete ones, by where they stopped.
+    pub incomplete_stacks: IncompleteStacks,
     /// Samples lost, by stage, in the order of [`Stage::ALL`].
     pub dropped: [u64; Stage::ALL.len()],
     /// Samples that the CPU time in use should have given.
@@ -118,6 +121,37 @@ impl UnwindStats {
     /// Counts a copied stack that was walked.
     pub fn count_copied(&mut self, outcome: Outcome) {
         *self.copied.entry(outcome.name()).or_default() += 1;
+    }
+}
+
+/// Incomplete stacks by outcome and by the binary in which the last frame lies that was found.
+#[derive(Clone, Debug, Default)]
+pub struct IncompleteStacks {
+    counts: BTreeMap<(Arc<str>, &'static str), u64>,
+    binaries: BTreeSet<Arc<str>>,
+}
+
+impl IncompleteStacks {
+    /// Binaries with a name of their own, those that were seen first. Each has up to ten outcomes,
+    /// and a metrics store keeps each of these 500 for as long as it keeps anything.
+    const BINARIES_MAX: usize = 50;
+
+    /// What stands for all others, and for a stack without any frame.
+    const OTHERS: &'static str = "[others]";
+
+    /// Counts a stack.
+    pub fn add(&mut self, binary: Option<&Arc<str>>, outcome: &'static str) {
+        let is_named = |binary: &&Arc<str>| {
+            self.binaries.contains(*binary) || self.binaries.len() < Self::BINARIES_MAX
+        };
+        let binary = match binary.filter(is_named) {
+            Some(binary) => binary.clone(),
+            None => Self::OTHERS.into(),
+        };
+        if *binary != *Self::OTHERS {
+            self.binaries.insert(binary.clone());
+        }
+        *self.counts.entry((binary, outcome)).or_default() += 1;
     }
 }
 
@@ -348,6 +382,18 @@ impl Metrics {
     fn render_unwinding(&self, text: &mut Text) {
         let unwind = &self.unwind;
         text.family(
+            "incomplete_stacks_total",
+            "counter",
+            "Samples whose user stack is not complete, by outcome and by the binary of the last frame that was found.",
+        );
+        for ((binary, outcome), count) in &self.incomplete_stacks.counts {
+            text.value(
+                "incomplete_stacks_total",
+                &[("binary", binary), ("outcome", outcome)],
+                *count as f64,
+            );
+        }
+        text.family(
             "copied_stacks_total",
             "counter",
             "Stacks that were copied and unwound in user space, by how that ended.",
@@ -539,6 +585,18 @@ impl Metrics {
     }
 }
 
+/// A label's value, which may be any path: the format wants three characters escaped.
+fn escape(value: &str) -> Cow<'_, str> {
+    match value.contains(['\\', '"', '\n']) {
+        true => value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n")
+            .into(),
+        false => value.into(),
+    }
+}
+
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
@@ -564,11 +622,10 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// Labels' values are words of this program: nothing in them needs an escape.
     fn value(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         let labels: Vec<String> = labels
             .iter()
-            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .map(|(name, value)| format!("{name}=\"{}\"", escape(value)))
             .collect();
         let labels = match labels.is_empty() {
             true => String::new(),
@@ -581,6 +638,28 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Check that paths are escaped, and that the number of binaries is bounded.
+    #[test]
+    fn incomplete_stacks() {
+        let mut metrics = Metrics::default();
+        let stacks = &mut metrics.incomplete_stacks;
+        stacks.add(Some(&"/a\"b\\c\n".into()), "no_rows");
+        stacks.add(None, "no_rows");
+        for number in 0..60 {
+            stacks.add(Some(&format!("/{number}").into()), "bad_frame");
+        }
+        let text = metrics.render(&SenderStats::default(), ProcessAccount::default());
+        let name = "pilotlight_collector_incomplete_stacks_total";
+        for line in [
+            "{binary=\"/a\\\"b\\\\c\\n\",outcome=\"no_rows\"} 1",
+            "{binary=\"[others]\",outcome=\"no_rows\"} 1",
+            "{binary=\"[others]\",outcome=\"bad_frame\"} 11",
+            "{binary=\"/48\",outcome=\"bad_frame\"} 1",
+        ] {
+            assert!(text.contains(&format!("{name}{line}\n")), "{line}");
+        }
+    }
 
     /// Check that each family is announced once, before its values.
     #[test]

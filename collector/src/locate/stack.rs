@@ -21,6 +21,9 @@ use crate::{
 pub enum StackOutcome {
     /// As the kernel side said.
     Walked(Outcome),
+    /// The walk went through code that had just taken the place of other code, of which the kernel
+    /// had the rows still: frames from there on may be wrong.
+    StaleRows,
     /// A return address lies in nothing executable: what was followed was no
     /// chain of frame pointers. The frames before it are kept.
     BadReturnAddress,
@@ -35,6 +38,7 @@ impl StackOutcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Walked(outcome) => outcome.name(),
+            Self::StaleRows => "stale_rows",
             Self::BadReturnAddress => "bad_return_address",
             Self::ProcessUnknown => "process_unknown",
             Self::Copied => "copied",
@@ -46,7 +50,7 @@ impl StackOutcome {
         match self {
             Self::Walked(outcome) => outcome.is_complete(),
             Self::Copied => true,
-            Self::BadReturnAddress | Self::ProcessUnknown => false,
+            Self::StaleRows | Self::BadReturnAddress | Self::ProcessUnknown => false,
         }
     }
 
@@ -118,6 +122,8 @@ pub struct Addresses<'a> {
     pub kernel: &'a [u64],
     /// How the walk ended.
     pub outcome: StackOutcome,
+    /// Whether the kernel's rows led to the frames.
+    pub is_walked_in_kernel: bool,
 }
 
 impl<'a> Addresses<'a> {
@@ -143,6 +149,8 @@ impl<'a> Addresses<'a> {
             is_leaf_exact: sample.user_leaf_exact,
             kernel: batch.kernel_frames(sample),
             outcome: StackOutcome::Walked(sample.outcome),
+            // A walk that ended for want of rows ended where the kernel knew of the change.
+            is_walked_in_kernel: sample.version != 0 && sample.outcome != Outcome::NoRows,
         }
     }
 
@@ -167,6 +175,7 @@ impl<'a> Addresses<'a> {
                 Outcome::Complete => StackOutcome::Copied,
                 outcome => StackOutcome::Walked(outcome),
             },
+            is_walked_in_kernel: false,
         }
     }
 }
@@ -189,6 +198,7 @@ pub fn locate_stack<'a>(
         is_leaf_exact,
         kernel,
         outcome,
+        is_walked_in_kernel,
     } = addresses;
     let mut outcome = *outcome;
     let mut frames = Vec::with_capacity(user.len() + kernel.len() + 1);
@@ -208,6 +218,9 @@ pub fn locate_stack<'a>(
                 match process.mappings.find(address) {
                     Some(mapping) => {
                         mapping.file.used_ns.store(time_ns, Ordering::Relaxed);
+                        if *is_walked_in_kernel && time_ns < mapping.unsteady_until_ns() {
+                            outcome = StackOutcome::StaleRows;
+                        }
                         frames.push(LocatedFrame {
                             file: &mapping.file,
                             offset: mapping.offset_of(address),

@@ -423,6 +423,11 @@ impl Sampler {
             exe: process.and_then(|it| it.exe.clone()),
             container_id,
         };
+        if !stack.outcome.is_complete() {
+            let binary = stack.frames.first().map(|it| &it.file.path);
+            let mut metrics = self.metrics.lock();
+            metrics.incomplete_stacks.add(binary, stack.outcome.name());
+        }
         let window = match &mut self.closing {
             Some(closing) if sample.time_ns < closing.bounds.end_ns => &mut closing.window,
             _ => &mut self.window,

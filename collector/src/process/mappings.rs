@@ -15,9 +15,30 @@ pub struct Mapping {
     pub file_offset: u64,
     /// What is mapped.
     pub file: Arc<MappedFile>,
+    /// When it took the place of other code, nanoseconds of CLOCK_MONOTONIC; 0 when it did not.
+    pub replaced_ns: u64,
 }
 
+/// How long after a replacement another is expected: a program that loads and unloads its plugins in
+/// turn puts one where the other was, for as long as it runs.
+const UNSTEADY_NS: u64 = 10_000_000_000;
+
 impl Mapping {
+    /// Until when what is known of the mapping may be out of date when it is used; 0 when it never was.
+    /// (Who unwinds with mappings that are a tenth of a second old takes the rows of another file.)
+    pub fn unsteady_until_ns(&self) -> u64 {
+        match self.replaced_ns {
+            0 => 0,
+            replaced_ns => replaced_ns.saturating_add(UNSTEADY_NS),
+        }
+    }
+
+    /// Whether `other`, which overlaps this one, has other bytes of code there.
+    fn differs_from(&self, other: &Self) -> bool {
+        let bias = |it: &Self| it.file_offset.wrapping_sub(it.start);
+        self.file != other.file || bias(self) != bias(other)
+    }
+
     /// Offset in the file of the byte at `address`, which lies in the mapping.
     pub fn offset_of(&self, address: u64) -> u64 {
         (address - self.start).wrapping_add(self.file_offset)
@@ -36,10 +57,11 @@ impl Mappings {
     /// (vm.max_map_count). 16,384 × 32 bytes = 512 KiB.
     pub const MAPPINGS_MAX: usize = 16_384;
 
-    /// Adds a mapping and removes what it covers: the kernel tells of no munmap.
+    /// Adds a mapping that was made at `time_ns` and removes what it covers: the kernel tells of no
+    /// munmap.
     ///
     /// Gives `false`, and changes nothing, when the limit is reached or the mapping is empty.
-    pub fn insert(&mut self, mapping: Mapping) -> bool {
+    pub fn insert(&mut self, mapping: Mapping, time_ns: u64) -> bool {
         if mapping.start >= mapping.end {
             return false;
         }
@@ -49,6 +71,14 @@ impl Mappings {
         if overlapped.is_empty() && self.sorted.len() >= Self::MAPPINGS_MAX {
             return false;
         }
+        let replaced = overlapped.iter().filter(|it| mapping.differs_from(it));
+        let mapping = Mapping {
+            replaced_ns: replaced
+                .map(|_| time_ns)
+                .next()
+                .unwrap_or(mapping.replaced_ns),
+            ..mapping
+        };
         let before = overlapped
             .first()
             .filter(|it| it.start < mapping.start)
@@ -104,12 +134,16 @@ mod tests {
         let mut all = Mappings::default();
         for &(start, end, file) in mappings {
             let file = files.intern(FileKind::File, file.as_bytes(), FileIdentity::Path);
-            all.insert(Mapping {
-                start,
-                end,
-                file_offset: 0x1000,
-                file,
-            });
+            all.insert(
+                Mapping {
+                    start,
+                    end,
+                    file_offset: 0x1000,
+                    file,
+                    replaced_ns: 0,
+                },
+                1,
+            );
         }
         all.iter()
             .map(|it| {
@@ -153,6 +187,41 @@ mod tests {
         );
     }
 
+    /// Check that code which took the place of other code is known for it, and that what was mapped
+    /// again, or beside it, is not.
+    #[test]
+    fn replaced() {
+        let mut files = Files::new();
+        let [a, b] =
+            [b"a", b"b"].map(|name| files.intern(FileKind::File, name, FileIdentity::Path));
+        let mut all = Mappings::default();
+        let mut time_ns = 0;
+        let mut insert = |start: u64, file_offset, file: &Arc<MappedFile>| {
+            time_ns += 1;
+            let mapping = Mapping {
+                start,
+                end: start + 0x20,
+                file_offset,
+                file: file.clone(),
+                replaced_ns: 0,
+            };
+            assert!(all.insert(mapping, time_ns));
+            all.find(start).unwrap().replaced_ns
+        };
+        assert_eq!(insert(0x100, 0, &a), 0);
+        assert_eq!(insert(0x100, 0, &a), 0);
+        // Another piece of what is mapped already.
+        assert_eq!(insert(0x110, 0x10, &a), 0);
+        assert_eq!(insert(0x130, 0, &b), 0);
+        assert_eq!(insert(0x140, 0, &b), 5);
+        assert_eq!(insert(0x110, 0, &b), 6);
+        assert_eq!(insert(0x100, 0, &b), 7);
+        assert_eq!(
+            all.find(0x145).unwrap().unsteady_until_ns(),
+            5 + UNSTEADY_NS
+        );
+    }
+
     /// Check that addresses find their mapping, and gaps find none.
     #[test]
     fn find() {
@@ -161,12 +230,16 @@ mod tests {
         let mut all = Mappings::default();
         for (start, end) in [(0x10, 0x20), (0x30, 0x40)] {
             let file = file.clone();
-            assert!(all.insert(Mapping {
-                start,
-                end,
-                file_offset: 0,
-                file
-            }));
+            assert!(all.insert(
+                Mapping {
+                    start,
+                    end,
+                    file_offset: 0,
+                    file,
+                    replaced_ns: 0,
+                },
+                1
+            ));
         }
         let found = |address| all.find(address).map(|it| it.start);
         assert_eq!(found(0xf), None);

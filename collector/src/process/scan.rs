@@ -59,7 +59,7 @@ pub(super) fn read_process(
             FileKind::File => build_ids.identify(pid, &entry),
             _ => FileIdentity::Path,
         };
-        mappings.insert(Mapping {
+        let mapping = Mapping {
             start: entry.start,
             end: entry.end,
             file_offset: if kind == FileKind::Anonymous {
@@ -68,7 +68,9 @@ pub(super) fn read_process(
                 entry.offset
             },
             file: files.intern(kind, shown_path(kind, entry.path), identity),
-        });
+            replaced_ns: 0,
+        };
+        mappings.insert(mapping, 0);
     }
     Some(process)
 }

@@ -193,8 +193,9 @@ impl ProcessTable {
                         file_offset
                     },
                     file,
+                    replaced_ns: 0,
                 };
-                self.map(pid, mapping);
+                self.map(pid, mapping, time_ns);
             }
             SideBandEvent::Exit { pid } => {
                 self.note_end(pid);
@@ -224,7 +225,7 @@ impl ProcessTable {
         self.insert(pid, child);
     }
 
-    fn map(&mut self, pid: u32, mapping: Mapping) {
+    fn map(&mut self, pid: u32, mapping: Mapping, time_ns: u64) {
         let Some(process) = self.processes.get_mut(&pid) else {
             return;
         };
@@ -232,7 +233,7 @@ impl ProcessTable {
             process.exe = Some(mapping.file.path.clone());
             process.exec_pending = false;
         }
-        if !Arc::make_mut(&mut process.mappings).insert(mapping) {
+        if !Arc::make_mut(&mut process.mappings).insert(mapping, time_ns) {
             self.stats.limited += 1;
         }
         if let Some(followed @ Followed::Same) = self.followed.get_mut(&pid) {

@@ -5,7 +5,7 @@
 //! to what is not written yet, or to what is used for something else already. Pure: no IO, no clock.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{Arc, Weak, atomic::Ordering},
 };
@@ -244,6 +244,10 @@ pub struct Tables {
     version: u32,
     /// Whether places were freed since files waited for some.
     has_freed: bool,
+    /// The time when the last turn ended, or of what came since.
+    now_ns: u64,
+    /// Processes with code that took the place of other code a short time ago.
+    unsteady: BTreeSet<u32>,
     /// When files that wait for places are looked at again in any case.
     next_look_ns: u64,
     stats: TablesStats,
@@ -309,6 +313,8 @@ struct LoadedProcess {
     /// Its places, and the version there.
     place: Range<u32>,
     version: u32,
+    /// When its entry is to be made anew, since code that was unsteady is not any more; 0 for never.
+    unsteady_until_ns: u64,
     is_settled: bool,
     is_written: bool,
     sampled_ns: u64,
@@ -350,6 +356,8 @@ impl Tables {
             turns: Turns::default(),
             version: 0,
             has_freed: false,
+            now_ns: 0,
+            unsteady: BTreeSet::new(),
             next_look_ns: 0,
             stats: TablesStats::default(),
         }
@@ -357,6 +365,7 @@ impl Tables {
 
     /// Makes a process known, or says what it maps now.
     pub fn set_process(&mut self, pid: u32, identity: u64, mappings: &Arc<Mappings>, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
         if let Some(process) = self.processes.get_mut(&pid) {
             process.sampled_ns = now_ns;
             if process.identity == identity && process.mappings == *mappings {
@@ -374,6 +383,7 @@ impl Tables {
             files: Vec::new(),
             place: 0..0,
             version: 0,
+            unsteady_until_ns: 0,
             is_settled: false,
             is_written,
             sampled_ns: now_ns,
@@ -735,6 +745,18 @@ impl Tables {
     /// All writes up to now are done. Frees what nobody can be reading any more, and forgets the
     /// files that nothing maps.
     pub fn end_turn(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        let processes = &self.processes;
+        let changed = &mut self.changed;
+        self.unsteady.retain(|pid| {
+            let Some(process) = processes.get(pid) else {
+                return false;
+            };
+            if process.unsteady_until_ns <= now_ns {
+                changed.insert(*pid, Change::Mappings);
+            }
+            process.unsteady_until_ns > now_ns
+        });
         if let Some(turn) = self.turns.end(now_ns) {
             let used = (self.blocks.used(), self.mappings.used(), self.pages.rows());
             self.blocks.release(turn);
@@ -831,6 +853,12 @@ impl Tables {
             self.stats.refused.mappings += (words.len() - PROCESS_MAPPINGS_MAX) as u64;
             words.truncate(PROCESS_MAPPINGS_MAX);
         }
+        let ends = process.mappings.iter().map(Mapping::unsteady_until_ns);
+        let unsteady_until_ns = ends.filter(|end_ns| *end_ns > self.now_ns).min();
+        match unsteady_until_ns {
+            Some(_) => self.unsteady.insert(pid),
+            None => self.unsteady.remove(&pid),
+        };
         let len = words.len() as u32;
         let place = match len {
             0 => Some(0),
@@ -855,6 +883,7 @@ impl Tables {
         let before = std::mem::replace(&mut process.place, place..place + len);
         self.mappings.retire(before, turn);
         process.version = version;
+        process.unsteady_until_ns = unsteady_until_ns.unwrap_or(0);
         process.is_written = true;
         let write = process.write(pid);
         if len > 0 {
@@ -870,6 +899,7 @@ impl Tables {
             end,
             file_offset,
             ref file,
+            replaced_ns: _,
         } = *mapping;
         let bias = file_offset.wrapping_sub(start);
         let mut push = |start: u64, end: u64, kind, block_bias| {
@@ -884,6 +914,11 @@ impl Tables {
                 words.push(entry.to_words());
             }
         };
+        if mapping.unsteady_until_ns() > self.now_ns {
+            // By the time this is read there may be something else: user space knows what there was
+            // when a sample was taken.
+            return push(start, end, MappingKind::NotLoaded, 0);
+        }
         let key = TableKey::of(file);
         let state = key.as_ref().and_then(|key| self.files.get(key));
         let loaded = match (state.map(|it| &it.state), key) {

@@ -136,12 +136,16 @@ fn number_of(file: &MappedFile) -> u64 {
 fn mappings(list: &[(u64, u64, u64, &Arc<MappedFile>)]) -> Arc<Mappings> {
     let mut all = Mappings::default();
     for (start, end, file_offset, file) in list {
-        all.insert(Mapping {
-            start: *start,
-            end: *end,
-            file_offset: *file_offset,
-            file: Arc::clone(file),
-        });
+        all.insert(
+            Mapping {
+                start: *start,
+                end: *end,
+                file_offset: *file_offset,
+                file: Arc::clone(file),
+                replaced_ns: 0,
+            },
+            0,
+        );
     }
     Arc::new(all)
 }
@@ -228,6 +232,53 @@ fn one_process() {
     tables.remove_process(5, 4);
     flush(&mut tables, &mut kernel, 4);
     assert!(kernel.processes.is_empty());
+}
+
+/// Check that code which took the place of other code is not walked in the kernel until it has been
+/// there for a while, and then is, without anything else happening.
+#[test]
+fn unsteady_code() {
+    let mut files = Files::new();
+    let [first, second] = [3, 6].map(|number| file(&mut files, number));
+    let mut tables = Tables::new(1 << 20);
+    let mut kernel = Kernel::new();
+    let mut mapped = Mappings::default();
+    let mut now_ns = 1;
+    for code in [&first, &second] {
+        now_ns += 1_000;
+        mapped.insert(
+            Mapping {
+                start: 0x10_0000,
+                end: 0x11_0000,
+                file_offset: 0,
+                file: code.clone(),
+                replaced_ns: 0,
+            },
+            now_ns,
+        );
+        let mapped = Arc::new(mapped.clone());
+        tables.set_process(1, 1, &mapped, now_ns);
+        let number = number_of(code);
+        assert!(tables.wants(code, now_ns));
+        let rows = rows_of(number, 0, 0x1_0000);
+        tables.load(&TableKey::of(code).unwrap(), rows, now_ns);
+        flush(&mut tables, &mut kernel, now_ns);
+        let rule = rule_of(number, 0x500);
+        let expected = match number {
+            3 => Answer::Rule(rule),
+            _ => Answer::Copy,
+        };
+        assert_eq!(answer(&kernel, 1, 0x10_0500), expected);
+        assert_eq!(tables.find_rule(&mapped, 0x10_0500), Found::Rule(rule));
+    }
+    let until_ns = mapped.find(0x10_0500).unwrap().unsteady_until_ns();
+    flush(&mut tables, &mut kernel, until_ns - 1);
+    assert!(flush(&mut tables, &mut kernel, until_ns).is_empty());
+    assert_eq!(answer(&kernel, 1, 0x10_0500), Answer::Copy);
+    assert!(!flush(&mut tables, &mut kernel, until_ns + 1).is_empty());
+    let expected = Answer::Rule(rule_of(6, 0x500));
+    assert_eq!(answer(&kernel, 1, 0x10_0500), expected);
+    assert!(flush(&mut tables, &mut kernel, until_ns + 2).is_empty());
 }
 
 /// Check what has no rows of its own: too large, without any, unreadable.
@@ -369,12 +420,16 @@ fn hostile_mappings() {
     for round in 0..300 {
         let mut mapped = Mappings::default();
         for _ in 0..random.below(20) {
-            mapped.insert(Mapping {
-                start: edge(&mut random),
-                end: edge(&mut random),
-                file_offset: edge(&mut random),
-                file: all[random.below(4) as usize].clone(),
-            });
+            mapped.insert(
+                Mapping {
+                    start: edge(&mut random),
+                    end: edge(&mut random),
+                    file_offset: edge(&mut random),
+                    file: all[random.below(4) as usize].clone(),
+                    replaced_ns: 0,
+                },
+                0,
+            );
         }
         let mapped = Arc::new(mapped);
         tables.set_process(1, round + 1, &mapped, round * DRAIN_NS);
@@ -500,12 +555,16 @@ fn every_answer_is_true_at_every_moment() {
                     let mut mapped = Mappings::default();
                     for _ in 0..1 + random.below(6) {
                         let start = random.below(64) << 20;
-                        mapped.insert(Mapping {
-                            start,
-                            end: start + ((1 + random.below(32)) << 16),
-                            file_offset: random.below(8) << 12,
-                            file: all[random.below(FILES) as usize].clone(),
-                        });
+                        mapped.insert(
+                            Mapping {
+                                start,
+                                end: start + ((1 + random.below(32)) << 16),
+                                file_offset: random.below(8) << 12,
+                                file: all[random.below(FILES) as usize].clone(),
+                                replaced_ns: 0,
+                            },
+                            0,
+                        );
                     }
                     let mapped = Arc::new(mapped);
                     if model.contains_key(&pid) && random.below(2) == 0 {
