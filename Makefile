@@ -9,6 +9,10 @@ run:
 test:
 	@deploy/setup test && FRESH=$(FRESH) deploy/test $(PARTS)
 
+# The end-to-end test on kernels 5.10, 6.1 and 6.12, emulated: about a minute each.
+test-kernels:
+	@deploy/setup kernels && deploy/build && deploy/test-kernels $(SUITES)
+
 # Measures what sampling costs on this machine, how much of the CPU time it sees, and how many stacks are complete. Minutes
 # each, on an idle machine.
 cost accuracy stacks:
@@ -18,4 +22,4 @@ cost accuracy stacks:
 fuzz:
 	@deploy/setup test && testdata/fuzz/run $(or $(FUZZ_SECONDS),60) $(TARGETS)
 
-.PHONY: run test cost accuracy stacks fuzz
+.PHONY: run test test-kernels cost accuracy stacks fuzz

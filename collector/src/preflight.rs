@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 /// A kernel's version: major and minor number.
 type Version = (u32, u32);
 
-/// The oldest kernel on which the program is tested. What it needs that is not of old: ring buffers
-/// (5.8), `bpf_get_stack` for perf events (5.9), tail calls beside functions (5.10).
+/// The oldest kernel on which `make test-kernels` runs. Younger than others of what the program needs are the ring buffer
+/// (5.8), and tail calls in a program that has functions (5.10).
 const OLDEST: Version = (5, 10);
 
 /// Kernels that crash in their own stack walkers when these run from perf events:
@@ -32,7 +32,10 @@ pub fn check_machine(force_kernel: bool) -> Result<()> {
     };
     if version < OLDEST {
         let (major, minor) = OLDEST;
-        bail!("the kernel is {release}; {major}.{minor} or newer is needed");
+        bail!(
+            "the kernel is {release}; {major}.{minor} or newer is needed: older ones have no BPF ring \
+             buffer, or no tail calls beside functions"
+        );
     }
     if !force_kernel && is_known_bad(version) {
         bail!(

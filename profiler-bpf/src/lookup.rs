@@ -18,8 +18,9 @@ use crate::{
     arithmetic::{is_less, zero},
 };
 
-/// Rules that a CPU remembers: 1,024 x 32 bytes are the 32 KiB that a per-CPU value may have.
-const FOUND_MAX: usize = 1_024;
+/// Rules that a CPU remembers, of 32 bytes each. They lie in 4 pages: a stack of 30 frames touches all
+/// of them, and each is cold.
+const FOUND_MAX: usize = 512;
 
 /// A mapping search of 2^5 = 32 serves most processes.
 const SHORT_SEARCH_STEPS: u32 = 5;
@@ -67,7 +68,7 @@ pub(crate) fn find_rule(walk: &Walk, address: u64) -> Lookup {
     // SAFETY: the map's value is this CPU's own and of this type, and the program
     // does not interrupt itself; the mask keeps within it.
     let slot = unsafe {
-        let first = ((mixed >> 54) as usize & (FOUND_MAX - 1)) * FOUND_WORDS;
+        let first = ((mixed >> 55) as usize & (FOUND_MAX - 1)) * FOUND_WORDS;
         &mut *found.cast::<u64>().add(first).cast::<[u64; FOUND_WORDS]>()
     };
     if slot[0] == address && slot[1] == u64::from(walk.version) {

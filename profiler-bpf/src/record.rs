@@ -115,21 +115,39 @@ pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + (USER_FRAMES_MAX + KERNEL_FRA
 
 /// The program's scratch memory for one record, one per CPU.
 ///
-/// The program fills it from the front and sends only the used part.
+/// When the program runs, all that it touches is cold, and the first touch of a page costs as much as
+/// a hundred instructions: what each sample needs lies together, before the many frames that few
+/// samples have. The record begins with the header; only the part that is used is sent.
 #[repr(C)]
 pub struct Scratch {
+    /// What the walk knows beside its registers.
+    pub walk: Walk,
+    /// Where the walk of the user stack is.
+    pub registers: Registers,
+    /// Where it began: the registers of a [`StackHeader`].
+    pub user_registers: [u64; 17],
+    /// Whose cgroup was looked up last.
+    pub cgroup: CgroupSeen,
+    /// A copy of a part of the user stack.
+    pub stack_window: [u64; STACK_WINDOW_BYTES / 8],
     /// The header.
     pub header: SampleHeader,
     /// User frames, then kernel frames.
     pub frames: [u64; USER_FRAMES_MAX + KERNEL_FRAMES_MAX],
-    /// A copy of a part of the user stack; never sent.
-    pub stack_window: [u64; STACK_WINDOW_BYTES / 8],
-    /// Where the walk of the user stack is; never sent.
-    pub registers: Registers,
-    /// Where it began: the registers of a [`StackHeader`].
-    pub user_registers: [u64; 17],
-    /// What else the walk knows.
-    pub walk: Walk,
+}
+
+/// A cgroup's id that was found through five pointers, each to a place of its own.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct CgroupSeen {
+    /// The task's `css_set`.
+    pub css_set: u64,
+    /// Its process and thread ids.
+    pub pid_tgid: u64,
+    /// When it was looked up, nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// What was found.
+    pub id: u64,
 }
 
 /// What a walk knows beside its registers.
@@ -164,7 +182,7 @@ const _: () = assert!(HEADER_BYTES == 80);
 const _: () = assert!(STACK_HEADER_BYTES == 160);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
 const _: () =
-    assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 32 + 136 + 48);
+    assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 48 + 32 + 136 + 32);
 const _: () = assert!(USER_FRAMES_MAX.is_power_of_two() && USER_FRAMES_HEAD == USER_FRAMES_TAIL);
 const _: () = assert!(WALKED_FRAMES_MAX <= u16::MAX as usize);
 const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two());

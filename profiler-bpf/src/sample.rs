@@ -9,7 +9,7 @@ use core::{mem::offset_of, ptr, slice};
 use aya_ebpf::{
     bindings::{BPF_RB_NO_WAKEUP, bpf_perf_event_data},
     helpers::{
-        bpf_get_current_comm, bpf_get_current_pid_tgid,
+        bpf_get_current_pid_tgid,
         generated::{bpf_get_smp_processor_id, bpf_get_stack},
     },
 };
@@ -77,10 +77,10 @@ pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, tim
         cpu: unsafe { bpf_get_smp_processor_id() },
         time_ns,
         period,
-        cgroup_id: task::cgroup_id(),
+        cgroup_id: task::cgroup_id(&mut scratch.cgroup, pid_tgid, time_ns),
         pid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        comm: task::comm(),
         user_len: 0,
         kernel_len: 0,
         user_walked: 0,
@@ -223,14 +223,16 @@ fn read_kernel_stack(
 /// Sends the header and the frames; `false` when the ring was full.
 #[inline(always)]
 fn send(scratch: &Scratch, frames: usize) -> bool {
-    const { assert!(offset_of!(Scratch, frames) == HEADER_BYTES) };
+    const { assert!(offset_of!(Scratch, frames) == offset_of!(Scratch, header) + HEADER_BYTES) };
     if frames > USER_FRAMES_MAX + KERNEL_FRAMES_MAX {
         return false;
     }
     // SAFETY: that many frames lie behind the header, in the same object.
     let bytes = unsafe {
         slice::from_raw_parts(
-            ptr::from_ref(scratch).cast::<u8>(),
+            ptr::from_ref(scratch)
+                .cast::<u8>()
+                .add(offset_of!(Scratch, header)),
             HEADER_BYTES + frames * 8,
         )
     };

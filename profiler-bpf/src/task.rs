@@ -23,6 +23,7 @@ use aya_ebpf::{
         bpf_probe_read_kernel, bpf_task_pt_regs,
     },
 };
+use profiler_bpf::record::CgroupSeen;
 use profiler_bpf::settings::{THREAD_BYTES, cgroup_source, task_source};
 
 /// A constant that the collector sets before it loads the object.
@@ -46,6 +47,10 @@ setting!(
 setting!(
     /// Offset of `task_struct.mm`.
     TASK_MM
+);
+setting!(
+    /// Offset of `task_struct.comm`.
+    TASK_COMM
 );
 setting!(
     /// Offset of `task_struct.group_leader`.
@@ -228,28 +233,59 @@ pub(crate) fn stack_top_hints() -> (u64, u64) {
     }
 }
 
+/// How long a cgroup's id that was found is taken for the current one. A task seldom moves to another
+/// cgroup, and it is the same `css_set` at the same address even more seldom.
+const CGROUP_SEEN_NS: u64 = 1_000_000_000;
+
 /// Id of the current task's cgroup in the hierarchy that the collector chose, or 0.
 #[inline(always)]
-pub(crate) fn cgroup_id() -> u64 {
+pub(crate) fn cgroup_id(seen: &mut CgroupSeen, pid_tgid: u64, time_ns: u64) -> u64 {
     match get(&CGROUP_SOURCE) as u32 {
         // SAFETY: the helper has no preconditions.
         cgroup_source::V2 => unsafe { bpf_get_current_cgroup_id() },
-        cgroup_source::V1 => v1_cgroup_id(),
+        cgroup_source::V1 => v1_cgroup_id(seen, pid_tgid, time_ns),
         _ => 0,
     }
 }
 
 /// `task->cgroups->subsys[i]->cgroup->kn->id`
 #[inline(always)]
-fn v1_cgroup_id() -> u64 {
+fn v1_cgroup_id(seen: &mut CgroupSeen, pid_tgid: u64, time_ns: u64) -> u64 {
     // SAFETY: the offsets are from the kernel's own types.
-    unsafe {
-        let css_set = load_field(current_task(), get(&TASK_CGROUPS));
+    let css_set = unsafe { load_field(current_task(), get(&TASK_CGROUPS)) };
+    if seen.css_set == css_set
+        && seen.pid_tgid == pid_tgid
+        && time_ns.wrapping_sub(seen.time_ns) < CGROUP_SEEN_NS
+    {
+        return seen.id;
+    }
+    // SAFETY: as above.
+    let id = unsafe {
         let css = load_field(css_set, get(&CSS_SET_SUBSYS));
         let cgroup = load_field(css, get(&CSS_CGROUP));
         let node = load_field(cgroup, get(&CGROUP_KN));
         load_field(node, get(&KERNFS_ID))
-    }
+    };
+    *seen = CgroupSeen {
+        css_set,
+        pid_tgid,
+        time_ns,
+        id,
+    };
+    id
+}
+
+/// The thread's name, padded with zeros.
+#[inline(always)]
+pub(crate) fn comm() -> [u8; 16] {
+    // SAFETY: the offset is from the kernel's own types, and the field has 16 bytes.
+    let words = unsafe {
+        let task = current_task();
+        let at = get(&TASK_COMM);
+        [load_field(task, at), load_field(task, at + 8)]
+    };
+    // SAFETY: both are 16 bytes that may have any value.
+    unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(words) }
 }
 
 /// The current task's `struct task_struct`.

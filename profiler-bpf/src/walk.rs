@@ -51,6 +51,7 @@ pub(crate) extern "C" fn step() -> u32 {
         registers,
         user_registers,
         walk,
+        ..
     } = scratch;
     let walked = walk.walked as usize;
     let place = match walked < USER_FRAMES_HEAD {

@@ -19,6 +19,7 @@ use std::{
 
 use anyhow::Result;
 use profiler_bpf::{
+    arch::x86_64::rule::Rule,
     outcome::Outcome,
     settings::{STACK_COPY_BYTES_MAX, WALKED_FRAMES_MAX},
 };
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     clock::monotonic_ns,
     metrics::SharedMetrics,
-    process::{Change, Mappings},
+    process::{Change, MappedFile, Mappings},
     sample::{CopiedStack, KernelTables},
     unwind::{Found, Lookup, TableKey, Tables, walk_copy},
 };
@@ -38,13 +39,17 @@ use crate::{
 /// Batches that may wait for the thread: of 100 ms each, 3 s of patience.
 const BATCHES_MAX: usize = 32;
 
-/// How long a stack waits for the rows of a file. Evaluating takes 2 ms a megabyte of code; the
-/// largest files take half a second.
-pub(super) const WAIT_NS: u64 = 1_500_000_000;
+/// How long a stack waits for the rows of files. Evaluating takes 1 ms a megabyte of code, the
+/// largest files 0.2 s; on a machine with many times more to do than it has processors, that often
+/// longer.
+pub(super) const WAIT_NS: u64 = 5_000_000_000;
 
 /// Bytes of copied stacks that wait: 16 MiB are 1,000 of 16 KiB. Beyond, the oldest are
 /// walked with what is there.
 const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// How long the kernel is let alone after it refused a write, which it does for want of memory.
+const REFUSED_NS: u64 = 10_000_000_000;
 
 /// Time after which the thread looks at what it may free.
 const TURN: Duration = Duration::from_millis(250);
@@ -109,6 +114,8 @@ impl Unwinder {
             kernel,
             tables: Tables::new(table_bytes_max),
             evaluators,
+            table_bytes_max,
+            refused_until_ns: 0,
             waiting: Vec::new(),
             results,
             metrics,
@@ -168,6 +175,9 @@ struct Thread {
     kernel: KernelTables,
     tables: Tables,
     evaluators: Evaluators,
+    table_bytes_max: u64,
+    /// The kernel refused a write: no process is made known to it before this time.
+    refused_until_ns: u64,
     waiting: Vec<Waiting>,
     results: Sender<Walked>,
     metrics: SharedMetrics,
@@ -241,9 +251,11 @@ impl Thread {
             address,
             stack,
         } = request;
-        self.tables.set_process(pid, identity, &mappings, now_ns);
-        if let Found::Missing(key) = self.tables.find_rule(&mappings, address) {
-            self.evaluate(&key, pid, &mappings, now_ns);
+        if now_ns >= self.refused_until_ns {
+            self.tables.set_process(pid, identity, &mappings, now_ns);
+        }
+        if let Found::Missing(file) = self.tables.find_rule(&mappings, address) {
+            self.evaluate(&file, pid, &mappings, now_ns);
         }
         if let Some((number, stack)) = stack {
             self.waiting.push(Waiting {
@@ -257,23 +269,42 @@ impl Thread {
         }
     }
 
-    /// Has a file evaluated if nobody did. Gives whether its rows will come.
-    fn evaluate(&mut self, key: &TableKey, pid: u32, mappings: &Mappings, now_ns: u64) -> bool {
-        if self.tables.wants(key, now_ns) {
-            let mapping = mappings
-                .iter()
-                .find(|it| TableKey::of(&it.file).as_ref() == Some(key));
-            let Some(mapping) = mapping.cloned() else {
-                return false;
-            };
+    /// Has a file evaluated if nobody did. Gives its key if its rows will come.
+    fn evaluate(
+        &mut self,
+        file: &Arc<MappedFile>,
+        pid: u32,
+        mappings: &Mappings,
+        now_ns: u64,
+    ) -> Option<TableKey> {
+        let key = TableKey::of(file)?;
+        if self.tables.wants(file, now_ns) {
+            let mapping = mappings.iter().find(|it| it.file == *file)?.clone();
             self.evaluators.push(Job {
                 key: key.clone(),
                 pid,
                 mapping,
             });
-            return true;
         }
-        self.tables.is_evaluating(key)
+        self.tables.is_evaluating(&key).then_some(key)
+    }
+
+    /// Has all files evaluated at once whose rows this stack is likely to need: those that a word on it
+    /// points into. The walk would find one after the other.
+    fn evaluate_all(&mut self, waiting: &Waiting, now_ns: u64) {
+        let (words, _) = waiting.stack.bytes.as_chunks();
+        let mut last = 0..0;
+        for word in words.iter().map(|word| u64::from_le_bytes(*word)) {
+            if last.contains(&word) {
+                continue;
+            }
+            let Some(mapping) = waiting.mappings.find(word) else {
+                continue;
+            };
+            last = mapping.start..mapping.end;
+            let file = mapping.file.clone();
+            self.evaluate(&file, waiting.pid, &waiting.mappings, now_ns);
+        }
     }
 
     /// Walks the stacks that need not wait any longer.
@@ -289,18 +320,22 @@ impl Thread {
                 continue;
             }
             let (walked, missing) = self.walk(&waiting);
-            if !is_late
-                && let Some(key) = missing
-                && self.evaluate(&key, waiting.pid, &waiting.mappings, now_ns)
-            {
-                waiting.missing = Some(key);
+            let evaluating = match missing {
+                Some(file) if !is_late => {
+                    self.evaluate(&file, waiting.pid, &waiting.mappings, now_ns)
+                }
+                _ => None,
+            };
+            if evaluating.is_some() {
+                self.evaluate_all(&waiting, now_ns);
+                waiting.missing = evaluating;
                 self.waiting.push(waiting);
                 continue;
             }
             bytes -= waiting.stack.bytes.len();
             if walked.outcome == Outcome::BadFrame {
                 // It may be that an address led into no code: nothing more will be known of it.
-                self.tables.settle(waiting.pid);
+                self.tables.settle(waiting.pid, &waiting.mappings);
             }
             self.metrics.lock().unwind.count_copied(walked.outcome);
             // The sampler takes it, or has ended.
@@ -309,18 +344,24 @@ impl Thread {
     }
 
     /// Walks a stack with the rows that are there; gives the file, too, whose rows are not.
-    fn walk(&self, waiting: &Waiting) -> (Walked, Option<TableKey>) {
+    fn walk(&self, waiting: &Waiting) -> (Walked, Option<Arc<MappedFile>>) {
         let mut missing = None;
+        let mut is_innermost = true;
         let mut frames = Vec::new();
         let outcome = walk_copy(
             &waiting.stack.registers,
             &waiting.stack.copy(),
-            |address| match self.tables.find_rule(&waiting.mappings, address) {
-                Found::Rule(rule) => Lookup::Rule(rule),
-                Found::NoMapping => Lookup::NoCode,
-                Found::Missing(key) => {
-                    missing = Some(key);
-                    Lookup::Missing
+            |address| {
+                let is_innermost = mem::replace(&mut is_innermost, false);
+                match self.tables.find_rule(&waiting.mappings, address) {
+                    Found::Rule(rule) => Lookup::Rule(rule),
+                    // The processor did execute there.
+                    Found::NoMapping if is_innermost => Lookup::Rule(Rule::NONE),
+                    Found::NoMapping => Lookup::NoCode,
+                    Found::Missing(file) => {
+                        missing = Some(file);
+                        Lookup::Missing
+                    }
                 }
             },
             &mut frames,
@@ -341,6 +382,18 @@ impl Thread {
         (walked, missing)
     }
 
+    /// Empties the tables: what the kernel has is not known any more.
+    fn begin_anew(&mut self) {
+        if let Err(err) = self.kernel.clear() {
+            tracing::error!(
+                err = format!("{err:#}"),
+                "failed to clear the walk's tables"
+            );
+        }
+        self.tables = Tables::new(self.table_bytes_max);
+        self.refused_until_ns = monotonic_ns() + REFUSED_NS;
+    }
+
     /// Brings the kernel's tables up to date.
     fn write(&mut self) {
         let writes = self.tables.take_writes();
@@ -348,9 +401,10 @@ impl Thread {
         if let Err(err) = self.kernel.apply(writes, &self.tables) {
             tracing::error!(
                 err = format!("{err:#}"),
-                "failed to write the walk's tables: stacks are copied instead"
+                "failed to write the walk's tables: beginning anew, stacks are copied meanwhile"
             );
             self.metrics.lock().unwind.write_errors += 1;
+            self.begin_anew();
         }
         self.tables.end_turn(monotonic_ns());
         let mut metrics = self.metrics.lock();

@@ -357,6 +357,7 @@ mod tests {
             files,
             kernel,
             stats: TableStats::default(),
+            followed: FxHashMap::default(),
             rescan_wanted: false,
         }
     }

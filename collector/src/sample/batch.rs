@@ -1,6 +1,6 @@
 //! Bytes of the ring -> samples.
 
-use std::{ops::Range, sync::Arc};
+use std::{mem, ops::Range, sync::Arc};
 
 use profiler_bpf::{
     outcome::Outcome,
@@ -253,6 +253,8 @@ impl Batch {
             }
             stays
         });
+        // Their samples may come with the next drain.
+        later.unpaired = mem::take(&mut self.unpaired);
         later
     }
 
@@ -405,6 +407,12 @@ mod tests {
             .map(|it| it.stack.as_ref().map(|it| &*it.bytes))
             .collect();
         assert_eq!(stacks, [Some(&b"de"[..]), Some(b"abc"), None]);
+        batch.push_record(&stack_record(40, b"f")).unwrap();
+        let mut later = batch.split_after(40);
+        let mut bytes = record(1, 40, &[1], &[]);
+        bytes[offset_of!(SampleHeader, flags)] = FLAG_STACK_COPIED;
+        later.push_record(&bytes).unwrap();
+        assert_eq!(*later.samples()[0].stack.as_ref().unwrap().bytes, *b"f");
         let registers = batch.samples()[0].stack.as_ref().unwrap().registers;
         assert_eq!((registers[0], registers[7], registers[16]), (100, 107, 116));
     }

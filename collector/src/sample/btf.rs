@@ -16,6 +16,8 @@ pub struct KernelOffsets {
     pub task_stack: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
     /// `task_struct.group_leader`
     pub task_group_leader: u32,
     /// `task_struct.start_boottime`
@@ -51,6 +53,7 @@ impl KernelOffsets {
         let mut offsets = Self {
             task_stack: field_offset(&btf, "task_struct", "stack")?,
             task_mm: field_offset(&btf, "task_struct", "mm")?,
+            task_comm: field_offset(&btf, "task_struct", "comm")?,
             task_group_leader: field_offset(&btf, "task_struct", "group_leader")?,
             task_start_boottime: field_offset(&btf, "task_struct", "start_boottime")?,
             task_self_exec_id: field_offset(&btf, "task_struct", "self_exec_id")?,
@@ -72,10 +75,11 @@ impl KernelOffsets {
     }
 
     /// The program's settings that hold them, by name.
-    pub fn settings(&self) -> [(&'static str, &u32); 12] {
+    pub fn settings(&self) -> [(&'static str, &u32); 13] {
         let Self {
             task_stack,
             task_mm,
+            task_comm,
             task_group_leader,
             task_start_boottime,
             task_self_exec_id,
@@ -90,6 +94,7 @@ impl KernelOffsets {
         [
             ("TASK_STACK", task_stack),
             ("TASK_MM", task_mm),
+            ("TASK_COMM", task_comm),
             ("TASK_GROUP_LEADER", task_group_leader),
             ("TASK_START_BOOTTIME", task_start_boottime),
             ("TASK_SELF_EXEC_ID", task_self_exec_id),

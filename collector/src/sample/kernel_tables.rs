@@ -50,24 +50,21 @@ impl KernelTables {
     /// Does all writes in their order.
     ///
     /// # Errors
-    /// One that the kernel refused. After it no process's entry is written any more, so that
-    /// nothing points to what is not there; their stacks are then copied.
+    /// One that the kernel refused: those behind it are not done, and what is in the kernel is not what
+    /// `tables` says. Then [`clear`](Self::clear) helps.
     pub fn apply(&mut self, writes: Vec<Write>, tables: &Tables) -> Result<()> {
-        let mut result = Ok(());
-        for write in writes {
-            let entry = match &write {
-                Write::Process { pid, .. } => Some(*pid),
-                _ => None,
-            };
-            let written = match (entry, &result) {
-                (Some(pid), Err(_)) => self.remove_process(pid),
-                _ => self.apply_one(write, tables),
-            };
-            if result.is_ok() {
-                result = written;
-            }
-        }
-        result
+        let mut writes = writes.into_iter();
+        writes.try_for_each(|write| self.apply_one(write, tables))
+    }
+
+    /// Removes all processes: nothing points to anything any more.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn clear(&mut self) -> Result<()> {
+        let pids: Vec<u32> = self.processes.keys().filter_map(Result::ok).collect();
+        pids.into_iter()
+            .try_for_each(|pid| self.remove_process(pid))
     }
 
     fn apply_one(&mut self, write: Write, tables: &Tables) -> Result<()> {

@@ -81,6 +81,12 @@ impl Intervals {
         self.used
     }
 
+    /// Places that will be free in a moment.
+    pub(super) fn retired(&self) -> u32 {
+        let ranges = self.retired.iter().map(|(_, range)| range);
+        ranges.map(|it| it.end - it.start).sum()
+    }
+
     /// Whether all places are free.
     pub(super) fn is_unused(&self) -> bool {
         self.used == 0
@@ -143,6 +149,7 @@ mod tests {
         assert_eq!(places.allocate(3), None);
         places.retire(0..4, Turn(1));
         places.retire(4..8, Turn(2));
+        assert_eq!((places.used(), places.retired()), (8, 8));
         places.release(Turn(0));
         assert_eq!(places.allocate(3), None);
         places.release(Turn(1));

@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(pages.place(rows(PAGE_ROWS as u64, 1)), None);
         assert_eq!(pages.rows_of(second), rows(2, 7).collect::<Vec<_>>());
         assert_eq!(pages.take_dirty(), [0, 1]);
-        assert_eq!(pages.take_dirty(), []);
+        assert!(pages.take_dirty().is_empty());
         let mut words = vec![0; PAGE_WORDS].into_boxed_slice();
         let words: &mut [u64; PAGE_WORDS] = (&mut *words).try_into().unwrap();
         assert!(pages.copy_words(1, words));

@@ -36,7 +36,11 @@ const IN_USE_NS: u64 = 2_000_000_000;
 /// may be another file of its name and inode.
 const NAMELESS_KEPT_NS: u64 = 5_000_000_000;
 
-/// How long a file is let alone that was pushed out or could not be read.
+/// How long a file that could not be read is taken for one without rows. The next process that maps
+/// it after that is another try: the one that was sampled may just have ended.
+const UNREADABLE_RETRY_NS: u64 = 2_000_000_000;
+
+/// How long a file is let alone that had no room anywhere.
 const RETRY_NS: u64 = 10_000_000_000;
 
 /// Time between two looks at whether files that have no room may have some now.
@@ -168,7 +172,7 @@ pub enum Found {
     /// This one holds.
     Rule(Rule),
     /// The rows of this file are not known.
-    Missing(TableKey),
+    Missing(Arc<MappedFile>),
     /// The address lies in no mapping.
     NoMapping,
 }
@@ -274,7 +278,7 @@ enum FileState {
     Aside(Rows),
     /// In the kernel.
     Loaded(Loaded),
-    /// The frame-pointer rule holds; looked at again after this time.
+    /// The frame-pointer rule holds. Looked at again for a process that maps it after this time.
     FramePointer { retry_ns: u64 },
 }
 
@@ -393,10 +397,11 @@ impl Tables {
         }
     }
 
-    /// An address in none of the process's mappings is in no code.
-    pub fn settle(&mut self, pid: u32) {
+    /// An address in none of these mappings of a process, if it still has them, is in no code.
+    pub fn settle(&mut self, pid: u32, mappings: &Arc<Mappings>) {
         if let Some(process) = self.processes.get_mut(&pid)
             && !process.is_settled
+            && process.mappings == *mappings
         {
             process.is_settled = true;
             self.changed.entry(pid).or_insert(Change::Flags);
@@ -434,15 +439,17 @@ impl Tables {
         self.processes.keys().copied().collect()
     }
 
-    /// Whether somebody should evaluate this file; if so, it counts as being evaluated.
-    pub fn wants(&mut self, key: &TableKey, now_ns: u64) -> bool {
-        let Some(file) = self.files.get_mut(key) else {
+    /// Whether somebody should evaluate this file; if so, it counts as being evaluated. No process
+    /// need map it any more: one that has ended leaves stacks to be walked.
+    pub fn wants(&mut self, file: &Arc<MappedFile>, now_ns: u64) -> bool {
+        let Some(key) = TableKey::of(file) else {
+            return false;
+        };
+        let Some(file) = self.see_file(&key, file, now_ns) else {
             return false;
         };
         match file.state {
-            FileState::Absent { retry_ns } | FileState::FramePointer { retry_ns }
-                if retry_ns <= now_ns =>
-            {
+            FileState::Absent { retry_ns } if retry_ns <= now_ns => {
                 file.state = FileState::Evaluating;
                 true
             }
@@ -483,7 +490,7 @@ impl Tables {
             }
             Evaluation::Unreadable => {
                 self.stats.refused.unreadable += 1;
-                let retry_ns = now_ns + RETRY_NS;
+                let retry_ns = now_ns + UNREADABLE_RETRY_NS;
                 (FileState::FramePointer { retry_ns }, true)
             }
         };
@@ -711,7 +718,7 @@ impl Tables {
         let offset = mapping.offset_of(address);
         let number = match self.files.get(&key).map(|file| &file.state) {
             None | Some(FileState::Absent { .. } | FileState::Evaluating) => {
-                return Found::Missing(key);
+                return Found::Missing(mapping.file.clone());
             }
             Some(FileState::FramePointer { .. }) => None,
             Some(FileState::Aside(rows)) => rows.table.find(offset).map(|it| rows.number(it)),
@@ -769,21 +776,28 @@ impl Tables {
         let mut writes = Vec::new();
         // First what the processes are to point to; it may be less than was wanted.
         let mut mappings = Vec::new();
-        let mut processes = Vec::new();
+        let mut processes = BTreeMap::new();
+        let mut removed = Vec::new();
         for (pid, change) in std::mem::take(&mut self.changed) {
             match (change, self.processes.get(&pid)) {
-                (Change::Removed, None) => processes.push(Write::RemoveProcess { pid }),
+                (Change::Removed, None) => removed.push(pid),
                 (_, None) => {}
                 (Change::Flags, Some(process)) if process.is_written => {
-                    processes.push(process.write(pid));
+                    processes.insert(pid, process.write(pid));
                 }
-                (_, Some(_)) => self.write_process(pid, &mut mappings, &mut processes),
+                (_, Some(_)) => match self.write_process(pid, &mut mappings) {
+                    Some(write) => {
+                        processes.insert(pid, write);
+                    }
+                    None => removed.push(pid),
+                },
             }
         }
-        // Processes that had to make room for others.
+        // Those that had to make room for others.
         for (pid, change) in std::mem::take(&mut self.changed) {
             debug_assert_eq!(change, Change::Removed);
-            processes.push(Write::RemoveProcess { pid });
+            processes.remove(&pid);
+            removed.push(pid);
         }
         let rules = self.rules.as_slice();
         for (place, rule) in rules.iter().enumerate().skip(self.rules_written) {
@@ -799,15 +813,16 @@ impl Tables {
         let blocks = self.block_writes.drain(..);
         writes.extend(blocks.map(|(place, words)| Write::Blocks { place, words }));
         writes.extend(mappings);
-        writes.extend(processes);
+        // Removals go first: the map may be full.
+        let removals = removed.into_iter();
+        writes.extend(removals.map(|pid| Write::RemoveProcess { pid }));
+        writes.extend(processes.into_values());
         writes
     }
 
-    /// Makes a process's entry anew, at other places.
-    fn write_process(&mut self, pid: u32, mappings: &mut Vec<Write>, processes: &mut Vec<Write>) {
-        let Some(process) = self.processes.get(&pid) else {
-            return;
-        };
+    /// Makes a process's entry anew, at other places. Without room for it the process is forgotten.
+    fn write_process(&mut self, pid: u32, mappings: &mut Vec<Write>) -> Option<Write> {
+        let process = self.processes.get(&pid)?;
         let mut words = Vec::with_capacity(process.mappings.len());
         for mapping in process.mappings.iter() {
             self.push_entries(mapping, &mut words);
@@ -821,36 +836,31 @@ impl Tables {
             0 => Some(0),
             _ => self.mappings.allocate(len),
         };
-        let version = match place {
-            Some(_) => self.next_version(),
-            None => 0,
-        };
         let turn = self.turns.current();
-        let Some(process) = self.processes.get_mut(&pid) else {
-            return;
-        };
-        let before = std::mem::replace(&mut process.place, 0..0);
-        self.mappings.retire(before, turn);
         let Some(place) = place else {
             // What its old entry points to is not true any more, and others must go before there
             // is room for a new one: a sample will ask again.
-            let (is_written, files) = (process.is_written, std::mem::take(&mut process.files));
-            self.processes.remove(&pid);
-            self.forget_user(pid, &files, 0);
-            self.stats.refused.processes += 1;
-            if is_written {
-                processes.push(Write::RemoveProcess { pid });
+            if let Some(process) = self.processes.remove(&pid) {
+                self.mappings.retire(process.place, turn);
+                self.forget_user(pid, &process.files, process.sampled_ns);
             }
-            self.forget_processes();
-            return;
+            self.stats.refused.processes += 1;
+            if self.mappings.retired() < len {
+                self.forget_processes();
+            }
+            return None;
         };
-        process.place = place..place + len;
+        let version = self.next_version();
+        let process = self.processes.get_mut(&pid)?;
+        let before = std::mem::replace(&mut process.place, place..place + len);
+        self.mappings.retire(before, turn);
         process.version = version;
         process.is_written = true;
-        processes.push(process.write(pid));
+        let write = process.write(pid);
         if len > 0 {
             mappings.push(Write::Mappings { place, words });
         }
+        Some(write)
     }
 
     /// The entries of one mapping: up to three, since its file's blocks may be fewer than it touches.
@@ -928,25 +938,43 @@ impl Tables {
             let Some(key) = TableKey::of(&mapping.file) else {
                 continue;
             };
-            if self.files.len() >= FILES_MAX && !self.files.contains_key(&key) {
+            let Some(file) = self.see_file(&key, &mapping.file, now_ns) else {
                 continue;
-            }
-            let file = self.files.entry(key.clone()).or_insert_with(|| File {
-                seen_as: Vec::new(),
-                state: FileState::Absent { retry_ns: 0 },
-                users: FxHashSet::default(),
-                touched_ns: now_ns,
-            });
-            let is_new = |it: &Weak<MappedFile>| it.as_ptr() != Arc::as_ptr(&mapping.file);
-            if file.seen_as.iter().all(is_new) {
-                file.seen_as.retain(|it| it.strong_count() > 0);
-                file.seen_as.push(Arc::downgrade(&mapping.file));
-            }
+            };
             if file.users.insert(pid) || !keys.contains(&key) {
                 keys.push(key);
             }
         }
         keys
+    }
+
+    /// The entry of a file, made if it is new; `None` when there are too many.
+    fn see_file(
+        &mut self,
+        key: &TableKey,
+        mapped: &Arc<MappedFile>,
+        now_ns: u64,
+    ) -> Option<&mut File> {
+        if self.files.len() >= FILES_MAX && !self.files.contains_key(key) {
+            return None;
+        }
+        let file = self.files.entry(key.clone()).or_insert_with(|| File {
+            seen_as: Vec::new(),
+            state: FileState::Absent { retry_ns: 0 },
+            users: FxHashSet::default(),
+            touched_ns: now_ns,
+        });
+        let is_other = |it: &Weak<MappedFile>| it.as_ptr() != Arc::as_ptr(mapped);
+        if file.seen_as.iter().all(is_other) {
+            file.seen_as.retain(|it| it.strong_count() > 0);
+            file.seen_as.push(Arc::downgrade(mapped));
+        }
+        if let FileState::FramePointer { retry_ns } = file.state
+            && retry_ns <= now_ns
+        {
+            file.state = FileState::Absent { retry_ns: 0 };
+        }
+        Some(file)
     }
 
     /// The process does not use these files any more, but for those that it has now.
@@ -1012,3 +1040,7 @@ impl LoadedProcess {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;
