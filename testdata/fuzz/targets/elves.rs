@@ -14,7 +14,7 @@ const CODE_BYTES: u64 = 0x2_0000;
 const FRAME_ADDRESS: u64 = 0x48_0000;
 
 /// Reads the rows of a file, twice: with limits that are large for it, and with small ones.
-pub fn try_file(input: &[u8]) {
+pub(crate) fn try_file(input: &[u8]) {
     let limits = Limits {
         section_bytes_max: 1 << 16,
         functions_max: 500,
@@ -37,7 +37,7 @@ pub fn try_file(input: &[u8]) {
 }
 
 /// Reads the rows of a section, behind a byte that says which.
-pub fn try_section(input: &[u8]) {
+pub(crate) fn try_section(input: &[u8]) {
     if let Some((kind, section)) = input.split_first() {
         try_file(&wrap(section, kind % 2 == 1));
     }
@@ -72,7 +72,7 @@ fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
 }
 
 /// A file with a segment of code, and one section of call frame information.
-pub fn wrap(section: &[u8], is_debug_frame: bool) -> Vec<u8> {
+pub(crate) fn wrap(section: &[u8], is_debug_frame: bool) -> Vec<u8> {
     let names = b"\0.eh_frame\0.debug_frame\0.text\0.shstrtab\0";
     let headers_at = 64 + 56;
     let names_at = headers_at + 4 * 64;
@@ -122,7 +122,7 @@ fn put(bytes: &mut [u8], at: usize, part: &[u8]) {
 }
 
 /// Files with each of the sections below.
-pub fn make_elves() -> Vec<Vec<u8>> {
+pub(crate) fn make_elves() -> Vec<Vec<u8>> {
     make_sections()
         .iter()
         .map(|it| wrap(&it[1..], it[0] == 1))
@@ -130,7 +130,7 @@ pub fn make_elves() -> Vec<Vec<u8>> {
 }
 
 /// Sections with the shapes that compilers and linkers write, behind the byte that says which section.
-pub fn make_sections() -> Vec<Vec<u8>> {
+pub(crate) fn make_sections() -> Vec<Vec<u8>> {
     // A frame of pushes: CFA = rsp + 16, rbp and rbx saved; then one by rbp; remembered and restored.
     let pushes = [
         0x41, 0x0e, 16, 0x86, 2, 0x44, 0x0d, 6, 0x83, 3, 0x0a, 0x48, 0x0c, 7, 8, 0x0b, 0x02, 9,

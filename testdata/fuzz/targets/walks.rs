@@ -10,7 +10,7 @@ use profiler_bpf::outcome::Outcome;
 const FRAMES_MAX: usize = 5_000;
 
 /// Takes a walk.
-pub fn try_walk(input: &[u8]) {
+pub(crate) fn try_walk(input: &[u8]) {
     let mut words = input
         .chunks_exact(8)
         .map(|it| u64::from_le_bytes(it.try_into().expect("8 bytes")));
@@ -51,7 +51,7 @@ pub fn try_walk(input: &[u8]) {
 }
 
 /// A stack with each kind of rule.
-pub fn make_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn make_seeds() -> Vec<Vec<u8>> {
     let saved = Rule {
         rbp: rbp::AT_CFA,
         rbp_offset: -16,
