@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, readlink, statx};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, readlink, statx,
+};
 use rustix::io::Errno;
 
 use super::naming::UnnamedReason;
@@ -36,10 +38,10 @@ pub(crate) fn open_elf_that(
     let mut reason = UnnamedReason::FileGone;
     for candidate in file.candidates.iter().take(CANDIDATES_MAX) {
         let root = format!("/proc/{}/root", candidate.pid);
-        let mut ways: [&dyn Fn() -> Result<OwnedFd, UnnamedReason>; 2] = [
-            &|| open_mapping(candidate, file, bytes_max),
-            &|| open_in_root(&root, file, bytes_max),
-        ];
+        let mut ways: [&dyn Fn() -> Result<OwnedFd, UnnamedReason>; 2] =
+            [&|| open_mapping(candidate, file, bytes_max), &|| {
+                open_in_root(&root, file, bytes_max)
+            }];
         // A library that was unloaded may have left its place to another one.
         if is_renamed(candidate, file) {
             ways.reverse();
