@@ -32,6 +32,6 @@ pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
-pub(crate) use open::open_elf;
+pub(crate) use open::open_elf_that;
 pub use stats::{ChildEnds, NamerStats};
 pub(crate) use vdso::copy_vdso;

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, statx};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, readlink, statx,
+};
 use rustix::io::Errno;
 
 use super::naming::UnnamedReason;
@@ -23,25 +25,58 @@ const CANDIDATES_MAX: usize = 8;
 ///
 /// The file is the mapped one when it came from the mapping itself; otherwise
 /// it has the same inode, or a build id that the child has still to compare.
-pub(crate) fn open_elf(file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
+pub(super) fn open_elf(file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
+    open_elf_that(file, bytes_max, |_| true)
+}
+
+/// As [`open_elf`], but tries on when what is found is not what the caller wants.
+pub(crate) fn open_elf_that(
+    file: &ElfFile,
+    bytes_max: u64,
+    is_it: impl Fn(&OwnedFd) -> bool,
+) -> Result<OwnedFd, UnnamedReason> {
     let mut reason = UnnamedReason::FileGone;
     for candidate in file.candidates.iter().take(CANDIDATES_MAX) {
-        let ways = [
-            open_mapping(candidate, file, bytes_max),
-            open_in_root(&format!("/proc/{}/root", candidate.pid), file, bytes_max),
-        ];
+        let root = format!("/proc/{}/root", candidate.pid);
+        let mut ways: [&dyn Fn() -> Result<OwnedFd, UnnamedReason>; 2] =
+            [&|| open_mapping(candidate, file, bytes_max), &|| {
+                open_in_root(&root, file, bytes_max)
+            }];
+        // A library that was unloaded may have left its place to another one.
+        if is_renamed(candidate, file) {
+            ways.reverse();
+        }
         for way in ways {
-            match way {
-                Ok(opened) => return Ok(opened),
-                Err(UnnamedReason::FileGone) => {}
+            match way() {
+                Ok(opened) if is_it(&opened) => return Ok(opened),
+                Ok(_) | Err(UnnamedReason::FileGone) => {}
                 Err(other) => reason = other,
             }
         }
     }
     match open_in_root("/", file, bytes_max) {
-        Err(UnnamedReason::FileGone) => Err(reason),
+        Ok(opened) if is_it(&opened) => Ok(opened),
+        Ok(_) | Err(UnnamedReason::FileGone) => Err(reason),
         result => result,
     }
+}
+
+/// Where a mapping lies in a process.
+fn mapping_path(candidate: &MappedBy) -> String {
+    let MappedBy { pid, start, end } = candidate;
+    format!("/proc/{pid}/map_files/{start:x}-{end:x}")
+}
+
+/// Whether what is mapped there now has another name than the file had. (Its directory may be another
+/// in another mount namespace.)
+fn is_renamed(candidate: &MappedBy, file: &ElfFile) -> bool {
+    let Ok(target) = readlink(mapping_path(candidate), Vec::new()) else {
+        return false;
+    };
+    let target = target.as_bytes();
+    let target = target.strip_suffix(b" (deleted)").unwrap_or(target);
+    let name = |path: &[u8]| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
+    name(target) != name(file.path.as_bytes())
 }
 
 /// By the mapping itself: exact, also for a file that was deleted or replaced.
@@ -50,8 +85,7 @@ fn open_mapping(
     file: &ElfFile,
     bytes_max: u64,
 ) -> Result<OwnedFd, UnnamedReason> {
-    let MappedBy { pid, start, end } = candidate;
-    let path = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+    let path = mapping_path(candidate);
     let opened = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(reason_of)?;
     // The number of the process may have been given to another one, which is
     // unlikely to map another file at the same addresses, but may. The device is

@@ -22,7 +22,7 @@ use rustix::thread::ClockId;
 use super::{finisher::describe_file, spawn};
 use crate::{
     aggregate::WindowFile,
-    name::{MappedBy, UnnamedReason, copy_vdso, open_elf},
+    name::{MappedBy, UnnamedReason, copy_vdso, open_elf_that},
     process::{FileIdentity, FileKind, Mapping, find_build_id},
     unwind::{CfiError, Evaluation, Limits, RuleSet, TableKey, read_table},
 };
@@ -135,15 +135,16 @@ fn open(job: &Job) -> Result<Option<File>, UnnamedReason> {
             end: *end,
         }],
     });
-    let opened = reopen(&open_elf(&described, FILE_BYTES_MAX)?)?;
-    // By its path there may be another file by now.
-    if let FileIdentity::BuildId(expected) = file.identity {
-        let found = find_build_id(|at, buffer| opened.read_exact_at(buffer, at).is_ok());
-        if found != Some(expected) {
-            return Err(UnnamedReason::FileGone);
-        }
-    }
-    Ok(Some(opened))
+    // In its place, or by its path, there may be another file by now.
+    let is_it = |found: &OwnedFd| match file.identity {
+        FileIdentity::BuildId(expected) => reopen(found).is_ok_and(|file| {
+            let found = find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok());
+            found == Some(expected)
+        }),
+        FileIdentity::Inode { .. } | FileIdentity::Path => true,
+    };
+    let opened = open_elf_that(&described, FILE_BYTES_MAX, is_it)?;
+    reopen(&opened).map(Some)
 }
 
 /// A descriptor to read from, for one that stands for a regular file.

@@ -210,7 +210,7 @@ pub(super) fn describe_file(file: &WindowFile) -> ElfFile {
         let found = mapped_by
             .iter()
             .rev()
-            .find_map(|it| read_content_id(it.pid, it.start, it.end));
+            .find_map(|it| read_content_id(it.pid, it.start, it.end, file.identity));
         if let Some(id) = found {
             // Another thread may not set it: this is the only one that does.
             let _ = file.content.set(id);

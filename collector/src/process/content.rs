@@ -1,20 +1,35 @@
 //! What a file is known by on every node: its build id, or a hash.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::Path};
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::Path,
+};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{ContentId, find_build_id, scan::open_regular};
+use super::{ContentId, FileIdentity, find_build_id, scan::open_regular};
 
 /// Bytes of the head and of the tail that are hashed. Two builds of one program
 /// differ there: the head has the sections' sizes, the tail the section headers.
 const PART_BYTES: u64 = 4096;
 
 /// Reads the identity of what a process maps at `start..end`; `None` when it is
-/// gone or may not be read.
-pub fn read_content_id(pid: u32, start: u64, end: u64) -> Option<ContentId> {
+/// gone, may not be read, or has another inode number by now: a library that was unloaded leaves its
+/// place to others.
+pub fn read_content_id(
+    pid: u32,
+    start: u64,
+    end: u64,
+    identity: FileIdentity,
+) -> Option<ContentId> {
     let range = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
     let file = open_regular(Path::new(&range))?;
+    if let FileIdentity::Inode { inode, .. } = identity
+        && file.metadata().ok()?.ino() != inode
+    {
+        return None;
+    }
     if let Some(id) = find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok()) {
         return Some(ContentId::BuildId(id));
     }
