@@ -9,7 +9,8 @@
 pub enum Outcome {
     /// The whole user stack was walked to its end.
     Complete = 0,
-    /// A task without user memory: a kernel thread, or a process at its very end.
+    /// A task without user memory: a kernel thread, or a process at its very end or in the middle of an
+    /// exec.
     KernelOnly = 1,
     /// The walk reached [`WALKED_FRAMES_MAX`](crate::settings::WALKED_FRAMES_MAX).
     CutAtDepth = 2,

@@ -156,7 +156,8 @@ pub struct CgroupSeen {
 pub struct Walk {
     /// Address of the first word of [`Scratch::stack_window`].
     pub window_base: u64,
-    /// Address of the `ucontext` with all registers of the frame, when a signal interrupted it; else 0.
+    /// Address of the `ucontext` with all registers of the innermost frame that a signal interrupted; 0
+    /// when there is none yet.
     pub context: u64,
     /// Frames walked.
     pub walked: u32,
@@ -172,8 +173,8 @@ pub struct Walk {
     pub flags: u32,
     /// 1 when the frame was reached by the frame-pointer rule where nothing says that it holds.
     pub is_guess: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Bytes in [`Scratch::stack_window`], from its first word on.
+    pub window_bytes: u32,
 }
 
 // The ABI: 80 and 160 bytes without any padding. A new field changes these numbers, and

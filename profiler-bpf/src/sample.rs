@@ -14,7 +14,7 @@ use aya_ebpf::{
     },
 };
 use profiler_bpf::{
-    arch::x86_64::{Registers, USER_CS_32, USER_CS_64, rule},
+    arch::x86_64::{Registers, USER_CS_32, USER_CS_64, is_exec, rule},
     outcome::Outcome,
     record::{
         FLAG_PROOF, FLAG_STACK_COPIED, FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE,
@@ -24,7 +24,11 @@ use profiler_bpf::{
 };
 
 use crate::{
-    RING, allowance, lookup::find_process, stack_copy::copy_stack, stack_window::NO_WINDOW, task,
+    RING, allowance,
+    lookup::find_process,
+    stack_copy::copy_stack,
+    stack_window::{NO_WINDOW, StackWindow},
+    task,
 };
 
 /// The user side of a sample, before its frames.
@@ -184,6 +188,10 @@ fn find_user_start(
     }
     let entry = task::read_saved_registers(registers);
     let in_system_call = (entry.orig_rax as i64) >= 0;
+    if is_exec(entry.orig_rax) && StackWindow::read_alone(registers[7]).is_none() {
+        // The old program's memory is gone, and the new one has not begun.
+        return UserStart::None(Outcome::KernelOnly);
+    }
     choose_user_start(entry.cs, !in_system_call)
 }
 

@@ -26,24 +26,28 @@ pub const WALKED_FRAMES_MAX: usize = 32 * CHUNK_FRAMES;
 /// Frames that are walked whatever the time budget says: that of a typical stack many times over.
 pub const BUDGET_FREE_FRAMES: usize = CHUNK_FRAMES;
 
-/// The largest part of a stack that is copied to user space. Of 64 KiB a stack of 200 bytes a
-/// frame has 327 frames; 200 is what C++ and Rust programs here take on average.
-pub const STACK_COPY_BYTES_MAX: usize = 64 << 10;
+/// The largest part of a stack that is copied to user space. rustc's stacks take up to 200 KB here; most
+/// programs' take 4.
+pub const STACK_COPY_BYTES_MAX: usize = 256 << 10;
 
 /// The sizes of which a copy takes the smallest that its stack fits into. (The kernel wants sizes
 /// that are constants.)
-pub const STACK_COPY_BYTES: [usize; 4] = [4 << 10, 16 << 10, 32 << 10, STACK_COPY_BYTES_MAX];
+pub const STACK_COPY_BYTES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, STACK_COPY_BYTES_MAX];
 
-/// Bytes of user stack that are read at once.
+/// Bytes of user stack that are read first.
 ///
 /// A read of user memory costs 150 ns here, nearly whatever its length: most of it is
 /// the call and the switching of access rights. One read of 512 bytes serves 4 to 8
-/// frames of a typical 64 to 128 bytes. Must be a power of two.
-pub const STACK_WINDOW_BYTES: usize = 512;
+/// frames of a typical 64 to 128 bytes.
+pub const STACK_WINDOW_FIRST_BYTES: usize = 512;
 
-/// Bytes that a processor may copy in a second. 100 copies of 40 KiB: less than the sampling rate
-/// can ask for, and about 0.1 % of its time (copying takes 10 to 20 us for 64 KiB).
-pub const COPY_BYTES_PER_SECOND: u64 = 4 << 20;
+/// Bytes of user stack that are read at once further up: a stack that is so deep is likely to go on.
+/// Must be a power of two.
+pub const STACK_WINDOW_BYTES: usize = 2048;
+
+/// Bytes that a processor may copy in a second: 100 copies, as many as there are samples, of 80 KiB. That
+/// is about 0.3 % of its time (copying takes some 25 us for 64 KiB).
+pub const COPY_BYTES_PER_SECOND: u64 = 8 << 20;
 
 /// Copies that a processor makes in a second to prove walks, at most.
 pub const PROOFS_PER_SECOND_MAX: u64 = 5;

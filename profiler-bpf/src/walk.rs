@@ -1,7 +1,7 @@
 //! The walk of the user stack, frame by frame.
 
 use profiler_bpf::{
-    arch::x86_64::{context_offset, rule::kind, step_by_rule},
+    arch::x86_64::{context_offset, is_kept_by_agreement, rule::kind, step_by_rule},
     outcome::Outcome,
     record::Scratch,
     settings::{CHUNK_FRAMES, USER_FRAMES_HEAD, USER_FRAMES_TAIL, WALKED_FRAMES_MAX},
@@ -75,23 +75,22 @@ pub(crate) extern "C" fn step() -> u32 {
         }
     };
     walk.is_guess = u32::from(rule.kind == kind::NONE);
-    let mut stack = StackWindow::new(stack_window, &mut walk.window_base);
+    let mut stack = StackWindow::new(stack_window, &mut walk.window_base, &mut walk.window_bytes);
     let sp = registers.sp;
     let context = walk.context;
+    let has_all = walked == 0 || walk.is_return == 0;
     let other = |register: u8| {
-        if walked == 0 {
-            return Some(user_registers[usize::from(register) & 15]);
+        if !has_all && !is_kept_by_agreement(register) {
+            return None;
         }
-        // Only code that was interrupted, now or by a signal, has all its registers.
         match context {
-            0 => None,
+            0 => Some(user_registers[usize::from(register) & 15]),
             _ => StackWindow::read_alone(context.wrapping_add(context_offset(register))),
         }
     };
     match step_by_rule(registers, &rule, other, |at| stack.read_word(at)) {
         Step::Caller => {
             walk.is_return = 1;
-            walk.context = 0;
             GOES_ON
         }
         Step::Interrupted => {

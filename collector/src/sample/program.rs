@@ -33,13 +33,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 /// Bytes of the ring for each processor.
 ///
 /// At 100 Hz and a drain each 100 ms, a processor makes at most 10 records of
-/// `RECORD_BYTES_MAX` (9,272 bytes + 8 of the ring) between two drains: 93 kB.
+/// `RECORD_BYTES_MAX` (9,288 bytes + 8 of the ring) between two drains: 93 kB.
 /// 256 KiB take almost three such drains of nothing but deepest stacks, and 6 s
-/// of stacks of 40 frames (100 × 400 bytes a second).
+/// of stacks of 40 frames (100 × 400 bytes a second). Copies of stacks take what is left of the
+/// first half, and have the ring drained when it is a quarter full.
 const RING_BYTES_PER_CPU: u32 = 256 << 10;
 
-/// The smallest ring: on small machines there is room for longer stalls.
-const RING_BYTES_MIN: u32 = 1 << 20;
+/// The smallest ring: on small machines there is room for longer stalls, and for copies of 256 KiB.
+const RING_BYTES_MIN: u32 = 2 << 20;
 
 /// The largest ring: 64 processors and more share 16 MiB, half of what the maps
 /// may take in all.
@@ -261,8 +262,8 @@ mod tests {
     /// Check the ring's size on small, middling and huge machines.
     #[test]
     fn ring_sizes() {
-        assert_eq!(ring_bytes(1), 1 << 20);
-        assert_eq!(ring_bytes(2), 1 << 20);
+        assert_eq!(ring_bytes(1), 2 << 20);
+        assert_eq!(ring_bytes(2), 2 << 20);
         assert_eq!(ring_bytes(12), 4 << 20);
         assert_eq!(ring_bytes(5000), 16 << 20);
     }

@@ -1,7 +1,7 @@
 //! Walks over copied stacks.
 
 use profiler_bpf::arch::x86_64::rule::{RBP, RBX, RETURN_ADDRESS, RSP, Rule};
-use profiler_bpf::arch::x86_64::{Registers, context_offset, step_by_rule};
+use profiler_bpf::arch::x86_64::{Registers, context_offset, is_kept_by_agreement, step_by_rule};
 use profiler_bpf::outcome::Outcome;
 use profiler_bpf::unwind::Step;
 
@@ -72,10 +72,12 @@ pub fn walk(
         bp: known(RBP),
         bx: known(RBX),
     };
-    let mut place = Place::Innermost;
+    // Whether the frame made a call, and where the registers lie of the code that a signal interrupted.
+    let mut is_caller = false;
+    let mut context = None;
     for _ in 0..frames_max {
         frames.push(walked.ip);
-        let into_call = u64::from(matches!(place, Place::Caller));
+        let into_call = u64::from(is_caller);
         let rule = match rule_at(walked.ip.wrapping_sub(into_call)) {
             Lookup::Rule(rule) => rule,
             Lookup::Missing => return Outcome::NoRows,
@@ -83,30 +85,22 @@ pub fn walk(
         };
         let sp = walked.sp;
         // Only code that was interrupted has all its registers.
-        let other = |number| match place {
-            Place::Innermost => all(number),
-            Place::Interrupted { context } => read(context.wrapping_add(context_offset(number))),
-            Place::Caller => None,
+        let other = |number| match context {
+            _ if is_caller && !is_kept_by_agreement(number) => None,
+            None => all(number),
+            Some(at) => read(context_offset(number).wrapping_add(at)),
         };
-        place = match step_by_rule(&mut walked, &rule, other, &read) {
-            Step::Caller => Place::Caller,
-            Step::Interrupted => Place::Interrupted { context: sp },
+        match step_by_rule(&mut walked, &rule, other, &read) {
+            Step::Caller => is_caller = true,
+            Step::Interrupted => {
+                is_caller = false;
+                context = Some(sp);
+            }
             Step::End => return Outcome::Complete,
             Step::Failed(outcome) => return outcome,
-        };
+        }
     }
     Outcome::CutAtDepth
-}
-
-/// Which registers a frame has.
-#[derive(Clone, Copy)]
-enum Place {
-    /// All that the walk began with.
-    Innermost,
-    /// Those that calls preserve.
-    Caller,
-    /// All, in the `ucontext` at this address.
-    Interrupted { context: u64 },
 }
 
 #[cfg(test)]

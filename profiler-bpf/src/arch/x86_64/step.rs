@@ -24,6 +24,16 @@ pub const fn context_offset(register: u8) -> u64 {
     40 + 8 * (CONTEXT_PLACES >> (4 * (register & 15)) & 15)
 }
 
+/// Whether a frame that made a call has the register's value of the code that it led to: of those that
+/// a call does not preserve (`rax`, `rdx`, `rcx`, `rsi`, `rdi`, `r8` to `r11`) a frame's rule names one
+/// only where the functions agreed that it is kept, as parts of OpenSSL's assembly do. The others may
+/// have been saved and changed.
+#[inline(always)]
+pub const fn is_kept_by_agreement(register: u8) -> bool {
+    const KEPT: u16 = 0b0000_1111_0011_0111;
+    KEPT >> (register & 15) & 1 == 1
+}
+
 /// Goes from a frame to its caller by a rule.
 ///
 /// `other` gives a register that is not among [`Registers`], by its DWARF number; only the
