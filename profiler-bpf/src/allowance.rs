@@ -5,7 +5,7 @@
 //! burst is served in full and a long one at the rate.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use profiler_bpf::settings::{COPY_BYTES_PER_SECOND, PROOFS_PER_SECOND_MAX};
+use profiler_bpf::settings::{COPY_BYTES_PER_SECOND, PROOFS_PER_SECOND_MAX, WAKEUP_NS};
 
 use crate::{ALLOWANCES, arithmetic::zero, task::setting};
 
@@ -33,6 +33,8 @@ pub(crate) struct Allowances {
     proofs: u64,
     /// Complete walks until the next proof is due.
     proof_in: u64,
+    /// When user space was last woken for a process without rows.
+    woken_ns: u64,
 }
 
 /// Fills the purses for the time that went by.
@@ -82,6 +84,17 @@ pub(crate) fn take_copy_bytes(bytes: u64) -> bool {
         return false;
     }
     purses.copy_bytes -= bytes;
+    true
+}
+
+/// Whether user space is to be woken now for a process without rows.
+#[inline(always)]
+pub(crate) fn take_wakeup(now_ns: u64) -> bool {
+    let Some(purses) = purses() else { return false };
+    if now_ns.wrapping_sub(purses.woken_ns) < WAKEUP_NS {
+        return false;
+    }
+    purses.woken_ns = now_ns;
     true
 }
 

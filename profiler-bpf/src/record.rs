@@ -79,9 +79,14 @@ pub struct SampleHeader {
     pub reserved_3: u32,
 }
 
+/// Bytes below the stack pointer that are the running function's: in an epilogue, the call frame
+/// information that compilers write still finds registers there that were popped.
+/// Source: System V ABI for AMD64, section 3.2.2.
+pub const RED_ZONE_BYTES: usize = 128;
+
 /// What comes before the bytes of a copied stack.
 ///
-/// The bytes are those from the stack pointer (`registers[7]`) on, `stack_bytes` of them. The record
+/// The bytes are those from `below_sp` below the stack pointer (`registers[7]`) on, `stack_bytes` of them. The record
 /// may be longer: its size is one of
 /// [`STACK_COPY_BYTES`](crate::settings::STACK_COPY_BYTES) with this header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +102,8 @@ pub struct StackHeader {
     pub time_ns: u64,
     /// Bytes of the stack that were read.
     pub stack_bytes: u32,
-    /// Zero.
-    pub reserved_2: u32,
+    /// How many of them lie below the stack pointer: [`RED_ZONE_BYTES`] or none.
+    pub below_sp: u32,
     /// The registers that the walk began with, by their DWARF numbers; the instruction pointer is
     /// the last.
     pub registers: [u64; 17],

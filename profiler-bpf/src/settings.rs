@@ -49,6 +49,10 @@ pub const STACK_WINDOW_BYTES: usize = 2048;
 /// is about 0.3 % of its time (copying takes some 25 us for 64 KiB).
 pub const COPY_BYTES_PER_SECOND: u64 = 8 << 20;
 
+/// Time between two wake-ups of user space for processes without rows: sooner than the next drain,
+/// so that a process that lives for 30 ms is walked in the kernel for half of its life.
+pub const WAKEUP_NS: u64 = 20_000_000;
+
 /// Copies that a processor makes in a second to prove walks, at most.
 pub const PROOFS_PER_SECOND_MAX: u64 = 5;
 

@@ -8,7 +8,8 @@ use aya_ebpf::{
     maps::ring_buf::RingBufBytes,
 };
 use profiler_bpf::{
-    record::{KIND_STACK, STACK_HEADER_BYTES, Scratch, StackHeader},
+    outcome::Outcome,
+    record::{KIND_STACK, RED_ZONE_BYTES, STACK_HEADER_BYTES, Scratch, StackHeader},
     settings::{STACK_COPY_BYTES, STACK_COPY_BYTES_MAX},
 };
 
@@ -37,8 +38,11 @@ pub(crate) fn copy_stack(scratch: &Scratch) -> bool {
     if used > size / 2 {
         return false;
     }
-    // The collector looks at the ring ten times a second; copies may fill it sooner.
-    let flags = u64::from(match used > size / 4 {
+    // The collector looks at the ring ten times a second. Copies may fill it sooner, and a process
+    // whose rows are missing wants them sooner.
+    let is_wanted = scratch.header.outcome == Outcome::NoRows as u8
+        && allowance::take_wakeup(scratch.header.time_ns);
+    let flags = u64::from(match is_wanted || used > size / 4 {
         true => BPF_RB_FORCE_WAKEUP,
         false => BPF_RB_NO_WAKEUP,
     });
@@ -61,8 +65,10 @@ pub(crate) fn copy_stack(scratch: &Scratch) -> bool {
 fn wanted_bytes(sp: u64) -> u64 {
     let mut wanted = STACK_COPY_BYTES_MAX as u64;
     for top in <[u64; 2]>::from(task::stack_top_hints()) {
-        // A little more, for what is read at the outermost frame.
-        let bytes = top.wrapping_sub(sp).wrapping_add(64);
+        // A little more, for what is read at the outermost frame, and below the stack pointer.
+        let bytes = top
+            .wrapping_sub(sp)
+            .wrapping_add(64 + RED_ZONE_BYTES as u64);
         if bytes < wanted {
             wanted = bytes;
         }
@@ -75,7 +81,13 @@ fn copy<const BYTES: usize>(scratch: &Scratch, flags: u64) -> bool {
     let Some(mut record) = RING.reserve_bytes(STACK_HEADER_BYTES + BYTES, 0) else {
         return false;
     };
-    let read = read_stack::<BYTES>(&mut record, scratch.user_registers[7]);
+    let sp = scratch.user_registers[7];
+    // The page below may not be there.
+    let below_sp = match sp & (PIECE_BYTES - 1) >= RED_ZONE_BYTES as u64 {
+        true => RED_ZONE_BYTES as u64,
+        false => 0,
+    };
+    let read = read_stack::<BYTES>(&mut record, sp.wrapping_sub(below_sp));
     let header = record.as_mut_ptr().cast::<StackHeader>();
     // SAFETY: the record has room for the header, and begins at a multiple of 8.
     unsafe {
@@ -85,7 +97,7 @@ fn copy<const BYTES: usize>(scratch: &Scratch, flags: u64) -> bool {
             cpu: scratch.header.cpu,
             time_ns: scratch.header.time_ns,
             stack_bytes: read as u32,
-            reserved_2: 0,
+            below_sp: below_sp as u32,
             registers: scratch.user_registers,
         });
     }
@@ -93,12 +105,12 @@ fn copy<const BYTES: usize>(scratch: &Scratch, flags: u64) -> bool {
     true
 }
 
-/// Reads the stack from `sp` on; gives how many bytes could be read.
+/// Reads the stack from `base` on; gives how many bytes could be read.
 #[inline(always)]
-fn read_stack<const BYTES: usize>(record: &mut RingBufBytes<'_>, sp: u64) -> u64 {
+fn read_stack<const BYTES: usize>(record: &mut RingBufBytes<'_>, base: u64) -> u64 {
     let mut read = 0;
     for piece in 0..BYTES as u64 / PIECE_BYTES {
-        let at = sp.wrapping_add(piece * PIECE_BYTES);
+        let at = base.wrapping_add(piece * PIECE_BYTES);
         // SAFETY: the record has room for all pieces behind its header; the helper
         // fails on bad addresses.
         let failed = unsafe {

@@ -3,6 +3,7 @@
 use std::{
     mem,
     sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -36,8 +37,15 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 /// microseconds.
 const SETTLE_NS: u64 = 2_000_000;
 
-/// Drains between two looks at which processors are online.
-const DRAINS_PER_CPU_CHECK: u32 = 10;
+/// Likewise, and a little more.
+const SETTLE: Duration = Duration::from_nanos(SETTLE_NS + 500_000);
+
+/// Time between two drains when the program asks for one: 50 a second, of some 50 us each, are 0.25 % of a
+/// processor.
+const DRAIN_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+/// Time between two looks at which processors are online.
+const CPU_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Samples whose stacks are being walked in user space. Each keeps its kernel frames and what was
 /// known of its process, some 300 bytes; the copies themselves are the unwinder's to limit.
@@ -207,17 +215,20 @@ impl Sampler {
 
     /// Runs until `stop` is set, then closes the last window and the queue.
     pub(super) fn run(mut self, stop: &AtomicBool) {
-        let mut drains = 0;
-        let mut next = Instant::now();
+        let mut drained = Instant::now();
+        let mut looked = drained;
         while !stop.load(Ordering::Relaxed) {
-            next += DRAIN_INTERVAL;
-            self.program
-                .wait(next.saturating_duration_since(Instant::now()));
-            // After a stall, go on from now rather than catch up drain by drain.
-            next = next.max(Instant::now() - DRAIN_INTERVAL);
+            let next = drained + DRAIN_INTERVAL;
+            let left = next.saturating_duration_since(Instant::now());
+            if self.program.wait(left) {
+                // Somebody waits for this; but what woke us must be old enough to be taken.
+                let soonest = (Instant::now() + SETTLE).max(drained + DRAIN_INTERVAL_MIN);
+                thread::sleep(soonest.min(next).saturating_duration_since(Instant::now()));
+            }
+            drained = Instant::now();
             self.drain(monotonic_ns().saturating_sub(SETTLE_NS));
-            drains += 1;
-            if drains % DRAINS_PER_CPU_CHECK == 0 {
+            if drained.duration_since(looked) >= CPU_CHECK_INTERVAL {
+                looked = drained;
                 self.follow_cpus();
             }
         }

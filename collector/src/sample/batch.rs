@@ -30,7 +30,9 @@ pub struct Batch {
 pub struct CopiedStack {
     /// By their DWARF numbers; the last is the instruction pointer.
     pub registers: AllRegisters,
-    /// From the stack pointer on.
+    /// Address of the first byte, a little below the stack pointer.
+    pub address: u64,
+    /// The stack's bytes.
     pub bytes: Box<[u8]>,
 }
 
@@ -38,7 +40,7 @@ impl CopiedStack {
     /// The copy, to read by address.
     pub fn copy(&self) -> StackCopy<'_> {
         StackCopy {
-            address: self.registers[7],
+            address: self.address,
             bytes: &self.bytes,
         }
     }
@@ -205,8 +207,10 @@ impl Batch {
         let stack = bytes
             .get(STACK_HEADER_BYTES..need)
             .ok_or_else(|| short(need))?;
+        let registers: AllRegisters = std::array::from_fn(|place| u64_at(header, 24 + 8 * place));
         let stack = CopiedStack {
-            registers: std::array::from_fn(|place| u64_at(header, 24 + 8 * place)),
+            registers,
+            address: registers[7].wrapping_sub(u32_at(header, 20).into()),
             bytes: stack.into(),
         };
         if self.unpaired.len() >= UNPAIRED_MAX {
@@ -379,6 +383,7 @@ mod tests {
         bytes[offset_of!(StackHeader, time_ns)..][..8].copy_from_slice(&time_ns.to_ne_bytes());
         let len = stack.len() as u32;
         bytes[offset_of!(StackHeader, stack_bytes)..][..4].copy_from_slice(&len.to_ne_bytes());
+        bytes[offset_of!(StackHeader, below_sp)..][..4].copy_from_slice(&20u32.to_ne_bytes());
         for number in 0..17u64 {
             let at = offset_of!(StackHeader, registers) + 8 * number as usize;
             bytes[at..][..8].copy_from_slice(&(100 + number).to_ne_bytes());
@@ -415,6 +420,8 @@ mod tests {
         assert_eq!(*later.samples()[0].stack.as_ref().unwrap().bytes, *b"f");
         let registers = batch.samples()[0].stack.as_ref().unwrap().registers;
         assert_eq!((registers[0], registers[7], registers[16]), (100, 107, 116));
+        let address = batch.samples()[0].stack.as_ref().unwrap().address;
+        assert_eq!(address, 107 - 20);
     }
 
     /// Check that copies which are cut or too long are refused, and that those without a sample do

@@ -160,15 +160,17 @@ impl Program {
         Ok(program(&self.ebpf, "sample")?.fd()?.as_fd().as_raw_fd())
     }
 
-    /// Waits until it is time to drain, or the program asks for it because the ring fills.
-    pub fn wait(&self, timeout: Duration) {
+    /// Waits until it is time to drain, or the program asks for it because the ring fills or a process
+    /// has no rows. Gives whether it asked.
+    pub fn wait(&self, timeout: Duration) -> bool {
         let mut events = [MaybeUninit::uninit()];
         // A signal ends the wait early, which does no harm: it is a drain more.
-        let _ = epoll::wait(
+        let woken = epoll::wait(
             &self.wakeups,
             &mut events,
             Some(&Timespec::try_from(timeout).unwrap_or_default()),
         );
+        woken.is_ok_and(|(events, _)| !events.is_empty())
     }
 
     /// Moves all records from the ring into `batch`; gives how many could not be decoded.
