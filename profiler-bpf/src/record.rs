@@ -86,9 +86,10 @@ pub const RED_ZONE_BYTES: usize = 128;
 
 /// What comes before the bytes of a copied stack.
 ///
-/// The bytes are those from `below_sp` below the stack pointer (`registers[7]`) on, `stack_bytes` of them. The record
-/// may be longer: its size is one of
-/// [`STACK_COPY_BYTES`](crate::settings::STACK_COPY_BYTES) with this header.
+/// The bytes are those from `below_sp` below the stack pointer (`registers[7]`) on, `stack_bytes` of them.
+/// The record may be longer: its size is one of
+/// [`STACK_COPY_BYTES`](crate::settings::STACK_COPY_BYTES) with this header. Behind the largest of
+/// these there may be `end_bytes` more, from `end_address` on: the end of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct StackHeader {
@@ -104,6 +105,12 @@ pub struct StackHeader {
     pub stack_bytes: u32,
     /// How many of them lie below the stack pointer: [`RED_ZONE_BYTES`] or none.
     pub below_sp: u32,
+    /// Address of the first byte of the stack's end.
+    pub end_address: u64,
+    /// Bytes of it, or 0.
+    pub end_bytes: u32,
+    /// Zero.
+    pub reserved_2: u32,
     /// The registers that the walk began with, by their DWARF numbers; the instruction pointer is
     /// the last.
     pub registers: [u64; 17],
@@ -182,10 +189,10 @@ pub struct Walk {
     pub window_bytes: u32,
 }
 
-// The ABI: 80 and 160 bytes without any padding. A new field changes these numbers, and
+// The ABI: 80 and 176 bytes without any padding. A new field changes these numbers, and
 // so cannot be added without a thought for the other side.
 const _: () = assert!(HEADER_BYTES == 80);
-const _: () = assert!(STACK_HEADER_BYTES == 160);
+const _: () = assert!(STACK_HEADER_BYTES == 176);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
 const _: () =
     assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 48 + 32 + 136 + 32);

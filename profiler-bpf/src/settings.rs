@@ -26,9 +26,13 @@ pub const WALKED_FRAMES_MAX: usize = 32 * CHUNK_FRAMES;
 /// Frames that are walked whatever the time budget says: that of a typical stack many times over.
 pub const BUDGET_FREE_FRAMES: usize = CHUNK_FRAMES;
 
-/// The largest part of a stack that is copied to user space. rustc's stacks take up to 200 KB here; most
-/// programs' take 4.
-pub const STACK_COPY_BYTES_MAX: usize = 256 << 10;
+/// The largest part of a stack that is copied to user space from the stack pointer on. Most programs'
+/// stacks take 4 KiB.
+pub const STACK_COPY_BYTES_MAX: usize = 128 << 10;
+
+/// Of a larger stack, whose end is known, as much of its end is copied too: a function with a large array
+/// (rustc has one of 500 KB) has its callers behind it.
+pub const STACK_END_BYTES: usize = 32 << 10;
 
 /// The sizes of which a copy takes the smallest that its stack fits into. (The kernel wants sizes
 /// that are constants.)

@@ -93,6 +93,8 @@ impl Account {
 /// A sample whose stack is being walked in user space.
 struct Waiting {
     sample: Sample,
+    /// Bytes of the copy of its stack.
+    stack_bytes: usize,
     /// Its innermost user frame.
     leaf: u64,
     kernel: Vec<u64>,
@@ -121,6 +123,7 @@ pub(super) struct Sampler {
     unwinder: Unwinder,
     to_unwind: unwinder::Batch,
     waiting: FxHashMap<u64, Waiting>,
+    waiting_bytes: usize,
     next_number: u64,
     closing: Option<Closing>,
     timers: Timers,
@@ -188,6 +191,7 @@ impl Sampler {
             unwinder,
             to_unwind: unwinder::Batch::default(),
             waiting: FxHashMap::default(),
+            waiting_bytes: 0,
             next_number: 0,
             closing: None,
             timers,
@@ -319,10 +323,17 @@ impl Sampler {
         let is_exact = sample.user_leaf_exact;
         let leaf = batch.user_frames(sample).first().copied().unwrap_or(0);
         let stack = sample.stack.clone();
-        let stack = stack.filter(|_| self.waiting.len() < WAITING_MAX);
+        let has_room =
+            self.waiting.len() < WAITING_MAX && self.waiting_bytes < unwinder::WAITING_BYTES_MAX;
+        if !has_room && stack.is_some() {
+            self.metrics.lock().unwind.copied_dropped += 1;
+        }
+        let stack = stack.filter(|_| has_room);
         let number = self.next_number;
         self.next_number += 1;
         let waits = stack.is_some();
+        let stack_bytes = stack.as_ref().map_or(0, |it| it.len());
+        self.waiting_bytes += stack_bytes;
         self.table.follow(sample.pid);
         self.to_unwind.requests.push(Request {
             pid: sample.pid,
@@ -334,6 +345,7 @@ impl Sampler {
         if waits {
             let waiting = Waiting {
                 sample: sample.without_stack(),
+                stack_bytes,
                 leaf,
                 kernel: batch.kernel_frames(sample).to_vec(),
                 process: process.clone(),
@@ -353,6 +365,7 @@ impl Sampler {
         if let Err(refused) = self.unwinder.push(mem::take(&mut self.to_unwind)) {
             let numbers = refused.requests.iter().filter_map(|it| it.stack.as_ref());
             let numbers: Vec<u64> = numbers.map(|(number, _)| *number).collect();
+            tracing::debug!(stacks = numbers.len(), "the unwinder is behind");
             self.metrics.lock().unwind.copied_dropped += numbers.len() as u64;
             for number in numbers {
                 self.take_unwalked(number);
@@ -384,6 +397,7 @@ impl Sampler {
         let Some(waiting) = self.waiting.remove(&number) else {
             return;
         };
+        self.waiting_bytes -= waiting.stack_bytes;
         let Waiting {
             sample,
             kernel,
@@ -411,6 +425,12 @@ impl Sampler {
         let late = self.waiting.iter();
         let late = late.filter(|(_, it)| it.sample.time_ns < time_ns);
         let numbers: Vec<u64> = late.map(|(number, _)| *number).collect();
+        if !numbers.is_empty() {
+            tracing::debug!(
+                stacks = numbers.len(),
+                "copied stacks were not walked in time"
+            );
+        }
         self.metrics.lock().unwind.copied_dropped += numbers.len() as u64;
         for number in numbers {
             self.take_unwalked(number);

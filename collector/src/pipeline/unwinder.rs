@@ -18,11 +18,7 @@ use std::{
 };
 
 use anyhow::Result;
-use profiler_bpf::{
-    arch::x86_64::rule::Rule,
-    outcome::Outcome,
-    settings::{STACK_COPY_BYTES_MAX, WALKED_FRAMES_MAX},
-};
+use profiler_bpf::{arch::x86_64::rule::Rule, outcome::Outcome, settings::WALKED_FRAMES_MAX};
 
 use super::{
     evaluator::{Evaluated, Evaluators, Job},
@@ -33,20 +29,22 @@ use crate::{
     metrics::SharedMetrics,
     process::{Change, MappedFile, Mappings},
     sample::{CopiedStack, KernelTables},
-    unwind::{Found, Lookup, TableKey, Tables, walk_copy},
+    unwind::{Found, Lookup, TableKey, Tables, walk},
 };
 
-/// Batches that may wait for the thread: of 100 ms each, 3 s of patience.
-const BATCHES_MAX: usize = 32;
+/// Batches that may wait for the thread: of 20 ms each, 5 s of patience. Putting the rows of a
+/// compiler into the kernel takes up to a second, since the kernel waits for running programs at each
+/// new page.
+const BATCHES_MAX: usize = 256;
 
 /// How long a stack waits for the rows of files. Evaluating takes 1 ms a megabyte of code, the
 /// largest files 0.2 s; on a machine with many times more to do than it has processors, that often
 /// longer.
 pub(super) const WAIT_NS: u64 = 5_000_000_000;
 
-/// Bytes of copied stacks that wait: 16 MiB are 1,000 of 16 KiB. Beyond, the oldest are
-/// walked with what is there.
-const WAITING_BYTES_MAX: usize = 16 << 20;
+/// Bytes of copied stacks that wait: 24 MiB are 1,500 of 16 KiB. Beyond, stacks are not copied from the
+/// ring.
+pub(super) const WAITING_BYTES_MAX: usize = 24 << 20;
 
 /// How long the kernel is let alone after it refused a write, which it does for want of memory.
 const REFUSED_NS: u64 = 10_000_000_000;
@@ -206,8 +204,16 @@ impl Thread {
             }
             message = messages.try_recv().ok();
         }
+        let taken_ns = monotonic_ns();
         self.walk_waiting(now_ns);
+        let walked_ns = monotonic_ns();
         self.write();
+        tracing::trace!(
+            take_us = (taken_ns - now_ns) / 1000,
+            walk_us = (walked_ns - taken_ns) / 1000,
+            write_us = (monotonic_ns() - walked_ns) / 1000,
+            "unwound"
+        );
         true
     }
 
@@ -309,9 +315,8 @@ impl Thread {
 
     /// Walks the stacks that need not wait any longer.
     fn walk_waiting(&mut self, now_ns: u64) {
-        let mut bytes: usize = self.waiting.iter().map(|it| it.stack.bytes.len()).sum();
         for mut waiting in mem::take(&mut self.waiting) {
-            let is_late = waiting.until_ns <= now_ns || bytes > WAITING_BYTES_MAX;
+            let is_late = waiting.until_ns <= now_ns;
             if !is_late
                 && let Some(key) = &waiting.missing
                 && self.tables.is_evaluating(key)
@@ -332,7 +337,6 @@ impl Thread {
                 self.waiting.push(waiting);
                 continue;
             }
-            bytes -= waiting.stack.bytes.len();
             if walked.outcome == Outcome::BadFrame {
                 // It may be that an address led into no code: nothing more will be known of it.
                 self.tables.settle(waiting.pid, &waiting.mappings);
@@ -348,9 +352,9 @@ impl Thread {
         let mut missing = None;
         let mut is_innermost = true;
         let mut frames = Vec::new();
-        let outcome = walk_copy(
+        let outcome = walk(
             &waiting.stack.registers,
-            &waiting.stack.copy(),
+            |address| waiting.stack.read(address),
             |address| {
                 let is_innermost = mem::replace(&mut is_innermost, false);
                 match self.tables.find_rule(&waiting.mappings, address) {
@@ -369,9 +373,7 @@ impl Thread {
         );
         let outcome = match outcome {
             // The stack is there, but not in the copy.
-            Outcome::Unreadable if waiting.stack.bytes.len() >= STACK_COPY_BYTES_MAX => {
-                Outcome::CutAtDepth
-            }
+            Outcome::Unreadable if waiting.stack.is_cut() => Outcome::CutAtDepth,
             outcome => outcome,
         };
         let walked = Walked {

@@ -8,7 +8,10 @@ use profiler_bpf::{
         FLAG_PROOF, FLAG_STACK_COPIED, FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE, KIND_STACK,
         STACK_HEADER_BYTES,
     },
-    settings::{KERNEL_FRAMES_MAX, STACK_COPY_BYTES_MAX, USER_FRAMES_MAX, WALKED_FRAMES_MAX},
+    settings::{
+        KERNEL_FRAMES_MAX, STACK_COPY_BYTES_MAX, STACK_END_BYTES, USER_FRAMES_MAX,
+        WALKED_FRAMES_MAX,
+    },
 };
 use thiserror::Error;
 
@@ -34,15 +37,41 @@ pub struct CopiedStack {
     pub address: u64,
     /// The stack's bytes.
     pub bytes: Box<[u8]>,
+    /// Address of the first byte of the end of a large stack.
+    pub end_address: u64,
+    /// The bytes there, or none.
+    pub end_bytes: Box<[u8]>,
 }
 
 impl CopiedStack {
-    /// The copy, to read by address.
-    pub fn copy(&self) -> StackCopy<'_> {
-        StackCopy {
-            address: self.address,
-            bytes: &self.bytes,
-        }
+    /// The word at an address, if it was copied.
+    pub fn read(&self, address: u64) -> Option<u64> {
+        let parts = [
+            (self.address, &self.bytes),
+            (self.end_address, &self.end_bytes),
+        ];
+        parts.into_iter().find_map(|(address_of_first, bytes)| {
+            StackCopy {
+                address: address_of_first,
+                bytes,
+            }
+            .read(address)
+        })
+    }
+
+    /// Bytes of memory.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.end_bytes.len()
+    }
+
+    /// Whether nothing was copied.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the stack may be larger than what was copied of it.
+    pub fn is_cut(&self) -> bool {
+        self.bytes.len() >= STACK_COPY_BYTES_MAX
     }
 }
 
@@ -207,11 +236,27 @@ impl Batch {
         let stack = bytes
             .get(STACK_HEADER_BYTES..need)
             .ok_or_else(|| short(need))?;
-        let registers: AllRegisters = std::array::from_fn(|place| u64_at(header, 24 + 8 * place));
+        let end_len = u32_at(header, 32) as usize;
+        if end_len > STACK_END_BYTES {
+            return Err(DecodeError::Unknown {
+                field: "end_bytes",
+                value: end_len as u64,
+            });
+        }
+        let end_at = STACK_HEADER_BYTES + STACK_COPY_BYTES_MAX;
+        let end = match end_len {
+            0 => &[],
+            _ => bytes
+                .get(end_at..end_at + end_len)
+                .ok_or_else(|| short(end_at + end_len))?,
+        };
+        let registers: AllRegisters = std::array::from_fn(|place| u64_at(header, 40 + 8 * place));
         let stack = CopiedStack {
             registers,
             address: registers[7].wrapping_sub(u32_at(header, 20).into()),
             bytes: stack.into(),
+            end_address: u64_at(header, 24),
+            end_bytes: end.into(),
         };
         if self.unpaired.len() >= UNPAIRED_MAX {
             self.unpaired.remove(0);
@@ -422,6 +467,28 @@ mod tests {
         assert_eq!((registers[0], registers[7], registers[16]), (100, 107, 116));
         let address = batch.samples()[0].stack.as_ref().unwrap().address;
         assert_eq!(address, 107 - 20);
+    }
+
+    /// Check that the end of a large stack is read at its own address.
+    #[test]
+    fn end_of_a_large_stack() {
+        let mut bytes = stack_record(10, &[1; STACK_COPY_BYTES_MAX]);
+        bytes[offset_of!(StackHeader, end_address)..][..8]
+            .copy_from_slice(&0x9000_0000_u64.to_ne_bytes());
+        bytes[offset_of!(StackHeader, end_bytes)..][..4].copy_from_slice(&16u32.to_ne_bytes());
+        let mut batch = Batch::default();
+        let error = batch.push_record(&bytes).unwrap_err();
+        assert!(matches!(error, DecodeError::Short { need, .. } if need == bytes.len() + 16));
+        bytes.extend([2; 16]);
+        batch.push_record(&bytes).unwrap();
+        let stack = batch.take_stack(0, 10).unwrap();
+        let ones = u64::from_ne_bytes([1; 8]);
+        let last = stack.address + STACK_COPY_BYTES_MAX as u64 - 8;
+        assert_eq!((stack.read(last), stack.read(last + 8)), (Some(ones), None));
+        let twos = u64::from_ne_bytes([2; 8]);
+        let read = |at| stack.read(0x9000_0000 + at);
+        assert_eq!((read(0), read(8), read(9)), (Some(twos), Some(twos), None));
+        assert!(stack.is_cut());
     }
 
     /// Check that copies which are cut or too long are refused, and that those without a sample do
