@@ -39,7 +39,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 /// first half, and have the ring drained when it is a quarter full.
 const RING_BYTES_PER_CPU: u32 = 256 << 10;
 
-/// The smallest ring: on small machines there is room for longer stalls, and for copies of 160 KiB.
+/// The smallest ring: on small machines there is room for longer stalls, and for copies of 192 KiB.
 const RING_BYTES_MIN: u32 = 2 << 20;
 
 /// The largest ring: 64 processors and more share 16 MiB, half of what the maps
