@@ -1,7 +1,11 @@
 //! The walk of the user stack, frame by frame.
 
 use profiler_bpf::{
-    arch::x86_64::{context_offset, is_kept_by_agreement, rule::kind, step_by_rule},
+    arch::x86_64::{
+        context_offset, is_kept_by_agreement,
+        rule::{RETURN_ON_STACK, kind},
+        step_by_rule,
+    },
     outcome::Outcome,
     record::Scratch,
     settings::{CHUNK_FRAMES, USER_FRAMES_HEAD, USER_FRAMES_TAIL, WALKED_FRAMES_MAX},
@@ -74,11 +78,16 @@ pub(crate) extern "C" fn step() -> u32 {
             return IS_OVER;
         }
     };
+    let has_all = walked == 0 || walk.is_return == 0;
+    // A frame that made a call has its return address on the stack.
+    if !has_all && rule.return_register != RETURN_ON_STACK {
+        header.outcome = Outcome::RuleUnsupported as u8;
+        return IS_OVER;
+    }
     walk.is_guess = u32::from(rule.kind == kind::NONE);
     let mut stack = StackWindow::new(stack_window, &mut walk.window_base, &mut walk.window_bytes);
     let sp = registers.sp;
     let context = walk.context;
-    let has_all = walked == 0 || walk.is_return == 0;
     let other = |register: u8| {
         if !has_all && !is_kept_by_agreement(register) {
             return None;

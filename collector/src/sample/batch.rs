@@ -486,7 +486,7 @@ mod tests {
         let last = stack.address + STACK_COPY_BYTES_MAX as u64 - 8;
         assert_eq!((stack.read(last), stack.read(last + 8)), (Some(ones), None));
         let twos = u64::from_ne_bytes([2; 8]);
-        let read = |at| stack.read(0x9000_0000 + at);
+        let read = |at: u64| stack.read(0x9000_0000 + at);
         assert_eq!((read(0), read(8), read(9)), (Some(twos), Some(twos), None));
         assert!(stack.is_cut());
     }

@@ -549,10 +549,11 @@ impl Tables {
         let FileState::Aside(rows) = &file.state else {
             return true;
         };
-        let numbers = rows.table.blocks().iter().map(|it| it.number);
-        let (Some(first), Some(last)) = (numbers.clone().next(), numbers.last()) else {
+        let blocks = rows.table.blocks();
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
             return true;
         };
+        let (first, last) = (first.number, last.number);
         let count = last.saturating_sub(first).saturating_add(1);
         let needed = rows.table.rows().len() as u64;
         if self.pages.rows() + needed > self.pages.rows_max() {

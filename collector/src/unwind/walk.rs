@@ -1,6 +1,6 @@
 //! Walks over copied stacks.
 
-use profiler_bpf::arch::x86_64::rule::{RBP, RBX, RETURN_ADDRESS, RSP, Rule};
+use profiler_bpf::arch::x86_64::rule::{RBP, RBX, RETURN_ADDRESS, RETURN_ON_STACK, RSP, Rule};
 use profiler_bpf::arch::x86_64::{Registers, context_offset, is_kept_by_agreement, step_by_rule};
 use profiler_bpf::outcome::Outcome;
 use profiler_bpf::unwind::Step;
@@ -83,6 +83,10 @@ pub fn walk(
             Lookup::Missing => return Outcome::NoRows,
             Lookup::NoCode => return Outcome::BadFrame,
         };
+        // A frame that made a call has its return address on the stack.
+        if is_caller && rule.return_register != RETURN_ON_STACK {
+            return Outcome::RuleUnsupported;
+        }
         let sp = walked.sp;
         // Only code that was interrupted has all its registers.
         let other = |number| match context {
@@ -106,7 +110,7 @@ pub fn walk(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use profiler_bpf::arch::x86_64::rule::{RETURN_ON_STACK, rbp};
+    use profiler_bpf::arch::x86_64::rule::rbp;
 
     const STACK: u64 = 0x7000;
 
@@ -148,17 +152,25 @@ mod tests {
         );
     }
 
-    /// Check that registers which calls do not preserve serve the innermost frame only.
+    /// Check that of other registers a caller has those which a call need not preserve, as its rule says
+    /// that they are kept; and that no caller has its return address in one.
     #[test]
     fn other_registers() {
-        let rules = [
-            (0x1000, Rule::at_register(10, 8)),
-            (0x2000, Rule::at_register(10, 24)),
-        ];
+        let walk_with = |second| {
+            let rules = [(0x1000, Rule::at_register(10, 8)), (0x2000, second)];
+            walk_words(&[0, 0, 0x2010, 0, 0x3000], &rules, 9)
+        };
         assert_eq!(
-            walk_words(&[0, 0, 0x2010, 0, 0x3000], &rules, 9),
-            (vec![0x1000, 0x2010], Outcome::RuleUnsupported)
+            walk_with(Rule::at_register(10, 24)),
+            (vec![0x1000, 0x2010, 0x3000], Outcome::BadFrame)
         );
+        let stops = (vec![0x1000, 0x2010], Outcome::RuleUnsupported);
+        assert_eq!(walk_with(Rule::at_register(12, 24)), stops);
+        let popped = Rule {
+            return_register: 10,
+            ..Rule::at_register(10, 24)
+        };
+        assert_eq!(walk_with(popped), stops);
     }
 
     /// Check that behind a signal frame an exact address is looked up, with registers from the context.
