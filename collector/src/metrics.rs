@@ -58,8 +58,12 @@ pub struct Metrics {
     pub decoded: u64,
     /// Samples counted into windows, by how their stacks ended.
     pub stacks_by_outcome: BTreeMap<&'static str, u64>,
+    /// Stacks that a second unwinder looked at, by binary and result.
+    pub checked_stacks: StacksByBinary,
+    /// Copied stacks that it did not look at: too many waited, or a file's sections could not be had.
+    pub unchecked_stacks: u64,
     /// Of them the incomplete ones, by where they stopped.
-    pub incomplete_stacks: IncompleteStacks,
+    pub incomplete_stacks: StacksByBinary,
     /// Samples lost, by stage, in the order of [`Stage::ALL`].
     pub dropped: [u64; Stage::ALL.len()],
     /// Samples that the CPU time in use should have given.
@@ -126,12 +130,12 @@ impl UnwindStats {
 
 /// Incomplete stacks by outcome and by the binary in which the last frame lies that was found.
 #[derive(Clone, Debug, Default)]
-pub struct IncompleteStacks {
+pub struct StacksByBinary {
     counts: BTreeMap<(Arc<str>, &'static str), u64>,
     binaries: BTreeSet<Arc<str>>,
 }
 
-impl IncompleteStacks {
+impl StacksByBinary {
     /// Binaries with a name of their own, those that were seen first. Each has up to ten outcomes,
     /// and a metrics store keeps each of these 500 for as long as it keeps anything.
     const BINARIES_MAX: usize = 50;
@@ -381,6 +385,34 @@ impl Metrics {
 
     fn render_unwinding(&self, text: &mut Text) {
         let unwind = &self.unwind;
+        text.family(
+            "checked_stacks_total",
+            "counter",
+            "Stacks that a second, independent unwinder (framehop) walked again, by result.",
+        );
+        for result in ["agreed", "differed"] {
+            let counts = self.checked_stacks.counts.iter();
+            let counts = counts.filter(|((_, it), _)| *it == result);
+            let sum: u64 = counts.map(|(_, count)| count).sum();
+            text.value("checked_stacks_total", &[("result", result)], sum as f64);
+        }
+        text.family(
+            "checked_stacks_by_binary_total",
+            "counter",
+            "The same by program.",
+        );
+        for ((binary, result), count) in &self.checked_stacks.counts {
+            text.value(
+                "checked_stacks_by_binary_total",
+                &[("binary", binary), ("result", result)],
+                *count as f64,
+            );
+        }
+        text.counter(
+            "unchecked_stacks_total",
+            "Stacks that were copied for it and that it could not walk: a file is too large or gone.",
+            self.unchecked_stacks as f64,
+        );
         text.family(
             "incomplete_stacks_total",
             "counter",

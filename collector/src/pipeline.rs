@@ -27,11 +27,13 @@ use crate::{
 
 mod evaluator;
 mod finisher;
+mod prover;
 mod sampler;
 mod unwinder;
 mod window_clock;
 
 use finisher::Finisher;
+use prover::Prover;
 use sampler::{Sampler, Sources};
 use unwinder::Unwinder;
 
@@ -86,6 +88,7 @@ impl Pipeline {
                 program,
                 hierarchy,
                 unwinder,
+                prover: Prover::start()?,
                 online: &online,
                 started,
             },

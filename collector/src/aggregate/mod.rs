@@ -7,4 +7,4 @@
 
 mod window;
 
-pub use window::{FrameIndex, NodeIndex, Row, SeriesKey, Window, WindowFile, WindowFrame};
+pub use window::{Check, FrameIndex, NodeIndex, Row, SeriesKey, Window, WindowFile, WindowFrame};

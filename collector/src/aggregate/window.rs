@@ -48,6 +48,29 @@ pub struct WindowFrame {
     pub offset: u64,
 }
 
+/// Whether a second unwinder found the same stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Check {
+    /// Nobody looked, or could.
+    #[default]
+    None,
+    /// It did.
+    Agreed,
+    /// It did not.
+    Differed,
+}
+
+impl Check {
+    /// Its name in metrics and in the profile's label `check`; `None` when there is nothing to say.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Agreed => Some("agreed"),
+            Self::Differed => Some("differed"),
+        }
+    }
+}
+
 /// What tells rows apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Row {
@@ -57,6 +80,8 @@ pub struct Row {
     pub thread: u32,
     /// How the stack ended.
     pub outcome: StackOutcome,
+    /// Whether a second unwinder found the same.
+    pub check: Check,
     /// Its innermost frame.
     pub leaf: NodeIndex,
 }
@@ -97,6 +122,7 @@ impl Window {
         thread: [u8; 16],
         series: SeriesKey,
         stack: &Located<'_>,
+        check: Check,
     ) -> bool {
         if self.nodes.len() + stack.frames.len() > Self::NODES_MAX {
             return false;
@@ -112,6 +138,7 @@ impl Window {
             series: place(&mut self.series, &mut self.series_places, series),
             thread: place(&mut self.threads, &mut self.thread_places, thread),
             outcome: stack.outcome,
+            check,
             leaf,
         };
         *self.rows.entry(row).or_default() += 1;
@@ -260,7 +287,7 @@ mod tests {
                 .collect();
             let outcome = StackOutcome::Walked(Outcome::Complete);
             let located = Located { frames, outcome };
-            assert!(window.add(1, [0; 16], series(comm), &located));
+            assert!(window.add(1, [0; 16], series(comm), &located, Check::None));
         }
         window
     }
@@ -318,7 +345,7 @@ mod tests {
                 }],
                 outcome: StackOutcome::Walked(Outcome::Complete),
             };
-            window.add(pid, [0; 16], series("a"), &located);
+            window.add(pid, [0; 16], series("a"), &located, Check::None);
         }
         let pids: Vec<u32> = window.files()[0]
             .mapped_by

@@ -109,7 +109,7 @@ fn run(waiting: &Mutex<Receiver<Job>>, done: impl Fn(Evaluated)) {
 }
 
 fn evaluate(job: &Job) -> Evaluation {
-    match open(job) {
+    match open(job.pid, &job.mapping) {
         Ok(Some(file)) => read_rows(file),
         Ok(None) => Evaluation::NoRows,
         Err(reason) => {
@@ -119,10 +119,11 @@ fn evaluate(job: &Job) -> Evaluation {
     }
 }
 
-fn open(job: &Job) -> Result<Option<File>, UnnamedReason> {
+/// Opens the file of a mapping to read from; `None` when there is none, as without a vDSO.
+pub(super) fn open(pid: u32, mapping: &Mapping) -> Result<Option<File>, UnnamedReason> {
     let Mapping {
         start, end, file, ..
-    } = &job.mapping;
+    } = mapping;
     if file.kind == FileKind::Vdso {
         let image = copy_vdso().map_err(|_| UnnamedReason::FileGone)?;
         return Ok(image.map(File::from));
@@ -130,7 +131,7 @@ fn open(job: &Job) -> Result<Option<File>, UnnamedReason> {
     let described = describe_file(&WindowFile {
         file: file.clone(),
         mapped_by: vec![MappedBy {
-            pid: job.pid,
+            pid,
             start: *start,
             end: *end,
         }],

@@ -12,16 +12,17 @@ use profiler_bpf::outcome::Outcome;
 use rustc_hash::FxHashMap;
 
 use super::{
+    prover::{Proof, Proved, Prover},
     unwinder::{self, Request, Unwinder, Walked},
     window_clock::WindowBounds,
 };
 use crate::{
     accounts::MachineTime,
-    aggregate::{SeriesKey, Window},
+    aggregate::{Check, SeriesKey, Window},
     clock::{monotonic_ns, unix_ns},
     config::Config,
     label::{CgroupHierarchy, CgroupTable},
-    locate::{Addresses, KernelText, StandIns, locate_stack},
+    locate::{Addresses, KernelText, StackOutcome, StandIns, locate_stack},
     metrics::{SharedMetrics, Stage},
     process::{Process, ProcessTable, SideBand, Timed},
     queue::Queue,
@@ -95,6 +96,8 @@ struct Waiting {
     sample: Sample,
     /// Bytes of the copy of its stack.
     stack_bytes: usize,
+    /// The kernel's walk, when the copy is there to prove it.
+    walked: Option<Vec<u64>>,
     /// Its innermost user frame.
     leaf: u64,
     kernel: Vec<u64>,
@@ -114,6 +117,7 @@ pub(super) struct Sources<'a> {
     pub(super) program: Program,
     pub(super) hierarchy: CgroupHierarchy,
     pub(super) unwinder: Unwinder,
+    pub(super) prover: Prover,
     pub(super) online: &'a [u32],
     pub(super) started: Instant,
 }
@@ -121,6 +125,7 @@ pub(super) struct Sources<'a> {
 pub(super) struct Sampler {
     program: Program,
     unwinder: Unwinder,
+    prover: Prover,
     to_unwind: unwinder::Batch,
     waiting: FxHashMap<u64, Waiting>,
     waiting_bytes: usize,
@@ -163,6 +168,7 @@ impl Sampler {
             program,
             hierarchy,
             unwinder,
+            prover,
             online,
             started,
         } = sources;
@@ -189,6 +195,7 @@ impl Sampler {
         Ok(Self {
             program,
             unwinder,
+            prover,
             to_unwind: unwinder::Batch::default(),
             waiting: FxHashMap::default(),
             waiting_bytes: 0,
@@ -313,8 +320,46 @@ impl Sampler {
         {
             return;
         }
+        if sample.is_proof
+            && let Some(process) = &process
+            && self.prove(batch, sample, process)
+        {
+            return;
+        }
         let addresses = Addresses::of_sample(batch, sample);
-        self.add(sample, process.as_ref(), &addresses);
+        self.add(sample, process.as_ref(), &addresses, Check::None);
+    }
+
+    /// Has a stack walked again that was copied for it. Gives whether the sample waits for that.
+    fn prove(&mut self, batch: &Batch, sample: &Sample, process: &Process) -> bool {
+        let Some(stack) = sample.stack.clone().filter(|it| !it.is_cut()) else {
+            self.metrics.lock().unchecked_stacks += 1;
+            return false;
+        };
+        let frames = batch.user_frames(sample).to_vec();
+        let number = self.next_number;
+        self.next_number += 1;
+        let is_taken = self.prover.push(Proof {
+            number,
+            pid: sample.pid,
+            mappings: process.mappings.clone(),
+            stack,
+            frames: frames.clone(),
+        });
+        if !is_taken {
+            self.metrics.lock().unchecked_stacks += 1;
+            return false;
+        }
+        let waiting = Waiting {
+            sample: sample.without_stack(),
+            stack_bytes: 0,
+            walked: Some(frames),
+            leaf: 0,
+            kernel: batch.kernel_frames(sample).to_vec(),
+            process: process.clone(),
+        };
+        self.waiting.insert(number, waiting);
+        true
     }
 
     /// Has the kernel's tables filled for a sample's process, and its stack walked if it was copied.
@@ -346,6 +391,7 @@ impl Sampler {
             let waiting = Waiting {
                 sample: sample.without_stack(),
                 stack_bytes,
+                walked: None,
                 leaf,
                 kernel: batch.kernel_frames(sample).to_vec(),
                 process: process.clone(),
@@ -376,6 +422,9 @@ impl Sampler {
         while let Some(walked) = self.unwinder.pop() {
             self.take_walked(walked);
         }
+        while let Some(Proved { number, check }) = self.prover.pop() {
+            self.take_proved(number, check);
+        }
         let now_ns = monotonic_ns();
         self.give_up_waiting(now_ns.saturating_sub(CLOSING_NS));
         let is_over = |closing: &Closing| {
@@ -405,12 +454,48 @@ impl Sampler {
             ..
         } = &waiting;
         let addresses = Addresses::of_copy(frames, outcome, sample.user_leaf_exact, kernel);
-        self.add(sample, Some(process), &addresses);
+        self.add(sample, Some(process), &addresses, Check::None);
+    }
+
+    /// Counts a sample whose walk was looked at again.
+    fn take_proved(&mut self, number: u64, check: Check) {
+        let Some(waiting) = self.waiting.remove(&number) else {
+            return;
+        };
+        let Waiting {
+            sample,
+            walked,
+            kernel,
+            process,
+            ..
+        } = &waiting;
+        {
+            let mut metrics = self.metrics.lock();
+            match check.name() {
+                Some(result) => metrics.checked_stacks.add(process.exe.as_ref(), result),
+                None => metrics.unchecked_stacks += 1,
+            }
+        }
+        let addresses = Addresses {
+            user: walked.as_deref().unwrap_or_default().into(),
+            left_out_after: None,
+            is_leaf_exact: sample.user_leaf_exact,
+            kernel,
+            is_walked_in_kernel: true,
+            outcome: StackOutcome::Walked(sample.outcome),
+        };
+        self.add(sample, Some(process), &addresses, check);
     }
 
     /// Counts a sample whose stack nobody walked: with its innermost frame.
     fn take_unwalked(&mut self, number: u64) {
-        if let Some(waiting) = self.waiting.get(&number) {
+        if self
+            .waiting
+            .get(&number)
+            .is_some_and(|it| it.walked.is_some())
+        {
+            self.take_proved(number, Check::None);
+        } else if let Some(waiting) = self.waiting.get(&number) {
             let frames = vec![waiting.leaf];
             self.take_walked(Walked {
                 number,
@@ -438,7 +523,13 @@ impl Sampler {
     }
 
     /// Locates a stack and counts it into the window of its time.
-    fn add(&mut self, sample: &Sample, process: Option<&Process>, addresses: &Addresses<'_>) {
+    fn add(
+        &mut self,
+        sample: &Sample,
+        process: Option<&Process>,
+        addresses: &Addresses<'_>,
+        check: Check,
+    ) {
         let stack = locate_stack(
             addresses,
             sample.time_ns,
@@ -463,7 +554,7 @@ impl Sampler {
             Some(closing) if sample.time_ns < closing.bounds.end_ns => &mut closing.window,
             _ => &mut self.window,
         };
-        if !window.add(sample.pid, sample.comm, series, &stack) {
+        if !window.add(sample.pid, sample.comm, series, &stack, check) {
             self.dropped[Stage::Aggregate as usize] += 1;
             self.metrics.lock().drop_samples(Stage::Aggregate, 1);
         }

@@ -88,6 +88,11 @@ pub fn build_profile(
             let outcome = strings.intern(row.outcome.name());
             label.push(string_label(key_outcome, outcome));
         }
+        if let Some(check) = row.check.name() {
+            let key_check = strings.intern("check");
+            let check = strings.intern(check);
+            label.push(string_label(key_check, check));
+        }
         samples.push(Sample {
             location_id: window.stack(row.leaf).map(location_id).collect(),
             value: vec![count as i64, (count * sample_ns) as i64],

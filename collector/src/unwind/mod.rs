@@ -13,6 +13,7 @@ mod pages;
 #[cfg(test)]
 mod random;
 mod rules;
+mod second;
 mod table;
 mod tables;
 mod walk;
@@ -21,6 +22,7 @@ pub use cfi::{CfiError, Evaluated, read_table};
 pub use elf::{CodeRange, Limits};
 pub use pages::PAGE_BYTES;
 pub use rules::RuleSet;
+pub use second::{MappedSections, Sections, walk_again};
 pub use table::{Block, Table};
 pub use tables::{Evaluation, Found, RefusedStats, TableKey, Tables, TablesStats, Write};
 pub use walk::{AllRegisters, Lookup, StackCopy, walk, walk_copy};

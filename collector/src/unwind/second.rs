@@ -1,0 +1,198 @@
+//! A second opinion on walks: framehop, an unwinder that shares nothing with ours, over the same copy
+//! of a stack.
+
+use std::{ops::Range, sync::Arc};
+
+use framehop::{
+    ExplicitModuleSectionInfo, Module, Unwinder as _,
+    x86_64::{CacheX86_64, Reg, UnwindRegsX86_64, UnwinderX86_64},
+};
+use object::{
+    LittleEndian, Object as _, ObjectSection as _, ReadRef,
+    elf::{FileHeader64, PT_LOAD},
+    read::elf::{ElfFile, ProgramHeader as _},
+};
+
+use super::AllRegisters;
+
+/// The parts of an ELF file that framehop reads.
+#[derive(Clone, Debug, Default)]
+pub struct Sections {
+    /// (offset in the file, address as linked, bytes) of what is mapped.
+    segments: Vec<(u64, u64, u64)>,
+    text: Option<Range<u64>>,
+    got: Option<Range<u64>>,
+    eh_frame: Option<(Range<u64>, Arc<[u8]>)>,
+    eh_frame_hdr: Option<(Range<u64>, Arc<[u8]>)>,
+}
+
+impl Sections {
+    /// Reads them; `None` when the file is no ELF file or they are larger than `bytes_max`.
+    pub fn read<'data, R: ReadRef<'data>>(data: R, bytes_max: u64) -> Option<Self> {
+        let file = ElfFile::<FileHeader64<LittleEndian>, R>::parse(data).ok()?;
+        let endian = file.endian();
+        let segments = file
+            .elf_program_headers()
+            .iter()
+            .filter(|it| it.p_type(endian) == PT_LOAD)
+            .map(|it| (it.p_offset(endian), it.p_vaddr(endian), it.p_filesz(endian)))
+            .collect();
+        let mut sections = Self {
+            segments,
+            ..Self::default()
+        };
+        for section in file.sections() {
+            let range = section.address()..section.address().checked_add(section.size())?;
+            match section.name_bytes() {
+                Ok(b".text") => sections.text = Some(range),
+                Ok(b".got") => sections.got = Some(range),
+                Ok(name @ (b".eh_frame" | b".eh_frame_hdr")) => {
+                    if section.size() > bytes_max {
+                        return None;
+                    }
+                    let found = Some((range, section.data().ok()?.into()));
+                    match name {
+                        b".eh_frame" => sections.eh_frame = found,
+                        _ => sections.eh_frame_hdr = found,
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some(sections)
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        let parts = [&self.eh_frame, &self.eh_frame_hdr];
+        let parts = parts.into_iter().flatten();
+        parts.map(|(_, bytes)| bytes.len()).sum::<usize>() + size_of::<Self>()
+    }
+
+    /// The address as linked of an offset in the file.
+    fn address_of(&self, file_offset: u64) -> Option<u64> {
+        self.segments.iter().find_map(|(offset, address, bytes)| {
+            let into = file_offset.checked_sub(*offset)?;
+            (into < *bytes).then(|| address.wrapping_add(into))
+        })
+    }
+}
+
+/// A mapping of code, and the file's sections.
+pub struct MappedSections {
+    /// Where it is mapped.
+    pub mapped_at: Range<u64>,
+    /// Offset in the file of the first byte.
+    pub file_offset: u64,
+    /// The file's.
+    pub sections: Arc<Sections>,
+}
+
+/// Walks a stack with framehop: the frames' addresses, innermost first, up to `frames_max`.
+pub fn walk_again(
+    registers: &AllRegisters,
+    read: impl Fn(u64) -> Option<u64>,
+    mappings: &[MappedSections],
+    frames_max: usize,
+) -> Vec<u64> {
+    let mut unwinder = UnwinderX86_64::<Arc<[u8]>>::new();
+    for mapping in mappings {
+        if let Some(module) = make_module(mapping) {
+            unwinder.add_module(module);
+        }
+    }
+    let ip = registers[16];
+    let mut walked = UnwindRegsX86_64::new(ip, registers[7], registers[6]);
+    for (number, register) in [
+        Reg::RAX,
+        Reg::RDX,
+        Reg::RCX,
+        Reg::RBX,
+        Reg::RSI,
+        Reg::RDI,
+        Reg::RBP,
+        Reg::RSP,
+        Reg::R8,
+        Reg::R9,
+        Reg::R10,
+        Reg::R11,
+        Reg::R12,
+        Reg::R13,
+        Reg::R14,
+        Reg::R15,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        walked.set(register, registers[number]);
+    }
+    let mut cache = CacheX86_64::<_>::new();
+    let mut read_stack = |address| read(address).ok_or(());
+    let mut frames = unwinder.iter_frames(ip, walked, &mut cache, &mut read_stack);
+    let mut addresses = Vec::new();
+    while addresses.len() < frames_max {
+        match frames.next() {
+            Ok(Some(frame)) => addresses.push(frame.address()),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    addresses
+}
+
+fn make_module(mapping: &MappedSections) -> Option<Module<Arc<[u8]>>> {
+    let MappedSections {
+        mapped_at,
+        file_offset,
+        sections,
+    } = mapping;
+    let address = sections.address_of(*file_offset)?;
+    let of = |part: &Option<(Range<u64>, Arc<[u8]>)>| part.clone().unzip();
+    let (eh_frame_svma, eh_frame) = of(&sections.eh_frame);
+    let (eh_frame_hdr_svma, eh_frame_hdr) = of(&sections.eh_frame_hdr);
+    Some(Module::new(
+        String::new(),
+        mapped_at.clone(),
+        // Addresses as linked begin at 0 for this purpose.
+        mapped_at.start.wrapping_sub(address),
+        ExplicitModuleSectionInfo {
+            base_svma: 0,
+            text_svma: sections.text.clone(),
+            got_svma: sections.got.clone(),
+            eh_frame_svma,
+            eh_frame,
+            eh_frame_hdr_svma,
+            eh_frame_hdr,
+            ..ExplicitModuleSectionInfo::default()
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Check that the sections of this very program are found, and that nonsense has none.
+    #[test]
+    fn sections() {
+        let bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
+        let sections = Sections::read(&*bytes, 256 << 20).unwrap();
+        assert!(sections.bytes() > 10_000);
+        assert!(sections.text.is_some() && sections.eh_frame_hdr.is_some());
+        let (offset, address, _) = sections.segments[1];
+        assert_eq!(sections.address_of(offset + 5), Some(address + 5));
+        assert!(Sections::read(&*bytes, 100).is_none());
+        assert!(Sections::read(&b"\x7fELF"[..], 1 << 20).is_none());
+    }
+
+    /// Check a walk by frame pointers, where no file is known.
+    #[test]
+    fn frames_without_files() {
+        let mut registers = [0; 17];
+        (registers[6], registers[7], registers[16]) = (0x7010, 0x7000, 0x1000);
+        let memory = [(0x7010, 0x7030), (0x7018, 0x2000), (0x7030, 0), (0x7038, 0)];
+        let read = |at| Some(memory.iter().find(|(address, _)| *address == at)?.1);
+        assert_eq!(walk_again(&registers, read, &[], 10), [0x1000, 0x2000]);
+    }
+}
