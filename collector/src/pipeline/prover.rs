@@ -141,24 +141,30 @@ fn compare(proof: &Proof, files: &mut Files) -> Check {
         &modules,
         USER_FRAMES_MAX + 1,
     );
-    if again == *frames {
+    if again.frames == *frames {
         return Check::Agreed;
     }
-    let depth = again.iter().zip(frames).take_while(|(a, b)| a == b).count();
+    let pairs = again.frames.iter().zip(frames);
+    let depth = pairs.take_while(|(a, b)| a == b).count();
     let place = depth.checked_sub(1).and_then(|it| frames.get(it).copied());
     let place = place.and_then(|at| Some((mappings.find(at.wrapping_sub(1))?, at)));
     tracing::debug!(
         pid,
         depth,
         ours = frames.len(),
-        other = again.len(),
+        other = again.frames.len(),
+        again.has_ended,
         at = place.map(|(mapping, at)| format!(
             "{}+{:#x}",
             mapping.file.path,
             mapping.offset_of(at)
         )),
-        "two unwinders differ behind this frame"
+        "the second unwinder differs behind this frame"
     );
+    if depth == again.frames.len() && !again.has_ended {
+        // So far both are the same, and it knows no more.
+        return Check::None;
+    }
     Check::Differed
 }
 

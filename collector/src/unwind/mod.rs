@@ -22,7 +22,7 @@ pub use cfi::{CfiError, Evaluated, read_table};
 pub use elf::{CodeRange, Limits};
 pub use pages::PAGE_BYTES;
 pub use rules::RuleSet;
-pub use second::{MappedSections, Sections, walk_again};
+pub use second::{MappedSections, SecondWalk, Sections, walk_again};
 pub use table::{Block, Table};
 pub use tables::{Evaluation, Found, RefusedStats, TableKey, Tables, TablesStats, Write};
 pub use walk::{AllRegisters, Lookup, StackCopy, walk, walk_copy};

@@ -9,7 +9,7 @@ use framehop::{
 };
 use object::{
     LittleEndian, Object as _, ObjectSection as _, ReadRef,
-    elf::{FileHeader64, PT_LOAD},
+    elf::{FileHeader64, PF_X, PT_LOAD},
     read::elf::{ElfFile, ProgramHeader as _},
 };
 
@@ -18,7 +18,7 @@ use super::AllRegisters;
 /// The parts of an ELF file that framehop reads.
 #[derive(Clone, Debug, Default)]
 pub struct Sections {
-    /// (offset in the file, address as linked, bytes) of what is mapped.
+    /// (offset in the file, address as linked, bytes) of the code that is mapped.
     segments: Vec<(u64, u64, u64)>,
     text: Option<Range<u64>>,
     got: Option<Range<u64>>,
@@ -34,7 +34,7 @@ impl Sections {
         let segments = file
             .elf_program_headers()
             .iter()
-            .filter(|it| it.p_type(endian) == PT_LOAD)
+            .filter(|it| it.p_type(endian) == PT_LOAD && it.p_flags(endian).contains(PF_X))
             .map(|it| (it.p_offset(endian), it.p_vaddr(endian), it.p_filesz(endian)))
             .collect();
         let mut sections = Self {
@@ -69,14 +69,19 @@ impl Sections {
         parts.map(|(_, bytes)| bytes.len()).sum::<usize>() + size_of::<Self>()
     }
 
-    /// The address as linked of an offset in the file.
+    /// The address as linked of an offset in the file. Whole pages are mapped, so that a mapping of code
+    /// begins with what lies before it in its first page.
     fn address_of(&self, file_offset: u64) -> Option<u64> {
         self.segments.iter().find_map(|(offset, address, bytes)| {
-            let into = file_offset.checked_sub(*offset)?;
-            (into < *bytes).then(|| address.wrapping_add(into))
+            let first = offset - offset % PAGE_BYTES;
+            let is_within = (first..offset.saturating_add(*bytes)).contains(&file_offset);
+            is_within.then(|| address.wrapping_add(file_offset.wrapping_sub(*offset)))
         })
     }
 }
+
+/// Bytes of a page of memory.
+const PAGE_BYTES: u64 = 4096;
 
 /// A mapping of code, and the file's sections.
 pub struct MappedSections {
@@ -88,13 +93,23 @@ pub struct MappedSections {
     pub sections: Arc<Sections>,
 }
 
-/// Walks a stack with framehop: the frames' addresses, innermost first, up to `frames_max`.
+/// A walk by framehop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondWalk {
+    /// The frames' addresses, innermost first.
+    pub frames: Vec<u64>,
+    /// Whether it came to the end; else it did not know how to go on. (It keeps no register that a call
+    /// need not preserve, which some assembly counts on.)
+    pub has_ended: bool,
+}
+
+/// Walks a stack with framehop, up to `frames_max` frames.
 pub fn walk_again(
     registers: &AllRegisters,
     read: impl Fn(u64) -> Option<u64>,
     mappings: &[MappedSections],
     frames_max: usize,
-) -> Vec<u64> {
+) -> SecondWalk {
     let mut unwinder = UnwinderX86_64::<Arc<[u8]>>::new();
     for mapping in mappings {
         if let Some(module) = make_module(mapping) {
@@ -130,13 +145,20 @@ pub fn walk_again(
     let mut read_stack = |address| read(address).ok_or(());
     let mut frames = unwinder.iter_frames(ip, walked, &mut cache, &mut read_stack);
     let mut addresses = Vec::new();
+    let mut has_ended = false;
     while addresses.len() < frames_max {
         match frames.next() {
             Ok(Some(frame)) => addresses.push(frame.address()),
-            Ok(None) | Err(_) => break,
+            ended => {
+                has_ended = ended.is_ok();
+                break;
+            }
         }
     }
-    addresses
+    SecondWalk {
+        frames: addresses,
+        has_ended,
+    }
 }
 
 fn make_module(mapping: &MappedSections) -> Option<Module<Arc<[u8]>>> {
@@ -180,8 +202,10 @@ mod tests {
         let sections = Sections::read(&*bytes, 256 << 20).unwrap();
         assert!(sections.bytes() > 10_000);
         assert!(sections.text.is_some() && sections.eh_frame_hdr.is_some());
-        let (offset, address, _) = sections.segments[1];
+        let (offset, address, _) = sections.segments[0];
         assert_eq!(sections.address_of(offset + 5), Some(address + 5));
+        let page = offset - offset % PAGE_BYTES;
+        assert_eq!(sections.address_of(page), Some(address - (offset - page)));
         assert!(Sections::read(&*bytes, 100).is_none());
         assert!(Sections::read(&b"\x7fELF"[..], 1 << 20).is_none());
     }
@@ -193,6 +217,10 @@ mod tests {
         (registers[6], registers[7], registers[16]) = (0x7010, 0x7000, 0x1000);
         let memory = [(0x7010, 0x7030), (0x7018, 0x2000), (0x7030, 0), (0x7038, 0)];
         let read = |at| Some(memory.iter().find(|(address, _)| *address == at)?.1);
-        assert_eq!(walk_again(&registers, read, &[], 10), [0x1000, 0x2000]);
+        let walked = walk_again(&registers, read, &[], 10);
+        assert_eq!(walked.frames, [0x1000, 0x2000]);
+        assert!(walked.has_ended);
+        let cut = walk_again(&registers, |_| None, &[], 10);
+        assert_eq!((&*cut.frames, cut.has_ended), (&[0x1000][..], false));
     }
 }
