@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        aggregate::SeriesKey,
+        aggregate::{Check, SeriesKey},
         locate::{Located, LocatedFrame, StackOutcome},
         name::UnnamedReason as Reason,
         process::{FileIdentity, FileKind, Files},
@@ -259,7 +259,13 @@ mod tests {
                 exe: None,
                 container_id: None,
             };
-            assert!(window.add(1, *b"thread-1\0\0\0\0\0\0\0\0", series, &located));
+            assert!(window.add(
+                1,
+                *b"thread-1\0\0\0\0\0\0\0\0",
+                series,
+                &located,
+                Check::None
+            ));
         }
         let namings = [
             Naming::Named(Arc::new([frame("main", 7, false)])),

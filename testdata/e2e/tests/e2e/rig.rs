@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -144,13 +145,24 @@ pub(crate) fn target_dir() -> PathBuf {
         .unwrap_or_default()
 }
 
-/// Two addresses never meet, because the system hands out ports in turn.
+/// The ports that tests listen on: below those that the system gives to connections (32,768 and up), so
+/// that none of these takes the port of a server while it is down, not even one to that very port.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// An address that nobody listens on. Two addresses never meet, because ports are handed out in turn.
 pub(crate) fn free_address() -> Result<SocketAddr> {
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to find a free port")?;
-    listener
-        .local_addr()
-        .context("failed to read the free port")
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Another run of the tests begins elsewhere.
+    let begin = (std::process::id() % u32::from(count)) as u16;
+    for _ in 0..count {
+        let turn = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORTS.start + turn));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("failed to find a free port from {} on", PORTS.start)
 }
 
 pub(crate) fn now_ms() -> Result<u64> {
