@@ -3,6 +3,8 @@
 //! Return addresses repeat, so that most rules come from a small table of what was found
 //! before: one load instead of some twenty in three tables.
 
+use core::ptr;
+
 use profiler_bpf::{
     arch::x86_64::rule::Rule,
     record::Walk,
@@ -16,6 +18,7 @@ use profiler_bpf::{
 use crate::{
     BLOCKS, FOUND, MAPPINGS, PROCESSES, ROWS, RULES,
     arithmetic::{is_less, zero},
+    scratch,
 };
 
 /// Rules that a CPU remembers, of 32 bytes each. They lie in 4 pages: a stack of 30 frames touches all
@@ -59,45 +62,80 @@ pub(crate) fn find_process(walk: &mut Walk, pid: u32, identity: u64) -> bool {
 }
 
 /// Finds the rule that holds at an address.
+///
+/// # Safety
+/// `walk` is part of this CPU's record. Nothing refers to its rule.
 #[inline(always)]
-pub(crate) fn find_rule(walk: &Walk, address: u64) -> Lookup {
+pub(crate) unsafe fn find_rule(walk: *const Walk, address: u64) -> Lookup {
     let Some(found) = FOUND.get_ptr_mut(zero()) else {
         return Lookup::Missing;
     };
-    let mixed = (address ^ u64::from(walk.version) << 7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // SAFETY: as the caller says.
+    let version = unsafe { u64::from((*walk).version) };
+    let mixed = (address ^ version << 7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // SAFETY: the map's value is this CPU's own and of this type, and the program
     // does not interrupt itself; the mask keeps within it.
     let slot = unsafe {
         let first = ((mixed >> 55) as usize & (FOUND_MAX - 1)) * FOUND_WORDS;
         &mut *found.cast::<u64>().add(first).cast::<[u64; FOUND_WORDS]>()
     };
-    if slot[0] == address && slot[1] == u64::from(walk.version) {
+    if slot[0] == address && slot[1] == version {
         return Lookup::Rule(Rule::from_words([slot[2], slot[3]]));
     }
-    let words = match search(walk, address) {
-        Ok(words) => words,
-        Err(lookup) => return lookup,
-    };
-    *slot = [address, walk.version.into(), words[0], words[1]];
+    match search_rule(address) {
+        IS_FOUND => {}
+        IS_MISSING => return Lookup::Missing,
+        _ => return Lookup::NoCode,
+    }
+    // SAFETY: as the caller says. Volatile, since `search_rule` wrote it.
+    let words = unsafe { ptr::read_volatile(&raw const (*walk).rule) };
+    *slot = [address, version, words[0], words[1]];
     Lookup::Rule(Rule::from_words(words))
+}
+
+const IS_FOUND: u32 = 0;
+const IS_MISSING: u32 = 1;
+const IS_NO_CODE: u32 = 2;
+
+/// Searches the tables for the rule that holds at an address, and puts it into the scratch record.
+///
+/// A function with a name: see [`step`](crate::walk::step).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn search_rule(address: u64) -> u32 {
+    let Some(scratch) = scratch() else {
+        return IS_MISSING;
+    };
+    match search(&scratch.walk, address) {
+        Ok(words) => {
+            // SAFETY: a reference is writable. Word by word, or the compiler keeps an address until
+            // here and calls a function to copy 16 bytes.
+            unsafe {
+                ptr::write_volatile(&raw mut scratch.walk.rule[0], words[0]);
+                ptr::write_volatile(&raw mut scratch.walk.rule[1], words[1]);
+            }
+            IS_FOUND
+        }
+        Err(code) => code,
+    }
 }
 
 const NONE: [u64; 2] = Rule::NONE.to_words();
 
 #[inline(always)]
-fn search(walk: &Walk, address: u64) -> Result<[u64; 2], Lookup> {
+fn search(walk: &Walk, address: u64) -> Result<[u64; 2], u32> {
     let Some(mapping) = find_mapping(walk, address) else {
         // An address that a rule led to is code which was mapped just now; one that a guess led to is
         // most often no address.
         let is_known = walk.flags & PROCESS_SETTLED & walk.is_guess;
         return Err(match is_known {
-            0 => Lookup::Missing,
-            _ => Lookup::NoCode,
+            0 => IS_MISSING,
+            _ => IS_NO_CODE,
         });
     };
     let kind = (mapping[3] >> 32) as u32;
     if kind == MappingKind::NotLoaded as u32 {
-        return Err(Lookup::Missing);
+        return Err(IS_MISSING);
     }
     if kind == MappingKind::FramePointer as u32 {
         return Ok(NONE);

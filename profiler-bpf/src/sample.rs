@@ -26,8 +26,8 @@ use profiler_bpf::{
 use crate::{
     RING, allowance,
     lookup::find_process,
-    stack_copy::copy_stack,
-    stack_window::{NO_WINDOW, StackWindow},
+    stack_copy::{IS_COPIED, copy_stack},
+    stack_window::{NO_WINDOW, read_alone},
     task,
 };
 
@@ -132,13 +132,13 @@ pub(crate) fn finish(scratch: &mut Scratch, data: *const bpf_perf_event_data) ->
     scratch.header.user_walked = walked as u16;
     let outcome = load_unknown(&scratch.header.outcome);
     if outcome == Outcome::NoRows as u8 {
-        if copy_stack(scratch) {
+        if copy_stack() == IS_COPIED {
             scratch.header.flags |= FLAG_STACK_COPIED;
         }
     } else if outcome == Outcome::Complete as u8 {
         if walked > USER_FRAMES_MAX {
             scratch.header.outcome = Outcome::MiddleLeftOut as u8;
-        } else if allowance::take_proof() && copy_stack(scratch) {
+        } else if allowance::take_proof() && copy_stack() == IS_COPIED {
             scratch.header.flags |= FLAG_STACK_COPIED | FLAG_PROOF;
         }
     }
@@ -188,7 +188,7 @@ fn find_user_start(
     }
     let entry = task::read_saved_registers(registers);
     let in_system_call = (entry.orig_rax as i64) >= 0;
-    if is_exec(entry.orig_rax) && StackWindow::read_alone(registers[7]).is_none() {
+    if is_exec(entry.orig_rax) && read_alone(registers[7]).is_none() {
         // The old program's memory is gone, and the new one has not begun.
         return UserStart::None(Outcome::KernelOnly);
     }

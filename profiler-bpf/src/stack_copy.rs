@@ -13,7 +13,7 @@ use profiler_bpf::{
     settings::{STACK_COPY_BYTES, STACK_COPY_BYTES_MAX, STACK_END_BYTES},
 };
 
-use crate::{RING, allowance, task};
+use crate::{RING, allowance, scratch, task};
 
 /// Bytes that are read at once.
 const PIECE_BYTES: u64 = 4096;
@@ -22,45 +22,70 @@ const PIECE_BYTES: u64 = 4096;
 /// often, and threads are given the same.
 const STACK_BYTES_MAX: u64 = 64 << 20;
 
-/// Puts the registers and the top of the stack into the ring. Gives whether it did.
+/// What [`copy_stack`] gives when there is a copy in the ring.
+pub(crate) const IS_COPIED: u32 = 1;
+
+/// Puts the registers and the top of the stack into the ring. Gives [`IS_COPIED`] when it did.
 ///
 /// Not when the ring is half full: samples go first.
+///
+/// A function with a name: see [`step`](crate::walk::step).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn copy_stack() -> u32 {
+    match scratch() {
+        Some(scratch) if copy_wanted(scratch) => IS_COPIED,
+        _ => 0,
+    }
+}
+
 #[inline(always)]
-pub(crate) fn copy_stack(scratch: &Scratch) -> bool {
+fn copy_wanted(scratch: &Scratch) -> bool {
     let (wanted, end) = wanted_bytes(scratch.user_registers[7]);
     if !allowance::take_copy_bytes(wanted) {
         return false;
     }
-    let ring = ptr::from_ref(&RING).cast_mut().cast();
-    // SAFETY: the helper reads two numbers of the ring.
-    let (used, size) = unsafe {
-        (
-            bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()),
-            bpf_ringbuf_query(ring, BPF_RB_RING_SIZE.into()),
-        )
-    };
+    let (used, size) = ring_use();
     if used > size / 2 {
         return false;
     }
-    // The collector looks at the ring ten times a second. Copies may fill it sooner, and a process
-    // whose rows are missing wants them sooner.
-    let is_wanted = scratch.header.outcome == Outcome::NoRows as u8
-        && allowance::take_wakeup(scratch.header.time_ns);
-    let flags = u64::from(match is_wanted || used > size / 4 {
-        true => BPF_RB_FORCE_WAKEUP,
-        false => BPF_RB_NO_WAKEUP,
-    });
     const A: usize = STACK_COPY_BYTES[0];
     const B: usize = STACK_COPY_BYTES[1];
     const C: usize = STACK_COPY_BYTES[2];
     const D: usize = STACK_COPY_BYTES[3];
     match wanted as usize {
-        ..=A => copy::<A, 0>(scratch, 0, flags),
-        ..=B => copy::<B, 0>(scratch, 0, flags),
-        ..=C => copy::<C, 0>(scratch, 0, flags),
-        _ if end == 0 => copy::<D, 0>(scratch, 0, flags),
-        _ => copy::<D, STACK_END_BYTES>(scratch, end, flags),
+        ..=A => copy::<A, 0>(scratch, 0),
+        ..=B => copy::<B, 0>(scratch, 0),
+        ..=C => copy::<C, 0>(scratch, 0),
+        _ if end == 0 => copy::<D, 0>(scratch, 0),
+        _ => copy::<D, STACK_END_BYTES>(scratch, end),
     }
+}
+
+/// How many bytes of the ring are in use, and how many there are.
+#[inline(always)]
+fn ring_use() -> (u64, u64) {
+    let ring = ptr::from_ref(&RING).cast_mut().cast();
+    // SAFETY: the helper reads two numbers of the ring.
+    unsafe {
+        (
+            bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()),
+            bpf_ringbuf_query(ring, BPF_RB_RING_SIZE.into()),
+        )
+    }
+}
+
+/// Whether the collector is to look at the ring at once, and not when it does so anyway, ten times a
+/// second: copies may fill it sooner, and a process whose rows are missing wants them sooner.
+#[inline(always)]
+fn wakeup_flags(scratch: &Scratch) -> u64 {
+    let is_wanted = scratch.header.outcome == Outcome::NoRows as u8
+        && allowance::take_wakeup(scratch.header.time_ns);
+    let (used, size) = ring_use();
+    u64::from(match is_wanted || used > size / 4 {
+        true => BPF_RB_FORCE_WAKEUP,
+        false => BPF_RB_NO_WAKEUP,
+    })
 }
 
 /// How much of a stack there is to copy: up to where the main thread's stack began, or to the
@@ -89,11 +114,7 @@ fn wanted_bytes(sp: u64) -> (u64, u64) {
 
 /// Copies `BYTES` from the stack pointer on, and `END_BYTES` up to the page in which the stack ends.
 #[inline(always)]
-fn copy<const BYTES: usize, const END_BYTES: usize>(
-    scratch: &Scratch,
-    end: u64,
-    flags: u64,
-) -> bool {
+fn copy<const BYTES: usize, const END_BYTES: usize>(scratch: &Scratch, end: u64) -> bool {
     let Some(mut record) = RING.reserve_bytes(STACK_HEADER_BYTES + BYTES + END_BYTES, 0) else {
         return false;
     };
@@ -103,66 +124,67 @@ fn copy<const BYTES: usize, const END_BYTES: usize>(
         true => RED_ZONE_BYTES as u64,
         false => 0,
     };
-    let stack_bytes = read_stack::<0, BYTES>(&mut record, sp.wrapping_sub(below_sp));
     let end_address = (end | (PIECE_BYTES - 1))
         .wrapping_add(1)
         .wrapping_sub(END_BYTES as u64);
-    let end_bytes = match END_BYTES {
-        0 => 0,
-        _ => read_stack::<BYTES, END_BYTES>(&mut record, end_address),
-    };
     let header = record.as_mut_ptr().cast::<StackHeader>();
-    // SAFETY: the record has room for the header, and begins at a multiple of 8.
+    // SAFETY: the record has room for the header, and begins at a multiple of 8. Field by field: a
+    // whole header would be put together on the stack first.
     unsafe {
-        header.write(StackHeader {
-            kind: KIND_STACK,
-            reserved: [0; 3],
-            cpu: scratch.header.cpu,
-            time_ns: scratch.header.time_ns,
-            stack_bytes: stack_bytes as u32,
-            below_sp: below_sp as u32,
-            end_address,
-            end_bytes: end_bytes as u32,
-            reserved_2: 0,
-            registers: scratch.user_registers,
-        });
+        (&raw mut (*header).kind).write(KIND_STACK);
+        (&raw mut (*header).reserved).write([0; 3]);
+        (&raw mut (*header).cpu).write(scratch.header.cpu);
+        (&raw mut (*header).time_ns).write(scratch.header.time_ns);
+        (&raw mut (*header).stack_bytes).write(0);
+        (&raw mut (*header).below_sp).write(below_sp as u32);
+        (&raw mut (*header).end_address).write(end_address);
+        (&raw mut (*header).end_bytes).write(0);
+        (&raw mut (*header).reserved_2).write(0);
+        let registers = (&raw mut (*header).registers).cast::<u64>();
+        for (place, register) in scratch.user_registers.iter().enumerate() {
+            registers.add(place).write_volatile(*register);
+        }
+        let stack_bytes = &raw mut (*header).stack_bytes;
+        let end_bytes = &raw mut (*header).end_bytes;
+        read_stack::<0, BYTES>(&mut record, sp.wrapping_sub(below_sp), stack_bytes);
+        read_stack::<BYTES, END_BYTES>(&mut record, end_address, end_bytes);
     }
-    record.submit(flags);
+    record.submit(wakeup_flags(scratch));
     true
 }
 
-/// Reads `BYTES` of the stack from `base` on to `PLACE` behind the record's header; gives how many
-/// could be read.
+/// Reads `BYTES` of the stack from `base` on to `PLACE` behind the record's header, as far as they can
+/// be read, and says at `read` how many these are.
+///
+/// The number is kept there, in the ring, where the verifier does not follow it: it would check the
+/// rest of the program again for each.
+///
+/// # Safety
+/// `read` is a part of the record's header. The record has room.
 #[inline(always)]
-fn read_stack<const PLACE: usize, const BYTES: usize>(
+unsafe fn read_stack<const PLACE: usize, const BYTES: usize>(
     record: &mut RingBufBytes<'_>,
     base: u64,
-) -> u64 {
-    let mut read = 0;
+    read: *mut u32,
+) {
     for piece in 0..BYTES as u64 / PIECE_BYTES {
         let at = base.wrapping_add(piece * PIECE_BYTES);
-        // SAFETY: the record has room for all pieces behind its header; the helper
-        // fails on bad addresses.
-        let failed = unsafe {
+        let so_far = (piece * PIECE_BYTES) as u32;
+        // SAFETY: as the caller says; the helper fails on bad addresses.
+        unsafe {
             let to = record
                 .as_mut_ptr()
-                .add(STACK_HEADER_BYTES + PLACE + (piece * PIECE_BYTES) as usize)
+                .add(STACK_HEADER_BYTES + PLACE + so_far as usize)
                 .cast();
-            if bpf_probe_read_user(to, PIECE_BYTES as u32, at as *const _) == 0 {
-                0
-            } else {
+            if bpf_probe_read_user(to, PIECE_BYTES as u32, at as *const _) != 0 {
                 // Up to the end of the page: the next one is not there.
                 let rest = (at.wrapping_neg() & (PIECE_BYTES - 1)) as u32;
                 if bpf_probe_read_user(to, rest, at as *const _) == 0 {
-                    read += u64::from(rest);
+                    read.write_volatile(so_far + rest);
                 }
-                1
+                return;
             }
-        };
-        if failed != 0 {
-            return read;
+            read.write_volatile(so_far + PIECE_BYTES as u32);
         }
-        read += PIECE_BYTES;
     }
-    read
 }

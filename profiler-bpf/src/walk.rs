@@ -1,5 +1,7 @@
 //! The walk of the user stack, frame by frame.
 
+use core::ptr;
+
 use profiler_bpf::{
     arch::x86_64::{
         context_offset, is_kept_by_agreement,
@@ -8,14 +10,16 @@ use profiler_bpf::{
     },
     outcome::Outcome,
     record::Scratch,
-    settings::{CHUNK_FRAMES, USER_FRAMES_HEAD, USER_FRAMES_TAIL, WALKED_FRAMES_MAX},
+    settings::{
+        CHUNK_FRAMES, USER_FRAMES_HEAD, USER_FRAMES_MAX, USER_FRAMES_TAIL, WALKED_FRAMES_MAX,
+    },
     unwind::Step,
 };
 
 use crate::{
     lookup::{Lookup, find_rule},
     scratch,
-    stack_window::StackWindow,
+    stack_window::{read_alone, read_word},
 };
 
 /// What [`step`] gives while the walk goes on, and when it is over.
@@ -41,33 +45,52 @@ pub(crate) fn walk_chunk(scratch: &mut Scratch) -> bool {
 ///
 /// A function with a name of its own, which the verifier checks once and not for each frame. All
 /// that it works on is in the scratch record, since on kernels before 5.12 such a function takes
-/// no pointers.
+/// no pointers. (These kernels also compare all numbers exactly in programs with such functions: where
+/// ways meet again with different numbers in hand, the rest is checked again for each. What has many
+/// ways through it has a name too, or keeps its numbers in a map.)
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn step() -> u32 {
     let Some(scratch) = scratch() else {
         return IS_OVER;
     };
-    let Scratch {
-        header,
-        frames,
-        stack_window,
-        registers,
-        user_registers,
-        walk,
-        ..
-    } = scratch;
-    let walked = walk.walked as usize;
+    let scratch = ptr::from_mut(scratch);
+    // SAFETY: the record is this CPU's own. `find_rule` and `read_word` change its window, what of the
+    // walk belongs to that, and the rule: to these nothing refers.
+    unsafe { step_on(scratch) }
+}
+
+/// # Safety
+/// `scratch` is this CPU's record.
+#[inline(always)]
+unsafe fn step_on(scratch: *mut Scratch) -> u32 {
+    // SAFETY: as the caller says.
+    let (header, registers, user_registers, walk) = unsafe {
+        (
+            &mut (*scratch).header,
+            &mut (*scratch).registers,
+            &(*scratch).user_registers,
+            &raw mut (*scratch).walk,
+        )
+    };
+    // SAFETY: as the caller says.
+    let (walked, is_return, context) =
+        unsafe { ((*walk).walked as usize, (*walk).is_return, (*walk).context) };
     let place = match walked < USER_FRAMES_HEAD {
         true => walked,
         false => USER_FRAMES_HEAD + walked % USER_FRAMES_TAIL,
     };
-    frames[place & (USER_FRAMES_HEAD + USER_FRAMES_TAIL - 1)] = registers.ip;
-    walk.walked = walked as u32 + 1;
+    // SAFETY: as the caller says.
+    unsafe {
+        let frames = &mut (*scratch).frames;
+        frames[place & (USER_FRAMES_MAX - 1)] = registers.ip;
+        (*walk).walked = walked as u32 + 1;
+    }
 
     // A return address may be the first of the next function: the call lies before it.
-    let address = registers.ip.wrapping_sub(u64::from(walk.is_return));
-    let rule = match find_rule(walk, address) {
+    let address = registers.ip.wrapping_sub(u64::from(is_return));
+    // SAFETY: as the caller says.
+    let rule = match unsafe { find_rule(walk, address) } {
         Lookup::Rule(rule) => rule,
         Lookup::Missing => {
             header.outcome = Outcome::NoRows as u8;
@@ -78,26 +101,29 @@ pub(crate) extern "C" fn step() -> u32 {
             return IS_OVER;
         }
     };
-    let has_all = walked == 0 || walk.is_return == 0;
+    let has_all = walked == 0 || is_return == 0;
     // A frame that made a call has its return address on the stack.
     if !has_all && rule.return_register != RETURN_ON_STACK {
         header.outcome = Outcome::RuleUnsupported as u8;
         return IS_OVER;
     }
-    walk.is_guess = u32::from(rule.kind == kind::NONE);
-    let mut stack = StackWindow::new(stack_window, &mut walk.window_base, &mut walk.window_bytes);
     let sp = registers.sp;
-    let context = walk.context;
     let other = |register: u8| {
         if !has_all && !is_kept_by_agreement(register) {
             return None;
         }
         match context {
             0 => Some(user_registers[usize::from(register) & 15]),
-            _ => StackWindow::read_alone(context.wrapping_add(context_offset(register))),
+            _ => read_alone(context.wrapping_add(context_offset(register))),
         }
     };
-    match step_by_rule(registers, &rule, other, |at| stack.read_word(at)) {
+    // SAFETY: as the caller says.
+    let read = |at| unsafe { read_word(scratch, at) };
+    let step = step_by_rule(registers, &rule, other, read);
+    // SAFETY: as the caller says.
+    let walk = unsafe { &mut *walk };
+    walk.is_guess = u32::from(rule.kind == kind::NONE);
+    match step {
         Step::Caller => {
             walk.is_return = 1;
             GOES_ON
