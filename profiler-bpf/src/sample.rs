@@ -17,14 +17,14 @@ use profiler_bpf::{
     arch::x86_64::{Registers, USER_CS_32, USER_CS_64, is_exec, rule},
     outcome::Outcome,
     record::{
-        FLAG_PROOF, FLAG_STACK_COPIED, FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE,
-        SampleHeader, Scratch, Walk,
+        FLAG_PROOF, FLAG_STACK_COPIED, FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE, Scratch,
     },
     settings::{KERNEL_FRAMES_MAX, USER_FRAMES_MAX},
 };
 
 use crate::{
     RING, allowance,
+    arithmetic::clear,
     lookup::find_process,
     stack_copy::{IS_COPIED, copy_stack},
     stack_window::{NO_WINDOW, read_alone},
@@ -62,43 +62,34 @@ pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, tim
         bp: user[usize::from(rule::RBP)],
         bx: user[usize::from(rule::RBX)],
     };
-    scratch.walk = Walk {
-        window_base: NO_WINDOW,
-        is_return: u32::from(!is_exact),
-        ..Walk::default()
-    };
+    // SAFETY: both are plain numbers. Then only what is not zero is set.
+    unsafe {
+        clear(&raw mut scratch.walk);
+        clear(&raw mut scratch.header);
+    }
+    scratch.walk.window_base = NO_WINDOW;
+    scratch.walk.is_return = u32::from(!is_exact);
     if let UserStart::LeafOnly(_) = start {
         scratch.frames[0] = scratch.registers.ip;
         scratch.walk.walked = 1;
     }
     let pid_tgid = bpf_get_current_pid_tgid();
-    scratch.header = SampleHeader {
-        kind: KIND_SAMPLE,
-        outcome: outcome as u8,
-        flags: if is_exact { FLAG_USER_LEAF_EXACT } else { 0 },
-        reserved: 0,
-        // SAFETY: the helper has no preconditions.
-        cpu: unsafe { bpf_get_smp_processor_id() },
-        time_ns,
-        period,
-        cgroup_id: task::cgroup_id(&mut scratch.cgroup, pid_tgid, time_ns),
-        pid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-        comm: task::comm(),
-        user_len: 0,
-        kernel_len: 0,
-        user_walked: 0,
-        reserved_2: 0,
-        identity: match walks {
-            true => task::address_space_identity(),
-            false => 0,
-        },
-        version: 0,
-        reserved_3: 0,
-    };
+    let header = &mut scratch.header;
+    header.kind = KIND_SAMPLE;
+    header.outcome = outcome as u8;
+    header.flags = if is_exact { FLAG_USER_LEAF_EXACT } else { 0 };
+    // SAFETY: the helper has no preconditions.
+    header.cpu = unsafe { bpf_get_smp_processor_id() };
+    header.time_ns = time_ns;
+    header.period = period;
+    header.cgroup_id = task::cgroup_id(&mut scratch.cgroup, pid_tgid, time_ns);
+    header.pid = (pid_tgid >> 32) as u32;
+    header.tid = pid_tgid as u32;
+    header.comm = task::comm();
     if !walks {
         return false;
     }
+    header.identity = task::address_space_identity();
     if !find_process(
         &mut scratch.walk,
         scratch.header.pid,

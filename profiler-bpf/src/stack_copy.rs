@@ -13,7 +13,7 @@ use profiler_bpf::{
     settings::{STACK_COPY_BYTES, STACK_COPY_BYTES_MAX, STACK_END_BYTES},
 };
 
-use crate::{RING, allowance, scratch, task};
+use crate::{RING, allowance, arithmetic::clear, scratch, task};
 
 /// Bytes that are read at once.
 const PIECE_BYTES: u64 = 4096;
@@ -131,15 +131,12 @@ fn copy<const BYTES: usize, const END_BYTES: usize>(scratch: &Scratch, end: u64)
     // SAFETY: the record has room for the header, and begins at a multiple of 8. Field by field: a
     // whole header would be put together on the stack first.
     unsafe {
+        clear(header);
         (&raw mut (*header).kind).write(KIND_STACK);
-        (&raw mut (*header).reserved).write([0; 3]);
         (&raw mut (*header).cpu).write(scratch.header.cpu);
         (&raw mut (*header).time_ns).write(scratch.header.time_ns);
-        (&raw mut (*header).stack_bytes).write(0);
         (&raw mut (*header).below_sp).write(below_sp as u32);
         (&raw mut (*header).end_address).write(end_address);
-        (&raw mut (*header).end_bytes).write(0);
-        (&raw mut (*header).reserved_2).write(0);
         let registers = (&raw mut (*header).registers).cast::<u64>();
         for (place, register) in scratch.user_registers.iter().enumerate() {
             registers.add(place).write_volatile(*register);

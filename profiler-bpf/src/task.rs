@@ -145,7 +145,7 @@ pub(crate) unsafe fn read_interrupted_registers(
     registers: &mut AllRegisters,
 ) {
     // SAFETY: as the caller says; the context is valid while the program runs.
-    *registers = unsafe { load_registers(&raw const (*data).regs) };
+    unsafe { load_registers(&raw const (*data).regs, registers) };
 }
 
 /// The user registers that were saved when the current task entered the kernel.
@@ -156,7 +156,7 @@ pub(crate) fn read_saved_registers(registers: &mut AllRegisters) -> Entry {
         // knows their types.
         return unsafe {
             let saved = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
-            *registers = load_registers(saved);
+            load_registers(saved, registers);
             Entry {
                 cs: ptr::read_volatile(&raw const (*saved).cs),
                 orig_rax: ptr::read_volatile(&raw const (*saved).orig_rax),
@@ -171,7 +171,7 @@ pub(crate) fn read_saved_registers(registers: &mut AllRegisters) -> Entry {
         let stack = load_field(current_task(), get(&TASK_STACK));
         let from = stack + (THREAD_BYTES - size_of::<pt_regs>()) as u64;
         bpf_probe_read_kernel(at.cast(), size_of::<pt_regs>() as u32, from as *const _);
-        *registers = load_registers(at);
+        load_registers(at, registers);
         Entry {
             cs: ptr::read_volatile(&raw const (*at).cs),
             orig_rax: ptr::read_volatile(&raw const (*at).orig_rax),
@@ -185,14 +185,23 @@ pub(crate) fn read_saved_registers(registers: &mut AllRegisters) -> Entry {
 /// # Safety
 /// `from` can be read.
 #[inline(always)]
-unsafe fn load_registers(from: *const pt_regs) -> AllRegisters {
+unsafe fn load_registers(from: *const pt_regs, to: &mut AllRegisters) {
     macro_rules! load {
-        ($($register:ident)*) => {
-            // SAFETY: as the caller says.
-            unsafe { [$(ptr::read_volatile(&raw const (*from).$register)),*] }
+        ($($place:literal $register:ident,)*) => {
+            // SAFETY: as the caller says. Volatile stores keep the compiler from loading all
+            // first, which are more than there are registers.
+            unsafe {
+                $(ptr::write_volatile(
+                    &raw mut to[$place],
+                    ptr::read_volatile(&raw const (*from).$register),
+                );)*
+            }
         };
     }
-    load!(rax rdx rcx rbx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip)
+    load!(
+        0 rax, 1 rdx, 2 rcx, 3 rbx, 4 rsi, 5 rdi, 6 rbp, 7 rsp, 8 r8, 9 r9, 10 r10, 11 r11, 12 r12,
+        13 r13, 14 r14, 15 r15, 16 rip,
+    );
 }
 
 /// A number that is another one for every process and after every exec: two moments at which
