@@ -9,8 +9,8 @@ use profiler_bpf::{
     arch::x86_64::rule::Rule,
     record::Walk,
     tables::{
-        Block, MAPPING_SEARCH_STEPS, MappingKind, PAGE_ROWS, PROCESS_SETTLED, Process,
-        ROW_SEARCH_STEPS,
+        Block, INDEX_WORDS, MAPPING_SEARCH_STEPS, MappingKind, PAGE_ROWS, PROCESS_SETTLED, Process,
+        ROW_SEARCH_STEPS, SHORT_ROW_SEARCH_STEPS, index_place, index_range,
     },
     unwind::{BLOCK_BYTES, Row},
 };
@@ -55,6 +55,7 @@ pub(crate) fn find_process(walk: &mut Walk, pid: u32, identity: u64) -> bool {
         return false;
     };
     walk.first = process.first;
+    walk.last = process.first;
     walk.count = process.count;
     walk.version = process.version;
     walk.flags = process.flags;
@@ -106,7 +107,7 @@ pub(crate) extern "C" fn search_rule(address: u64) -> u32 {
     let Some(scratch) = scratch() else {
         return IS_MISSING;
     };
-    match search(&scratch.walk, address) {
+    match search(&mut scratch.walk, address) {
         Ok(words) => {
             // SAFETY: a reference is writable. Word by word, or the compiler keeps an address until
             // here and calls a function to copy 16 bytes.
@@ -123,7 +124,7 @@ pub(crate) extern "C" fn search_rule(address: u64) -> u32 {
 const NONE: [u64; 2] = Rule::NONE.to_words();
 
 #[inline(always)]
-fn search(walk: &Walk, address: u64) -> Result<[u64; 2], u32> {
+fn search(walk: &mut Walk, address: u64) -> Result<[u64; 2], u32> {
     let Some(mapping) = find_mapping(walk, address) else {
         // An address that a rule led to is code which was mapped just now; one that a guess led to is
         // most often no address.
@@ -150,16 +151,23 @@ fn search(walk: &Walk, address: u64) -> Result<[u64; 2], u32> {
 }
 
 /// The last of the process's mappings that begins at or before the address, if it reaches it.
+///
+/// A frame most often lies in the same mapping as the one before.
 #[inline(always)]
-fn find_mapping(walk: &Walk, address: u64) -> Option<&'static [u64; 4]> {
+fn find_mapping(walk: &mut Walk, address: u64) -> Option<&'static [u64; 4]> {
+    let reaches = |it: &&[u64; 4]| it[0] <= address && address < it[1];
+    if walk.count == 0 {
+        return None;
+    }
+    if let Some(last) = MAPPINGS.get(walk.last).filter(reaches) {
+        return Some(last);
+    }
     let place = match walk.count {
-        0 => return None,
         1..=32 => search_mappings::<SHORT_SEARCH_STEPS>(walk, address)?,
         _ => search_mappings::<MAPPING_SEARCH_STEPS>(walk, address)?,
     };
-    MAPPINGS
-        .get(place)
-        .filter(|it| it[0] <= address && address < it[1])
+    walk.last = place;
+    MAPPINGS.get(place).filter(reaches)
 }
 
 #[inline(always)]
@@ -178,24 +186,55 @@ fn search_mappings<const STEPS: u32>(walk: &Walk, address: u64) -> Option<u32> {
 }
 
 /// The rule's number in the last row of a block that begins at or before the offset.
+///
+/// What is touched here is cold, a cache line after the other: a large block has an index, by which the
+/// search is through the rows of 1 KiB of code.
 #[inline(always)]
 fn find_row(block: Block, offset: u64) -> Option<u16> {
-    let count = u64::from(block.count);
-    if count == 0 {
+    if block.count == 0 {
         return None;
     }
     let first = u64::from(block.first);
-    let rows = ROWS.get_value(block.page.into(), &zero())?;
+    let rows: &[u32; PAGE_ROWS] = ROWS.get_value(block.page.into(), &zero())?;
     let target = u64::from(Row::last_at(offset).to_bits());
-    let mut low = 0;
-    for step in (0..ROW_SEARCH_STEPS).rev() {
+    let (mut low, mut end) = (0, u64::from(block.count));
+    if block.is_indexed() {
+        let place = first
+            .wrapping_sub(INDEX_WORDS as u64)
+            .wrapping_add(index_place(offset));
+        let words = [row_at(rows, place), row_at(rows, place.wrapping_add(1))];
+        (low, end) = index_range(words, offset);
+        // The last row of the parts before may reach into this one.
+        low = low.wrapping_sub(is_less(0, low));
+    }
+    let row = match end.wrapping_sub(low) <= 1 << SHORT_ROW_SEARCH_STEPS {
+        true => search_rows::<SHORT_ROW_SEARCH_STEPS>(rows, first, low, end, target),
+        false => search_rows::<ROW_SEARCH_STEPS>(rows, first, low, end, target),
+    };
+    (u64::from(row) <= target).then_some(row as u16)
+}
+
+/// The last of the rows from `low` to `end` that is not behind the target, or the first of them.
+#[inline(always)]
+fn search_rows<const STEPS: u32>(
+    rows: &[u32; PAGE_ROWS],
+    first: u64,
+    mut low: u64,
+    end: u64,
+    target: u64,
+) -> u32 {
+    for step in (0..STEPS).rev() {
         let probe = low + (1 << step);
-        let is_inside = is_less(probe, count);
-        // The mask changes nothing; it lets the verifier see the bound.
-        let row = u64::from(rows[(first + probe * is_inside) as usize & (PAGE_ROWS - 1)]);
+        let is_inside = is_less(probe, end);
+        let row = u64::from(row_at(rows, first + probe * is_inside));
         let take = is_inside & (1 - is_less(target, row));
         low += take << step;
     }
-    let row = rows[(first + low) as usize & (PAGE_ROWS - 1)];
-    (u64::from(row) <= target).then_some(row as u16)
+    row_at(rows, first + low)
+}
+
+/// A word of a page. The mask changes nothing; it lets the verifier see the bound.
+#[inline(always)]
+fn row_at(rows: &[u32; PAGE_ROWS], place: u64) -> u32 {
+    rows[place as usize & (PAGE_ROWS - 1)]
 }

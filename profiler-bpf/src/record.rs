@@ -191,8 +191,8 @@ pub struct Walk {
     pub rule: [u64; 2],
     /// 1 when the word that was read last could not be read.
     pub has_failed: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Place of the mapping that was found last, in `MAPPINGS`.
+    pub last: u32,
 }
 
 // The ABI: 80 and 176 bytes without any padding. A new field changes these numbers, and

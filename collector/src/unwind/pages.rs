@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use profiler_bpf::{
-    tables::{Block, PAGE_ROWS, PAGE_WORDS, PAGES_MAX},
+    tables::{Block, PAGE_ROWS, PAGE_WORDS, PAGES_MAX, index_of},
     unwind::Row,
 };
 
@@ -23,6 +23,7 @@ pub(super) struct Pages {
 
 #[derive(Debug)]
 struct Page {
+    /// Rows, and indexes, whose words stand here as rows.
     rows: Box<[Row]>,
     places: Intervals,
 }
@@ -41,33 +42,44 @@ impl Pages {
     /// Puts the rows of a block (1 to [`PAGE_ROWS`]) into the first page that has room, or into a new
     /// one; `None` when there is no room.
     pub(super) fn place(&mut self, rows: impl ExactSizeIterator<Item = Row>) -> Option<Block> {
-        let count = u32::try_from(rows.len()).ok()?;
+        let count = u16::try_from(rows.len()).ok()?;
+        let mut block = Block {
+            count,
+            ..Block::default()
+        };
+        let words = block.words() as u32;
         let found = self
             .pages
             .iter_mut()
             .zip(0u16..)
             .find_map(|(page, number)| {
                 let page = page.as_mut()?;
-                Some((number, page.places.allocate(count)?))
+                Some((number, page.places.allocate(words)?))
             });
         let (number, first) = match found {
             Some(found) => found,
             None => {
                 let number = self.open_page()?;
                 let page = self.pages[usize::from(number)].as_mut()?;
-                (number, page.places.allocate(count)?)
+                (number, page.places.allocate(words)?)
             }
         };
         let page = self.pages[usize::from(number)].as_mut()?;
-        for (place, row) in page.rows[first as usize..].iter_mut().zip(rows) {
+        let (index, placed) =
+            page.rows[first as usize..].split_at_mut(block.words() - usize::from(count));
+        for (place, row) in placed.iter_mut().zip(rows) {
             *place = row;
         }
+        if block.is_indexed() {
+            let words = index_of(&placed[..usize::from(count)]);
+            for (place, word) in index.iter_mut().zip(words) {
+                *place = Row::from_bits(word);
+            }
+        }
         self.dirty.insert(number);
-        Some(Block {
-            page: number,
-            first: first as u16,
-            count: count as u16,
-        })
+        block.page = number;
+        block.first = first as u16 + index.len() as u16;
+        Some(block)
     }
 
     /// A page that is not there yet.
@@ -90,9 +102,8 @@ impl Pages {
     /// Gives the rows of a block back.
     pub(super) fn retire(&mut self, block: Block, turn: Turn) {
         if let Some(Some(page)) = self.pages.get_mut(usize::from(block.page)) {
-            let first = u32::from(block.first);
-            page.places
-                .retire(first..first + u32::from(block.count), turn);
+            let end = u32::from(block.first) + u32::from(block.count);
+            page.places.retire(end - block.words() as u32..end, turn);
         }
     }
 
@@ -131,7 +142,7 @@ impl Pages {
         let Some(Some(page)) = self.pages.get(usize::from(number)) else {
             return false;
         };
-        let bits = |row: Row| u64::from(row.offset()) << 16 | u64::from(row.rule());
+        let bits = |row: Row| u64::from(row.to_bits());
         for (word, pair) in words.iter_mut().zip(page.rows.as_chunks::<2>().0) {
             // Two rows of 4 bytes, the first at the lower address.
             *word = bits(pair[0]) | bits(pair[1]) << 32;
@@ -144,7 +155,7 @@ impl Pages {
         self.pages.iter().flatten().count()
     }
 
-    /// Rows that are used in them.
+    /// Rows that are used in them, those of indexes counted in.
     pub(super) fn rows(&self) -> u64 {
         let used = |page: &Page| u64::from(page.places.used());
         self.pages.iter().flatten().map(used).sum()

@@ -11,7 +11,7 @@ use std::{
 };
 
 use profiler_bpf::{
-    arch::x86_64::rule::Rule,
+    arch::x86_64::{USER_ADDRESS_END, rule::Rule},
     tables::{
         BLOCKS_MAX, Block, MAPPING_SEARCH_STEPS, MAPPINGS_MAX, Mapping as MappingEntry,
         MappingKind, PAGE_ROWS, PAGE_WORDS, PROCESS_SETTLED, PROCESSES_MAX,
@@ -555,7 +555,7 @@ impl Tables {
         };
         let (first, last) = (first.number, last.number);
         let count = last.saturating_sub(first).saturating_add(1);
-        let needed = rows.table.rows().len() as u64;
+        let needed = words_of(&rows.table);
         if self.pages.rows() + needed > self.pages.rows_max() {
             return false;
         }
@@ -593,7 +593,7 @@ impl Tables {
                 }
             }
         }
-        let placed: u64 = blocks.iter().map(|it| u64::from(it.count)).sum();
+        let placed: u64 = blocks.iter().map(|it| it.words() as u64).sum();
         let loaded = Loaded {
             first,
             place,
@@ -620,7 +620,7 @@ impl Tables {
         let Some(FileState::Aside(rows)) = self.files.get(key).map(|it| &it.state) else {
             return;
         };
-        let needed = rows.table.rows().len() as u64;
+        let needed = words_of(&rows.table);
         let mut candidates: Vec<(u64, u64, TableKey)> = self
             .files
             .iter()
@@ -902,6 +902,11 @@ impl Tables {
             ref file,
             replaced_ns: _,
         } = *mapping;
+        // The kernel's own half, where the page `[vsyscall]` is: the program's search is for addresses
+        // below, and nothing runs there.
+        if end > USER_ADDRESS_END {
+            return;
+        }
         let bias = file_offset.wrapping_sub(start);
         let mut push = |start: u64, end: u64, kind, block_bias| {
             if start < end {
@@ -1059,6 +1064,20 @@ impl Tables {
             ..self.stats
         }
     }
+}
+
+/// Words of pages that a file's rows take.
+fn words_of(table: &Table) -> u64 {
+    let words = |count| {
+        let block = Block {
+            count,
+            ..Block::default()
+        };
+        block.words() as u64
+    };
+    let counts = table.blocks().iter().map(|it| it.count);
+    // Blocks with more rows than a page holds are replaced by one row.
+    counts.map(|it| words(u16::try_from(it).unwrap_or(1))).sum()
 }
 
 impl LoadedProcess {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use profiler_bpf::tables::{INDEX_WORDS, index_place, index_range};
+
 use super::*;
 use crate::{
     process::Files,
@@ -74,6 +76,8 @@ impl Kernel {
         let first = process.first as usize;
         let mappings = &self.mappings[first..first + process.count as usize];
         assert!(mappings.is_sorted_by_key(|it| it[0]));
+        // The program's comparison is right below 2^63.
+        assert!(mappings.iter().all(|it| it[0] < 1 << 63));
         let behind = mappings.partition_point(|it| it[0] <= address);
         let found = behind.checked_sub(1).map(|place| mappings[place]);
         let Some([_, _, bias, last]) = found.filter(|it| address < it[1]) else {
@@ -90,8 +94,16 @@ impl Kernel {
         if block.count == 0 {
             return Answer::Rule(Rule::NONE);
         }
-        let rows = &self.pages[&block.page];
-        let rows = &rows[usize::from(block.first)..][..usize::from(block.count)];
+        let page = &self.pages[&block.page];
+        let first = usize::from(block.first);
+        let mut rows = &page[first..][..usize::from(block.count)];
+        if block.is_indexed() {
+            let index = &page[first - INDEX_WORDS..first];
+            let place = index_place(offset) as usize;
+            let words = [index[place].to_bits(), index[place + 1].to_bits()];
+            let (before, end) = index_range(words, offset);
+            rows = &rows[(before as usize).saturating_sub(1)..end as usize];
+        }
         let number = find_rule(rows, offset).unwrap_or(RuleSet::NONE);
         Answer::Rule(self.rules[usize::from(number)].expect("a row names a rule that is there"))
     }
@@ -175,6 +187,7 @@ fn one_process() {
     let mapped = mappings(&[
         (0x10_0000, 0x20_0000, 0x1000, &code),
         (0x30_0000, 0x30_1000, 0x30_0000, &anonymous),
+        (0xffff_ffff_ff60_0000, 0xffff_ffff_ff60_1000, 0, &anonymous),
     ]);
     let mut tables = Tables::new(1 << 20);
     let mut kernel = Kernel::new();

@@ -39,6 +39,11 @@ impl Row {
         self.0
     }
 
+    /// The row of a number.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// The last row that could hold at a place: what a search compares with.
     pub const fn last_at(offset: u64) -> Self {
         Self::new(offset, u16::MAX)
