@@ -89,7 +89,7 @@ pub struct Arguments {
         long,
         value_name = "PERCENT",
         env = "PILOTLIGHT_COLLECTOR_WALK_BUDGET",
-        default_value = "0.5"
+        default_value = "0.8"
     )]
     walk_budget: String,
     /// Kernel memory for the unwind rows of files, 4 bytes a row; beyond it the files used least lately
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(config.frequency_hz, 100);
         assert_eq!(config.buffer_bytes, 64 << 20);
         assert_eq!(config.window, Duration::from_secs(10));
-        assert_eq!(config.walk_budget_ppm, 5_000);
+        assert_eq!(config.walk_budget_ppm, 8_000);
         assert!(!config.include_idle);
         assert!(build(&["--include-idle"]).unwrap().include_idle);
     }

@@ -380,8 +380,8 @@ fn least_used_goes_first() {
     let mut tables = Tables::new(PAGE_BYTES);
     let mut kernel = Kernel::new();
     tables.set_process(1, 1, &mapped, 0);
-    // 7,000 rows each: two fit.
-    let rows = |number: u64| rows_of(number * 3, 0, 7_000 * 256);
+    // 6,000 rows each, with indexes 6,800: two fit.
+    let rows = |number: u64| rows_of(number * 3, 0, 6_000 * 256);
     for number in 0..3 {
         let file = &all[number as usize];
         assert!(tables.wants(file, number));
@@ -462,6 +462,8 @@ fn hostile_mappings() {
         for mapping in mapped.iter() {
             for address in [mapping.start, mapping.end - 1] {
                 let found = match tables.find_rule(&mapped, address) {
+                    // Not in the kernel's tables.
+                    _ if mapping.end > USER_ADDRESS_END => Answer::NoMapping,
                     Found::Rule(rule) => Answer::Rule(rule),
                     Found::Missing(_) => Answer::Copy,
                     Found::NoMapping => Answer::NoMapping,
