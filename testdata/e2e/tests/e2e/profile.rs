@@ -27,6 +27,10 @@ const SHARE_TOLERANCE_EMULATED: f64 = 0.2;
 /// pointer is set, misses its caller only.
 const TORN_MAX: f64 = 0.005;
 
+/// Share of the stacks of a process of seconds that may be copied: those until its rows are in the kernel, some 25 ms, on a
+/// machine that is busy with other tests a second.
+const COPIED_MAX: f64 = 0.25;
+
 /// A function as `/api/v1/top` answers it.
 #[derive(Debug, Deserialize)]
 struct Function {
@@ -64,6 +68,7 @@ pub(crate) fn check(rig: &Rig, name: &str) -> Result<()> {
         check_threads(rig, &run)?;
     }
     check_complete(&run, &stacks)?;
+    check_copied(rig, &run, name)?;
     let in_stacks: u64 = stacks.iter().map(|stack| stack.samples).sum();
     ensure!(
         in_stacks == top.samples,
@@ -203,6 +208,35 @@ fn check_complete(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
         ratio(lost, all) <= TORN_MAX,
         "{lost} of {all} stacks do not reach `{outermost}`: {:?}",
         torn.iter().take(5).collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+/// Check that most stacks of a process that runs for seconds are walked in the kernel: copies of them, which are as
+/// complete, are for its first moments, and cost many times as much.
+fn check_copied(rig: &Rig, run: &Run, name: &str) -> Result<()> {
+    #[derive(Debug, Deserialize)]
+    struct Ended {
+        outcome: String,
+        samples: u64,
+    }
+    #[derive(Deserialize)]
+    struct Answer {
+        samples: u64,
+        outcomes: Vec<Ended>,
+    }
+    // Processes of milliseconds have first moments only.
+    if !matches!(name, "shares_c" | "shares_rust" | "threads_c") {
+        return Ok(());
+    }
+    let answer: Answer =
+        serde_json::from_value(rig.get_json("/api/v1/stacks", &run.query, run.range, &[])?)
+            .context("failed to read how stacks ended")?;
+    let copied = answer.outcomes.iter().find(|it| it.outcome == "copied");
+    ensure!(
+        ratio(copied.map_or(0, |it| it.samples), answer.samples) <= COPIED_MAX,
+        "too many stacks were copied: {:?}",
+        answer.outcomes
     );
     Ok(())
 }
