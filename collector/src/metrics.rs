@@ -128,7 +128,7 @@ impl UnwindStats {
     }
 }
 
-/// Incomplete stacks by outcome and by the binary in which the last frame lies that was found.
+/// Stacks by a binary and by what is said of them: an outcome, or a result.
 #[derive(Clone, Debug, Default)]
 pub struct StacksByBinary {
     counts: BTreeMap<(Arc<str>, &'static str), u64>,
@@ -136,6 +136,14 @@ pub struct StacksByBinary {
 }
 
 impl StacksByBinary {
+    /// Adds the values of a family; `says` is the label of what is said of the stacks.
+    fn render(&self, text: &mut Text, family: &str, says: &str) {
+        for ((binary, said), count) in &self.counts {
+            let labels = [("binary", &**binary), (says, *said)];
+            text.value(family, &labels, *count as f64);
+        }
+    }
+
     /// Binaries with a name of their own, those that were seen first. Each has up to ten outcomes,
     /// and a metrics store keeps each of these 500 for as long as it keeps anything.
     const BINARIES_MAX: usize = 50;
@@ -401,13 +409,8 @@ impl Metrics {
             "counter",
             "The same by program.",
         );
-        for ((binary, result), count) in &self.checked_stacks.counts {
-            text.value(
-                "checked_stacks_by_binary_total",
-                &[("binary", binary), ("result", result)],
-                *count as f64,
-            );
-        }
+        self.checked_stacks
+            .render(text, "checked_stacks_by_binary_total", "result");
         text.counter(
             "unchecked_stacks_total",
             "Stacks that were copied for it and that it could not walk: a file is too large or gone.",
@@ -418,13 +421,8 @@ impl Metrics {
             "counter",
             "Samples whose user stack is not complete, by outcome and by the binary of the last frame that was found.",
         );
-        for ((binary, outcome), count) in &self.incomplete_stacks.counts {
-            text.value(
-                "incomplete_stacks_total",
-                &[("binary", binary), ("outcome", outcome)],
-                *count as f64,
-            );
-        }
+        self.incomplete_stacks
+            .render(text, "incomplete_stacks_total", "outcome");
         text.family(
             "copied_stacks_total",
             "counter",
