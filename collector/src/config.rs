@@ -1,6 +1,6 @@
 //! What was typed, and what it means.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use thiserror::Error;
@@ -101,6 +101,31 @@ pub struct Arguments {
         default_value = "24MiB"
     )]
     unwind_bytes: String,
+    /// How stacks are unwound: rows (of the call frame information of each file), or frame-pointers (all
+    /// stacks, as many of them as that breaks: to compare)
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "PILOTLIGHT_COLLECTOR_UNWIND",
+        default_value = "rows"
+    )]
+    unwind: String,
+    /// Where what took long to make is kept across restarts (the unwind rows of large files), or `none`
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PILOTLIGHT_COLLECTOR_CACHE_DIR",
+        default_value = "/var/cache/pilotlight"
+    )]
+    cache_dir: String,
+    /// Bytes that are kept there; beyond it the files used least lately go
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "PILOTLIGHT_COLLECTOR_CACHE_BYTES",
+        default_value = "128MiB"
+    )]
+    cache_bytes: String,
     /// Of this many complete stacks one is proved by a second unwinder, at most five a second on each
     /// processor; 0 for none
     #[arg(
@@ -118,6 +143,16 @@ pub struct Arguments {
         default_value = "info"
     )]
     log: String,
+}
+
+/// How stacks are unwound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unwind {
+    /// By the call frame information of each file, and by frame pointers where there is none.
+    #[default]
+    Rows,
+    /// By frame pointers alone.
+    FramePointers,
 }
 
 /// What the collector runs with.
@@ -146,6 +181,12 @@ pub struct Config {
     pub walk_budget_ppm: u32,
     /// Kernel memory for unwind rows.
     pub unwind_bytes: u64,
+    /// How stacks are unwound.
+    pub unwind: Unwind,
+    /// Where what took long to make is kept across restarts; `None` for nowhere.
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes that are kept there.
+    pub cache_bytes: u64,
     /// Of this many complete stacks one is proved; 0 for none.
     pub prove_one_in: u32,
     /// What is logged.
@@ -259,6 +300,28 @@ impl Arguments {
                 "1MiB to 64MiB, like 24MiB",
                 |text| parse_bytes(text).filter(|bytes| (1 << 20..=64 << 20).contains(bytes)),
             ),
+            unwind: check.value("--unwind", &self.unwind, "rows or frame-pointers", |text| {
+                match text {
+                    "rows" => Some(Unwind::Rows),
+                    "frame-pointers" => Some(Unwind::FramePointers),
+                    _ => None,
+                }
+            }),
+            cache_dir: check.value(
+                "--cache-dir",
+                &self.cache_dir,
+                "an absolute path like /var/cache/pilotlight, or none",
+                |text| match text {
+                    "none" => Some(None),
+                    path => path.starts_with('/').then(|| Some(path.into())),
+                },
+            ),
+            cache_bytes: check.value(
+                "--cache-bytes",
+                &self.cache_bytes,
+                "1MiB or more, like 128MiB or 1GiB",
+                |text| parse_bytes(text).filter(|bytes| *bytes >= 1 << 20),
+            ),
             prove_one_in: check.value(
                 "--prove-one-in",
                 &self.prove_one_in,
@@ -343,7 +406,10 @@ mod tests {
         assert_eq!(config.window, Duration::from_secs(10));
         assert_eq!(config.walk_budget_ppm, 8_000);
         assert!(!config.include_idle);
+        assert_eq!(config.unwind, Unwind::Rows);
+        assert_eq!(config.cache_dir, Some("/var/cache/pilotlight".into()));
         assert!(build(&["--include-idle"]).unwrap().include_idle);
+        assert_eq!(build(&["--cache-dir", "none"]).unwrap().cache_dir, None);
     }
 
     /// Check that all bad values are reported, each with what was wanted.
@@ -372,9 +438,15 @@ mod tests {
             "some",
             "--unwind-bytes",
             "1GiB",
+            "--unwind",
+            "guess",
+            "--cache-dir",
+            "cache",
+            "--cache-bytes",
+            "0",
         ])
         .unwrap_err();
-        assert_eq!(bad.len(), 11, "{bad:#?}");
+        assert_eq!(bad.len(), 14, "{bad:#?}");
         assert!(
             bad.contains(&"--frequency is `0`: expected a whole number from 1 to 1000".to_owned())
         );

@@ -15,6 +15,7 @@ use profiler_bpf::outcome::Outcome;
 use crate::{
     accounts::ProcessAccount,
     name::{NamerStats, UnnamedReason},
+    pipeline::RowStoreStats,
     process::TableStats,
     sample::CounterTotals,
     send::{DropReason, SenderStats},
@@ -113,6 +114,8 @@ pub struct UnwindStats {
     pub evaluated: u64,
     /// CPU time that it took.
     pub evaluation_cpu: Duration,
+    /// What is kept on disk.
+    pub kept: RowStoreStats,
     /// Stacks that were copied to user space and walked there, by how that ended.
     pub copied: BTreeMap<&'static str, u64>,
     /// Copied stacks that were not walked, since the thread was behind.
@@ -494,13 +497,37 @@ impl Metrics {
         );
         text.counter(
             "unwind_evaluated_files_total",
-            "Files whose call frame information was evaluated.",
+            "Files whose unwind rows were made, or read from the cache.",
             unwind.evaluated as f64,
         );
         text.counter(
             "unwind_evaluation_seconds_total",
             "CPU time that it took.",
             unwind.evaluation_cpu.as_secs_f64(),
+        );
+        let kept = &unwind.kept;
+        text.family(
+            "unwind_cache_files_total",
+            "counter",
+            "Files with unwind rows in the cache on disk, by what became of them.",
+        );
+        for (what, count) in [
+            ("read", kept.reads),
+            ("written", kept.writes),
+            ("evicted", kept.evictions),
+            ("damaged", kept.damaged),
+            ("error", kept.errors),
+        ] {
+            text.value(
+                "unwind_cache_files_total",
+                &[("result", what)],
+                count as f64,
+            );
+        }
+        text.gauge(
+            "unwind_cache_bytes",
+            "Bytes of the files that are there.",
+            kept.bytes as f64,
         );
         text.counter(
             "unwind_evictions_total",

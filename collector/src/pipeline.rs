@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    config::Config,
+    config::{Config, Unwind},
     label::CgroupHierarchy,
     metrics::SharedMetrics,
     name::{Namer, NamerOptions},
@@ -28,14 +28,18 @@ use crate::{
 mod evaluator;
 mod finisher;
 mod prover;
+mod row_store;
 mod sampler;
 mod unwinder;
 mod window_clock;
 
 use finisher::Finisher;
+pub use row_store::RowStoreStats;
+
 use prover::Prover;
+use row_store::RowStore;
 use sampler::{Sampler, Sources};
-use unwinder::Unwinder;
+use unwinder::{Unwinder, UnwinderOptions};
 
 /// Windows that may wait for their names.
 ///
@@ -73,7 +77,15 @@ impl Pipeline {
         let tables = program
             .take_tables()
             .context("the walk's tables are taken already")?;
-        let unwinder = Unwinder::start(tables, config.unwind_bytes, metrics.clone())?;
+        let unwinder = Unwinder::start(
+            tables,
+            UnwinderOptions {
+                table_bytes_max: config.unwind_bytes,
+                frame_pointers_only: config.unwind == Unwind::FramePointers,
+                store: open_row_store(config),
+            },
+            metrics.clone(),
+        )?;
         let sender = Sender::start(SenderOptions {
             queue_bytes_max: config.buffer_bytes as usize,
             ..SenderOptions::new(config.server.clone())
@@ -130,6 +142,19 @@ impl Pipeline {
     pub fn has_failed(&self) -> bool {
         self.sampler.is_finished() || self.finisher.is_finished()
     }
+}
+
+/// The rows that were kept. Without them the collector works as well, only later.
+fn open_row_store(config: &Config) -> Option<RowStore> {
+    let folder = config.cache_dir.as_ref()?.join("unwind");
+    RowStore::open(&folder, config.cache_bytes)
+        .inspect_err(|err| {
+            tracing::warn!(
+                err = format!("{err:#}"),
+                "unwind rows are not kept across restarts (--cache-dir)"
+            );
+        })
+        .ok()
 }
 
 fn spawn<T: Send + 'static>(

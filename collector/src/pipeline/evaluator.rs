@@ -19,12 +19,12 @@ use anyhow::Result;
 use object::ReadCache;
 use rustix::thread::ClockId;
 
-use super::{finisher::describe_file, spawn};
+use super::{finisher::describe_file, row_store::RowStore, spawn};
 use crate::{
     aggregate::WindowFile,
     name::{MappedBy, UnnamedReason, copy_vdso, open_elf_that},
     process::{FileIdentity, FileKind, Mapping, find_build_id},
-    unwind::{CfiError, Evaluation, Limits, RuleSet, TableKey, read_table},
+    unwind::{CallFrameInformation, CfiError, Evaluation, Limits, RuleSet, Table, TableKey},
 };
 
 /// Threads: two, so that a large file (0.2 s for 100 MB of code) does not hold up small ones.
@@ -32,6 +32,10 @@ const THREADS: usize = 2;
 
 /// The largest file that is opened. Only its headers and its call frame information are read.
 const FILE_BYTES_MAX: u64 = 16 << 30;
+
+/// Rows that took less are not kept on disk: reading them, and the digest of what they were made from,
+/// takes a tenth of the time, which is not worth a file. About 6 MB of code.
+const KEPT_FROM: Duration = Duration::from_millis(5);
 
 /// A file to evaluate.
 pub(super) struct Job {
@@ -55,14 +59,17 @@ pub(super) struct Evaluators {
 }
 
 impl Evaluators {
-    /// Starts the threads, which give what they find to `done`.
-    pub(super) fn start(done: impl Fn(Evaluated) + Clone + Send + 'static) -> Result<Self> {
+    /// Starts the threads, which give what they find to `done`, and keep in `store` what took long.
+    pub(super) fn start(
+        store: Option<&Arc<RowStore>>,
+        done: impl Fn(Evaluated) + Clone + Send + 'static,
+    ) -> Result<Self> {
         let (jobs, waiting) = channel();
         let waiting = Arc::new(Mutex::new(waiting));
         let threads = (0..THREADS)
             .map(|_| {
-                let (waiting, done) = (waiting.clone(), done.clone());
-                spawn("evaluate", move || run(&waiting, done))
+                let (waiting, store, done) = (waiting.clone(), store.cloned(), done.clone());
+                spawn("evaluate", move || run(&waiting, store.as_deref(), done))
             })
             .collect::<Result<_>>()?;
         Ok(Self {
@@ -89,7 +96,7 @@ impl Drop for Evaluators {
     }
 }
 
-fn run(waiting: &Mutex<Receiver<Job>>, done: impl Fn(Evaluated)) {
+fn run(waiting: &Mutex<Receiver<Job>>, store: Option<&RowStore>, done: impl Fn(Evaluated)) {
     loop {
         let job = waiting
             .lock()
@@ -97,7 +104,7 @@ fn run(waiting: &Mutex<Receiver<Job>>, done: impl Fn(Evaluated)) {
             .recv();
         let Ok(job) = job else { return };
         let before = thread_cpu();
-        let evaluation = evaluate(&job);
+        let evaluation = evaluate(&job, store);
         let cpu = thread_cpu().saturating_sub(before);
         tracing::debug!(file = %job.mapping.file.path, ?cpu, "evaluated a file");
         done(Evaluated {
@@ -108,9 +115,9 @@ fn run(waiting: &Mutex<Receiver<Job>>, done: impl Fn(Evaluated)) {
     }
 }
 
-fn evaluate(job: &Job) -> Evaluation {
+fn evaluate(job: &Job, store: Option<&RowStore>) -> Evaluation {
     match open(job.pid, &job.mapping) {
-        Ok(Some(file)) => read_rows(file),
+        Ok(Some(file)) => read_rows(file, store),
         Ok(None) => Evaluation::NoRows,
         Err(reason) => {
             tracing::debug!(file = %job.mapping.file.path, ?reason, "failed to open a file");
@@ -153,18 +160,37 @@ fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| UnnamedReason::Permission)
 }
 
-fn read_rows(file: File) -> Evaluation {
+fn read_rows(file: File, store: Option<&RowStore>) -> Evaluation {
     let file_bytes = file.metadata().map_or(0, |it| it.len());
-    let data = ReadCache::new(file);
-    let mut rules = RuleSet::new();
-    match read_table(&data, &mut rules, &Limits::default()) {
-        Ok(evaluated) => Evaluation::Rows {
-            table: evaluated.table,
-            rules,
-        },
+    match find_rows(&ReadCache::new(file), store) {
+        Ok((table, rules)) => Evaluation::Rows { table, rules },
         Err(CfiError::TooLarge) => Evaluation::TooLarge { file_bytes },
         Err(CfiError::NotElf | CfiError::OtherMachine) => Evaluation::NoRows,
     }
+}
+
+/// The rows of a file: those that were kept, or evaluated now.
+fn find_rows(
+    data: &ReadCache<File>,
+    store: Option<&RowStore>,
+) -> Result<(Table, RuleSet), CfiError> {
+    let limits = Limits::default();
+    let information = CallFrameInformation::read(data, &limits)?;
+    let kept_as = store.map(|store| (store, information.digest()));
+    if let Some((store, digest)) = kept_as
+        && let Some(rows) = store.read(digest, &limits)
+    {
+        return Ok(rows);
+    }
+    let before = thread_cpu();
+    let mut rules = RuleSet::new();
+    let table = information.evaluate(&mut rules, &limits)?.table;
+    if let Some((store, digest)) = kept_as
+        && thread_cpu().saturating_sub(before) >= KEPT_FROM
+    {
+        store.write(digest, &table, &rules);
+    }
+    Ok((table, rules))
 }
 
 fn thread_cpu() -> Duration {

@@ -22,6 +22,7 @@ use profiler_bpf::{arch::x86_64::rule::Rule, outcome::Outcome, settings::WALKED_
 
 use super::{
     evaluator::{Evaluated, Evaluators, Job},
+    row_store::RowStore,
     spawn,
 };
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
     metrics::SharedMetrics,
     process::{Change, MappedFile, Mappings},
     sample::{CopiedStack, KernelTables},
-    unwind::{Found, Lookup, TableKey, Tables, walk},
+    unwind::{Evaluation, Found, Lookup, TableKey, Tables, walk},
 };
 
 /// Batches that may wait for the thread: of 20 ms each, 5 s of patience. Putting the rows of a
@@ -87,6 +88,16 @@ enum Message {
     Stop,
 }
 
+/// How stacks are unwound.
+pub(super) struct UnwinderOptions {
+    /// Kernel memory for rows.
+    pub(super) table_bytes_max: u64,
+    /// No file is evaluated: all code is taken for code without call frame information.
+    pub(super) frame_pointers_only: bool,
+    /// Where rows are kept, if anywhere.
+    pub(super) store: Option<RowStore>,
+}
+
 /// The sampler's end of the thread.
 pub(super) struct Unwinder {
     to: SyncSender<Message>,
@@ -98,21 +109,24 @@ impl Unwinder {
     /// Starts the thread.
     pub(super) fn start(
         kernel: KernelTables,
-        table_bytes_max: u64,
+        options: UnwinderOptions,
         metrics: SharedMetrics,
     ) -> Result<Self> {
         let (to, messages) = sync_channel(BATCHES_MAX);
         let (results, from) = channel();
         let evaluated = to.clone();
-        let evaluators = Evaluators::start(move |it| {
+        let store = options.store.map(Arc::new);
+        let evaluators = Evaluators::start(store.as_ref(), move |it| {
             // The thread ends after the evaluators only.
             let _ = evaluated.send(Message::Evaluated(it));
         })?;
         let thread = Thread {
             kernel,
-            tables: Tables::new(table_bytes_max),
+            tables: Tables::new(options.table_bytes_max),
             evaluators,
-            table_bytes_max,
+            store,
+            table_bytes_max: options.table_bytes_max,
+            frame_pointers_only: options.frame_pointers_only,
             refused_until_ns: 0,
             waiting: Vec::new(),
             results,
@@ -173,7 +187,9 @@ struct Thread {
     kernel: KernelTables,
     tables: Tables,
     evaluators: Evaluators,
+    store: Option<Arc<RowStore>>,
     table_bytes_max: u64,
+    frame_pointers_only: bool,
     /// The kernel refused a write: no process is made known to it before this time.
     refused_until_ns: u64,
     waiting: Vec<Waiting>,
@@ -285,6 +301,10 @@ impl Thread {
     ) -> Option<TableKey> {
         let key = TableKey::of(file)?;
         if self.tables.wants(file, now_ns) {
+            if self.frame_pointers_only {
+                self.tables.load(&key, Evaluation::NoRows, now_ns);
+                return None;
+            }
             let mapping = mappings.iter().find(|it| it.file == *file)?.clone();
             self.evaluators.push(Job {
                 key: key.clone(),
@@ -414,5 +434,6 @@ impl Thread {
         metrics.unwind.tables = self.tables.stats();
         metrics.unwind.table_bytes = self.kernel.bytes();
         metrics.unwind.waiting = self.waiting.len();
+        metrics.unwind.kept = self.store.as_ref().map(|it| it.stats()).unwrap_or_default();
     }
 }

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::elf::{CodeRange, Limits, Parts, PartsError};
 use super::rules::RuleSet;
+use super::stored::Digest;
 use super::table::{Table, TableBuilder, TooManyRows};
 
 /// Where `rsp` of the interrupted code lies above the stack pointer of a signal trampoline.
@@ -93,20 +94,57 @@ struct Function {
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
-/// Evaluates the call frame information of an ELF file. New rules are added to `rules`.
-///
-/// `.eh_frame` counts first; functions that only `.debug_frame` has are added. Where functions
-/// overlap, the one that begins later holds from its start on.
+/// The call frame information of an ELF file, not evaluated yet.
+#[derive(Debug)]
+pub struct CallFrameInformation<'data> {
+    parts: Parts<'data>,
+}
+
+impl<'data> CallFrameInformation<'data> {
+    /// Reads the headers of a file, and the sections that count.
+    ///
+    /// # Errors
+    /// The file is none, or is more than `limits` allow.
+    pub fn read<R: ReadRef<'data>>(data: R, limits: &Limits) -> Result<Self, CfiError> {
+        let parts = Parts::read(data, limits)?;
+        Ok(Self { parts })
+    }
+
+    /// What the rows can be kept under: equal information gives equal rows.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.parts)
+    }
+
+    /// Evaluates it. New rules are added to `rules`.
+    ///
+    /// `.eh_frame` counts first; functions that only `.debug_frame` has are added. Where functions
+    /// overlap, the one that begins later holds from its start on.
+    ///
+    /// # Errors
+    /// There is more than `limits` allow. Damaged information is no error: it is counted, and its
+    /// code has the rule [`Rule::UNSUPPORTED`].
+    pub fn evaluate(&self, rules: &mut RuleSet, limits: &Limits) -> Result<Evaluated, CfiError> {
+        evaluate_parts(&self.parts, rules, limits)
+    }
+}
+
+/// Reads the call frame information of an ELF file, and evaluates it.
 ///
 /// # Errors
-/// The file is none, or is more than `limits` allow. Damaged information is no error: it is
-/// counted, and its code has the rule [`Rule::UNSUPPORTED`].
+/// As [`CallFrameInformation`] has them.
 pub fn read_table<'data, R: ReadRef<'data>>(
     data: R,
     rules: &mut RuleSet,
     limits: &Limits,
 ) -> Result<Evaluated, CfiError> {
-    let parts = Parts::read(data, limits)?;
+    CallFrameInformation::read(data, limits)?.evaluate(rules, limits)
+}
+
+fn evaluate_parts(
+    parts: &Parts<'_>,
+    rules: &mut RuleSet,
+    limits: &Limits,
+) -> Result<Evaluated, CfiError> {
     let mut bases = BaseAddresses::default();
     if let Some(address) = parts.text {
         bases = bases.set_text(address);

@@ -14,15 +14,17 @@ mod pages;
 mod random;
 mod rules;
 mod second;
+mod stored;
 mod table;
 mod tables;
 mod walk;
 
-pub use cfi::{CfiError, Evaluated, read_table};
+pub use cfi::{CallFrameInformation, CfiError, Evaluated, read_table};
 pub use elf::{CodeRange, Limits};
 pub use pages::PAGE_BYTES;
 pub use rules::RuleSet;
 pub use second::{MappedSections, SecondWalk, Sections, walk_again};
+pub use stored::{Digest, StoredError, decode_table, encode_table};
 pub use table::{Block, Table};
 pub use tables::{Evaluation, Found, RefusedStats, TableKey, Tables, TablesStats, Write};
 pub use walk::{AllRegisters, Lookup, StackCopy, walk, walk_copy};

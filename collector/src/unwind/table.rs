@@ -21,6 +21,11 @@ pub struct Block {
 }
 
 impl Table {
+    /// Of blocks in ascending order, each with its rows, ascending too, behind those of the one before.
+    pub(super) fn from_parts(blocks: Vec<Block>, rows: Vec<Row>) -> Self {
+        Self { blocks, rows }
+    }
+
     /// All blocks that have rows, in the order of their numbers.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks

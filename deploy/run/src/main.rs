@@ -134,6 +134,10 @@ fn start_collector(settings: &Settings) -> Result<Child> {
             format!("--server=http://{}", settings.grpc_listen),
             format!("--node={}", settings.node()),
             format!("--metrics-listen={}", settings.metrics_listen),
+            format!(
+                "--cache-dir={}",
+                std::path::absolute(settings.dir.join("cache"))?.display()
+            ),
         ],
         privilege: Privilege::Root,
         log: settings.dir.join("collector.log"),

@@ -44,7 +44,7 @@ pub(crate) fn try_section(input: &[u8]) {
 }
 
 /// Checks what holds of any rows.
-fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
+pub(crate) fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
     let table = &evaluated.table;
     assert!(table.rows().len() <= limits.rows_max);
     let mut rows = 0;
@@ -58,7 +58,7 @@ fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
             (block.count as usize, rows)
         );
         rows += of_block.len();
-        assert!(of_block.is_sorted_by_key(|row| row.offset()));
+        assert!(of_block.is_sorted_by(|a, b| a.offset() < b.offset()));
         for row in of_block {
             assert!(rules.get(row.rule()).is_some());
             assert!(
