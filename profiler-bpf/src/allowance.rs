@@ -5,9 +5,12 @@
 //! burst is served in full and a long one at the rate.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use profiler_bpf::settings::{COPY_BYTES_PER_SECOND, PROOFS_PER_SECOND_MAX, WAKEUP_NS};
+use profiler_bpf::{
+    per_cpu::Allowances,
+    settings::{COPY_BYTES_PER_SECOND, PROOFS_PER_SECOND_MAX, WAKEUP_NS},
+};
 
-use crate::{ALLOWANCES, arithmetic::zero, task::setting};
+use crate::{per_cpu, task::setting};
 
 setting!(
     /// Of a million nanoseconds these may be spent in the program; beyond, only
@@ -21,21 +24,6 @@ setting!(
 );
 
 const SECOND_NS: u64 = 1_000_000_000;
-
-/// What is left on this CPU.
-#[repr(C)]
-pub(crate) struct Allowances {
-    /// When the purses were last filled, nanoseconds of CLOCK_MONOTONIC.
-    filled_ns: u64,
-    walk_ns: u64,
-    copy_bytes: u64,
-    /// Thousandths of proofs.
-    proofs: u64,
-    /// Complete walks until the next proof is due.
-    proof_in: u64,
-    /// When user space was last woken for a process without rows.
-    woken_ns: u64,
-}
 
 /// Fills the purses for the time that went by.
 #[inline(always)]
@@ -126,9 +114,6 @@ fn sum_to(a: u64, b: u64, most: u64) -> u64 {
 
 #[inline(always)]
 fn purses() -> Option<&'static mut Allowances> {
-    // SAFETY: the map's value is this CPU's own and of this type, and the program
-    // does not interrupt itself.
-    ALLOWANCES
-        .get_ptr_mut(zero())
-        .map(|purses| unsafe { &mut *purses })
+    // SAFETY: the value is this CPU's own, and the program does not interrupt itself.
+    per_cpu().map(|it| unsafe { &mut (*it).allowances })
 }

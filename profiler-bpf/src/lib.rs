@@ -15,6 +15,7 @@
 
 pub mod arch;
 pub mod outcome;
+pub mod per_cpu;
 pub mod record;
 pub mod settings;
 pub mod tables;

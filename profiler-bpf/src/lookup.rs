@@ -7,6 +7,7 @@ use core::ptr;
 
 use profiler_bpf::{
     arch::x86_64::rule::Rule,
+    per_cpu::{FOUND_MAX, FOUND_WORDS},
     record::Walk,
     tables::{
         Block, INDEX_WORDS, MAPPING_SEARCH_STEPS, MappingKind, PAGE_ROWS, PROCESS_SETTLED, Process,
@@ -16,23 +17,13 @@ use profiler_bpf::{
 };
 
 use crate::{
-    BLOCKS, FOUND, MAPPINGS, PROCESSES, ROWS, RULES,
+    BLOCKS, MAPPINGS, PROCESSES, ROWS, RULES,
     arithmetic::{is_less, zero},
-    scratch,
+    per_cpu, scratch,
 };
-
-/// Rules that a CPU remembers, of 32 bytes each. They lie in 4 pages: a stack of 30 frames touches all
-/// of them, and each is cold.
-const FOUND_MAX: usize = 512;
 
 /// A mapping search of 2^5 = 32 serves most processes.
 const SHORT_SEARCH_STEPS: u32 = 5;
-
-/// What was found: address, version of the process's mappings (which tells processes apart, too),
-/// and the two words of the rule.
-pub(crate) type Found = [u64; FOUND_MAX * FOUND_WORDS];
-
-const FOUND_WORDS: usize = 4;
 
 /// What is known of an address.
 pub(crate) enum Lookup {
@@ -68,16 +59,17 @@ pub(crate) fn find_process(walk: &mut Walk, pid: u32, identity: u64) -> bool {
 /// `walk` is part of this CPU's record. Nothing refers to its rule.
 #[inline(always)]
 pub(crate) unsafe fn find_rule(walk: *const Walk, address: u64) -> Lookup {
-    let Some(found) = FOUND.get_ptr_mut(zero()) else {
+    let Some(per_cpu) = per_cpu() else {
         return Lookup::Missing;
     };
     // SAFETY: as the caller says.
     let version = unsafe { u64::from((*walk).version) };
     let mixed = (address ^ version << 7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    // SAFETY: the map's value is this CPU's own and of this type, and the program
-    // does not interrupt itself; the mask keeps within it.
+    // SAFETY: the value is this CPU's own, and the program does not interrupt itself; the mask keeps
+    // within the rules.
     let slot = unsafe {
         let first = ((mixed >> 55) as usize & (FOUND_MAX - 1)) * FOUND_WORDS;
+        let found = &raw mut (*per_cpu).found;
         &mut *found.cast::<u64>().add(first).cast::<[u64; FOUND_WORDS]>()
     };
     if slot[0] == address && slot[1] == version {
@@ -107,13 +99,15 @@ pub(crate) extern "C" fn search_rule(address: u64) -> u32 {
     let Some(scratch) = scratch() else {
         return IS_MISSING;
     };
-    match search(&mut scratch.walk, address) {
+    // SAFETY: the record is this CPU's own, and `step` refers to nothing of its walk meanwhile.
+    let walk = unsafe { &mut (*scratch).walk };
+    match search(walk, address) {
         Ok(words) => {
             // SAFETY: a reference is writable. Word by word, or the compiler keeps an address until
             // here and calls a function to copy 16 bytes.
             unsafe {
-                ptr::write_volatile(&raw mut scratch.walk.rule[0], words[0]);
-                ptr::write_volatile(&raw mut scratch.walk.rule[1], words[1]);
+                ptr::write_volatile(&raw mut walk.rule[0], words[0]);
+                ptr::write_volatile(&raw mut walk.rule[1], words[1]);
             }
             IS_FOUND
         }

@@ -30,6 +30,7 @@ use aya_ebpf::{
 };
 use profiler_bpf::{
     outcome::Outcome,
+    per_cpu::PerCpu,
     record::Scratch,
     settings::{PROGRAM_WALK, counter::Counters},
     tables::{BLOCKS_MAX, MAPPINGS_MAX, PAGE_ROWS, PAGES_MAX, PROCESSES_MAX, RULES_MAX},
@@ -39,21 +40,15 @@ use profiler_bpf::{
 #[btf_map]
 static RING: RingBuf<(), { 1 << 20 }> = RingBuf::new();
 
-/// The record that is being made: too large for the 512 bytes of a BPF stack.
-///
-/// One per CPU is enough: the program does not interrupt itself, since the kernel
-/// does not enter a second BPF program on a CPU from a perf event
-/// (`bpf_prog_active` in `bpf_overflow_handler`).
-#[btf_map]
-static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
-
-/// What this CPU counted, by the places in [`counter`](profiler_bpf::settings::counter).
+/// What this CPU counted, by the places in [`counter`](profiler_bpf::settings::counter): apart from the
+/// rest, since user space reads it ten times a second.
 #[btf_map]
 static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
-/// What this CPU may still spend.
+/// What each CPU has for itself. The record that is being made is too large for the 512 bytes of a
+/// BPF stack.
 #[btf_map]
-static ALLOWANCES: PerCpuArray<allowance::Allowances, 1> = PerCpuArray::new();
+static PER_CPU: PerCpuArray<PerCpu, 1> = PerCpuArray::new();
 
 /// Programs to go on with.
 #[btf_map]
@@ -79,10 +74,6 @@ static ROWS: ArrayOfMaps<Array<[u32; PAGE_ROWS], 1>, { PAGES_MAX as usize }> = A
 #[btf_map]
 static RULES: Array<[u64; 2], { RULES_MAX as usize }> = Array::new();
 
-/// Rules that were found before, on this CPU.
-#[btf_map]
-static FOUND: PerCpuArray<lookup::Found, 1> = PerCpuArray::new();
-
 /// Takes one sample of the interrupted task.
 #[perf_event]
 pub fn sample(context: PerfEventContext) -> u32 {
@@ -92,11 +83,14 @@ pub fn sample(context: PerfEventContext) -> u32 {
         counters::count_outcome(Outcome::Internal as u8, begin_ns);
         return 0;
     };
-    let walks = sample::begin(scratch, context.ctx, begin_ns);
-    if walks && walk::walk_chunk(scratch) {
-        go_on(&context);
+    // SAFETY: the record is this CPU's own.
+    unsafe {
+        let walks = sample::begin(&mut *scratch, context.ctx, begin_ns);
+        if walks && walk::walk_chunk(scratch) {
+            go_on(&context);
+        }
+        finish(scratch, &context)
     }
-    finish(scratch, &context)
 }
 
 /// Goes on with the walk of a deep stack.
@@ -105,14 +99,17 @@ pub fn walk(context: PerfEventContext) -> u32 {
     let Some(scratch) = scratch() else {
         return 0;
     };
-    if allowance::has_walk_time(scratch.header.time_ns) {
-        if walk::walk_chunk(scratch) {
-            go_on(&context);
+    // SAFETY: the record is this CPU's own.
+    unsafe {
+        if allowance::has_walk_time((*scratch).header.time_ns) {
+            if walk::walk_chunk(scratch) {
+                go_on(&context);
+            }
+        } else {
+            (*scratch).header.outcome = Outcome::CutByBudget as u8;
         }
-    } else {
-        scratch.header.outcome = Outcome::CutByBudget as u8;
+        finish(scratch, &context)
     }
-    finish(scratch, &context)
 }
 
 /// Runs [`walk`] in place of the program that calls this, which does not come back
@@ -123,22 +120,34 @@ fn go_on(context: &PerfEventContext) {
     unsafe { PROGRAMS.tail_call(context, PROGRAM_WALK) };
 }
 
+/// # Safety
+/// `scratch` is this CPU's record, to which nothing refers.
 #[inline(always)]
-fn finish(scratch: &mut Scratch, context: &PerfEventContext) -> u32 {
-    let outcome = sample::finish(scratch, context.ctx);
-    let spent_ns = counters::count_outcome(outcome, scratch.header.time_ns);
+unsafe fn finish(scratch: *mut Scratch, context: &PerfEventContext) -> u32 {
+    // SAFETY: as the caller says.
+    let (outcome, begin_ns) = unsafe {
+        let outcome = sample::finish(scratch, context.ctx);
+        (outcome, (*scratch).header.time_ns)
+    };
+    let spent_ns = counters::count_outcome(outcome, begin_ns);
     allowance::spend_walk_time(spent_ns);
     0
 }
 
+/// What this CPU has for itself.
+///
+/// A pointer: functions with names each ask for it, so that a reference of one to a part would be
+/// in the way of another's.
+#[inline(always)]
+fn per_cpu() -> Option<*mut PerCpu> {
+    PER_CPU.get_ptr_mut(arithmetic::zero())
+}
+
 /// This CPU's scratch record.
 #[inline(always)]
-fn scratch() -> Option<&'static mut Scratch> {
-    // SAFETY: the map's value is this CPU's own and of this type, and the program
-    // does not interrupt itself.
-    SCRATCH
-        .get_ptr_mut(arithmetic::zero())
-        .map(|scratch| unsafe { &mut *scratch })
+fn scratch() -> Option<*mut Scratch> {
+    // SAFETY: the map's value is of this type.
+    per_cpu().map(|it| unsafe { &raw mut (*it).scratch })
 }
 
 #[cfg(not(test))]

@@ -125,11 +125,9 @@ pub const STACK_HEADER_BYTES: usize = size_of::<StackHeader>();
 /// Bytes of the longest sample: 80 + (1,024 + 127) × 8 = 9,288.
 pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + (USER_FRAMES_MAX + KERNEL_FRAMES_MAX) * 8;
 
-/// The program's scratch memory for one record, one per CPU.
+/// The program's scratch memory for one record.
 ///
-/// When the program runs, all that it touches is cold, and the first touch of a page costs as much as
-/// a hundred instructions: what each sample needs lies together, before the many frames that few
-/// samples have. The record begins with the header; only the part that is used is sent.
+/// The record begins with the header; only the part that is used is sent.
 #[repr(C)]
 pub struct Scratch {
     /// What the walk knows beside its registers.

@@ -107,36 +107,43 @@ pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, tim
 
 /// Adds the kernel's frames and sends the record, after a copy of the stack where one is wanted.
 /// Gives the number of the sample's one [`Outcome`].
+///
+/// # Safety
+/// `scratch` is this CPU's record, to which nothing refers.
 #[inline(always)]
-pub(crate) fn finish(scratch: &mut Scratch, data: *const bpf_perf_event_data) -> u8 {
-    let walked = load_unknown(&scratch.walk.walked) as usize;
-    let user_len = match walked > USER_FRAMES_MAX {
-        true => USER_FRAMES_MAX,
-        false => walked,
-    };
-    let kernel_len = match is_user_mode(read_cs(data)) {
-        true => 0,
-        false => read_kernel_stack(data, scratch, user_len),
-    };
-    scratch.header.user_len = user_len as u16;
-    scratch.header.kernel_len = kernel_len as u16;
-    scratch.header.user_walked = walked as u16;
-    let outcome = load_unknown(&scratch.header.outcome);
-    if outcome == Outcome::NoRows as u8 {
-        if copy_stack() == IS_COPIED {
-            scratch.header.flags |= FLAG_STACK_COPIED;
+pub(crate) unsafe fn finish(scratch: *mut Scratch, data: *const bpf_perf_event_data) -> u8 {
+    // SAFETY: as the caller says. `copy_stack` reads the record.
+    unsafe {
+        let walked = load_unknown(&(*scratch).walk.walked) as usize;
+        let user_len = match walked > USER_FRAMES_MAX {
+            true => USER_FRAMES_MAX,
+            false => walked,
+        };
+        let kernel_len = match is_user_mode(read_cs(data)) {
+            true => 0,
+            false => read_kernel_stack(data, &mut *scratch, user_len),
+        };
+        let header = &raw mut (*scratch).header;
+        (*header).user_len = user_len as u16;
+        (*header).kernel_len = kernel_len as u16;
+        (*header).user_walked = walked as u16;
+        let outcome = load_unknown(&(*header).outcome);
+        if outcome == Outcome::NoRows as u8 {
+            if copy_stack() == IS_COPIED {
+                (*header).flags |= FLAG_STACK_COPIED;
+            }
+        } else if outcome == Outcome::Complete as u8 {
+            if walked > USER_FRAMES_MAX {
+                (*header).outcome = Outcome::MiddleLeftOut as u8;
+            } else if allowance::take_proof() && copy_stack() == IS_COPIED {
+                (*header).flags |= FLAG_STACK_COPIED | FLAG_PROOF;
+            }
         }
-    } else if outcome == Outcome::Complete as u8 {
-        if walked > USER_FRAMES_MAX {
-            scratch.header.outcome = Outcome::MiddleLeftOut as u8;
-        } else if allowance::take_proof() && copy_stack() == IS_COPIED {
-            scratch.header.flags |= FLAG_STACK_COPIED | FLAG_PROOF;
+        if !send(&*scratch, user_len + kernel_len) {
+            return Outcome::RingFull as u8;
         }
+        load_unknown(&(*header).outcome)
     }
-    if !send(scratch, user_len + kernel_len) {
-        return Outcome::RingFull as u8;
-    }
-    load_unknown(&scratch.header.outcome)
 }
 
 /// Reads a value back that was just written to map memory.

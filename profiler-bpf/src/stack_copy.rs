@@ -33,9 +33,11 @@ pub(crate) const IS_COPIED: u32 = 1;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn copy_stack() -> u32 {
-    match scratch() {
-        Some(scratch) if copy_wanted(scratch) => IS_COPIED,
-        _ => 0,
+    let Some(scratch) = scratch() else { return 0 };
+    // SAFETY: the record is this CPU's own, and who calls this does not refer to it meanwhile.
+    match copy_wanted(unsafe { &*scratch }) {
+        true => IS_COPIED,
+        false => 0,
     }
 }
 

@@ -57,9 +57,10 @@ pub(crate) unsafe fn read_word(scratch: *mut Scratch, at: u64) -> Option<u64> {
 #[inline(never)]
 pub(crate) extern "C" fn read_behind_window(at: u64) -> u64 {
     let Some(scratch) = scratch() else { return 0 };
-    let walk = &mut scratch.walk;
+    // SAFETY: the record is this CPU's own, and `step` refers to neither meanwhile.
+    let (walk, window) = unsafe { (&mut (*scratch).walk, &mut (*scratch).stack_window) };
     if at & 7 == 0 {
-        let to = scratch.stack_window.as_mut_ptr();
+        let to = window.as_mut_ptr();
         // SAFETY: the helper takes any address and fails on a bad one; the words
         // have room for what it writes.
         let (failed, bytes) = unsafe {
@@ -78,7 +79,7 @@ pub(crate) extern "C" fn read_behind_window(at: u64) -> u64 {
         if failed == 0 {
             walk.window_base = at;
             walk.has_failed = 0;
-            return scratch.stack_window[0];
+            return window[0];
         }
         walk.window_base = NO_WINDOW;
     }

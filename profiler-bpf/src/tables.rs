@@ -191,6 +191,16 @@ impl Block {
     pub const fn words(self) -> usize {
         self.count as usize + if self.is_indexed() { INDEX_WORDS } else { 0 }
     }
+
+    /// [`words`](Self::words) of a block of so many rows, wherever it will lie.
+    pub const fn words_for(count: u16) -> usize {
+        let block = Self {
+            page: 0,
+            first: 0,
+            count,
+        };
+        block.words()
+    }
 }
 
 /// The index of a block's rows, which are in ascending order.

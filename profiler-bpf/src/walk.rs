@@ -1,7 +1,5 @@
 //! The walk of the user stack, frame by frame.
 
-use core::ptr;
-
 use profiler_bpf::{
     arch::x86_64::{
         context_offset, is_kept_by_agreement,
@@ -28,9 +26,14 @@ const IS_OVER: u32 = 1;
 
 /// Walks up to [`CHUNK_FRAMES`] more frames. Gives whether there may be more to walk; else the
 /// outcome is in the header.
+///
+/// # Safety
+/// `scratch` is this CPU's record, to which nothing refers.
 #[inline(always)]
-pub(crate) fn walk_chunk(scratch: &mut Scratch) -> bool {
-    if scratch.walk.walked as usize > WALKED_FRAMES_MAX - CHUNK_FRAMES {
+pub(crate) unsafe fn walk_chunk(scratch: *const Scratch) -> bool {
+    // SAFETY: as the caller says.
+    let walked = unsafe { (*scratch).walk.walked } as usize;
+    if walked > WALKED_FRAMES_MAX - CHUNK_FRAMES {
         return false;
     }
     for _ in 0..CHUNK_FRAMES {
@@ -54,7 +57,6 @@ pub(crate) extern "C" fn step() -> u32 {
     let Some(scratch) = scratch() else {
         return IS_OVER;
     };
-    let scratch = ptr::from_mut(scratch);
     // SAFETY: the record is this CPU's own. `find_rule` and `read_word` change its window, what of the
     // walk belongs to that, and the rule: to these nothing refers.
     unsafe { step_on(scratch) }

@@ -15,7 +15,7 @@ use aya::{
 };
 use profiler_bpf::{
     outcome::Outcome,
-    record::Scratch,
+    per_cpu::PerCpu,
     settings::{
         PROGRAM_WALK, cgroup_source,
         counter::{self, Counters},
@@ -145,10 +145,8 @@ impl Program {
             _programs: programs,
             ebpf,
             tables: Some(tables),
-            // The ring, and per processor one scratch record, the counters, and 32 KiB of rules that
-            // were found before.
             map_bytes: u64::from(ring_bytes)
-                + (cpus * (size_of::<Scratch>() + size_of::<Counters>() + (32 << 10))) as u64,
+                + (cpus * (size_of::<PerCpu>() + size_of::<Counters>())) as u64,
         })
     }
 

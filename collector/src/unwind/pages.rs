@@ -47,7 +47,7 @@ impl Pages {
             count,
             ..Block::default()
         };
-        let words = block.words() as u32;
+        let words = Block::words_for(count) as u32;
         let found = self
             .pages
             .iter_mut()

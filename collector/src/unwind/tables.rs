@@ -1068,16 +1068,9 @@ impl Tables {
 
 /// Words of pages that a file's rows take.
 fn words_of(table: &Table) -> u64 {
-    let words = |count| {
-        let block = Block {
-            count,
-            ..Block::default()
-        };
-        block.words() as u64
-    };
-    let counts = table.blocks().iter().map(|it| it.count);
     // Blocks with more rows than a page holds are replaced by one row.
-    counts.map(|it| words(u16::try_from(it).unwrap_or(1))).sum()
+    let words = |count| Block::words_for(u16::try_from(count).unwrap_or(1)) as u64;
+    table.blocks().iter().map(|it| words(it.count)).sum()
 }
 
 impl LoadedProcess {
