@@ -163,7 +163,11 @@ fn check_series(sets: &[v1::LabelSet], node: &str) -> Result<Vec<LabelSet>, Refu
 
 fn check_account(account: Option<&v1::WindowAccount>) -> Result<Account, Refusal> {
     let Some(account) = account else {
-        return Ok(Account::default());
+        return Err(Refusal::new(
+            RefusalReason::Account,
+            "account is missing: without it the balance of the node's samples is not known"
+                .to_owned(),
+        ));
     };
     Ok(Account {
         entries: account.entries,
@@ -316,6 +320,7 @@ mod tests {
         check_refused(Labels, "at most 128", |r| {
             r.series[0].labels = vec![label("a", "x"); 129]
         });
+        check_refused(Account, "account is missing", |r| r.account = None);
         check_refused(Account, "comes twice", |r| {
             let count = v1::OutcomeCount {
                 outcome: "complete".into(),

@@ -543,7 +543,7 @@ pub(crate) mod tests {
             series: vec![series("sort"), series("rustc")],
             profile_zstd: zstd::encode_all(bytes.as_slice(), 3).unwrap().into(),
             profile_bytes: bytes.len() as u64,
-            account: None,
+            account: Some(v1::WindowAccount::default()),
             unnamed_location_ids: vec![2],
             unnamed_reasons: vec![4],
         }
