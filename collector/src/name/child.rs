@@ -45,6 +45,8 @@ pub struct ChildLimits {
 ///
 /// `arguments` are those after [`CHILD_ARGUMENT`].
 pub fn run_child(arguments: impl Iterator<Item = String>) -> ExitCode {
+    // It was started as `/proc/self/exe`, and would be `exe` in profiles and in `ps`.
+    let _ = rustix::thread::set_name(c"pilotlight-name");
     match serve(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
