@@ -3,7 +3,7 @@
 //! In: a list of writes in an order that keeps the program safe. Out: kernel memory. It decides
 //! nothing; [`Tables`] does.
 
-use std::{collections::BTreeMap, mem, os::fd::AsFd as _, thread};
+use std::{collections::BTreeMap, iter, mem, os::fd::AsFd as _, thread};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -142,6 +142,9 @@ impl KernelTables {
 
     /// Puts the pages that were made into their places.
     fn place_pages(&mut self) -> Result<()> {
+        if self.new_pages.is_empty() {
+            return Ok(());
+        }
         let new_pages = mem::take(&mut self.new_pages);
         let share = new_pages.len().div_ceil(self.rows.len()).max(1);
         let mut turns = self.rows.iter_mut().zip(new_pages.chunks(share));
@@ -153,13 +156,20 @@ impl KernelTables {
         };
         thread::scope(|scope| {
             let first = turns.next();
-            let others: Vec<_> = turns.map(|turn| scope.spawn(move || place(turn))).collect();
+            let others: Vec<_> = turns
+                .map(|turn| {
+                    thread::Builder::new()
+                        .name("place".into())
+                        .spawn_scoped(scope, move || place(turn))
+                        .context("failed to start a thread that puts pages into their places")
+                })
+                .collect();
             let first = first.map_or(Ok(()), place);
-            let others = others.into_iter().map(|it| match it.join() {
+            let others = others.into_iter().map(|it| match it?.join() {
                 Ok(placed) => placed,
                 Err(panic) => std::panic::resume_unwind(panic),
             });
-            std::iter::once(first).chain(others).collect::<Result<()>>()
+            iter::once(first).chain(others).collect::<Result<()>>()
         })?;
         self.pages.extend(new_pages);
         Ok(())
