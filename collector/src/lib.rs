@@ -24,6 +24,7 @@ pub mod unwind;
 pub mod pipeline;
 
 pub mod accounts;
+pub mod allocator;
 pub mod clock;
 pub mod config;
 pub mod metrics;

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use collector::{
+    allocator,
     config::{Arguments, Config},
     metrics::SharedMetrics,
     metrics_server::serve_metrics,
@@ -20,22 +21,13 @@ use collector::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What glibc's allocator is told at the start of a program, and not later: to give memory back when it
-/// is free again. Without this it keeps, for each thread, what large files and full windows took: on a
-/// machine that compiles 117 MB were resident after two minutes, and with it 57 (peak 123 and 69).
-const ALLOCATOR_LIMITS: [(&str, &str); 3] = [
-    ("MALLOC_MMAP_THRESHOLD_", "131072"),
-    ("MALLOC_TRIM_THRESHOLD_", "131072"),
-    ("MALLOC_ARENA_MAX", "2"),
-];
-
 fn main() -> ExitCode {
     let started = Instant::now();
     let mut arguments = env::args().skip(1);
     if arguments.next().as_deref() == Some(CHILD_ARGUMENT) {
         return run_child(arguments);
     }
-    if env::var_os(ALLOCATOR_LIMITS[0].0).is_none() {
+    if env::var_os(allocator::LIMITS[0].0).is_none() {
         // The same process, from its beginning. If that fails it only takes more memory.
         let err = start_again();
         eprintln!("pilotlight-collector: failed to limit the allocator: {err}");
@@ -67,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs this program in the place of itself with [`ALLOCATOR_LIMITS`]; comes back if that fails.
+/// Runs this program in the place of itself with [`allocator::LIMITS`]; comes back if that fails.
 fn start_again() -> io::Error {
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_default();
@@ -75,7 +67,7 @@ fn start_again() -> io::Error {
         Ok(program) => Command::new(program)
             .arg0(name)
             .args(arguments)
-            .envs(ALLOCATOR_LIMITS)
+            .envs(allocator::LIMITS)
             .exec(),
         Err(err) => err,
     }

@@ -16,6 +16,7 @@ use rustix::process::Signal;
 use thiserror::Error;
 
 use crate::accounts::ProcessAccount;
+use crate::allocator;
 
 use super::channel::{Deadline, receive_frame, send_frame};
 use super::child::{CHILD_ARGUMENT, ChildLimits};
@@ -61,10 +62,7 @@ impl NameProcess {
             .env_clear()
             // Ctrl-C in a terminal goes to the whole group; the last window still wants names.
             .process_group(0)
-            // So that glibc gives back what was freed: without these it lets the
-            // limits grow to 32 MB with the largest block that was ever freed.
-            .env("MALLOC_MMAP_THRESHOLD_", "65536")
-            .env("MALLOC_TRIM_THRESHOLD_", "131072")
+            .envs(allocator::LIMITS)
             .stdin(OwnedFd::from(childs))
             .stdout(Stdio::null())
             .spawn()
