@@ -33,9 +33,9 @@ mod sampler;
 mod unwinder;
 mod window_clock;
 
-use finisher::Finisher;
 pub use row_store::RowStoreStats;
 
+use finisher::Finisher;
 use prover::Prover;
 use row_store::RowStore;
 use sampler::{Sampler, Sources};

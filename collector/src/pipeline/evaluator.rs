@@ -24,7 +24,10 @@ use crate::{
     aggregate::WindowFile,
     name::{MappedBy, UnnamedReason, copy_vdso, open_elf_that},
     process::{FileIdentity, FileKind, Mapping, find_build_id},
-    unwind::{CallFrameInformation, CfiError, Evaluation, Limits, RuleSet, Table, TableKey},
+    unwind::{
+        CallFrameInformation, CfiError, Digest, Evaluation, Limits, RuleSet, Table, TableKey,
+        encode_table,
+    },
 };
 
 /// Threads: two, so that a large file (0.2 s for 100 MB of code) does not hold up small ones.
@@ -104,7 +107,7 @@ fn run(waiting: &Mutex<Receiver<Job>>, store: Option<&RowStore>, done: impl Fn(E
             .recv();
         let Ok(job) = job else { return };
         let before = thread_cpu();
-        let evaluation = evaluate(&job, store);
+        let (evaluation, unkept) = evaluate(&job, store);
         let cpu = thread_cpu().saturating_sub(before);
         tracing::debug!(file = %job.mapping.file.path, ?cpu, "evaluated a file");
         done(Evaluated {
@@ -112,18 +115,26 @@ fn run(waiting: &Mutex<Receiver<Job>>, store: Option<&RowStore>, done: impl Fn(E
             evaluation,
             cpu,
         });
+        // Stacks wait for the rows, and nobody for the disk.
+        if let (Some(store), Some((digest, bytes))) = (store, unkept) {
+            store.write(digest, &bytes);
+        }
     }
 }
 
-fn evaluate(job: &Job, store: Option<&RowStore>) -> Evaluation {
-    match open(job.pid, &job.mapping) {
-        Ok(Some(file)) => read_rows(file, store),
+/// Rows that are to be kept, as bytes.
+type Unkept = Option<(Digest, Vec<u8>)>;
+
+fn evaluate(job: &Job, store: Option<&RowStore>) -> (Evaluation, Unkept) {
+    let evaluation = match open(job.pid, &job.mapping) {
+        Ok(Some(file)) => return read_rows(file, store),
         Ok(None) => Evaluation::NoRows,
         Err(reason) => {
             tracing::debug!(file = %job.mapping.file.path, ?reason, "failed to open a file");
             Evaluation::Unreadable
         }
-    }
+    };
+    (evaluation, None)
 }
 
 /// Opens the file of a mapping to read from; `None` when there is none, as without a vDSO.
@@ -160,37 +171,37 @@ fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| UnnamedReason::Permission)
 }
 
-fn read_rows(file: File, store: Option<&RowStore>) -> Evaluation {
+fn read_rows(file: File, store: Option<&RowStore>) -> (Evaluation, Unkept) {
     let file_bytes = file.metadata().map_or(0, |it| it.len());
-    match find_rows(&ReadCache::new(file), store) {
-        Ok((table, rules)) => Evaluation::Rows { table, rules },
+    let evaluation = match find_rows(&ReadCache::new(file), store) {
+        Ok((table, rules, unkept)) => return (Evaluation::Rows { table, rules }, unkept),
         Err(CfiError::TooLarge) => Evaluation::TooLarge { file_bytes },
         Err(CfiError::NotElf | CfiError::OtherMachine) => Evaluation::NoRows,
-    }
+    };
+    (evaluation, None)
 }
 
 /// The rows of a file: those that were kept, or evaluated now.
 fn find_rows(
     data: &ReadCache<File>,
     store: Option<&RowStore>,
-) -> Result<(Table, RuleSet), CfiError> {
+) -> Result<(Table, RuleSet, Unkept), CfiError> {
     let limits = Limits::default();
     let information = CallFrameInformation::read(data, &limits)?;
     let kept_as = store.map(|store| (store, information.digest()));
     if let Some((store, digest)) = kept_as
-        && let Some(rows) = store.read(digest, &limits)
+        && let Some((table, rules)) = store.read(digest, &limits)
     {
-        return Ok(rows);
+        return Ok((table, rules, None));
     }
     let before = thread_cpu();
     let mut rules = RuleSet::new();
     let table = information.evaluate(&mut rules, &limits)?.table;
-    if let Some((store, digest)) = kept_as
-        && thread_cpu().saturating_sub(before) >= KEPT_FROM
-    {
-        store.write(digest, &table, &rules);
-    }
-    Ok((table, rules))
+    let is_kept = thread_cpu().saturating_sub(before) >= KEPT_FROM;
+    let unkept = kept_as
+        .filter(|_| is_kept)
+        .map(|(_, digest)| (digest, encode_table(&table, &rules)));
+    Ok((table, rules, unkept))
 }
 
 fn thread_cpu() -> Duration {

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustc_hash::FxHashMap;
 
-use crate::unwind::{Digest, Limits, RuleSet, Table, decode_table, encode_table};
+use crate::unwind::{Digest, Limits, RuleSet, Table, decode_table};
 
 /// Files that are kept, 100 bytes of memory each.
 const FILES_MAX: usize = 8_192;
@@ -145,15 +145,15 @@ impl RowStore {
         }
     }
 
-    /// Keeps rows.
-    pub(super) fn write(&self, digest: Digest, table: &Table, rules: &RuleSet) {
-        let bytes = encode_table(table, rules);
+    /// Keeps the rows of which these are the bytes, as [`encode_table`](crate::unwind::encode_table)
+    /// makes them.
+    pub(super) fn write(&self, digest: Digest, bytes: &[u8]) {
         let count = bytes.len() as u64;
         if count > self.bytes_max {
             return;
         }
         self.make_room(count);
-        match self.write_file(digest, &bytes) {
+        match self.write_file(digest, bytes) {
             Ok(()) => {
                 let mut index = self.index();
                 index.add(digest, count, SystemTime::now());
@@ -262,9 +262,10 @@ mod tests {
     use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
     use super::*;
+    use crate::unwind::encode_table;
 
-    fn rows() -> (Table, RuleSet) {
-        (Table::default(), RuleSet::new())
+    fn rows() -> Vec<u8> {
+        encode_table(&Table::default(), &RuleSet::new())
     }
 
     fn digest(number: u8) -> Digest {
@@ -276,12 +277,12 @@ mod tests {
     fn rows_outlive_the_process() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("rows");
-        let (table, rules) = rows();
+        let rows = rows();
         let limits = Limits::default();
         let store = RowStore::open(&folder, 1 << 20).unwrap();
         assert!(store.read(digest(1), &limits).is_none());
-        store.write(digest(1), &table, &rules);
-        store.write(digest(2), &table, &rules);
+        store.write(digest(1), &rows);
+        store.write(digest(2), &rows);
         fs::write(folder.join("0000.new"), "unfinished").unwrap();
         fs::write(folder.join("readme"), "of somebody else").unwrap();
         let damaged = store.path_of(digest(2));
@@ -292,7 +293,7 @@ mod tests {
         let store = RowStore::open(&folder, 1 << 20).unwrap();
         assert_eq!(store.stats().files, 2);
         let (_, rules_again) = store.read(digest(1), &limits).unwrap();
-        assert_eq!(rules_again.as_slice(), rules.as_slice());
+        assert_eq!(rules_again.as_slice(), RuleSet::new().as_slice());
         assert!(store.read(digest(2), &limits).is_none());
         assert!(store.read(digest(2), &limits).is_none());
         let stats = store.stats();
@@ -321,18 +322,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
-        let (table, rules) = rows();
-        let each = encode_table(&table, &rules).len() as u64;
+        let rows = rows();
+        let each = rows.len() as u64;
         let store = RowStore::open(folder, each * 3).unwrap();
         for number in 1..=3 {
-            store.write(digest(number), &table, &rules);
+            store.write(digest(number), &rows);
             let used = SystemTime::now() - Duration::from_secs(100 - u64::from(number));
             store.index().files.get_mut(&digest(number)).unwrap().used = used;
             let file = fs::File::open(store.path_of(digest(number))).unwrap();
             file.set_modified(used).unwrap();
         }
         store.read(digest(1), &Limits::default()).unwrap();
-        store.write(digest(4), &table, &rules);
+        store.write(digest(4), &rows);
         let has =
             |store: &RowStore| [1, 2, 3, 4].map(|it| store.index().files.contains_key(&digest(it)));
         assert_eq!(has(&store), [true, false, true, true]);
@@ -345,7 +346,7 @@ mod tests {
         assert_eq!(fs::read_dir(folder).unwrap().count(), 2);
         // What is larger than all is not kept, and drives nothing out.
         let store = RowStore::open(folder, each - 1).unwrap();
-        store.write(digest(5), &table, &rules);
+        store.write(digest(5), &rows);
         assert_eq!(store.stats().files, 0);
     }
 
@@ -368,8 +369,8 @@ mod tests {
         let gone = folder.path().join("gone");
         let store = RowStore::open(&gone, 1 << 20).unwrap();
         fs::remove_dir(&gone).unwrap();
-        let (table, rules) = rows();
-        store.write(digest(1), &table, &rules);
+        let rows = rows();
+        store.write(digest(1), &rows);
         assert_eq!((store.stats().errors, store.stats().files), (1, 0));
     }
 }

@@ -28,8 +28,9 @@ pub struct KernelTables {
     processes: HashMap<MapData, u32, [u64; 4]>,
     mappings: Array<MapData, [u64; 4]>,
     blocks: Array<MapData, u64>,
-    /// The same map several times, for so many threads.
-    rows: Vec<ArrayOfMaps<MapData, Page>>,
+    rows: ArrayOfMaps<MapData, Page>,
+    /// The same map again, for the other threads of [`PLACERS`].
+    other_rows: Vec<ArrayOfMaps<MapData, Page>>,
     rules: Array<MapData, [u64; 2]>,
     pages: BTreeMap<u16, Page>,
     /// Pages that are to be put into their places, together.
@@ -42,15 +43,13 @@ pub struct KernelTables {
 impl KernelTables {
     /// Takes the maps out of the loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
-        let rows = match take_map(ebpf, "ROWS")? {
-            Map::ArrayOfMaps(rows) => open_often(&rows, PLACERS)?,
-            _ => bail!("the map ROWS is not an array of maps"),
-        };
+        let rows = take_map(ebpf, "ROWS")?;
         Ok(Self {
             processes: HashMap::try_from(take_map(ebpf, "PROCESSES")?)?,
             mappings: Array::try_from(take_map(ebpf, "MAPPINGS")?)?,
             blocks: Array::try_from(take_map(ebpf, "BLOCKS")?)?,
-            rows,
+            other_rows: open_again(&rows, PLACERS - 1)?,
+            rows: ArrayOfMaps::try_from(rows)?,
             rules: Array::try_from(take_map(ebpf, "RULES")?)?,
             pages: BTreeMap::new(),
             new_pages: Vec::new(),
@@ -146,8 +145,9 @@ impl KernelTables {
             return Ok(());
         }
         let new_pages = mem::take(&mut self.new_pages);
-        let share = new_pages.len().div_ceil(self.rows.len()).max(1);
-        let mut turns = self.rows.iter_mut().zip(new_pages.chunks(share));
+        let share = new_pages.len().div_ceil(PLACERS);
+        let handles = iter::once(&mut self.rows).chain(&mut self.other_rows);
+        let mut turns = handles.zip(new_pages.chunks(share));
         let place = |(rows, pages): (&mut ArrayOfMaps<MapData, Page>, &[(u16, Page)])| {
             pages.iter().try_for_each(|(number, page)| {
                 let set = rows.set((*number).into(), page, 0);
@@ -180,10 +180,7 @@ impl KernelTables {
             Some(page) => page,
             None => Page::create(1, 0).context("failed to make a page")?,
         };
-        let set = match self.rows.first_mut() {
-            Some(rows) => rows.set(number.into(), &no_page, 0),
-            None => Ok(()),
-        };
+        let set = self.rows.set(number.into(), &no_page, 0);
         self.no_page = Some(no_page);
         set.context("failed to close a page")?;
         self.pages.remove(&number);
@@ -203,8 +200,11 @@ impl KernelTables {
     }
 }
 
-/// The same map `count` times.
-fn open_often(map: &MapData, count: usize) -> Result<Vec<ArrayOfMaps<MapData, Page>>> {
+/// The same map `count` times more.
+fn open_again(map: &Map, count: usize) -> Result<Vec<ArrayOfMaps<MapData, Page>>> {
+    let Map::ArrayOfMaps(map) = map else {
+        bail!("the map ROWS is not an array of maps");
+    };
     let open = |_| {
         let fd = map.fd().as_fd().try_clone_to_owned()?;
         let map = MapData::from_fd(fd)?;
