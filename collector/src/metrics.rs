@@ -204,18 +204,15 @@ impl Metrics {
             "Entries of the eBPF program.",
             self.program.entries as f64,
         );
-        text.family(
+        text.counters(
             "outcomes_total",
-            "counter",
             "Entries by their one outcome; they add up to entries_total.",
+            "outcome",
+            Outcome::ALL
+                .map(Outcome::name)
+                .into_iter()
+                .zip(self.program.outcomes),
         );
-        for (outcome, count) in Outcome::ALL.into_iter().zip(self.program.outcomes) {
-            text.value(
-                "outcomes_total",
-                &[("outcome", outcome.name())],
-                count as f64,
-            );
-        }
         text.counter(
             "expected_samples_total",
             "Samples that the CPU time in use (/proc/stat) should have given.",
@@ -226,24 +223,22 @@ impl Metrics {
             "Samples read from the ring.",
             self.decoded as f64,
         );
-        text.family(
+        text.counters(
             "stacks_total",
-            "counter",
             "Samples counted into windows, by how their user stacks ended.",
-        );
-        for (outcome, count) in &self.stacks_by_outcome {
-            text.value("stacks_total", &[("outcome", outcome)], *count as f64);
-        }
-        text.family(
-            "dropped_total",
-            "counter",
-            "Samples lost after the ring, by stage.",
+            "outcome",
+            self.stacks_by_outcome
+                .iter()
+                .map(|(it, count)| (*it, *count)),
         );
         let mut dropped = self.dropped;
         dropped[Stage::Send as usize] += send.dropped.iter().map(|it| it.samples).sum::<u64>();
-        for (stage, count) in Stage::ALL.into_iter().zip(dropped) {
-            text.value("dropped_total", &[("stage", stage.name())], count as f64);
-        }
+        text.counters(
+            "dropped_total",
+            "Samples lost after the ring, by stage.",
+            "stage",
+            Stage::ALL.map(Stage::name).into_iter().zip(dropped),
+        );
         text.counter(
             "sampled_seconds_total",
             "CPU time sampled.",
@@ -304,19 +299,12 @@ impl Metrics {
             "Tries to send a window that failed and were or will be repeated.",
             send.retries as f64,
         );
-        text.family(
+        text.counters(
             "windows_dropped_total",
-            "counter",
             "Windows that the server did not get, by reason.",
+            "reason",
+            DropReason::ALL.map(|it| (it.as_str(), send.dropped_for(it).windows)),
         );
-        for reason in DropReason::ALL {
-            let dropped = send.dropped_for(reason);
-            text.value(
-                "windows_dropped_total",
-                &[("reason", reason.as_str())],
-                dropped.windows as f64,
-            );
-        }
         text.gauge(
             "server_connected",
             "Whether the last try reached the server.",
@@ -396,17 +384,16 @@ impl Metrics {
 
     fn render_unwinding(&self, text: &mut Text) {
         let unwind = &self.unwind;
-        text.family(
+        text.counters(
             "checked_stacks_total",
-            "counter",
             "Stacks that a second, independent unwinder (framehop) walked again, by result.",
+            "result",
+            ["agreed", "differed"].map(|result| {
+                let counts = self.checked_stacks.counts.iter();
+                let counts = counts.filter(|((_, it), _)| *it == result);
+                (result, counts.map(|(_, count)| count).sum())
+            }),
         );
-        for result in ["agreed", "differed"] {
-            let counts = self.checked_stacks.counts.iter();
-            let counts = counts.filter(|((_, it), _)| *it == result);
-            let sum: u64 = counts.map(|(_, count)| count).sum();
-            text.value("checked_stacks_total", &[("result", result)], sum as f64);
-        }
         text.family(
             "checked_stacks_by_binary_total",
             "counter",
@@ -426,18 +413,12 @@ impl Metrics {
         );
         self.incomplete_stacks
             .render(text, "incomplete_stacks_total", "outcome");
-        text.family(
+        text.counters(
             "copied_stacks_total",
-            "counter",
             "Stacks that were copied and unwound in user space, by how that ended.",
+            "outcome",
+            unwind.copied.iter().map(|(it, count)| (*it, *count)),
         );
-        for (outcome, count) in &unwind.copied {
-            text.value(
-                "copied_stacks_total",
-                &[("outcome", outcome)],
-                *count as f64,
-            );
-        }
         text.counter(
             "copied_stacks_dropped_total",
             "Copied stacks that were not unwound because too many waited.",
@@ -506,24 +487,18 @@ impl Metrics {
             unwind.evaluation_cpu.as_secs_f64(),
         );
         let kept = &unwind.kept;
-        text.family(
+        text.counters(
             "unwind_cache_files_total",
-            "counter",
             "Files with unwind rows in the cache on disk, by what became of them.",
+            "result",
+            [
+                ("read", kept.reads),
+                ("written", kept.writes),
+                ("evicted", kept.evictions),
+                ("damaged", kept.damaged),
+                ("error", kept.errors),
+            ],
         );
-        for (what, count) in [
-            ("read", kept.reads),
-            ("written", kept.writes),
-            ("evicted", kept.evictions),
-            ("damaged", kept.damaged),
-            ("error", kept.errors),
-        ] {
-            text.value(
-                "unwind_cache_files_total",
-                &[("result", what)],
-                count as f64,
-            );
-        }
         text.gauge(
             "unwind_cache_bytes",
             "Bytes of the files that are there.",
@@ -534,24 +509,22 @@ impl Metrics {
             "Files whose rows were pushed out of the kernel for want of room.",
             tables.evictions as f64,
         );
-        text.family(
-            "unwind_refused_total",
-            "counter",
-            "What has no unwind rows because of a limit or an error, by reason.",
-        );
         let refused = tables.refused;
-        for (reason, count) in [
-            ("too_large", refused.too_large),
-            ("code_too_large", refused.blocks),
-            ("rows_too_dense", refused.dense_blocks),
-            ("unreadable", refused.unreadable),
-            ("no_room", refused.no_room),
-            ("rules", refused.rules),
-            ("mappings", refused.mappings),
-            ("processes", refused.processes),
-        ] {
-            text.value("unwind_refused_total", &[("reason", reason)], count as f64);
-        }
+        text.counters(
+            "unwind_refused_total",
+            "What has no unwind rows because of a limit or an error, by reason.",
+            "reason",
+            [
+                ("too_large", refused.too_large),
+                ("code_too_large", refused.blocks),
+                ("rows_too_dense", refused.dense_blocks),
+                ("unreadable", refused.unreadable),
+                ("no_room", refused.no_room),
+                ("rules", refused.rules),
+                ("mappings", refused.mappings),
+                ("processes", refused.processes),
+            ],
+        );
     }
 
     fn render_processes_and_names(&self, text: &mut Text) {
@@ -602,18 +575,15 @@ impl Metrics {
             "Of them, known already.",
             names.cache_hits as f64,
         );
-        text.family(
+        text.counters(
             "names_unnamed_total",
-            "counter",
             "Of them, left without a name, by reason.",
+            "reason",
+            UnnamedReason::ALL
+                .map(UnnamedReason::as_str)
+                .into_iter()
+                .zip(names.unnamed),
         );
-        for (reason, count) in UnnamedReason::ALL.into_iter().zip(names.unnamed) {
-            text.value(
-                "names_unnamed_total",
-                &[("reason", reason.as_str())],
-                count as f64,
-            );
-        }
         text.gauge(
             "name_cache_bytes",
             "Bytes of names kept.",
@@ -624,21 +594,19 @@ impl Metrics {
             "Files whose names were dropped for want of room.",
             names.cache_evictions as f64,
         );
-        text.family(
-            "namer_ends_total",
-            "counter",
-            "Naming children that ended, by reason.",
-        );
         let ends = names.ends;
-        for (reason, count) in [
-            ("memory", ends.memory),
-            ("died", ends.died),
-            ("timed_out", ends.timed_out),
-            ("nonsense", ends.nonsense),
-            ("not_started", ends.not_started),
-        ] {
-            text.value("namer_ends_total", &[("reason", reason)], count as f64);
-        }
+        text.counters(
+            "namer_ends_total",
+            "Naming children that ended, by reason.",
+            "reason",
+            [
+                ("memory", ends.memory),
+                ("died", ends.died),
+                ("timed_out", ends.timed_out),
+                ("nonsense", ends.nonsense),
+                ("not_started", ends.not_started),
+            ],
+        );
     }
 }
 
@@ -666,6 +634,20 @@ impl Text {
     fn counter(&mut self, name: &str, help: &str, value: f64) {
         self.family(name, "counter", help);
         self.value(name, &[], value);
+    }
+
+    /// A family of counters that one label tells apart.
+    fn counters<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        counts: impl IntoIterator<Item = (&'a str, u64)>,
+    ) {
+        self.family(name, "counter", help);
+        for (said, count) in counts {
+            self.value(name, &[(label, said)], count as f64);
+        }
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
