@@ -165,8 +165,7 @@ fn check_account(account: Option<&v1::WindowAccount>) -> Result<Account, Refusal
     let Some(account) = account else {
         return Err(Refusal::new(
             RefusalReason::Account,
-            "account is missing: without it the balance of the node's samples is not known"
-                .to_owned(),
+            "account is missing: without it the balance of the node's samples is not known",
         ));
     };
     Ok(Account {
