@@ -3,11 +3,9 @@
 //! Return addresses repeat, so that most rules come from a small table of what was found
 //! before: one load instead of some twenty in three tables.
 
-use core::ptr;
-
 use profiler_bpf::{
-    arch::x86_64::rule::Rule,
-    per_cpu::{FOUND_MAX, FOUND_WORDS},
+    arch::x86_64::rule::{NUMBER_OF_NONE, Rule},
+    per_cpu::{FOUND_MAX, FOUND_PARTS, FOUND_WORDS},
     record::Walk,
     tables::{
         Block, INDEX_WORDS, MAPPING_SEARCH_STEPS, MappingKind, PAGE_ROWS, PROCESS_SETTLED, Process,
@@ -17,9 +15,9 @@ use profiler_bpf::{
 };
 
 use crate::{
-    BLOCKS, MAPPINGS, PROCESSES, ROWS, RULES,
+    BLOCKS, FOUND, MAPPINGS, PROCESSES, ROWS, RULES,
     arithmetic::{is_less, zero},
-    per_cpu, scratch,
+    scratch,
 };
 
 /// A mapping search of 2^5 = 32 serves most processes.
@@ -56,41 +54,44 @@ pub(crate) fn find_process(walk: &mut Walk, pid: u32, identity: u64) -> bool {
 /// Finds the rule that holds at an address.
 ///
 /// # Safety
-/// `walk` is part of this CPU's record. Nothing refers to its rule.
+/// `walk` is part of this CPU's record.
 #[inline(always)]
 pub(crate) unsafe fn find_rule(walk: *const Walk, address: u64) -> Lookup {
-    let Some(per_cpu) = per_cpu() else {
-        return Lookup::Missing;
-    };
     // SAFETY: as the caller says.
     let version = unsafe { u64::from((*walk).version) };
     let mixed = (address ^ version << 7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let part = (mixed >> 63) as u32 & (FOUND_PARTS - 1);
+    let Some(found) = FOUND.get_ptr_mut(part) else {
+        return Lookup::Missing;
+    };
     // SAFETY: the value is this CPU's own, and the program does not interrupt itself; the mask keeps
-    // within the rules.
-    let slot = unsafe {
-        let first = ((mixed >> 55) as usize & (FOUND_MAX - 1)) * FOUND_WORDS;
-        let found = &raw mut (*per_cpu).found;
+    // within the places.
+    let place = unsafe {
+        let first = ((mixed >> 52) as usize & (FOUND_MAX - 1)) * FOUND_WORDS;
         &mut *found.cast::<u64>().add(first).cast::<[u64; FOUND_WORDS]>()
     };
-    if slot[0] == address && slot[1] == version {
-        return Lookup::Rule(Rule::from_words([slot[2], slot[3]]));
-    }
-    match search_rule(address) {
-        IS_FOUND => {}
-        IS_MISSING => return Lookup::Missing,
-        _ => return Lookup::NoCode,
-    }
-    // SAFETY: as the caller says. Volatile, since `search_rule` wrote it.
-    let words = unsafe { ptr::read_volatile(&raw const (*walk).rule) };
-    *slot = [address, version, words[0], words[1]];
+    let number = if place[0] >> 16 == address && place[1] == version {
+        place[0] as u16
+    } else {
+        let number = match search_rule(address) {
+            IS_MISSING => return Lookup::Missing,
+            IS_NO_CODE => return Lookup::NoCode,
+            number => number as u16,
+        };
+        *place = [address << 16 | u64::from(number), version];
+        number
+    };
+    let words = RULES.get(number.into()).map_or(NONE, |words| *words);
     Lookup::Rule(Rule::from_words(words))
 }
 
-const IS_FOUND: u32 = 0;
-const IS_MISSING: u32 = 1;
-const IS_NO_CODE: u32 = 2;
+/// What [`search_rule`] gives where there is no rule; numbers of rules have 16 bits.
+const IS_MISSING: u32 = 1 << 16;
+const IS_NO_CODE: u32 = 2 << 16;
 
-/// Searches the tables for the rule that holds at an address, and puts it into the scratch record.
+const NONE: [u64; 2] = Rule::NONE.to_words();
+
+/// Searches the tables for the number of the rule that holds at an address.
 ///
 /// A function with a name: see [`step`](crate::walk::step).
 #[unsafe(no_mangle)]
@@ -102,23 +103,13 @@ pub(crate) extern "C" fn search_rule(address: u64) -> u32 {
     // SAFETY: the record is this CPU's own, and `step` refers to nothing of its walk meanwhile.
     let walk = unsafe { &mut (*scratch).walk };
     match search(walk, address) {
-        Ok(words) => {
-            // SAFETY: a reference is writable. Word by word, or the compiler keeps an address until
-            // here and calls a function to copy 16 bytes.
-            unsafe {
-                ptr::write_volatile(&raw mut walk.rule[0], words[0]);
-                ptr::write_volatile(&raw mut walk.rule[1], words[1]);
-            }
-            IS_FOUND
-        }
+        Ok(number) => number.into(),
         Err(code) => code,
     }
 }
 
-const NONE: [u64; 2] = Rule::NONE.to_words();
-
 #[inline(always)]
-fn search(walk: &mut Walk, address: u64) -> Result<[u64; 2], u32> {
+fn search(walk: &mut Walk, address: u64) -> Result<u16, u32> {
     let Some(mapping) = find_mapping(walk, address) else {
         // An address that a rule led to is code which was mapped just now; one that a guess led to is
         // most often no address.
@@ -133,15 +124,12 @@ fn search(walk: &mut Walk, address: u64) -> Result<[u64; 2], u32> {
         return Err(IS_MISSING);
     }
     if kind == MappingKind::FramePointer as u32 {
-        return Ok(NONE);
+        return Ok(NUMBER_OF_NONE);
     }
     let offset = address.wrapping_add(mapping[2]);
     let place = ((offset / BLOCK_BYTES) as u32).wrapping_add(mapping[3] as u32);
     let block = BLOCKS.get(place).map_or(0, |word| *word);
-    let Some(number) = find_row(Block::from_word(block), offset) else {
-        return Ok(NONE);
-    };
-    Ok(RULES.get(number.into()).map_or(NONE, |words| *words))
+    Ok(find_row(Block::from_word(block), offset).unwrap_or(NUMBER_OF_NONE))
 }
 
 /// The last of the process's mappings that begins at or before the address, if it reaches it.

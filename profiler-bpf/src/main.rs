@@ -30,7 +30,7 @@ use aya_ebpf::{
 };
 use profiler_bpf::{
     outcome::Outcome,
-    per_cpu::PerCpu,
+    per_cpu::{FOUND_PARTS, Found, PerCpu},
     record::Scratch,
     settings::{PROGRAM_WALK, counter::Counters},
     tables::{BLOCKS_MAX, MAPPINGS_MAX, PAGE_ROWS, PAGES_MAX, PROCESSES_MAX, RULES_MAX},
@@ -49,6 +49,10 @@ static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 /// BPF stack.
 #[btf_map]
 static PER_CPU: PerCpuArray<PerCpu, 1> = PerCpuArray::new();
+
+/// Rules that were found before, on each CPU.
+#[btf_map]
+static FOUND: PerCpuArray<Found, { FOUND_PARTS as usize }> = PerCpuArray::new();
 
 /// Programs to go on with.
 #[btf_map]

@@ -5,13 +5,19 @@
 
 use crate::record::Scratch;
 
-/// Rules that a CPU remembers, of 32 bytes each. They lie in 4 pages: a stack of 30 frames touches all
-/// of them, and each is cold.
-pub const FOUND_MAX: usize = 512;
+/// Addresses whose rule a CPU remembers, in each of [`FOUND_PARTS`].
+pub const FOUND_MAX: usize = 2048;
 
-/// Words of one of them: address, version of the process's mappings (which tells processes apart,
-/// too), and the two words of the rule.
-pub const FOUND_WORDS: usize = 4;
+/// Words of one of them: the address with the number of its rule below it (an address of user space has
+/// at most 47 bits, or 56 on kernels that nobody has asked for more), and the version of the
+/// process's mappings, which tells processes apart, too.
+pub const FOUND_WORDS: usize = 2;
+
+/// Values of the per-CPU map `FOUND`.
+pub const FOUND_PARTS: u32 = 2;
+
+/// A value of the per-CPU map `FOUND`.
+pub type Found = [u64; FOUND_MAX * FOUND_WORDS];
 
 /// The value of the per-CPU map `PER_CPU`.
 ///
@@ -23,8 +29,6 @@ pub struct PerCpu {
     pub allowances: Allowances,
     /// The record that is being made.
     pub scratch: Scratch,
-    /// Rules that were found before, on this CPU.
-    pub found: [u64; FOUND_MAX * FOUND_WORDS],
 }
 
 /// What is left on a CPU of what is not needed for every sample.
@@ -46,4 +50,4 @@ pub struct Allowances {
 }
 
 // The kernel's limit for a value of such a map.
-const _: () = assert!(size_of::<PerCpu>() <= 32 << 10);
+const _: () = assert!(size_of::<PerCpu>() <= 32 << 10 && size_of::<Found>() <= 32 << 10);

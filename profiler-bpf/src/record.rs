@@ -185,8 +185,6 @@ pub struct Walk {
     pub is_guess: u32,
     /// Bytes in [`Scratch::stack_window`], from its first word on.
     pub window_bytes: u32,
-    /// The words of the rule that was searched for last.
-    pub rule: [u64; 2],
     /// 1 when the word that was read last could not be read.
     pub has_failed: u32,
     /// Place of the mapping that was found last, in `MAPPINGS`.
@@ -199,7 +197,7 @@ const _: () = assert!(HEADER_BYTES == 80);
 const _: () = assert!(STACK_HEADER_BYTES == 176);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
 const _: () =
-    assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 72 + 32 + 136 + 32);
+    assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 56 + 32 + 136 + 32);
 const _: () = assert!(USER_FRAMES_MAX.is_power_of_two() && USER_FRAMES_HEAD == USER_FRAMES_TAIL);
 const _: () = assert!(WALKED_FRAMES_MAX <= u16::MAX as usize);
 const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two());

@@ -22,7 +22,7 @@ use crate::{
     aggregate::Check,
     process::{Mapping, Mappings},
     sample::CopiedStack,
-    unwind::{MappedSections, Sections, TableKey, walk_again},
+    unwind::{MappedSections, Sections, TableKey, are_followed, walk_again},
 };
 
 /// Stacks that may wait. They are dropped beyond, which is counted.
@@ -161,8 +161,9 @@ fn compare(proof: &Proof, files: &mut Files) -> Check {
         )),
         "the second unwinder differs behind this frame"
     );
-    if depth == again.frames.len() && !again.has_ended {
-        // So far both are the same, and it knows no more.
+    if depth == again.frames.len() && !again.has_ended || !are_followed(&frames[..depth], &modules)
+    {
+        // So far both are the same, and it knows no more, or guesses.
         return Check::None;
     }
     Check::Differed

@@ -15,7 +15,7 @@ use aya::{
 };
 use profiler_bpf::{
     outcome::Outcome,
-    per_cpu::PerCpu,
+    per_cpu::{FOUND_PARTS, Found, PerCpu},
     settings::{
         PROGRAM_WALK, cgroup_source,
         counter::{self, Counters},
@@ -137,6 +137,8 @@ impl Program {
         let tables = KernelTables::take(&mut ebpf).context("failed to open the walk's tables")?;
         let ring = RingBuf::try_from(take_map(&mut ebpf, "RING")?)
             .context("failed to map the ring buffer")?;
+        let bytes_of_cpu =
+            size_of::<PerCpu>() + size_of::<Counters>() + size_of::<Found>() * FOUND_PARTS as usize;
         let wakeups = follow_wakeups(&ring).context("failed to watch the ring buffer")?;
         Ok(Self {
             ring,
@@ -145,8 +147,7 @@ impl Program {
             _programs: programs,
             ebpf,
             tables: Some(tables),
-            map_bytes: u64::from(ring_bytes)
-                + (cpus * (size_of::<PerCpu>() + size_of::<Counters>())) as u64,
+            map_bytes: u64::from(ring_bytes) + (cpus * bytes_of_cpu) as u64,
         })
     }
 

@@ -23,7 +23,7 @@ pub use cfi::{CallFrameInformation, CfiError, Evaluated, read_table};
 pub use elf::{CodeRange, Limits};
 pub use pages::PAGE_BYTES;
 pub use rules::RuleSet;
-pub use second::{MappedSections, SecondWalk, Sections, walk_again};
+pub use second::{MappedSections, SecondWalk, Sections, are_followed, walk_again};
 pub use stored::{Digest, StoredError, decode_table, encode_table};
 pub use table::{Block, Table};
 pub use tables::{Evaluation, Found, RefusedStats, TableKey, Tables, TablesStats, Write};

@@ -1,6 +1,6 @@
 //! Rules by their numbers.
 
-use profiler_bpf::arch::x86_64::rule::Rule;
+use profiler_bpf::arch::x86_64::rule::{NUMBER_OF_NONE, Rule};
 use rustc_hash::FxHashMap;
 
 /// Rules that share one numbering: at most 65,536, which a row's 16 bits can name. All files of
@@ -14,7 +14,7 @@ pub struct RuleSet {
 
 impl RuleSet {
     /// Number of [`Rule::NONE`] in every set.
-    pub const NONE: u16 = 0;
+    pub const NONE: u16 = NUMBER_OF_NONE;
     /// Number of [`Rule::UNSUPPORTED`] in every set.
     pub const UNSUPPORTED: u16 = 1;
 

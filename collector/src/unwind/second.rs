@@ -7,6 +7,10 @@ use framehop::{
     ExplicitModuleSectionInfo, Module, Unwinder as _,
     x86_64::{CacheX86_64, Reg, UnwindRegsX86_64, UnwinderX86_64},
 };
+use gimli::{
+    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, LittleEndian as GimliLittleEndian, Operation,
+    Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection as _, X86_64,
+};
 use object::{
     LittleEndian, Object as _, ObjectSection as _, ReadRef,
     elf::{FileHeader64, PF_X, PT_LOAD},
@@ -78,6 +82,77 @@ impl Sections {
             is_within.then(|| address.wrapping_add(file_offset.wrapping_sub(*offset)))
         })
     }
+
+    /// Whether framehop can do what the file says of code at an address as linked: it keeps `rsp` and
+    /// `rbp` only, and reads no memory for an expression. At other code it falls back to the frame
+    /// pointer, which may be none there.
+    ///
+    /// Code without information counts as followed; there both fall back to the frame pointer.
+    fn is_followed(&self, address: u64) -> bool {
+        let (Some((eh_frame_at, eh_frame)), Some((header_at, header))) =
+            (&self.eh_frame, &self.eh_frame_hdr)
+        else {
+            return true;
+        };
+        let start = |part: &Option<Range<u64>>| part.as_ref().map_or(0, |it| it.start);
+        let bases = BaseAddresses::default()
+            .set_eh_frame(eh_frame_at.start)
+            .set_eh_frame_hdr(header_at.start)
+            .set_text(start(&self.text))
+            .set_got(start(&self.got));
+        let header = EhFrameHdr::new(header, GimliLittleEndian).parse(&bases, 8);
+        let mut section = EhFrame::new(eh_frame, GimliLittleEndian);
+        section.set_address_size(8);
+        let Some(table) = header.as_ref().ok().and_then(|it| it.table()) else {
+            return true;
+        };
+        let mut context = UnwindContext::new();
+        let row = table.unwind_info_for_address(
+            &section,
+            &bases,
+            &mut context,
+            address,
+            EhFrame::cie_from_offset,
+        );
+        let (Ok(row), Ok(entry)) = (
+            row,
+            table.fde_for_address(&section, &bases, address, EhFrame::cie_from_offset),
+        ) else {
+            return true;
+        };
+        let is_kept = |it: Register| [X86_64::RSP, X86_64::RBP].contains(&it);
+        let reads_no_memory = |it: &UnwindExpression<usize>| {
+            let Ok(expression) = it.get(&section) else {
+                return false;
+            };
+            let mut operations = expression.operations(entry.cie().encoding());
+            loop {
+                match operations.next() {
+                    Ok(None) => return true,
+                    Ok(Some(Operation::RegisterOffset { register, .. })) if !is_kept(register) => {
+                        // `rip` counts too: entries of a procedure linkage table go by it.
+                        if register != X86_64::RA {
+                            return false;
+                        }
+                    }
+                    Ok(Some(Operation::Deref { .. })) | Err(_) => return false,
+                    Ok(Some(_)) => {}
+                }
+            }
+        };
+        let is_cfa_followed = match row.cfa() {
+            CfaRule::RegisterAndOffset { register, .. } => is_kept(*register),
+            CfaRule::Expression(it) => reads_no_memory(it),
+        };
+        let is_rbp_followed = match row.register(X86_64::RBP) {
+            Some(RegisterRule::Register(register)) => is_kept(register),
+            Some(RegisterRule::Expression(it) | RegisterRule::ValExpression(it)) => {
+                reads_no_memory(&it)
+            }
+            _ => true,
+        };
+        is_cfa_followed && is_rbp_followed
+    }
 }
 
 /// Bytes of a page of memory.
@@ -91,6 +166,21 @@ pub struct MappedSections {
     pub file_offset: u64,
     /// The file's.
     pub sections: Arc<Sections>,
+}
+
+/// Whether framehop can do all that the files say of the code at these frames, innermost first. Behind
+/// one at which it cannot, its walk is a guess.
+pub fn are_followed(frames: &[u64], mappings: &[MappedSections]) -> bool {
+    frames.iter().enumerate().all(|(depth, frame)| {
+        // Of a return address, the call before it.
+        let address = frame.wrapping_sub(u64::from(depth > 0));
+        let mapping = mappings.iter().find(|it| it.mapped_at.contains(&address));
+        mapping.is_none_or(|it| {
+            let offset = address - it.mapped_at.start + it.file_offset;
+            let linked = it.sections.address_of(offset);
+            linked.is_none_or(|address| it.sections.is_followed(address))
+        })
+    })
 }
 
 /// A walk by framehop.

@@ -18,6 +18,9 @@
 //! So `rbx` is followed through the frames beside `rsp` and `rbp`, and the others are known in the
 //! innermost frame alone.
 
+/// The number of [`Rule::NONE`] among all rules.
+pub const NUMBER_OF_NONE: u16 = 0;
+
 /// How the canonical frame address (CFA) is found: the stack pointer before the call.
 pub mod kind {
     /// No unwind information here: the frame pointer is the best guess.
