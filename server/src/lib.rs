@@ -19,3 +19,4 @@ pub mod query;
 pub mod receive;
 pub mod render;
 pub mod store;
+pub mod symbol;
