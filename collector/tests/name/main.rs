@@ -6,6 +6,7 @@ mod differential;
 mod hostile;
 mod limits;
 mod paths;
+mod separate;
 mod target;
 
 use std::fs;

@@ -14,12 +14,12 @@ use crate::target::{
     Program, Running, functions, mappings, namer, object, options, reason, unmapped_file, until,
 };
 
-fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 /// What `readelf -n` says.
-fn build_id(path: &Path) -> BuildId {
+pub(crate) fn build_id(path: &Path) -> BuildId {
     let output = Command::new("readelf")
         .arg("-n")
         .arg(path)
@@ -158,7 +158,7 @@ fn odd_files_have_a_reason() {
 }
 
 /// A process in a root directory of its own, in which `sleep` runs.
-fn start_in_root(root: &Path) -> Running {
+pub(crate) fn start_in_root(root: &Path) -> Running {
     let sleep = Path::new("/bin/sleep").canonicalize().unwrap();
     let probe = Running(Command::new(&sleep).arg("60").spawn().unwrap());
     until("sleep has its libraries", || {
