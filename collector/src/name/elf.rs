@@ -1,12 +1,11 @@
-//! Names from ELF files: symbol tables and debug information, read by blazesym.
+//! Names from ELF files: debug information, read by blazesym, and symbol tables, which are searched here (see `symbols`).
 //!
 //! In: an open file and offsets in it. Out: functions. Never opens a file by a
 //! path that a file gave, as long as the child is confined (see `confine`).
 
-use std::borrow::Cow;
 use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use super::facts::{FileFacts, read_facts};
 use super::memory::Memory;
 use super::naming::UnnamedReason;
 use super::protocol::DebugInfo;
+use super::symbols::SymbolTables;
 use crate::process::BuildId;
 
 /// Files that stay open with what was parsed of them. A busy node uses some 20
@@ -75,14 +75,20 @@ pub(super) struct ElfFiles {
 
 struct OpenFile {
     file: u64,
-    /// Keeps `path` pointing at this file: the number in it is this descriptor's.
-    _descriptor: OwnedFd,
-    path: PathBuf,
+    readable: Readable,
     used: Instant,
     facts: FileFacts,
     /// The checksum that its debug link demands.
     debug_checksum: Option<u32>,
     debug_file: DebugFile,
+}
+
+/// A file that can be read, and where its symbols are.
+struct Readable {
+    /// Keeps `path` pointing at this file: the number in it is this descriptor's.
+    file: File,
+    path: PathBuf,
+    tables: SymbolTables,
 }
 
 /// A file with another one's debug information.
@@ -91,14 +97,21 @@ enum DebugFile {
     None,
     /// What came was not of this file. It is not looked at again as long as the file is open.
     Refused,
-    /// As in [`OpenFile`].
-    Open { _descriptor: OwnedFd, path: PathBuf },
+    /// It is this one.
+    Open(Readable),
 }
 
-/// Where names are looked for: in a file, or in one that has its debug information and its symbols.
-struct Place<'a> {
-    path: &'a Path,
-    debug: Option<(&'a Path, &'a FileFacts)>,
+/// What is found at an address.
+enum Named {
+    /// Functions, the innermost first.
+    Functions {
+        found: Vec<Found>,
+        /// Whether the outermost one may have a longer name in the symbol table. Reduced debug information
+        /// (`line-tables-only`, `-g1`) calls `core::fmt::write` just `write`.
+        may_be_short: bool,
+    },
+    /// Nothing.
+    Unnamed(UnnamedReason),
 }
 
 impl ElfFiles {
@@ -125,41 +138,87 @@ impl ElfFiles {
             FileRoot::Everything => DebugInfo::Skip,
         };
         let (number, build_id) = (request.file, request.build_id);
-        let debug_file = request.debug_file;
-        let mut outcome = DebugOutcome::Fine;
-        let opened = self.open(number, request.opened, build_id);
-        if let Err(reason) = opened {
+        if let Err(reason) = self.open(number, request.opened, build_id) {
             offsets.iter().for_each(|_| answers.push_unnamed(reason));
-            return outcome;
+            return DebugOutcome::Fine;
         }
-        if let (DebugInfo::Use, Some((descriptor, found_by))) = (debug, debug_file)
-            && !self.attach(number, descriptor, found_by, build_id)
-        {
-            outcome = DebugOutcome::Refused;
+        let is_refused = match (debug, request.debug_file) {
+            (DebugInfo::Use, Some((file, found_by))) => {
+                !self.attach(number, file, found_by, build_id)
+            }
+            _ => false,
+        };
+        let mut named: Vec<Named> = offsets
+            .iter()
+            .map(|_| Named::Unnamed(UnnamedReason::NoSymbol))
+            .collect();
+        let is_damaged = match debug {
+            DebugInfo::Use => self.read_debug_info(number, offsets, memory, &mut named),
+            DebugInfo::Skip => false,
+        };
+        if let Some(open) = self.find(number) {
+            open.read_symbols(offsets, &mut named);
         }
+        for it in &named {
+            match it {
+                Named::Functions { found, .. } => answers.push_named(found),
+                Named::Unnamed(reason) => answers.push_unnamed(*reason),
+            }
+        }
+        match is_refused || is_damaged {
+            true => DebugOutcome::Refused,
+            false => DebugOutcome::Fine,
+        }
+    }
+
+    /// Names by debug information, where there is any. Gives whether some of it could not be read.
+    fn read_debug_info(
+        &mut self,
+        number: u64,
+        offsets: &[u64],
+        memory: &Memory,
+        named: &mut [Named],
+    ) -> bool {
+        let mut is_damaged = false;
         let mut forget_left = FORGET_MAX;
-        for offsets in offsets.chunks(CHUNK_OFFSETS) {
+        let chunks = offsets.chunks(CHUNK_OFFSETS);
+        for (offsets, named) in chunks.zip(named.chunks_mut(CHUNK_OFFSETS)) {
             if forget_left > 0 && memory.is_over() {
                 forget_left -= 1;
                 self.forget();
             }
             let symbolizer = self.symbolizer.get_or_insert_with(make_symbolizer);
-            let Some(file) = self.open.iter().find(|it| it.file == number) else {
-                // It was opened above.
+            let Some(open) = self.open.iter().find(|it| it.file == number) else {
                 break;
             };
-            let place = file.place();
-            if name_offsets(symbolizer, &place, debug, offsets, answers) == DebugOutcome::Refused {
-                outcome = DebugOutcome::Refused;
+            let Some(symbols) = open.symbolize(symbolizer, offsets) else {
+                break;
+            };
+            let Ok(symbols) = symbols else {
+                is_damaged = true;
+                continue;
+            };
+            for (symbol, named) in symbols.iter().zip(named) {
+                match symbol {
+                    Symbolized::Sym(symbol) => *named = functions_of(symbol),
+                    Symbolized::Unknown(Reason::IgnoredError) => {
+                        is_damaged = true;
+                        *named = Named::Unnamed(UnnamedReason::Corrupt);
+                    }
+                    Symbolized::Unknown(_) => {}
+                }
             }
         }
-        outcome
+        is_damaged
+    }
+
+    fn find(&self, file: u64) -> Option<&OpenFile> {
+        self.open.iter().find(|it| it.file == file)
     }
 
     /// What an open file says about itself.
     pub(super) fn facts(&self, file: u64) -> Option<&FileFacts> {
-        let open = self.open.iter().find(|it| it.file == file);
-        open.map(|it| &it.facts)
+        self.find(file).map(|it| &it.facts)
     }
 
     /// Forgets what was parsed of all files. They stay open.
@@ -181,28 +240,42 @@ impl ElfFiles {
             return Ok(());
         }
         let descriptor = opened.ok_or(UnnamedReason::FileGone)?;
-        let path = self.root.path_of(descriptor.as_raw_fd());
+        let readable = self.make_readable(&descriptor)?;
         if let Some(expected) = build_id
-            && read_build_id(&path)? != Some(expected)
+            && read_build_id(&readable.path)? != Some(expected)
         {
             return Err(UnnamedReason::FileGone);
         }
-        let (facts, debug_checksum) = File::open(&path)
-            .map(|it| read_facts(&ReadCache::new(it)))
-            .unwrap_or_default();
+        let (facts, debug_checksum) = read_facts(&ReadCache::new(&readable.file));
         if self.open.len() >= OPEN_FILES_MAX {
             self.close_oldest();
         }
         self.open.push(OpenFile {
             file,
-            _descriptor: descriptor,
-            path,
+            readable,
             used: now,
             facts,
             debug_checksum,
             debug_file: DebugFile::None,
         });
         Ok(())
+    }
+
+    /// Opens a descriptor, which may only stand for a file, for reading.
+    fn make_readable(&self, descriptor: &OwnedFd) -> Result<Readable, UnnamedReason> {
+        let file =
+            File::open(self.root.path_of(descriptor.as_raw_fd())).map_err(|err| {
+                match err.kind() {
+                    std::io::ErrorKind::PermissionDenied => UnnamedReason::Permission,
+                    _ => UnnamedReason::FileGone,
+                }
+            })?;
+        let tables = SymbolTables::read(&ReadCache::new(&file)).ok_or(UnnamedReason::Corrupt)?;
+        Ok(Readable {
+            path: self.root.path_of(file.as_raw_fd()),
+            file,
+            tables,
+        })
     }
 
     /// Takes a debug file for an open file, which needs one. Gives `false` when it is not of this file.
@@ -213,29 +286,29 @@ impl ElfFiles {
         found_by: FoundBy,
         build_id: Option<BuildId>,
     ) -> bool {
-        let Some(open) = self.open.iter_mut().find(|it| it.file == file) else {
+        let Some(open) = self.find(file) else {
             return true;
         };
         if open.facts.has_debug_info || !matches!(open.debug_file, DebugFile::None) {
             return true;
         }
-        let path = self.root.path_of(descriptor.as_raw_fd());
-        let its_build_id = read_build_id(&path).ok().flatten();
-        let is_it = match found_by {
-            FoundBy::BuildId => build_id.is_some() && its_build_id == build_id,
-            FoundBy::Link => {
-                let is_same =
-                    build_id.is_none() || its_build_id.is_none() || its_build_id == build_id;
-                is_same && open.debug_checksum.is_some() && checksum(&path) == open.debug_checksum
+        let checksum = open.debug_checksum;
+        let is_it = |it: &Readable| {
+            let its_build_id = read_build_id(&it.path).ok().flatten();
+            match found_by {
+                FoundBy::BuildId => build_id.is_some() && its_build_id == build_id,
+                FoundBy::Link => {
+                    let is_known = build_id.is_some() && its_build_id.is_some();
+                    let is_same = !is_known || its_build_id == build_id;
+                    is_same && checksum.is_some() && checksum == read_checksum(&it.file)
+                }
             }
         };
-        open.debug_file = match is_it {
-            true => DebugFile::Open {
-                _descriptor: descriptor,
-                path,
-            },
-            false => DebugFile::Refused,
-        };
+        let readable = self.make_readable(&descriptor).ok().filter(is_it);
+        let is_it = readable.is_some();
+        if let Some(open) = self.open.iter_mut().find(|it| it.file == file) {
+            open.debug_file = readable.map_or(DebugFile::Refused, DebugFile::Open);
+        }
         is_it
     }
 
@@ -262,13 +335,13 @@ impl ElfFiles {
     /// that the next file with that number is not taken for it.
     fn close(&mut self, index: usize) {
         let open = self.open.swap_remove(index);
-        let debug_path = match &open.debug_file {
-            DebugFile::Open { path, .. } => Some(path),
-            DebugFile::None | DebugFile::Refused => None,
-        };
         if let Some(symbolizer) = &mut self.symbolizer {
-            for path in [Some(&open.path), debug_path].into_iter().flatten() {
-                let evicted = symbolizer.evict(&evict::Evict::from(evict::Elf::new(path)));
+            for readable in [Some(&open.readable), open.debug_file()]
+                .into_iter()
+                .flatten()
+            {
+                let evict = evict::Evict::from(evict::Elf::new(&readable.path));
+                let evicted = symbolizer.evict(&evict);
                 debug_assert!(evicted.is_ok(), "{evicted:?}");
             }
         }
@@ -276,14 +349,92 @@ impl ElfFiles {
 }
 
 impl OpenFile {
-    fn place(&self) -> Place<'_> {
-        let debug = match &self.debug_file {
-            DebugFile::Open { path, .. } => Some((path.as_path(), &self.facts)),
+    fn debug_file(&self) -> Option<&Readable> {
+        match &self.debug_file {
+            DebugFile::Open(it) => Some(it),
             DebugFile::None | DebugFile::Refused => None,
-        };
-        Place {
-            path: &self.path,
-            debug,
+        }
+    }
+
+    /// What the debug information says; `None` when there is none.
+    fn symbolize<'a>(
+        &self,
+        symbolizer: &'a Symbolizer,
+        offsets: &[u64],
+    ) -> Option<Result<Vec<Symbolized<'a>>, Error>> {
+        if let Some(debug_file) = self.debug_file() {
+            // The offsets are those of the file and not of its debug file, which share the addresses as linked.
+            let addresses = self.addresses_of(offsets);
+            let source = Source::Elf(source::Elf::new(&debug_file.path));
+            return Some(symbolizer.symbolize(&source, Input::VirtOffset(&addresses)));
+        }
+        let has_any = self.facts.has_debug_info || self.readable.tables.has_compressed;
+        has_any.then(|| {
+            let source = Source::Elf(source::Elf::new(&self.readable.path));
+            symbolizer.symbolize(&source, Input::FileOffset(offsets))
+        })
+    }
+
+    /// Names by the symbol tables what has no name, or may have a better one.
+    fn read_symbols(&self, offsets: &[u64], named: &mut [Named]) {
+        let addresses = self.addresses_of(offsets);
+        // What the file that a debug file belongs to exports is in both; what only one of them has is either's.
+        for readable in [self.debug_file(), Some(&self.readable)]
+            .into_iter()
+            .flatten()
+        {
+            let places: Vec<usize> = named
+                .iter()
+                .enumerate()
+                .filter(|(_, it)| it.wants_symbol())
+                .map(|(place, _)| place)
+                .collect();
+            if places.is_empty() {
+                return;
+            }
+            let wanted: Vec<u64> = places.iter().map(|it| addresses[*it]).collect();
+            let symbols = readable.tables.find(&readable.file, &wanted);
+            for (place, symbol) in places.into_iter().zip(symbols) {
+                if let Some(symbol) = symbol {
+                    named[place].take_symbol(symbol);
+                }
+            }
+        }
+    }
+
+    /// The addresses as linked. An offset that is mapped nowhere has one that nothing has.
+    fn addresses_of(&self, offsets: &[u64]) -> Vec<u64> {
+        let addresses = offsets.iter().map(|it| self.facts.address_of(*it));
+        addresses.map(|it| it.unwrap_or(u64::MAX)).collect()
+    }
+}
+
+impl Named {
+    fn wants_symbol(&self) -> bool {
+        match self {
+            Self::Functions { may_be_short, .. } => *may_be_short,
+            Self::Unnamed(_) => true,
+        }
+    }
+
+    /// Takes the name that the symbol table has.
+    fn take_symbol(&mut self, symbol: String) {
+        match self {
+            Self::Functions {
+                found,
+                may_be_short,
+            } => {
+                *may_be_short = false;
+                if let Some(outer) = found.last_mut().filter(|_| is_mangled(&symbol)) {
+                    outer.symbol = symbol;
+                }
+            }
+            Self::Unnamed(_) => {
+                *self = Self::Functions {
+                    found: vec![Found::bare(symbol)],
+                    may_be_short: false,
+                };
+            }
         }
     }
 }
@@ -295,14 +446,17 @@ fn read_build_id(path: &Path) -> Result<Option<BuildId>, UnnamedReason> {
 
 /// The CRC-32 of a whole file, which debug links have; `None` if it cannot be read. A gigabyte takes about a second,
 /// once as long as the file is open.
-fn checksum(path: &Path) -> Option<u32> {
-    let mut file = File::open(path).ok()?;
+fn read_checksum(file: &File) -> Option<u32> {
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; CHECKSUM_BYTES];
+    let mut offset = 0;
     loop {
-        match file.read(&mut buffer) {
+        match file.read_at(&mut buffer, offset) {
             Ok(0) => return Some(hasher.finalize()),
-            Ok(read) => hasher.update(&buffer[..read]),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                offset += read as u64;
+            }
             Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return None,
         }
@@ -319,160 +473,30 @@ fn make_symbolizer() -> Symbolizer {
         .build()
 }
 
-fn name_offsets(
-    symbolizer: &Symbolizer,
-    place: &Place<'_>,
-    debug: DebugInfo,
-    offsets: &[u64],
-    answers: &mut Answers,
-) -> DebugOutcome {
-    let with_debug = symbolize(symbolizer, place, debug, offsets);
-    let (is_refused, is_lacking) = match &with_debug {
-        Ok(symbols) => (
-            symbols.iter().any(is_error),
-            place.debug.is_some() && symbols.iter().any(is_unknown),
-        ),
-        Err(_) => (true, false),
-    };
-    if debug == DebugInfo::Skip || !(is_refused || is_lacking) {
-        push_symbols(symbolizer, place, with_debug, offsets, answers);
-        return DebugOutcome::Fine;
-    }
-    let plain_place = Place {
-        path: place.path,
-        debug: None,
-    };
-    let plain = symbolize(symbolizer, &plain_place, DebugInfo::Skip, offsets);
-    match (with_debug, plain) {
-        // The debug information is damaged or lacks something at some addresses only.
-        (Ok(with_debug), Ok(plain)) => {
-            for ((better, other), offset) in with_debug.iter().zip(&plain).zip(offsets) {
-                let symbol = if is_unknown(better) { other } else { better };
-                let linker = find_linker_name(symbolizer, place, symbol, *offset);
-                push_symbol(symbol, linker.as_deref(), answers);
-            }
-        }
-        (Ok(with_debug), Err(_)) => {
-            push_symbols(symbolizer, place, Ok(with_debug), offsets, answers);
-        }
-        (Err(_), plain) => push_symbols(symbolizer, &plain_place, plain, offsets, answers),
-    }
-    match is_refused {
-        true => DebugOutcome::Refused,
-        false => DebugOutcome::Fine,
-    }
-}
-
-fn symbolize<'a>(
-    symbolizer: &'a Symbolizer,
-    place: &Place<'_>,
-    debug: DebugInfo,
-    offsets: &[u64],
-) -> Result<Vec<Symbolized<'a>>, Error> {
-    let Some((path, facts)) = place.debug else {
-        let mut elf = source::Elf::new(place.path);
-        elf.debug_syms = debug == DebugInfo::Use;
-        return symbolizer.symbolize(&Source::Elf(elf), Input::FileOffset(offsets));
-    };
-    // The offsets are those of the file and not of its debug file, which share the addresses as linked.
-    let addresses: Vec<u64> = offsets
-        .iter()
-        .map(|it| facts.address_of(*it).unwrap_or(u64::MAX))
-        .collect();
-    let mut elf = source::Elf::new(path);
-    elf.debug_syms = debug == DebugInfo::Use;
-    symbolizer.symbolize(&Source::Elf(elf), Input::VirtOffset(&addresses))
-}
-
-fn is_error(symbolized: &Symbolized<'_>) -> bool {
-    matches!(symbolized, Symbolized::Unknown(Reason::IgnoredError))
-}
-
-fn is_unknown(symbolized: &Symbolized<'_>) -> bool {
-    matches!(symbolized, Symbolized::Unknown(_))
-}
-
-fn push_symbols(
-    symbolizer: &Symbolizer,
-    place: &Place<'_>,
-    symbols: Result<Vec<Symbolized<'_>>, Error>,
-    offsets: &[u64],
-    answers: &mut Answers,
-) {
-    match symbols {
-        Ok(symbols) => {
-            for (symbol, offset) in symbols.iter().zip(offsets) {
-                let linker = find_linker_name(symbolizer, place, symbol, *offset);
-                push_symbol(symbol, linker.as_deref(), answers);
-            }
-        }
-        Err(err) => {
-            let reason = reason_of(&err);
-            offsets.iter().for_each(|_| answers.push_unnamed(reason));
-        }
-    }
-}
-
-/// The name in the symbol table, if it tells more than the one in the debug
-/// information. Reduced debug information (`line-tables-only`, `-g1`) calls
-/// `core::fmt::write` just `write`, while the symbol table has the whole name.
-fn find_linker_name<'a>(
-    symbolizer: &'a Symbolizer,
-    place: &Place<'_>,
-    symbol: &Symbolized<'_>,
-    offset: u64,
-) -> Option<Cow<'a, str>> {
-    let Symbolized::Sym(symbol) = symbol else {
-        return None;
-    };
-    if symbol.code_info.is_none() || is_mangled(&symbol.name) {
-        return None;
-    }
-    let plain = symbolize(symbolizer, place, DebugInfo::Skip, &[offset]).ok()?;
-    match plain.into_iter().next()? {
-        Symbolized::Sym(plain) if is_mangled(&plain.name) => Some(plain.name),
-        _ => None,
-    }
-}
-
-fn push_symbol(symbolized: &Symbolized<'_>, linker_name: Option<&str>, answers: &mut Answers) {
-    match symbolized {
-        Symbolized::Sym(symbol) => answers.push_named(&functions_of(symbol, linker_name)),
-        Symbolized::Unknown(Reason::IgnoredError) => answers.push_unnamed(UnnamedReason::Corrupt),
-        Symbolized::Unknown(_) => answers.push_unnamed(UnnamedReason::NoSymbol),
-    }
-}
-
 /// The innermost inlined function first, the one that has the code last.
-fn functions_of<'a>(symbol: &'a Sym<'_>, linker_name: Option<&'a str>) -> Vec<Found<'a>> {
+fn functions_of(symbol: &Sym<'_>) -> Named {
     let inlined = symbol
         .inlined
         .iter()
         .rev()
         .map(|inlined| found(&inlined.name, inlined.code_info.as_ref()));
-    let name = linker_name.unwrap_or(&symbol.name);
-    let outer = found(name, symbol.code_info.as_deref());
-    inlined.chain([outer]).collect()
+    let outer = found(&symbol.name, symbol.code_info.as_deref());
+    Named::Functions {
+        found: inlined.chain([outer]).collect(),
+        may_be_short: symbol.code_info.is_some() && !is_mangled(&symbol.name),
+    }
 }
 
-fn found<'a>(symbol: &'a str, code: Option<&'a CodeInfo<'_>>) -> Found<'a> {
+fn found(symbol: &str, code: Option<&CodeInfo<'_>>) -> Found {
+    let bare = Found::bare(symbol.to_owned());
     let Some(code) = code else {
-        return Found {
-            symbol,
-            file: Cow::Borrowed(""),
-            line: 0,
-            column: 0,
-        };
-    };
-    let file = match code.to_path() {
-        Cow::Borrowed(path) => path.to_string_lossy(),
-        Cow::Owned(path) => Cow::Owned(path.to_string_lossy().into_owned()),
+        return bare;
     };
     Found {
-        symbol,
-        file,
+        file: code.to_path().to_string_lossy().into_owned(),
         line: code.line.unwrap_or(0),
         column: u32::from(code.column.unwrap_or(0)),
+        ..bare
     }
 }
 

@@ -28,6 +28,7 @@ mod process;
 pub mod protocol;
 mod stats;
 mod strings;
+mod symbols;
 mod vdso;
 
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
