@@ -65,9 +65,8 @@ pub(super) fn read_facts<'data, R: ReadRef<'data>>(data: R) -> (FileFacts, Optio
             bytes: it.p_filesz(endian),
         })
         .collect();
-    let has_debug_info = [".debug_info", ".zdebug_info"]
-        .iter()
-        .any(|name| file.section_by_name(name).is_some_and(|it| it.size() > 0));
+    let debug_info = file.section_by_name(".debug_info");
+    let has_debug_info = debug_info.is_some_and(|it| it.size() > 0);
     let link = file
         .section_by_name(".gnu_debuglink")
         // A name, its end, padding and a checksum.

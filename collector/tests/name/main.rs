@@ -8,6 +8,7 @@ mod limits;
 mod paths;
 mod separate;
 mod target;
+mod variants;
 
 use std::fs;
 
