@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::facts::is_file_name;
 use super::object::ElfFile;
-use super::open::{CANDIDATES_MAX, open_beside};
+use super::open::{open_beside, roots};
 use crate::process::BuildId;
 
 /// Where debug information is installed.
@@ -38,10 +38,7 @@ pub(super) fn find_debug_file(
     link: Option<&str>,
     bytes_max: u64,
 ) -> Option<(OwnedFd, FoundBy)> {
-    let candidates = file.candidates.iter().take(CANDIDATES_MAX);
-    let roots: Vec<String> = candidates
-        .map(|it| format!("/proc/{}/root", it.pid))
-        .collect();
+    let roots: Vec<String> = roots(file).collect();
     if let Some(path) = file.build_id.as_ref().map(build_id_path) {
         let all = std::iter::once(OWN_ROOT).chain(roots.iter().map(String::as_str));
         for root in all {

@@ -19,7 +19,7 @@ use super::object::{ElfFile, Inode, MappedBy};
 
 /// Processes tried for one file: if the first few are gone, the node is
 /// churning and the path itself is the better chance.
-pub(super) const CANDIDATES_MAX: usize = 8;
+const CANDIDATES_MAX: usize = 8;
 
 /// Opens `file` through a process that maps it, or else by its path.
 ///
@@ -54,6 +54,12 @@ pub(crate) fn open_elf_that(
             }
         }
     }
+    for root in parent_roots(file) {
+        match open_in_root(&root, file, bytes_max) {
+            Ok(opened) if is_it(&opened) => return Ok(opened),
+            _ => {}
+        }
+    }
     match open_in_root("/", file, bytes_max) {
         Ok(opened) if is_it(&opened) => Ok(opened),
         Ok(_) | Err(UnnamedReason::FileGone) => Err(reason),
@@ -61,9 +67,24 @@ pub(crate) fn open_elf_that(
     }
 }
 
+/// The roots of the processes that map a file, and of those that made them.
+pub(super) fn roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
+    let candidates = file.candidates.iter().take(CANDIDATES_MAX);
+    let own = candidates.map(|it| format!("/proc/{}/root", it.pid));
+    own.chain(parent_roots(file))
+}
+
+fn parent_roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
+    let candidates = file.candidates.iter().take(CANDIDATES_MAX);
+    let parents = candidates.map(|it| it.parent).filter(|it| *it != 0);
+    parents.map(|it| format!("/proc/{it}/root"))
+}
+
 /// Where a mapping lies in a process.
 fn mapping_path(candidate: &MappedBy) -> String {
-    let MappedBy { pid, start, end } = candidate;
+    let MappedBy {
+        pid, start, end, ..
+    } = candidate;
     format!("/proc/{pid}/map_files/{start:x}-{end:x}")
 }
 
