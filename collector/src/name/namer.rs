@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::cache::{NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
+use super::facts::Segment;
 use super::naming::{Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
 use super::open::open_elf;
@@ -157,6 +158,12 @@ impl Namer {
             .into_iter()
             .map(|naming| naming.unwrap_or(Naming::Unnamed(reason)));
         namings.inspect(|naming| self.stats.count(naming)).collect()
+    }
+
+    /// Where the parts of a file are mapped, if it was read.
+    pub fn segments(&mut self, object: &Object) -> &[Segment] {
+        let file = self.cache.file(ObjectKey::from(object));
+        file.facts.as_ref().map_or(&[], |it| &it.segments)
     }
 
     /// What was done so far, and what the child takes now.
