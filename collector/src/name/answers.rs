@@ -26,6 +26,8 @@ pub(super) struct Found<'a> {
     pub(super) line: u32,
     /// Column, or 0.
     pub(super) column: u32,
+    /// Line where the function starts, or 0.
+    pub(super) start_line: u32,
 }
 
 /// Answers and the strings that they share.
@@ -73,7 +75,7 @@ impl Answers {
             file: self.string(&found.file),
             line: found.line,
             column: found.column,
-            start_line: 0,
+            start_line: found.start_line,
         }
     }
 

@@ -1,10 +1,12 @@
-//! Names from ELF files: symbol tables and debug information, read by blazesym.
+//! Names from ELF files: symbol tables and debug information, read by blazesym, and Go's own table (see `go`).
 //!
 //! In: an open file and offsets in it. Out: functions. Never opens a file by a
 //! path that a file gave, as long as the child is confined (see `confine`).
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use blazesym::{Error, ErrorKind};
 use super::answers::{Answers, Found};
 use super::confine::FileRoot;
 use super::demangle::is_mangled;
+use super::go::{GoFile, GoFunction};
 use super::memory::Memory;
 use super::naming::UnnamedReason;
 use super::protocol::DebugInfo;
@@ -70,7 +73,18 @@ struct OpenFile {
     _descriptor: OwnedFd,
     path: PathBuf,
     used: Instant,
+    go: Go,
 }
+
+/// What is known of a file's table of Go functions.
+enum Go {
+    NotLookedFor,
+    None,
+    Found(Box<GoFile<Reader>>),
+}
+
+/// Reads an open file, see [`GoFile::open`].
+type Reader = Box<dyn Fn(u64, &mut [u8]) -> usize>;
 
 impl ElfFiles {
     /// No file yet. `root` says by which path a descriptor is reached.
@@ -90,7 +104,7 @@ impl ElfFiles {
         memory: &Memory,
         answers: &mut Answers,
     ) -> DebugOutcome {
-        let offsets = request.offsets;
+        let (file, offsets) = (request.file, request.offsets);
         let debug = match self.root {
             FileRoot::Descriptors => request.debug,
             FileRoot::Everything => DebugInfo::Skip,
@@ -104,15 +118,32 @@ impl ElfFiles {
         };
         let mut outcome = DebugOutcome::Fine;
         let mut forget_left = FORGET_MAX;
+        let mut go = self.take_go(file);
         for offsets in offsets.chunks(CHUNK_OFFSETS) {
             if forget_left > 0 && memory.is_over() {
                 forget_left -= 1;
                 self.forget();
             }
             let symbolizer = self.symbolizer.get_or_insert_with(make_symbolizer);
-            if name_offsets(symbolizer, &path, debug, offsets, answers) == DebugOutcome::Refused {
-                outcome = DebugOutcome::Refused;
+            let named = name_offsets_of_go(&mut go, debug, offsets);
+            let mut offsets = offsets;
+            for run in named.chunk_by(|one, next| one.is_empty() == next.is_empty()) {
+                let (these, rest) = offsets.split_at(run.len());
+                offsets = rest;
+                if !run[0].is_empty() {
+                    let named = these.iter().zip(run);
+                    named.for_each(|(offset, functions)| {
+                        push_go(symbolizer, &path, *offset, functions, answers);
+                    });
+                } else if name_offsets(symbolizer, &path, debug, these, answers)
+                    == DebugOutcome::Refused
+                {
+                    outcome = DebugOutcome::Refused;
+                }
             }
+        }
+        if let Some(open) = self.open.iter_mut().find(|open| open.file == file) {
+            open.go = go;
         }
         outcome
     }
@@ -120,6 +151,20 @@ impl ElfFiles {
     /// Forgets what was parsed of all files. They stay open.
     pub(super) fn forget(&mut self) {
         self.symbolizer = None;
+        for open in &mut self.open {
+            open.go = Go::NotLookedFor;
+        }
+    }
+
+    /// The file's table of Go functions, which is looked for at the first time.
+    fn take_go(&mut self, file: u64) -> Go {
+        let Some(open) = self.open.iter_mut().find(|open| open.file == file) else {
+            return Go::None;
+        };
+        match std::mem::replace(&mut open.go, Go::None) {
+            Go::NotLookedFor => look_for_go(&open.path),
+            known => known,
+        }
     }
 
     /// The path that leads to the file's descriptor, which stays open.
@@ -147,6 +192,7 @@ impl ElfFiles {
             _descriptor: descriptor,
             path: path.clone(),
             used: now,
+            go: Go::NotLookedFor,
         });
         Ok(path)
     }
@@ -178,6 +224,80 @@ impl ElfFiles {
             let evicted = symbolizer.evict(&evict::Evict::from(evict::Elf::new(&open.path)));
             debug_assert!(evicted.is_ok(), "{evicted:?}");
         }
+    }
+}
+
+fn look_for_go(path: &Path) -> Go {
+    // The descriptor is not one to read from.
+    let Ok(file) = File::open(path) else {
+        return Go::None;
+    };
+    let read: Reader = Box::new(move |at, buffer| {
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.read_at(&mut buffer[done..], at.saturating_add(done as u64)) {
+                Ok(0) | Err(_) => break,
+                Ok(read) => done += read,
+            }
+        }
+        done
+    });
+    GoFile::open(read).map_or(Go::None, |file| Go::Found(Box::new(file)))
+}
+
+/// The functions at each offset, none where Go's table does not name it or debug information is to be used in its
+/// place: that has the full names of generic functions also where they are inlined.
+fn name_offsets_of_go(go: &mut Go, debug: DebugInfo, offsets: &[u64]) -> Vec<Vec<GoFunction>> {
+    match go {
+        Go::Found(file) if debug == DebugInfo::Skip || !file.has_debug_info() => {
+            offsets.iter().map(|offset| file.name(*offset)).collect()
+        }
+        _ => vec![Vec::new(); offsets.len()],
+    }
+}
+
+fn push_go(
+    symbolizer: &Symbolizer,
+    path: &Path,
+    offset: u64,
+    functions: &[GoFunction],
+    answers: &mut Answers,
+) {
+    let full_name = functions
+        .last()
+        .and_then(|outer| find_full_go_name(symbolizer, path, &outer.name, offset));
+    let outer = functions.len() - 1;
+    let found = functions.iter().enumerate().map(|(index, function)| Found {
+        symbol: match &full_name {
+            Some(name) if index == outer => name,
+            _ => &function.name,
+        },
+        file: Cow::Borrowed(&function.file),
+        line: function.line,
+        column: 0,
+        start_line: function.start_line,
+    });
+    answers.push_named(&found.collect::<Vec<_>>());
+}
+
+/// The name of a generic function with its types, if there is a symbol table: Go's own table calls all of them
+/// `name[...]`.
+fn find_full_go_name<'a>(
+    symbolizer: &'a Symbolizer,
+    path: &Path,
+    name: &str,
+    offset: u64,
+) -> Option<Cow<'a, str>> {
+    let (before, _) = name.split_once("[...]")?;
+    let plain = symbolize(symbolizer, path, DebugInfo::Skip, &[offset]).ok()?;
+    match plain.into_iter().next()? {
+        Symbolized::Sym(plain) => {
+            let types = plain.name.strip_prefix(before);
+            types
+                .is_some_and(|it| it.starts_with('['))
+                .then_some(plain.name)
+        }
+        Symbolized::Unknown(_) => None,
     }
 }
 
@@ -304,6 +424,7 @@ fn found<'a>(symbol: &'a str, code: Option<&'a CodeInfo<'_>>) -> Found<'a> {
             file: Cow::Borrowed(""),
             line: 0,
             column: 0,
+            start_line: 0,
         };
     };
     let file = match code.to_path() {
@@ -315,6 +436,7 @@ fn found<'a>(symbol: &'a str, code: Option<&'a CodeInfo<'_>>) -> Found<'a> {
         file,
         line: code.line.unwrap_or(0),
         column: u32::from(code.column.unwrap_or(0)),
+        start_line: 0,
     }
 }
 

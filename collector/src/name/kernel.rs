@@ -66,6 +66,7 @@ impl Kernel {
                     file: Cow::Borrowed(""),
                     line: 0,
                     column: 0,
+                    start_line: 0,
                 }]),
                 Lookup::UnknownCore | Lookup::UnknownOutside => {
                     answers.push_unnamed(UnnamedReason::NoSymbol);

@@ -5,7 +5,7 @@
 //! Never parses a file in the collector's own process: its child does, and may die of it.
 //!
 //! ```text
-//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf
+//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go
 //! ```
 
 mod answers;
@@ -15,6 +15,7 @@ mod child;
 mod confine;
 mod demangle;
 mod elf;
+mod go;
 mod kallsyms;
 mod kernel;
 mod memory;
@@ -29,6 +30,7 @@ mod strings;
 mod vdso;
 
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
+pub use go::{GoFile, GoFunction};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};

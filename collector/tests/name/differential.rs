@@ -17,14 +17,14 @@ const SAME_MIN: f64 = 0.995;
 
 /// A function at an address, with its name in the symbol table.
 #[derive(Debug)]
-struct Frame {
-    name: String,
-    file: String,
-    line: u32,
+pub(crate) struct Frame {
+    pub(crate) name: String,
+    pub(crate) file: String,
+    pub(crate) line: u32,
 }
 
 /// What `addr2line` says of the offsets, each with its functions, the innermost first.
-fn ask_addr2line(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Frame>> {
+pub(crate) fn ask_addr2line(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Frame>> {
     let mut child = Command::new("addr2line")
         .args(["--addresses", "--functions", "--inlines", "--exe"])
         .arg(path)
@@ -64,7 +64,7 @@ fn ask_addr2line(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Fr
     answers
 }
 
-fn our_frames(naming: &Naming) -> Vec<Frame> {
+pub(crate) fn our_frames(naming: &Naming) -> Vec<Frame> {
     let Naming::Named(frames) = naming else {
         return Vec::new();
     };
