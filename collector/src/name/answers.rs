@@ -24,6 +24,8 @@ pub(super) struct Found {
     pub(super) line: u32,
     /// Column, or 0.
     pub(super) column: u32,
+    /// Line where the function starts, or 0.
+    pub(super) start_line: u32,
 }
 
 impl Found {
@@ -34,6 +36,7 @@ impl Found {
             file: String::new(),
             line: 0,
             column: 0,
+            start_line: 0,
         }
     }
 }
@@ -83,7 +86,7 @@ impl Answers {
             file: self.string(&found.file),
             line: found.line,
             column: found.column,
-            start_line: 0,
+            start_line: found.start_line,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Names from ELF files: debug information, read by blazesym, and symbol tables, which are searched here (see `symbols`).
+//! Names from ELF files: debug information, read by blazesym, Go's own table (see `go`), and symbol tables, which are
+//! searched here (see `symbols`).
 //!
 //! In: an open file and offsets in it. Out: functions. Never opens a file by a
 //! path that a file gave, as long as the child is confined (see `confine`).
@@ -19,6 +20,7 @@ use super::confine::FileRoot;
 use super::debug_file::FoundBy;
 use super::demangle::is_mangled;
 use super::facts::{FileFacts, read_facts};
+use super::go::{GoFile, GoFunction};
 use super::memory::Memory;
 use super::naming::UnnamedReason;
 use super::protocol::DebugInfo;
@@ -81,6 +83,7 @@ struct OpenFile {
     /// The checksum that its debug link demands.
     debug_checksum: Option<u32>,
     debug_file: DebugFile,
+    go: Go,
 }
 
 /// A file that can be read, and where its symbols are.
@@ -101,17 +104,37 @@ enum DebugFile {
     Open(Readable),
 }
 
+/// What is known of a file's table of Go functions.
+enum Go {
+    NotLookedFor,
+    None,
+    Found(Box<GoFile<Reader>>),
+}
+
+/// Reads an open file, see [`GoFile::open`].
+type Reader = Box<dyn Fn(u64, &mut [u8]) -> usize>;
+
 /// What is found at an address.
 enum Named {
     /// Functions, the innermost first.
     Functions {
         found: Vec<Found>,
-        /// Whether the outermost one may have a longer name in the symbol table. Reduced debug information
-        /// (`line-tables-only`, `-g1`) calls `core::fmt::write` just `write`.
-        may_be_short: bool,
+        /// Which longer name the outermost one may have in the symbol table.
+        longer: Longer,
     },
     /// Nothing.
     Unnamed(UnnamedReason),
+}
+
+/// A name in the symbol table that says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Longer {
+    /// There is none.
+    None,
+    /// A mangled one. Reduced debug information (`line-tables-only`, `-g1`) calls `core::fmt::write` just `write`.
+    Mangled,
+    /// One with types: Go's own table calls all instances of a generic function `name[...]`.
+    Instance,
 }
 
 impl ElfFiles {
@@ -156,7 +179,10 @@ impl ElfFiles {
             DebugInfo::Use => self.read_debug_info(number, offsets, memory, &mut named),
             DebugInfo::Skip => false,
         };
-        if let Some(open) = self.find(number) {
+        if let Some(open) = self.open.iter_mut().find(|it| it.file == number) {
+            if debug == DebugInfo::Skip || !open.has_debug_info() {
+                open.read_go(offsets, &mut named);
+            }
             open.read_symbols(offsets, &mut named);
         }
         for it in &named {
@@ -224,6 +250,9 @@ impl ElfFiles {
     /// Forgets what was parsed of all files. They stay open.
     pub(super) fn forget(&mut self) {
         self.symbolizer = None;
+        for open in &mut self.open {
+            open.go = Go::NotLookedFor;
+        }
     }
 
     /// Opens the file, if it is not open. It stays open.
@@ -257,6 +286,7 @@ impl ElfFiles {
             facts,
             debug_checksum,
             debug_file: DebugFile::None,
+            go: Go::NotLookedFor,
         });
         Ok(())
     }
@@ -356,6 +386,33 @@ impl OpenFile {
         }
     }
 
+    fn has_debug_info(&self) -> bool {
+        self.facts.has_debug_info || self.debug_file().is_some()
+    }
+
+    /// Names by Go's own table, which every Go program has. (Debug information knows the full names of generic
+    /// functions also where they are inlined.)
+    fn read_go(&mut self, offsets: &[u64], named: &mut [Named]) {
+        if matches!(self.go, Go::NotLookedFor) {
+            self.go = look_for_go(&self.readable.file);
+        }
+        let Go::Found(file) = &mut self.go else {
+            return;
+        };
+        for (offset, named) in offsets.iter().zip(named) {
+            let functions = file.name(*offset);
+            let Some(outer) = functions.last() else {
+                continue;
+            };
+            let longer = match outer.name.contains(INSTANCE) {
+                true => Longer::Instance,
+                false => Longer::None,
+            };
+            let found = functions.into_iter().map(Found::from).collect();
+            *named = Named::Functions { found, longer };
+        }
+    }
+
     /// What the debug information says; `None` when there is none.
     fn symbolize<'a>(
         &self,
@@ -412,7 +469,7 @@ impl OpenFile {
 impl Named {
     fn wants_symbol(&self) -> bool {
         match self {
-            Self::Functions { may_be_short, .. } => *may_be_short,
+            Self::Functions { longer, .. } => *longer != Longer::None,
             Self::Unnamed(_) => true,
         }
     }
@@ -420,19 +477,24 @@ impl Named {
     /// Takes the name that the symbol table has.
     fn take_symbol(&mut self, symbol: String) {
         match self {
-            Self::Functions {
-                found,
-                may_be_short,
-            } => {
-                *may_be_short = false;
-                if let Some(outer) = found.last_mut().filter(|_| is_mangled(&symbol)) {
+            Self::Functions { found, longer } => {
+                let Some(outer) = found.last_mut() else {
+                    return;
+                };
+                let says_more = match longer {
+                    Longer::None => false,
+                    Longer::Mangled => is_mangled(&symbol),
+                    Longer::Instance => is_instance(&symbol, &outer.symbol),
+                };
+                if says_more {
                     outer.symbol = symbol;
                 }
+                *longer = Longer::None;
             }
             Self::Unnamed(_) => {
                 *self = Self::Functions {
                     found: vec![Found::bare(symbol)],
-                    may_be_short: false,
+                    longer: Longer::None,
                 };
             }
         }
@@ -463,6 +525,44 @@ fn read_checksum(file: &File) -> Option<u32> {
     }
 }
 
+fn look_for_go(file: &File) -> Go {
+    let Ok(file) = file.try_clone() else {
+        return Go::None;
+    };
+    let read: Reader = Box::new(move |at, buffer| {
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.read_at(&mut buffer[done..], at.saturating_add(done as u64)) {
+                Ok(0) | Err(_) => break,
+                Ok(read) => done += read,
+            }
+        }
+        done
+    });
+    GoFile::open(read).map_or(Go::None, |file| Go::Found(Box::new(file)))
+}
+
+/// What stands for the types of a generic function.
+const INSTANCE: &str = "[...]";
+
+/// Whether a symbol is the name of a generic function with its types.
+fn is_instance(symbol: &str, name: &str) -> bool {
+    let before = name.split_once(INSTANCE).map(|(before, _)| before);
+    let types = before.and_then(|it| symbol.strip_prefix(it));
+    types.is_some_and(|it| it.starts_with('['))
+}
+
+impl From<GoFunction> for Found {
+    fn from(function: GoFunction) -> Self {
+        Self {
+            file: function.file,
+            line: function.line,
+            start_line: function.start_line,
+            ..Self::bare(function.name)
+        }
+    }
+}
+
 fn make_symbolizer() -> Symbolizer {
     Symbolizer::builder()
         .enable_code_info(true)
@@ -483,7 +583,10 @@ fn functions_of(symbol: &Sym<'_>) -> Named {
     let outer = found(&symbol.name, symbol.code_info.as_deref());
     Named::Functions {
         found: inlined.chain([outer]).collect(),
-        may_be_short: symbol.code_info.is_some() && !is_mangled(&symbol.name),
+        longer: match symbol.code_info.is_some() && !is_mangled(&symbol.name) {
+            true => Longer::Mangled,
+            false => Longer::None,
+        },
     }
 }
 

@@ -20,14 +20,14 @@ const SAME_MIN: f64 = 0.995;
 
 /// A function at an address, with its name in the symbol table.
 #[derive(Debug)]
-struct Frame {
-    name: String,
-    file: String,
-    line: u32,
+pub(crate) struct Frame {
+    pub(crate) name: String,
+    pub(crate) file: String,
+    pub(crate) line: u32,
 }
 
 /// What `llvm-symbolizer` says of the offsets, each with its functions, the innermost first.
-fn ask_symbolizer(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Frame>> {
+pub(crate) fn ask_symbolizer(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Frame>> {
     let mut child = Command::new("llvm-symbolizer-22")
         .args(["--addresses", "--inlines", "--no-demangle"])
         .args(["--output-style=GNU", "--exe"])
@@ -68,7 +68,7 @@ fn ask_symbolizer(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<F
     answers
 }
 
-fn our_frames(naming: &Naming) -> Vec<Frame> {
+pub(crate) fn our_frames(naming: &Naming) -> Vec<Frame> {
     let Naming::Named(frames) = naming else {
         return Vec::new();
     };

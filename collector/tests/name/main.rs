@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod differential;
+mod go;
 mod hostile;
 mod limits;
 mod paths;
