@@ -1,0 +1,153 @@
+//! What the nodes could not name: named by the server when a query is answered.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod running;
+#[path = "../src/symbol/table.rs"]
+mod table;
+#[path = "../src/profile/text.rs"]
+mod text;
+
+use std::io::Read;
+use std::sync::Arc;
+
+use pprof::protos::{Message, Profile};
+use running::Running;
+use serde_json::{Value, json};
+use table::NameTable;
+use text::{push_request, window_at};
+
+const TEXT: &str = "
+    comm=cart,node=a | main 0x1f@/lib/libb.so 0x2f@/lib/libb.so | 12
+    comm=cart,node=a | main | 8
+    comm=cart,node=a | 0x1f@/lib/libb.so | 3 | outcome=no_rows
+";
+
+/// A server with a window that has frames without a name, and where its names will come from.
+async fn filled() -> (Running, Arc<NameTable>) {
+    let names = Arc::new(NameTable::default());
+    let server = Running::start_with_names(Arc::clone(&names) as _).await;
+    let start_ms = server::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
+    let window = window_at(TEXT, start_ms, 1);
+    server.push(push_request(&window)).await.unwrap();
+    (server, names)
+}
+
+fn learn(names: &NameTable) {
+    names.insert("00ff", 0x1f, &[("outer", "b.c", 11)]);
+    names.insert("00ff", 0x2f, &[("inlined", "b.h", 7), ("leaf", "b.c", 21)]);
+}
+
+async fn folded(server: &Running) -> String {
+    server.get("/api/v1/folded").await.text()
+}
+
+async fn profile(server: &Running) -> Profile {
+    let body = server.get("/api/v1/pprof").await.body;
+    let mut bytes = Vec::new();
+    let mut gzip = flate2::read::GzDecoder::new(body.as_slice());
+    gzip.read_to_end(&mut bytes).unwrap();
+    Profile::decode(bytes.as_slice()).unwrap()
+}
+
+/// Check that a profile from before an upload has its names in each form of answer after it, and loses them with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_from_before_an_upload_get_their_names() {
+    let (server, names) = filled().await;
+    let before = "main 8\nmain;libb.so+0x1f;libb.so+0x2f 12\nlibb.so+0x1f 3\n";
+    assert_eq!(folded(&server).await, before);
+    learn(&names);
+    let after = "main 8\nmain;outer;leaf;inlined 12\nouter 3\n";
+    assert_eq!(folded(&server).await, after);
+
+    let top = server.json("/api/v1/top").await;
+    let function = |name: &str| -> Value {
+        let functions = top["functions"].as_array().unwrap().iter();
+        functions
+            .clone()
+            .find(|f| f["name"] == name)
+            .unwrap_or_else(|| panic!("no {name}: {top}"))
+            .clone()
+    };
+    let inlined = function("inlined");
+    assert_eq!(
+        (&inlined["file"], &inlined["kind"], &inlined["self_samples"]),
+        (&json!("b.h"), &json!(2), &json!(12))
+    );
+    assert_eq!(
+        (
+            &function("leaf")["total_samples"],
+            &function("outer")["total_samples"]
+        ),
+        (&json!(12), &json!(15))
+    );
+    let searched = server.json("/api/v1/top?search=inlin").await;
+    assert_eq!(searched["count"], json!(1));
+    let graph = server
+        .json("/api/v1/flamegraph?path=[\"main\",\"outer\"]")
+        .await;
+    assert_eq!(graph["nodes"]["samples"], json!([12, 12, 12]));
+    let stacks = server.json("/api/v1/stacks").await;
+    assert_eq!(stacks["incomplete"]["functions"][0]["name"], json!("outer"));
+    let svg = server.get("/api/v1/flamegraph.svg").await.text();
+    assert!(svg.contains("inlined") && !svg.contains("libb.so+0x"));
+
+    names.remove("00ff", 0x1f);
+    names.remove("00ff", 0x2f);
+    assert_eq!(folded(&server).await, before);
+}
+
+/// Check that a pprof has the lines, the innermost first, and says of the file that it has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pprof_has_the_lines_that_were_found_later() {
+    let (server, names) = filled().await;
+    let before = profile(&server).await;
+    let mapping = |profile: &Profile| {
+        let mut mappings = profile.mapping.iter();
+        let name = |at: i64| profile.string_table[at as usize].as_str();
+        mappings
+            .find(|m| name(m.filename) == "/lib/libb.so")
+            .unwrap()
+            .clone()
+    };
+    assert!(!mapping(&before).has_filenames);
+    learn(&names);
+    let profile = profile(&server).await;
+    let mapping = mapping(&profile);
+    assert!(mapping.has_filenames && mapping.has_line_numbers && mapping.has_inline_frames);
+    let location = profile.location.iter().find(|l| l.address == 0x2f).unwrap();
+    let line = |line: &pprof::protos::Line| {
+        let function = profile
+            .function
+            .iter()
+            .find(|f| f.id == line.function_id)
+            .unwrap();
+        let text = |at: i64| profile.string_table[at as usize].as_str();
+        format!(
+            "{} {} {}:{}",
+            text(function.name),
+            text(function.system_name),
+            text(function.filename),
+            line.line
+        )
+    };
+    let lines: Vec<_> = location.line.iter().map(line).collect();
+    assert_eq!(lines, ["inlined inlined b.h:7", "leaf leaf b.c:21"]);
+}
+
+/// Check that what is in the cache is asked for once, and again only when something new is known or has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_asked_for_once() {
+    let (server, names) = filled().await;
+    // Two addresses without a name; `main` has its source file.
+    for expected in [2, 2, 2] {
+        folded(&server).await;
+        assert_eq!(names.asked(), expected);
+    }
+    learn(&names);
+    for _ in 0..3 {
+        folded(&server).await;
+        server.json("/api/v1/top").await;
+        assert_eq!(names.asked(), 4);
+    }
+}
