@@ -151,3 +151,94 @@ async fn a_block_is_asked_for_once() {
         assert_eq!(names.asked(), 4);
     }
 }
+
+/// Check that the report adds up, says what to do, and shrinks as names are found.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_name_says_why() {
+    let (server, names) = filled().await;
+    let sums = |own: u64, total: u64| {
+        json!({
+            "unnamed_self_ns": own * 10_000_000, "unnamed_self_samples": own,
+            "unnamed_ns": total * 10_000_000, "unnamed_samples": total,
+        })
+    };
+    let with = |mut value: Value, more: Value| {
+        let more = more.as_object().unwrap().clone();
+        value.as_object_mut().unwrap().extend(more);
+        value
+    };
+    let unknown = server.json("/api/v1/unknown").await;
+    let entry = &unknown["by_binary"]["binaries"][0];
+    let advice = entry["reasons"][0]["advice"].as_str().unwrap();
+    assert!(
+        advice.contains("build id 00ff") && advice.contains("debuginfo upload"),
+        "{advice}"
+    );
+    let words = "the file is stripped, and nothing was found for its build id";
+    let reason = with(sums(15, 15), json!({"reason": "no_symbol", "words": words}));
+    let binary = with(
+        sums(15, 15),
+        json!({
+            "binary": "/lib/libb.so", "build_id": "00ff",
+            "reasons": [with(reason.clone(), json!({"advice": advice}))],
+        }),
+    );
+    let expected = with(
+        sums(15, 15),
+        json!({
+            "total_ns": 230_000_000, "samples": 23, "reasons": [reason],
+            "by_binary": {"count": 1, "rest": null, "binaries": [binary]},
+        }),
+    );
+    assert_eq!(unknown, expected);
+    let cut = server.json("/api/v1/unknown?limit=0").await;
+    assert_eq!(
+        cut["by_binary"]["rest"],
+        with(sums(15, 15), json!({"count": 1}))
+    );
+
+    // The same in the graph and in the table.
+    let graph = server.json("/api/v1/flamegraph").await;
+    let unnamed = graph["frames"]["unnamed"].as_object().unwrap();
+    assert_eq!(unnamed.len(), 2);
+    for (frame, why) in unnamed {
+        let frame: usize = frame.parse().unwrap();
+        assert_eq!(graph["frames"]["kind"][frame], json!(3));
+        assert_eq!(why["reason"], json!("no_symbol"));
+        let build_id = why["build_id"].as_u64().unwrap() as usize;
+        assert_eq!(graph["strings"][build_id], json!("00ff"));
+    }
+    let top = server.json("/api/v1/top?search=libb.so%2B0x2f").await;
+    let function = &top["functions"][0];
+    assert_eq!(
+        (&function["reason"], &function["build_id"]),
+        (&json!("no_symbol"), &json!("00ff"))
+    );
+
+    names.insert("00ff", 0x2f, &[("leaf", "b.c", 21)]);
+    let unknown = server.json("/api/v1/unknown").await;
+    assert_eq!(
+        (
+            &unknown["unnamed_self_samples"],
+            &unknown["unnamed_samples"]
+        ),
+        (&json!(3), &json!(15))
+    );
+    names.insert("00ff", 0x1f, &[("outer", "b.c", 11)]);
+    let unknown = server.json("/api/v1/unknown").await;
+    assert_eq!(
+        (&unknown["unnamed_samples"], &unknown["reasons"]),
+        (&json!(0), &json!([]))
+    );
+    let graph = server.json("/api/v1/flamegraph").await;
+    assert_eq!(graph["frames"].get("unnamed"), None);
+
+    let metrics = server.get("/metrics").await.text();
+    for line in [
+        "pilotlight_server_samples_total 23",
+        "pilotlight_server_samples_unnamed_total{reason=\"no_symbol\"} 15",
+        "pilotlight_server_locations_unnamed_total{reason=\"no_symbol\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::profile::LabelSet;
 use crate::profile::outcome::is_complete;
+use crate::profile::{LabelSet, WhyNot};
 use crate::query::functions::FunctionUsage;
 use crate::query::nodes::NodeSummary;
 use crate::query::series::Usage;
 use crate::query::stacks::{BinaryStops, ProgramChecks, StackReport, Stop, sum};
 use crate::query::timeseries::{Group, Timeseries, split_rest};
 use crate::query::tree::{Frame, Tree};
+use crate::query::unknown::{UnknownBinary, UnknownReport, UnknownUsage};
 use crate::render::graph::{FrameColumns, Graph, NodeColumns};
 use crate::store::TimeRange;
 
@@ -190,6 +191,14 @@ struct FrameArrays {
     file: Vec<u32>,
     line: Vec<i64>,
     kind: Vec<u8>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unnamed: BTreeMap<usize, UnnamedFrame>,
+}
+
+#[derive(Serialize)]
+struct UnnamedFrame {
+    reason: &'static str,
+    build_id: u32,
 }
 
 #[derive(Serialize)]
@@ -218,7 +227,12 @@ impl FlamegraphAnswer {
             file,
             line,
             kind,
+            why_not,
         } = frames;
+        let unnamed = |(frame, (reason, build_id)): (usize, (WhyNot, u32))| {
+            let reason = reason.code();
+            (frame, UnnamedFrame { reason, build_id })
+        };
         let shown_nodes = nodes.depth.len();
         let NodeColumns {
             depth,
@@ -247,6 +261,7 @@ impl FlamegraphAnswer {
                 file,
                 line,
                 kind,
+                unnamed: why_not.into_iter().map(unnamed).collect(),
             },
             nodes: NodeArrays {
                 depth,
@@ -275,6 +290,10 @@ struct FunctionEntry {
     binary: String,
     file: String,
     kind: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build_id: Option<String>,
     self_ns: u64,
     total_ns: u64,
     self_samples: u64,
@@ -291,7 +310,10 @@ impl TopAnswer {
                 file,
                 kind,
             } = tree.frames()[function.frame.0 as usize];
+            let why_not = tree.why_not(function.frame);
             FunctionEntry {
+                reason: why_not.map(|why| why.reason.code()),
+                build_id: why_not.map(|why| tree.string(why.build_id).to_owned()),
                 name: tree.string(name).to_owned(),
                 binary: tree.string(binary).to_owned(),
                 file: tree.string(file).to_owned(),
@@ -484,6 +506,117 @@ impl CheckList {
                 agreed: agreed_left,
                 differed: differed_left,
             }),
+        }
+    }
+}
+
+/// `/api/v1/unknown`
+#[derive(Serialize)]
+pub struct UnknownAnswer {
+    total_ns: u64,
+    samples: u64,
+    #[serde(flatten)]
+    unnamed: UnknownSums,
+    reasons: Vec<ReasonEntry>,
+    by_binary: UnknownList,
+}
+
+/// Samples whose innermost frame has no name, and those that have such a frame anywhere.
+#[derive(Serialize)]
+struct UnknownSums {
+    unnamed_self_ns: u64,
+    unnamed_self_samples: u64,
+    unnamed_ns: u64,
+    unnamed_samples: u64,
+}
+
+#[derive(Serialize)]
+struct ReasonEntry {
+    reason: &'static str,
+    words: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+    #[serde(flatten)]
+    unnamed: UnknownSums,
+}
+
+#[derive(Serialize)]
+struct UnknownList {
+    count: usize,
+    binaries: Vec<UnknownEntry>,
+    rest: Option<UnknownRest>,
+}
+
+#[derive(Serialize)]
+struct UnknownEntry {
+    binary: String,
+    build_id: String,
+    #[serde(flatten)]
+    unnamed: UnknownSums,
+    reasons: Vec<ReasonEntry>,
+}
+
+#[derive(Serialize)]
+struct UnknownRest {
+    count: usize,
+    #[serde(flatten)]
+    unnamed: UnknownSums,
+}
+
+impl UnknownSums {
+    fn new(usage: &UnknownUsage) -> Self {
+        let UnknownUsage { own, total } = usage;
+        Self {
+            unnamed_self_ns: own.ns,
+            unnamed_self_samples: own.samples,
+            unnamed_ns: total.ns,
+            unnamed_samples: total.samples,
+        }
+    }
+}
+
+impl UnknownAnswer {
+    /// Shows a report; what to do is said for each file.
+    pub fn new(report: &UnknownReport) -> Self {
+        let UnknownReport {
+            all,
+            usage,
+            reasons,
+            binaries,
+            binary_count,
+            rest,
+        } = report;
+        let reason =
+            |(reason, usage): &(WhyNot, UnknownUsage), advice: Option<String>| ReasonEntry {
+                reason: reason.code(),
+                words: reason.words(),
+                advice,
+                unnamed: UnknownSums::new(usage),
+            };
+        let binary = |file: &UnknownBinary| UnknownEntry {
+            binary: file.binary.clone(),
+            build_id: file.build_id.clone(),
+            unnamed: UnknownSums::new(&file.usage),
+            reasons: file
+                .reasons
+                .iter()
+                .map(|entry| reason(entry, Some(entry.0.advice(&file.binary, &file.build_id))))
+                .collect(),
+        };
+        let left = binary_count - binaries.len();
+        Self {
+            total_ns: all.ns,
+            samples: all.samples,
+            unnamed: UnknownSums::new(usage),
+            reasons: reasons.iter().map(|entry| reason(entry, None)).collect(),
+            by_binary: UnknownList {
+                count: *binary_count,
+                binaries: binaries.iter().map(binary).collect(),
+                rest: (left > 0).then_some(UnknownRest {
+                    count: left,
+                    unnamed: UnknownSums::new(rest),
+                }),
+            },
         }
     }
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::HttpState;
 use super::answer::{
     FlamegraphAnswer, LabelsAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, TimeseriesAnswer,
-    TopAnswer, Unit, ValuesAnswer,
+    TopAnswer, Unit, UnknownAnswer, ValuesAnswer,
 };
 use super::error::{ApiError, ErrorKind};
 use super::parameters::Parameters;
@@ -22,6 +22,7 @@ use crate::query::nodes::list_nodes;
 use crate::query::series::list_series;
 use crate::query::stacks::report_stacks;
 use crate::query::timeseries::{Steps, sum_over_time};
+use crate::query::unknown::report_unknown;
 use crate::query::{Selection, Tree, build_tree};
 use crate::render::folded::{FoldedUnit, fold};
 use crate::render::graph::lay_out;
@@ -252,6 +253,23 @@ pub async fn stacks(
             &report_stacks(&*store, &selection)?,
             limit,
         )))
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/unknown`
+pub async fn unknown(
+    State(state): State<HttpState>,
+    parameters: Parameters,
+) -> Answer<UnknownAnswer> {
+    let parameters = parameters.allow(&["limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
+    let store = state.store;
+    let query = move || {
+        Ok(Json(UnknownAnswer::new(&report_unknown(
+            &*store, &selection, limit,
+        )?)))
     };
     state.gate.run(query).await
 }

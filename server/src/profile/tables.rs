@@ -103,26 +103,6 @@ pub struct Line {
 pub struct Unnamed(pub u8);
 
 impl Unnamed {
-    /// The memory has no file.
-    pub const ANONYMOUS: Self = Self(2);
-    /// The file has no symbol there.
-    pub const NO_SYMBOL: Self = Self(4);
-
-    /// The reason as the collector's metrics and the answers call it.
-    pub fn code(self) -> &'static str {
-        match self.0 {
-            1 => "no_mapping",
-            2 => "anonymous",
-            3 => "file_gone",
-            4 => "no_symbol",
-            5 => "permission",
-            6 => "corrupt",
-            7 => "limit",
-            8 => "process_unknown",
-            _ => "unknown",
-        }
-    }
-
     /// The reason in words, for a frame that has not even a file.
     pub fn reason(self) -> &'static str {
         match self.0 {

@@ -9,10 +9,12 @@ pub mod nodes;
 pub mod selection;
 pub mod selector;
 pub mod series;
+pub mod sets;
 pub mod stacks;
 pub mod time;
 pub mod timeseries;
 pub mod tree;
+pub mod unknown;
 
 pub use selection::Selection;
 pub use selector::{Selector, SelectorError, parse_selector};
