@@ -152,6 +152,38 @@ async fn a_block_is_asked_for_once() {
     }
 }
 
+/// Check that lines that were found later are summed as those that came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_is_shown_by_line() {
+    let (server, names) = filled().await;
+    learn(&names);
+    names.insert("00ff", 0x1f, &[("leaf", "b.c", 20)]);
+    let lines = server
+        .json("/api/v1/lines?function=leaf&binary=/lib/libb.so")
+        .await;
+    let line = |line: u64, own: u64, total: u64| {
+        json!({
+            "file": "b.c", "line": line, "self_ns": own * 10_000_000, "self_samples": own,
+            "total_ns": total * 10_000_000, "total_samples": total,
+        })
+    };
+    let expected = json!({
+        "all_ns": 230_000_000, "self_ns": 30_000_000, "self_samples": 3,
+        "total_ns": 150_000_000, "total_samples": 15, "start_line": 1, "count": 2,
+        "lines": [line(20, 3, 15), line(21, 0, 12)],
+    });
+    assert_eq!(lines, expected);
+    let most = server.json("/api/v1/lines?function=leaf&limit=1").await;
+    assert_eq!(
+        (&most["count"], &most["lines"]),
+        (&json!(2), &json!([line(20, 3, 15)]))
+    );
+    let none = server
+        .json("/api/v1/lines?function=leaf&file=other.c")
+        .await;
+    assert_eq!((&none["count"], &none["total_ns"]), (&json!(0), &json!(0)));
+}
+
 /// Check that the report adds up, says what to do, and shrinks as names are found.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_name_says_why() {

@@ -5,6 +5,7 @@
 
 pub mod functions;
 pub mod label_values;
+pub mod lines;
 pub mod nodes;
 pub mod selection;
 pub mod selector;

@@ -35,21 +35,20 @@ impl Default for PathSets {
 
 impl PathSets {
     /// Adds the samples of each stack to the set of its locations' keys.
-    pub fn add_stacks(
+    pub fn add_stacks<K: IntoIterator<Item = u32>>(
         &mut self,
         tables: &Tables,
         by_stack: &[Usage],
-        key_of: impl Fn(LocationId) -> Option<u32>,
+        keys_of: impl Fn(LocationId) -> K,
     ) {
         let mut set_of = vec![0_u32; tables.stacks.len()];
         for (number, StackNode { parent, location }) in
             tables.stacks.iter().copied().enumerate().skip(1)
         {
             let above = set_of[parent.position()];
-            set_of[number] = match key_of(location) {
-                Some(key) => self.extend(above, key),
-                None => above,
-            };
+            set_of[number] = keys_of(location)
+                .into_iter()
+                .fold(above, |set, key| self.extend(set, key));
         }
         for (set, usage) in set_of.iter().zip(by_stack) {
             self.sums[*set as usize].add(*usage);
