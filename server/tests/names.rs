@@ -231,6 +231,9 @@ async fn what_has_no_name_says_why() {
 
     // The same in the graph and in the table.
     let graph = server.json("/api/v1/flamegraph").await;
+    for field in ["unnamed_ns", "unnamed_self_ns", "total_ns"] {
+        assert_eq!(graph[field], unknown[field], "{field}");
+    }
     let unnamed = graph["frames"]["unnamed"].as_object().unwrap();
     assert_eq!(unnamed.len(), 2);
     for (frame, why) in unnamed {

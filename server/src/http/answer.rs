@@ -157,6 +157,8 @@ pub struct FlamegraphAnswer {
     samples: u64,
     complete_ns: u64,
     kernel_only_ns: u64,
+    unnamed_ns: u64,
+    unnamed_self_ns: u64,
     outcomes: Vec<OutcomeEntry>,
     node_count: usize,
     shown_nodes: usize,
@@ -236,6 +238,7 @@ impl FlamegraphAnswer {
             (frame, UnnamedFrame { reason, build_id })
         };
         let shown_nodes = nodes.depth.len();
+        let (unnamed_self, unnamed_total) = whole.sum_unnamed();
         let NodeColumns {
             depth,
             frame,
@@ -252,6 +255,8 @@ impl FlamegraphAnswer {
             samples: whole.total().samples,
             complete_ns: whole.complete.ns,
             kernel_only_ns: whole.kernel_only.ns,
+            unnamed_ns: unnamed_total.ns,
+            unnamed_self_ns: unnamed_self.ns,
             outcomes: whole.outcomes.iter().map(outcome).collect(),
             node_count,
             shown_nodes,

@@ -167,6 +167,26 @@ impl Tree {
         self.why_not.get(&frame).copied()
     }
 
+    /// Samples whose innermost frame has no name, and those that have such a frame anywhere.
+    pub fn sum_unnamed(&self) -> (Usage, Usage) {
+        let (mut own, mut total) = (Usage::default(), Usage::default());
+        let is_unnamed =
+            |node: &Node| self.frames[node.frame.0 as usize].kind == FrameKind::Unnamed;
+        // For each node whether it or what called it has no name.
+        let mut is_below = vec![false; self.nodes.len()];
+        for (number, node) in self.nodes.iter().enumerate().skip(1) {
+            let above = is_below[node.parent as usize];
+            is_below[number] = above || is_unnamed(node);
+            if is_unnamed(node) {
+                own.add(node.own);
+            }
+            if is_below[number] && !above {
+                total.add(node.total);
+            }
+        }
+        (own, total)
+    }
+
     /// What all samples sum up to.
     pub fn total(&self) -> Usage {
         self.nodes[0].total
@@ -656,6 +676,7 @@ idle 5 5
             Some((WhyNot::NoSymbol, "")),
         );
         assert_eq!(all, [None, named, bare]);
+        assert_eq!(tree.sum_unnamed().1.samples, 7);
         let below = tree.subtree(&["main".to_owned()]).unwrap();
         let why = below.why_not(FrameId(0)).unwrap();
         assert_eq!((why.reason, below.string(why.build_id)), named.unwrap());
