@@ -23,6 +23,7 @@ use crate::http::{HttpState, router};
 use crate::metrics::Metrics;
 use crate::receive::{CheckLimits, IngestService, correct_status};
 use crate::store::{EmbeddedStore, Store};
+use crate::symbol::{NameSource, NoNames};
 
 /// Pushes that are received at once. Each may hold a message of 32 MiB, so that this is 1 GiB at worst and some 30 MB
 /// usually; the store's queue takes twice as many.
@@ -46,6 +47,14 @@ impl App {
     /// # Errors
     /// The store cannot be opened, or a port is taken.
     pub async fn open(config: Config) -> Result<Self> {
+        Self::open_with_names(config, Arc::new(NoNames)).await
+    }
+
+    /// Opens the store and both ports; what the nodes could not name is named from this source.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with_names(config: Config, names: Arc<dyn NameSource>) -> Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let (options, shared) = (config.store.clone(), Arc::clone(&metrics));
         let store =
@@ -61,7 +70,7 @@ impl App {
         Ok(Self {
             http,
             grpc,
-            store: Arc::new(store),
+            store: Arc::new(store.with_names(names)),
             metrics,
             config,
         })

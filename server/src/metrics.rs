@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::profile::unnamed::UnnamedCounts;
 use crate::store::StoreNumbers;
 use crate::store::recovery::RecoveryReport;
 
@@ -61,6 +62,9 @@ pub struct Metrics {
     windows: Family<ResultLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
     rows: Counter,
+    samples: Counter,
+    unnamed_samples: Family<ReasonLabel, Counter>,
+    unnamed_locations: Family<ReasonLabel, Counter>,
     received_bytes: Counter,
     stored_bytes: Counter,
     unreadable: Counter,
@@ -90,6 +94,9 @@ impl Metrics {
             windows: Family::default(),
             refused: Family::default(),
             rows: Counter::default(),
+            samples: Counter::default(),
+            unnamed_samples: Family::default(),
+            unnamed_locations: Family::default(),
             received_bytes: Counter::default(),
             stored_bytes: Counter::default(),
             unreadable: Counter::default(),
@@ -121,6 +128,18 @@ impl Metrics {
             self.refused.clone(),
         );
         own.register("rows", "Stack rows of stored windows", self.rows.clone());
+        own.register("samples", "Samples of stored windows", self.samples.clone());
+        own.register(
+            "samples_unnamed",
+            "Of these, those whose innermost frame came without a name, by reason; names that are found later change \
+             nothing here (see /api/v1/unknown)",
+            self.unnamed_samples.clone(),
+        );
+        own.register(
+            "locations_unnamed",
+            "Locations that came without a name, each counted once a window, by reason",
+            self.unnamed_locations.clone(),
+        );
         own.register_with_unit(
             "received",
             "Bytes of received profiles, packed",
@@ -197,6 +216,21 @@ impl Metrics {
     pub fn count_window(&self, result: &'static str, rows: usize) {
         self.windows.get_or_create(&ResultLabel { result }).inc();
         self.rows.inc_by(rows as u64);
+    }
+
+    /// Counts the samples of a window that was stored, and what came without a name.
+    pub fn count_samples(&self, counts: &UnnamedCounts) {
+        let UnnamedCounts { samples, unnamed } = counts;
+        self.samples.inc_by(*samples);
+        for (reason, (samples, locations)) in unnamed {
+            let label = ReasonLabel {
+                reason: reason.code(),
+            };
+            self.unnamed_samples.get_or_create(&label).inc_by(*samples);
+            self.unnamed_locations
+                .get_or_create(&label)
+                .inc_by(*locations);
+        }
     }
 
     /// Counts a window that was not taken.

@@ -1,17 +1,20 @@
 //! The JSON of answers, as `API.md` describes it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::profile::LabelSet;
 use crate::profile::outcome::is_complete;
+use crate::profile::{LabelSet, WhyNot};
 use crate::query::functions::FunctionUsage;
+use crate::query::lines::{LineReport, LineUsage};
 use crate::query::nodes::NodeSummary;
 use crate::query::series::Usage;
 use crate::query::stacks::{BinaryStops, ProgramChecks, StackReport, Stop, sum};
 use crate::query::timeseries::{Group, Timeseries, split_rest};
 use crate::query::tree::{Frame, Tree};
+use crate::query::unknown::{UnknownBinary, UnknownReport, UnknownUsage};
 use crate::render::graph::{FrameColumns, Graph, NodeColumns};
 use crate::store::TimeRange;
 
@@ -154,6 +157,8 @@ pub struct FlamegraphAnswer {
     samples: u64,
     complete_ns: u64,
     kernel_only_ns: u64,
+    unnamed_ns: u64,
+    unnamed_self_ns: u64,
     outcomes: Vec<OutcomeEntry>,
     node_count: usize,
     shown_nodes: usize,
@@ -190,6 +195,14 @@ struct FrameArrays {
     file: Vec<u32>,
     line: Vec<i64>,
     kind: Vec<u8>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unnamed: BTreeMap<usize, UnnamedFrame>,
+}
+
+#[derive(Serialize)]
+struct UnnamedFrame {
+    reason: &'static str,
+    build_id: u32,
 }
 
 #[derive(Serialize)]
@@ -218,8 +231,14 @@ impl FlamegraphAnswer {
             file,
             line,
             kind,
+            why_not,
         } = frames;
+        let unnamed = |(frame, (reason, build_id)): (usize, (WhyNot, u32))| {
+            let reason = reason.code();
+            (frame, UnnamedFrame { reason, build_id })
+        };
         let shown_nodes = nodes.depth.len();
+        let (unnamed_self, unnamed_total) = whole.sum_unnamed();
         let NodeColumns {
             depth,
             frame,
@@ -236,6 +255,8 @@ impl FlamegraphAnswer {
             samples: whole.total().samples,
             complete_ns: whole.complete.ns,
             kernel_only_ns: whole.kernel_only.ns,
+            unnamed_ns: unnamed_total.ns,
+            unnamed_self_ns: unnamed_self.ns,
             outcomes: whole.outcomes.iter().map(outcome).collect(),
             node_count,
             shown_nodes,
@@ -247,6 +268,7 @@ impl FlamegraphAnswer {
                 file,
                 line,
                 kind,
+                unnamed: why_not.into_iter().map(unnamed).collect(),
             },
             nodes: NodeArrays {
                 depth,
@@ -275,6 +297,10 @@ struct FunctionEntry {
     binary: String,
     file: String,
     kind: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build_id: Option<String>,
     self_ns: u64,
     total_ns: u64,
     self_samples: u64,
@@ -291,7 +317,10 @@ impl TopAnswer {
                 file,
                 kind,
             } = tree.frames()[function.frame.0 as usize];
+            let why_not = tree.why_not(function.frame);
             FunctionEntry {
+                reason: why_not.map(|why| why.reason.code()),
+                build_id: why_not.map(|why| tree.string(why.build_id).to_owned()),
                 name: tree.string(name).to_owned(),
                 binary: tree.string(binary).to_owned(),
                 file: tree.string(file).to_owned(),
@@ -484,6 +513,176 @@ impl CheckList {
                 agreed: agreed_left,
                 differed: differed_left,
             }),
+        }
+    }
+}
+
+/// `/api/v1/lines`
+#[derive(Serialize)]
+pub struct LinesAnswer {
+    all_ns: u64,
+    total_ns: u64,
+    total_samples: u64,
+    self_ns: u64,
+    self_samples: u64,
+    start_line: i64,
+    count: usize,
+    lines: Vec<LineEntry>,
+}
+
+#[derive(Serialize)]
+struct LineEntry {
+    file: String,
+    line: i64,
+    self_ns: u64,
+    self_samples: u64,
+    total_ns: u64,
+    total_samples: u64,
+}
+
+impl LinesAnswer {
+    /// Shows the `limit` lines with the most CPU, in their order.
+    pub fn new(report: LineReport, limit: usize) -> Self {
+        let LineReport {
+            all,
+            usage,
+            start_line,
+            mut lines,
+        } = report;
+        let count = lines.len();
+        if count > limit {
+            lines.sort_by_key(|(_, _, LineUsage { own, total })| Reverse((total.ns, own.ns)));
+            lines.truncate(limit);
+            lines.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        }
+        let entry = |(file, line, LineUsage { own, total }): (String, i64, LineUsage)| LineEntry {
+            file,
+            line,
+            self_ns: own.ns,
+            self_samples: own.samples,
+            total_ns: total.ns,
+            total_samples: total.samples,
+        };
+        Self {
+            all_ns: all.ns,
+            total_ns: usage.total.ns,
+            total_samples: usage.total.samples,
+            self_ns: usage.own.ns,
+            self_samples: usage.own.samples,
+            start_line,
+            count,
+            lines: lines.into_iter().map(entry).collect(),
+        }
+    }
+}
+
+/// `/api/v1/unknown`
+#[derive(Serialize)]
+pub struct UnknownAnswer {
+    total_ns: u64,
+    samples: u64,
+    #[serde(flatten)]
+    unnamed: UnknownSums,
+    reasons: Vec<ReasonEntry>,
+    by_binary: UnknownList,
+}
+
+/// Samples whose innermost frame has no name, and those that have such a frame anywhere.
+#[derive(Serialize)]
+struct UnknownSums {
+    unnamed_self_ns: u64,
+    unnamed_self_samples: u64,
+    unnamed_ns: u64,
+    unnamed_samples: u64,
+}
+
+#[derive(Serialize)]
+struct ReasonEntry {
+    reason: &'static str,
+    words: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+    #[serde(flatten)]
+    unnamed: UnknownSums,
+}
+
+#[derive(Serialize)]
+struct UnknownList {
+    count: usize,
+    binaries: Vec<UnknownEntry>,
+    rest: Option<UnknownRest>,
+}
+
+#[derive(Serialize)]
+struct UnknownEntry {
+    binary: String,
+    build_id: String,
+    #[serde(flatten)]
+    unnamed: UnknownSums,
+    reasons: Vec<ReasonEntry>,
+}
+
+#[derive(Serialize)]
+struct UnknownRest {
+    count: usize,
+    #[serde(flatten)]
+    unnamed: UnknownSums,
+}
+
+impl UnknownSums {
+    fn new(usage: &UnknownUsage) -> Self {
+        let UnknownUsage { own, total } = usage;
+        Self {
+            unnamed_self_ns: own.ns,
+            unnamed_self_samples: own.samples,
+            unnamed_ns: total.ns,
+            unnamed_samples: total.samples,
+        }
+    }
+}
+
+impl UnknownAnswer {
+    /// Shows a report; what to do is said for each file.
+    pub fn new(report: &UnknownReport) -> Self {
+        let UnknownReport {
+            all,
+            usage,
+            reasons,
+            binaries,
+            binary_count,
+            rest,
+        } = report;
+        let reason =
+            |(reason, usage): &(WhyNot, UnknownUsage), advice: Option<String>| ReasonEntry {
+                reason: reason.code(),
+                words: reason.words(),
+                advice,
+                unnamed: UnknownSums::new(usage),
+            };
+        let binary = |file: &UnknownBinary| UnknownEntry {
+            binary: file.binary.clone(),
+            build_id: file.build_id.clone(),
+            unnamed: UnknownSums::new(&file.usage),
+            reasons: file
+                .reasons
+                .iter()
+                .map(|entry| reason(entry, Some(entry.0.advice(&file.binary, &file.build_id))))
+                .collect(),
+        };
+        let left = binary_count - binaries.len();
+        Self {
+            total_ns: all.ns,
+            samples: all.samples,
+            unnamed: UnknownSums::new(usage),
+            reasons: reasons.iter().map(|entry| reason(entry, None)).collect(),
+            by_binary: UnknownList {
+                count: *binary_count,
+                binaries: binaries.iter().map(binary).collect(),
+                rest: (left > 0).then_some(UnknownRest {
+                    count: left,
+                    unnamed: UnknownSums::new(rest),
+                }),
+            },
         }
     }
 }

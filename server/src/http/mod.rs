@@ -58,6 +58,8 @@ pub fn router(state: HttpState) -> Router {
         .route("/api/v1/flamegraph.svg", get(routes::flamegraph_svg))
         .route("/api/v1/top", get(routes::top))
         .route("/api/v1/stacks", get(routes::stacks))
+        .route("/api/v1/lines", get(routes::lines))
+        .route("/api/v1/unknown", get(routes::unknown))
         .route("/api/v1/pprof", get(routes::pprof))
         .route("/api/v1/folded", get(routes::folded))
         .route("/api/v1/nodes", get(routes::nodes))

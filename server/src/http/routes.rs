@@ -10,18 +10,20 @@ use axum::response::{IntoResponse, Response};
 
 use super::HttpState;
 use super::answer::{
-    FlamegraphAnswer, LabelsAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, TimeseriesAnswer,
-    TopAnswer, Unit, ValuesAnswer,
+    FlamegraphAnswer, LabelsAnswer, LinesAnswer, NodesAnswer, SeriesAnswer, StacksAnswer,
+    TimeseriesAnswer, TopAnswer, Unit, UnknownAnswer, ValuesAnswer,
 };
 use super::error::{ApiError, ErrorKind};
 use super::parameters::Parameters;
 use crate::profile::labels::is_label_name;
 use crate::query::functions::{FunctionOrder, list_functions};
 use crate::query::label_values::{list_label_names, list_label_values};
+use crate::query::lines::{FunctionFilter, report_lines};
 use crate::query::nodes::list_nodes;
 use crate::query::series::list_series;
 use crate::query::stacks::report_stacks;
 use crate::query::timeseries::{Steps, sum_over_time};
+use crate::query::unknown::report_unknown;
 use crate::query::{Selection, Tree, build_tree};
 use crate::render::folded::{FoldedUnit, fold};
 use crate::render::graph::lay_out;
@@ -238,6 +240,30 @@ pub async fn top(State(state): State<HttpState>, parameters: Parameters) -> Answ
     state.gate.run(query).await
 }
 
+/// `GET /api/v1/lines`
+pub async fn lines(State(state): State<HttpState>, parameters: Parameters) -> Answer<LinesAnswer> {
+    let parameters = parameters.allow(&["function", "binary", "file", "limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 1000, 0..=LIST_MAX)?;
+    let text = |name: &str| parameters.text(name).map(str::to_owned);
+    let Some(name) = text("function").filter(|name| !name.is_empty()) else {
+        let message = "the function is missing";
+        let error = ApiError::in_parameter(ErrorKind::BadParameter, "function", message);
+        return Err(error.with_hint("name one as /api/v1/top lists it"));
+    };
+    let function = FunctionFilter {
+        name,
+        binary: text("binary"),
+        file: text("file"),
+    };
+    let store = state.store;
+    let query = move || {
+        let report = report_lines(&*store, &selection, &function)?;
+        Ok(Json(LinesAnswer::new(report, limit)))
+    };
+    state.gate.run(query).await
+}
+
 /// `GET /api/v1/stacks`
 pub async fn stacks(
     State(state): State<HttpState>,
@@ -252,6 +278,23 @@ pub async fn stacks(
             &report_stacks(&*store, &selection)?,
             limit,
         )))
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/unknown`
+pub async fn unknown(
+    State(state): State<HttpState>,
+    parameters: Parameters,
+) -> Answer<UnknownAnswer> {
+    let parameters = parameters.allow(&["limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
+    let store = state.store;
+    let query = move || {
+        Ok(Json(UnknownAnswer::new(&report_unknown(
+            &*store, &selection, limit,
+        )?)))
     };
     state.gate.run(query).await
 }

@@ -136,7 +136,7 @@ impl Dictionary {
         let same = |n: &u32| {
             LocationValue::new(
                 &tables.locations[*n as usize],
-                tables.lines_of(LocationId(*n)),
+                tables.own_lines_of(LocationId(*n)),
             ) == value
         };
         if let Some(found) = locations.find(hash, same) {
@@ -154,7 +154,7 @@ impl Dictionary {
         locations.insert_unique(hash, id, |&n| {
             hasher.hash_one(LocationValue::new(
                 &tables.locations[n as usize],
-                tables.lines_of(LocationId(n)),
+                tables.own_lines_of(LocationId(n)),
             ))
         });
         self.note_place(LocationId(id));
@@ -185,6 +185,16 @@ impl Dictionary {
         self.tables.lines.push(line);
         let location = &mut self.tables.locations[id.position()];
         (location.lines_start, location.lines_end) = (lines_start, lines_start + 1);
+    }
+
+    /// Gives a location that names no source file other lines, without making it another location. Locations come in rising order.
+    pub fn join_lines(&mut self, id: LocationId, lines: &[Line]) {
+        self.tables.join_lines(id, lines);
+    }
+
+    /// Forgets all lines that were joined. Names that only they had stay.
+    pub fn clear_joined(&mut self) {
+        self.tables.clear_joined();
     }
 
     /// Finds or adds a stack: one more frame on top of a stack that is there.
@@ -307,6 +317,7 @@ fn intern<E: Entry + ?Sized>(
 /// Copies entries of foreign tables into a dictionary, each at its first use, and remembers their new numbers.
 pub struct Import<'a> {
     from: &'a Tables,
+    lines_of: fn(&'a Tables, LocationId) -> &'a [Line],
     strings: Vec<u32>,
     mappings: Vec<u32>,
     functions: Vec<u32>,
@@ -321,10 +332,20 @@ pub struct Import<'a> {
 const NEW: u32 = u32::MAX;
 
 impl<'a> Import<'a> {
-    /// Starts an import; nothing is copied yet.
+    /// Starts an import; nothing is copied yet. Lines that were joined are left out.
     pub fn new(from: &'a Tables) -> Self {
+        Self::with_lines(from, Tables::own_lines_of)
+    }
+
+    /// Starts an import that makes lines that were joined the locations' own.
+    pub fn joined(from: &'a Tables) -> Self {
+        Self::with_lines(from, Tables::lines_of)
+    }
+
+    fn with_lines(from: &'a Tables, lines_of: fn(&'a Tables, LocationId) -> &'a [Line]) -> Self {
         Self {
             from,
+            lines_of,
             strings: vec![NEW; from.string_count()],
             mappings: vec![NEW; from.mappings.len()],
             functions: vec![NEW; from.functions.len()],
@@ -400,23 +421,33 @@ impl<'a> Import<'a> {
         if self.locations[id.position()] == NEW {
             let location = self.from.locations[id.position()];
             let mapping = location.mapping.map(|mapping| self.mapping(into, mapping));
+            let unnamed = match (self.lines_of)(self.from, id) {
+                [] => location.unnamed,
+                _ => Unnamed(0),
+            };
             let location = Location {
                 mapping,
+                unnamed,
                 ..location
             };
             let known = into
                 .find_place(&Place::of(&location))
-                .filter(|known| self.is_location(into.tables(), id, *known));
-            let copy = known.unwrap_or_else(|| self.copy_location(into, location));
+                .filter(|known| self.is_location(into.tables(), id, &location, *known));
+            let copy = known.unwrap_or_else(|| self.copy_location(into, id, location));
             self.locations[id.position()] = copy.0;
         }
         LocationId(self.locations[id.position()])
     }
 
-    fn copy_location(&mut self, into: &mut Dictionary, location: Location) -> LocationId {
+    fn copy_location(
+        &mut self,
+        into: &mut Dictionary,
+        id: LocationId,
+        location: Location,
+    ) -> LocationId {
         let mut lines = std::mem::take(&mut self.lines);
         lines.clear();
-        for line in &self.from.lines[location.lines()] {
+        for line in (self.lines_of)(self.from, id) {
             lines.push(Line {
                 function: self.function(into, line.function),
                 line: line.line,
@@ -427,14 +458,17 @@ impl<'a> Import<'a> {
         copy
     }
 
-    /// Says whether a location with the same mapping and address is a copy of `id`. To compare its names takes a
+    /// Says whether a location with the same mapping and address is what `id` becomes. To compare its names takes a
     /// third of the time that it takes to look each of them up.
-    fn is_location(&mut self, into: &Tables, id: LocationId, known: LocationId) -> bool {
-        let (a, b) = (
-            self.from.locations[id.position()],
-            into.locations[known.position()],
-        );
-        let (from, known) = (self.from.lines_of(id), into.lines_of(known));
+    fn is_location(
+        &mut self,
+        into: &Tables,
+        id: LocationId,
+        a: &Location,
+        known: LocationId,
+    ) -> bool {
+        let b = into.locations[known.position()];
+        let (from, known) = ((self.lines_of)(self.from, id), into.own_lines_of(known));
         (a.is_folded, a.unnamed, from.len()) == (b.is_folded, b.unnamed, known.len())
             && from
                 .iter()
@@ -527,6 +561,34 @@ impl<'a> Import<'a> {
 mod tests {
     use super::*;
     use crate::profile::text::window;
+
+    /// Check that joined lines are shown and counted, tell no locations apart, and become a copy's own where asked for.
+    #[test]
+    fn joined_lines_are_no_part_of_what_a_location_is() {
+        let text = "comm=a | main 0x1f@/lib/b.so 0x2f@/lib/b.so | 1";
+        let window = window(text);
+        let mut all = Dictionary::default();
+        Import::new(&window.tables).copy_all(&mut all);
+        let main = all.tables().lines_of(LocationId(0))[0];
+        let (bytes, id) = (all.heap_bytes(), LocationId(2));
+        all.join_lines(id, &[main, main]);
+        assert!(all.heap_bytes() > bytes);
+        assert_eq!(all.tables().lines_of(id), [main, main]);
+        assert_eq!(all.tables().own_lines_of(id), []);
+        assert_eq!(all.tables().lines_of(LocationId(1)), []);
+
+        Import::new(&window.tables).copy_all(&mut all);
+        assert_eq!(all.tables().locations.len(), 3);
+        let mut copies = [Dictionary::default(), Dictionary::default()];
+        Import::new(all.tables()).copy_all(&mut copies[0]);
+        Import::joined(all.tables()).copy_all(&mut copies[1]);
+        for (copy, lines, reason) in [(&copies[0], 0, 4), (&copies[1], 2, 0)] {
+            assert_eq!(copy.tables().own_lines_of(id).len(), lines);
+            assert_eq!(copy.tables().locations[id.position()].unnamed.0, reason);
+        }
+        all.clear_joined();
+        assert_eq!(all.tables(), copies[0].tables());
+    }
 
     #[test]
     fn an_import_keeps_stacks_and_merges_what_is_equal() {

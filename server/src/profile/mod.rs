@@ -7,6 +7,7 @@ pub mod dictionary;
 pub mod labels;
 pub mod outcome;
 pub mod tables;
+pub mod unnamed;
 pub mod window;
 
 pub use dictionary::{Dictionary, Import};
@@ -14,6 +15,7 @@ pub use labels::LabelSet;
 pub use tables::{
     Function, Line, Location, Mapping, MappingFlags, StackNode, Tables, Tag, TagValue, Unnamed,
 };
+pub use unnamed::WhyNot;
 pub use window::{Account, ProfileHead, Row, SAMPLE_TYPES, Window, WindowHead, WindowKey};
 
 #[cfg(test)]

@@ -187,6 +187,16 @@ pub struct Tables {
     pub stacks: Vec<StackNode>,
     tags: Vec<Tag>,
     tags_ends: Vec<u32>,
+    joined: JoinedLines,
+}
+
+/// Lines that were found later for locations that came without any, or without a source file. They are no part of what
+/// was stored: they are neither written nor do they tell locations apart.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct JoinedLines {
+    /// The locations that have some, in their order, and where in `lines` each one's end.
+    ends: Vec<(LocationId, u32)>,
+    lines: Vec<Line>,
 }
 
 impl Default for Tables {
@@ -211,6 +221,7 @@ impl Tables {
             }],
             tags: Vec::new(),
             tags_ends: vec![0],
+            joined: JoinedLines::default(),
         }
     }
 
@@ -270,9 +281,51 @@ impl Tables {
         }
     }
 
-    /// The lines of a location, innermost inlined call first.
-    pub fn lines_of(&self, id: LocationId) -> &[Line] {
+    /// The lines that a location came with, innermost inlined call first.
+    pub fn own_lines_of(&self, id: LocationId) -> &[Line] {
         &self.lines[self.locations[id.position()].lines()]
+    }
+
+    /// The lines of a location, innermost inlined call first: its own, or those that were joined to it.
+    pub fn lines_of(&self, id: LocationId) -> &[Line] {
+        let own = self.own_lines_of(id);
+        if self.joined.ends.is_empty() || self.have_source(own) {
+            return own;
+        }
+        self.joined_lines_of(id).unwrap_or(own)
+    }
+
+    fn joined_lines_of(&self, id: LocationId) -> Option<&[Line]> {
+        let JoinedLines { ends, lines } = &self.joined;
+        let at = ends
+            .binary_search_by_key(&id, |(location, _)| *location)
+            .ok()?;
+        let start = if at == 0 { 0 } else { ends[at - 1].1 };
+        Some(&lines[start as usize..ends[at].1 as usize])
+    }
+
+    /// Says whether lines name a source file: then nobody can know better.
+    pub fn have_source(&self, lines: &[Line]) -> bool {
+        let file = |line: &Line| self.functions[line.function.position()].file;
+        lines.last().is_some_and(|line| file(line).0 != 0)
+    }
+
+    /// Gives a location lines in place of its own, which name no source file. Locations come in rising order.
+    pub fn join_lines(&mut self, id: LocationId, lines: &[Line]) {
+        debug_assert!(self.joined.ends.last().is_none_or(|(last, _)| *last < id));
+        debug_assert!(!self.have_source(self.own_lines_of(id)));
+        self.joined.lines.extend_from_slice(lines);
+        self.joined.ends.push((id, self.joined.lines.len() as u32));
+    }
+
+    /// Forgets all lines that were joined.
+    pub fn clear_joined(&mut self) {
+        self.joined = JoinedLines::default();
+    }
+
+    /// How many locations have lines that were joined.
+    pub fn joined_count(&self) -> usize {
+        self.joined.ends.len()
     }
 
     /// The locations of a stack, the innermost first.
@@ -317,5 +370,7 @@ impl Tables {
             + size_of::<Location>() * self.locations.capacity()
             + size_of::<StackNode>() * self.stacks.capacity()
             + size_of::<Tag>() * self.tags.capacity()
+            + size_of::<Line>() * self.joined.lines.capacity()
+            + size_of::<(LocationId, u32)>() * self.joined.ends.capacity()
     }
 }

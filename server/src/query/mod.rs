@@ -5,14 +5,17 @@
 
 pub mod functions;
 pub mod label_values;
+pub mod lines;
 pub mod nodes;
 pub mod selection;
 pub mod selector;
 pub mod series;
+pub mod sets;
 pub mod stacks;
 pub mod time;
 pub mod timeseries;
 pub mod tree;
+pub mod unknown;
 
 pub use selection::Selection;
 pub use selector::{Selector, SelectorError, parse_selector};

@@ -2,7 +2,7 @@
 
 use super::selection::Selection;
 use crate::profile::LabelSet;
-use crate::store::{Store, StoreError};
+use crate::store::{Part, SeriesTable, Store, StoreError};
 
 /// What a series or a group of them used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,23 @@ impl Usage {
         self.samples = self.samples.saturating_add(other.samples);
         self.ns = self.ns.saturating_add(other.ns);
     }
+}
+
+/// The samples of wanted series in a part, by the number of their stack.
+pub fn sum_by_stack(part: &Part<'_>, table: &SeriesTable) -> Vec<Usage> {
+    let mut sums = vec![Usage::default(); part.tables.stacks.len()];
+    let mut wanted = Vec::new();
+    for window in part.windows {
+        wanted.clear();
+        wanted.extend(window.series.iter().map(|id| table.position(*id).is_some()));
+        for row in window.rows.iter().filter(|row| wanted[row.series as usize]) {
+            sums[row.stack.position()].add(Usage {
+                samples: row.samples,
+                ns: row.ns,
+            });
+        }
+    }
+    sums
 }
 
 /// The selected series that have windows in the range, most CPU first.

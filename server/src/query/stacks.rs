@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::selection::Selection;
 use super::series::Usage;
+use super::sets::PathSets;
 use super::tree::{describe_unnamed, name_function};
 use crate::profile::outcome::{CHECK_TAG, COMPLETE, Check, KERNEL_ONLY, OUTCOME_TAG, is_complete};
-use crate::profile::tables::{LocationId, StackNode, StringId, TagSetId};
+use crate::profile::tables::{LocationId, StringId, TagSetId};
 use crate::profile::{Dictionary, Tables};
 use crate::store::{Part, SeriesTable, Store, StoreError};
 
@@ -89,14 +90,6 @@ pub fn report_stacks(store: &dyn Store, selection: &Selection) -> Result<StackRe
     Ok(sums.finish())
 }
 
-/// The set of files that a stack leads through, as a path in a tree of sets: a file is added where the stack first
-/// comes to it, so that there are as many sets as orders in which stacks come to new files, which are few.
-#[derive(Clone, Copy)]
-struct FileSet {
-    parent: u32,
-    file: StringId,
-}
-
 /// What a tag set says.
 #[derive(Clone, Copy)]
 struct Tagged {
@@ -129,9 +122,8 @@ struct Sums {
     stops: HashMap<StopKey, Usage>,
     /// Incomplete samples of which no user frame is known.
     frameless: Usage,
-    file_sets: Vec<FileSet>,
-    file_set_index: HashMap<(u32, StringId), u32>,
-    by_file_set: Vec<Usage>,
+    /// The files that stacks lead through.
+    files: PathSets,
     /// The program of each series, as a position in the two after it.
     program_of: Vec<u32>,
     programs: Vec<String>,
@@ -150,7 +142,7 @@ impl Sums {
                 programs.len() as u32 - 1
             }));
         }
-        // Outcome 0 is that of samples without one, file set 0 the empty one, without meaningful fields.
+        // Outcome 0 is that of samples without one.
         Self {
             strings: Dictionary::default(),
             outcome_names: vec![String::new()],
@@ -159,12 +151,7 @@ impl Sums {
             kernel_only: Usage::default(),
             stops: HashMap::new(),
             frameless: Usage::default(),
-            file_sets: vec![FileSet {
-                parent: 0,
-                file: StringId(0),
-            }],
-            file_set_index: HashMap::new(),
-            by_file_set: vec![Usage::default()],
+            files: PathSets::default(),
             checks: vec![CheckSum::default(); programs.len()],
             program_of,
             programs,
@@ -279,50 +266,20 @@ impl Sums {
             .iter()
             .map(|mapping| self.strings.intern_string(tables.string(mapping.file)))
             .collect();
-        let mut set_of = vec![0_u32; tables.stacks.len()];
-        for (number, StackNode { parent, location }) in
-            tables.stacks.iter().copied().enumerate().skip(1)
-        {
-            let above = set_of[parent.position()];
+        let file_of = |location: LocationId| {
             let mapping = tables.locations[location.position()].mapping;
-            set_of[number] = if in_kernel[location.position()] {
-                above
-            } else {
-                let file = mapping.map_or(StringId(0), |mapping| files[mapping.position()]);
-                self.extend_set(above, file)
-            };
-        }
-        for (set, usage) in set_of.iter().zip(by_stack) {
-            self.by_file_set[*set as usize].add(*usage);
-        }
-    }
-
-    /// The set with one more file; the same one if the file is in it.
-    fn extend_set(&mut self, set: u32, file: StringId) -> u32 {
-        let mut at = set;
-        while at != 0 {
-            let known = self.file_sets[at as usize];
-            if known.file == file {
-                return set;
-            }
-            at = known.parent;
-        }
-        *self.file_set_index.entry((set, file)).or_insert_with(|| {
-            self.file_sets.push(FileSet { parent: set, file });
-            self.by_file_set.push(Usage::default());
-            self.file_sets.len() as u32 - 1
-        })
+            let is_user = !in_kernel[location.position()];
+            is_user.then(|| mapping.map_or(0, |mapping| files[mapping.position()].0))
+        };
+        self.files.add_stacks(tables, by_stack, file_of);
     }
 
     fn finish(self) -> StackReport {
         let mut through: HashMap<StringId, Usage> = HashMap::new();
         through.insert(StringId(0), self.frameless);
-        for (set, usage) in self.by_file_set.iter().enumerate().skip(1) {
-            let mut at = set;
-            while at != 0 {
-                let FileSet { parent, file } = self.file_sets[at];
-                through.entry(file).or_default().add(*usage);
-                at = parent as usize;
+        for (files, usage) in self.files.sums() {
+            for file in files {
+                through.entry(StringId(file)).or_default().add(usage);
             }
         }
         let text = |id: StringId| self.strings.tables().string(id).to_owned();
@@ -416,7 +373,7 @@ pub fn sum<'a>(usages: impl IntoIterator<Item = &'a Usage>) -> Usage {
 }
 
 /// Most CPU first.
-fn compare_usage(a: Usage, b: Usage) -> std::cmp::Ordering {
+pub fn compare_usage(a: Usage, b: Usage) -> std::cmp::Ordering {
     (b.ns, b.samples).cmp(&(a.ns, a.samples))
 }
 

@@ -12,7 +12,7 @@ use super::selection::Selection;
 use super::series::Usage;
 use crate::profile::outcome::{OUTCOME_TAG, is_complete};
 use crate::profile::tables::{LocationId, StringId, TagSetId};
-use crate::profile::{Dictionary, Function, Location, Tables};
+use crate::profile::{Dictionary, Function, Location, Tables, WhyNot};
 use crate::store::{Part, SeriesTable, Store, StoreError};
 
 /// What a frame is.
@@ -45,6 +45,15 @@ pub struct Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrameId(pub u32);
 
+/// Why a frame has no name, and what could be looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// The reason.
+    pub reason: WhyNot,
+    /// The file's build id, empty if it has none.
+    pub build_id: StringId,
+}
+
 /// A call. Its parent has a smaller number.
 #[derive(Clone, Copy, Debug)]
 pub struct Node {
@@ -63,6 +72,7 @@ pub struct Tree {
     strings: Dictionary,
     frames: Vec<Frame>,
     start_lines: Vec<i64>,
+    why_not: BTreeMap<FrameId, Unknown>,
     frame_index: HashTable<u32>,
     nodes: Vec<Node>,
     node_index: HashTable<u32>,
@@ -116,6 +126,7 @@ impl Tree {
             strings: Dictionary::default(),
             frames: Vec::new(),
             start_lines: Vec::new(),
+            why_not: BTreeMap::new(),
             frame_index: HashTable::new(),
             nodes: vec![root],
             node_index: HashTable::new(),
@@ -149,6 +160,31 @@ impl Tree {
     /// The first line of a frame's function, 0 if it is not known.
     pub fn start_line(&self, frame: FrameId) -> i64 {
         self.start_lines[frame.0 as usize]
+    }
+
+    /// Why a frame has no name; nothing for one that has.
+    pub fn why_not(&self, frame: FrameId) -> Option<Unknown> {
+        self.why_not.get(&frame).copied()
+    }
+
+    /// Samples whose innermost frame has no name, and those that have such a frame anywhere.
+    pub fn sum_unnamed(&self) -> (Usage, Usage) {
+        let (mut own, mut total) = (Usage::default(), Usage::default());
+        let is_unnamed =
+            |node: &Node| self.frames[node.frame.0 as usize].kind == FrameKind::Unnamed;
+        // For each node whether it or what called it has no name.
+        let mut is_below = vec![false; self.nodes.len()];
+        for (number, node) in self.nodes.iter().enumerate().skip(1) {
+            let above = is_below[node.parent as usize];
+            is_below[number] = above || is_unnamed(node);
+            if is_unnamed(node) {
+                own.add(node.own);
+            }
+            if is_below[number] && !above {
+                total.add(node.total);
+            }
+        }
+        (own, total)
     }
 
     /// What all samples sum up to.
@@ -251,7 +287,7 @@ impl Tree {
         let name = self.strings.intern_string(from.string(name));
         let binary = self.strings.intern_string(from.string(binary));
         let file = self.strings.intern_string(from.string(file));
-        self.intern_frame(
+        let copy = self.intern_frame(
             Frame {
                 name,
                 binary,
@@ -259,7 +295,23 @@ impl Tree {
                 kind,
             },
             line,
-        )
+        );
+        if let Some(Unknown { reason, build_id }) = from.why_not(id) {
+            self.note_why_not(copy, reason, from.string(build_id));
+        }
+        copy
+    }
+
+    /// Keeps why a frame has no name. Files of one path can have several build ids: the same one is kept whatever the
+    /// order in which they come.
+    fn note_why_not(&mut self, frame: FrameId, reason: WhyNot, build_id: &str) {
+        let known = self
+            .why_not(frame)
+            .map(|known| (self.string(known.build_id), known.reason));
+        if known.is_none_or(|known| (build_id, reason) < known) {
+            let build_id = self.strings.intern_string(build_id);
+            self.why_not.insert(frame, Unknown { reason, build_id });
+        }
     }
 
     /// Adds the samples of wanted series.
@@ -443,7 +495,7 @@ fn name_location(tree: &mut Tree, tables: &Tables, id: LocationId, list: &mut Ve
         };
         let name = name_function(tables, &function);
         if name.is_empty() {
-            list.push(name_unnamed(tree, path, binary, &location));
+            list.push(name_unnamed(tree, tables, binary, &location));
             continue;
         }
         let name = tree.strings.intern_string(name);
@@ -459,14 +511,23 @@ fn name_location(tree: &mut Tree, tables: &Tables, id: LocationId, list: &mut Ve
         ));
     }
     if lines.is_empty() {
-        list.push(name_unnamed(tree, path, binary, &location));
+        list.push(name_unnamed(tree, tables, binary, &location));
     }
 }
 
-fn name_unnamed(tree: &mut Tree, path: &str, binary: StringId, location: &Location) -> FrameId {
+fn name_unnamed(
+    tree: &mut Tree,
+    tables: &Tables,
+    binary: StringId,
+    location: &Location,
+) -> FrameId {
+    let mapping = location
+        .mapping
+        .map(|mapping| tables.mappings[mapping.position()]);
+    let path = mapping.map_or("", |mapping| tables.string(mapping.file));
     let name = describe_unnamed(path, location);
     let name = tree.strings.intern_string(&name);
-    tree.intern_frame(
+    let frame = tree.intern_frame(
         Frame {
             name,
             binary,
@@ -474,7 +535,10 @@ fn name_unnamed(tree: &mut Tree, path: &str, binary: StringId, location: &Locati
             kind: FrameKind::Unnamed,
         },
         0,
-    )
+    );
+    let build_id = mapping.map_or("", |mapping| tables.string(mapping.build_id));
+    tree.note_why_not(frame, WhyNot::of(tables, location), build_id);
+    frame
 }
 
 /// The name of a function, `""` if it has none.
@@ -597,6 +661,25 @@ idle 5 5
     fn a_frame_of_another_file_is_another_frame() {
         let tree = tree("comm=a | main work@/a | 1\ncomm=a | main work@/b | 1");
         assert_eq!(draw(&tree), "main 2 0\n  work 1 1\n  work 1 1\n");
+    }
+
+    #[test]
+    fn a_frame_without_a_name_says_why() {
+        let tree = tree("comm=a | main 0x1f@/lib/libb.so 0x20 | 7");
+        let said = |frame: FrameId| {
+            let why = tree.why_not(frame)?;
+            Some((why.reason, tree.string(why.build_id)))
+        };
+        let all: Vec<_> = (0..3).map(|frame| said(FrameId(frame))).collect();
+        let (named, bare) = (
+            Some((WhyNot::NoSymbol, "00ff")),
+            Some((WhyNot::NoSymbol, "")),
+        );
+        assert_eq!(all, [None, named, bare]);
+        assert_eq!(tree.sum_unnamed().1.samples, 7);
+        let below = tree.subtree(&["main".to_owned()]).unwrap();
+        let why = below.why_not(FrameId(0)).unwrap();
+        assert_eq!((why.reason, below.string(why.build_id)), named.unwrap());
     }
 
     #[test]

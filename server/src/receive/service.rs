@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::check::{CheckLimits, check_push};
 use super::refusal::{Refusal, RefusalReason};
 use crate::metrics::Metrics;
+use crate::profile::unnamed::UnnamedCounts;
 use crate::store::{Appended, Store, StoreError};
 
 /// Permits are of this size, so that their number fits a semaphore's 32 bits.
@@ -60,12 +61,16 @@ impl IngestService {
             let received_bytes = request.profile_zstd.len() as u64;
             let window = check_push(&request, now_ms(), limits)?;
             let rows = window.rows.len();
+            let counts = UnnamedCounts::of(&window);
             drop(request);
             let appended = store.append(window)?;
             drop(memory);
             metrics.add_received_bytes(received_bytes);
             match appended {
-                Appended::Stored => metrics.count_window("stored", rows),
+                Appended::Stored => {
+                    metrics.count_window("stored", rows);
+                    metrics.count_samples(&counts);
+                }
                 Appended::Duplicate => metrics.count_window("duplicate", 0),
             }
             Ok(appended)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
+use crate::profile::WhyNot;
 use crate::profile::tables::StringId;
 use crate::query::tree::{Children, FrameId, Node, Tree};
 
@@ -39,6 +40,8 @@ pub struct FrameColumns {
     pub line: Vec<i64>,
     /// Kinds.
     pub kind: Vec<u8>,
+    /// Of frames without a name, by their position: why, and the build id as a position in `strings`.
+    pub why_not: BTreeMap<usize, (WhyNot, u32)>,
 }
 
 /// Nodes.
@@ -162,7 +165,14 @@ impl Layout<'_> {
             self.intern_string(frame.binary),
             self.intern_string(frame.file),
         );
+        let why_not = self
+            .tree
+            .why_not(FrameId(number))
+            .map(|why| (why.reason, self.intern_string(why.build_id)));
         let frames = &mut self.graph.frames;
+        if let Some(why_not) = why_not {
+            frames.why_not.insert(frames.name.len(), why_not);
+        }
         frames.name.push(name);
         frames.binary.push(binary);
         frames.file.push(file);

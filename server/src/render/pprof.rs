@@ -10,7 +10,9 @@ use flate2::{Compression, write::GzEncoder};
 use hashbrown::HashMap;
 
 use crate::profile::tables::{LocationId, StackId, StringId, TagSetId};
-use crate::profile::{Dictionary, Function, Import, Line, MappingFlags, SAMPLE_TYPES, TagValue};
+use crate::profile::{
+    Dictionary, Function, Import, Line, Mapping, MappingFlags, SAMPLE_TYPES, TagValue,
+};
 use crate::query::Selection;
 use crate::query::series::Usage;
 use crate::query::tree::describe_unnamed;
@@ -62,7 +64,7 @@ pub fn render_pprof(store: &dyn Store, selection: &Selection) -> Result<Vec<u8>,
 
 impl Merge {
     fn add_part(&mut self, part: &Part<'_>, table: &SeriesTable) {
-        let mut import = Import::new(part.tables);
+        let mut import = Import::joined(part.tables);
         for window in part.windows {
             let positions: Vec<_> = window.series.iter().map(|id| table.position(*id)).collect();
             let (from_ms, to_ms) = (window.key.start_ms, window.key.start_ms + window.window_ms);
@@ -189,21 +191,48 @@ impl Merge {
 }
 
 fn mappings(dictionary: &Dictionary) -> Vec<protos::Mapping> {
+    let mut flags = flags_of(dictionary).into_iter();
     let mappings = dictionary.tables().mappings.iter().enumerate();
-    let convert = |(number, mapping): (usize, &crate::profile::Mapping)| protos::Mapping {
-        id: number as u64 + 1,
-        memory_start: mapping.start,
-        memory_limit: mapping.limit,
-        file_offset: mapping.offset,
-        filename: index(mapping.file),
-        build_id: index(mapping.build_id),
-        // Each location has a name or stands for itself: nothing is left for the reader to look up.
-        has_functions: true,
-        has_filenames: mapping.flags.has(MappingFlags::FILES),
-        has_line_numbers: mapping.flags.has(MappingFlags::LINES),
-        has_inline_frames: mapping.flags.has(MappingFlags::INLINES),
+    let convert = |(number, mapping): (usize, &Mapping)| {
+        let flags = flags.next().unwrap_or_default();
+        protos::Mapping {
+            id: number as u64 + 1,
+            memory_start: mapping.start,
+            memory_limit: mapping.limit,
+            file_offset: mapping.offset,
+            filename: index(mapping.file),
+            build_id: index(mapping.build_id),
+            // Each location has a name or stands for itself: nothing is left for the reader to look up.
+            has_functions: true,
+            has_filenames: flags.has(MappingFlags::FILES),
+            has_line_numbers: flags.has(MappingFlags::LINES),
+            has_inline_frames: flags.has(MappingFlags::INLINES),
+        }
     };
     mappings.map(convert).collect()
+}
+
+/// What the names of each mapping have: what its sender said, and what was found later.
+fn flags_of(dictionary: &Dictionary) -> Vec<MappingFlags> {
+    let tables = dictionary.tables();
+    let mut flags: Vec<MappingFlags> = tables.mappings.iter().map(|m| m.flags).collect();
+    for (number, location) in tables.locations.iter().enumerate() {
+        let Some(mapping) = location.mapping else {
+            continue;
+        };
+        let lines = tables.lines_of(LocationId(number as u32));
+        let flags = &mut flags[mapping.position()].0;
+        if tables.have_source(lines) {
+            *flags |= MappingFlags::FILES;
+        }
+        if lines.iter().any(|line| line.line != 0) {
+            *flags |= MappingFlags::LINES;
+        }
+        if lines.len() > 1 {
+            *flags |= MappingFlags::INLINES;
+        }
+    }
+    flags
 }
 
 fn locations(dictionary: &Dictionary) -> Vec<protos::Location> {

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use hashbrown::HashMap;
 
 use super::block::Block;
+use super::join::JoinState;
 use super::record::WindowTotals;
 use super::{SeriesId, WindowRows};
 use crate::profile::{Dictionary, Import, Row, Tables, WindowKey};
+use crate::symbol::NameSource;
 
 /// A window that was read from its segment.
 pub struct DecodedWindow {
@@ -47,6 +49,7 @@ pub struct ShelfContent {
     dictionary: Dictionary,
     windows: HashMap<WindowKey, Arc<WindowRows>>,
     rows_bytes: usize,
+    joined: JoinState,
 }
 
 impl Cache {
@@ -132,6 +135,22 @@ impl Shelf {
     pub fn merge_windows(&self, read: ShelfContent) {
         let mut content = self.write();
         content.merge(read);
+        self.content_bytes.store(content.bytes(), Ordering::Relaxed);
+    }
+
+    /// Names what the source knows and the windows do not, unless that was done since either of them changed.
+    pub fn join_names(&self, names: &dyn NameSource) {
+        let is_current =
+            |content: &ShelfContent| content.joined.is_current(&content.dictionary, names);
+        if is_current(&self.read()) {
+            return;
+        }
+        let mut content = self.write();
+        let ShelfContent {
+            dictionary, joined, ..
+        } = &mut *content;
+        // Another query may have done it meanwhile; then nothing is left to ask.
+        joined.join(dictionary, names);
         self.content_bytes.store(content.bytes(), Ordering::Relaxed);
     }
 

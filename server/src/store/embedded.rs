@@ -31,6 +31,7 @@ use super::{
 };
 use crate::metrics::Metrics;
 use crate::profile::{Window, WindowKey};
+use crate::symbol::{NameSource, NoNames};
 
 /// Windows that wait for the writer. The receiver admits fewer pushes at once than this, so that it never fills.
 const QUEUE_WINDOWS: usize = 64;
@@ -56,6 +57,7 @@ pub struct EmbeddedStore {
     cache: Cache,
     metrics: Arc<Metrics>,
     space: Arc<Space>,
+    names: Arc<dyn NameSource>,
     queue: Mutex<Option<SyncSender<AppendJob>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     report: RecoveryReport,
@@ -90,10 +92,18 @@ impl EmbeddedStore {
             cache: Cache::new(options.cache_bytes_max),
             metrics,
             space,
+            names: Arc::new(NoNames),
             queue: Mutex::new(Some(queue)),
             writer: Mutex::new(Some(writer)),
             report,
         })
+    }
+
+    /// Names what the windows do not from this source, when they are read.
+    #[must_use]
+    pub fn with_names(mut self, names: Arc<dyn NameSource>) -> Self {
+        self.names = names;
+        self
     }
 
     /// What was done when the store was opened.
@@ -302,6 +312,7 @@ impl Store for EmbeddedStore {
             // A block that is larger than the whole cache is shown in pieces.
             for piece in wanted.chunks(PIECE_WINDOWS) {
                 self.load_rows(&shelf, piece, &mut files);
+                shelf.join_names(&*self.names);
                 let content = shelf.read();
                 let rows: Vec<Arc<WindowRows>> = piece
                     .iter()

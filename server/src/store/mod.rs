@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod columns;
 pub mod directory;
 pub mod embedded;
+pub mod join;
 pub mod log;
 pub mod record;
 pub mod recovery;

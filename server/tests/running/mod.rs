@@ -10,12 +10,14 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Parser;
 use proto::v1;
 use proto::v1::ingest_client::IngestClient;
 use server::app::App;
 use server::config::Typed;
+use server::symbol::{NameSource, NoNames};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -39,7 +41,16 @@ impl Running {
         Self::start_in(TempDir::new().unwrap(), options).await
     }
 
+    /// A server that names from this source what the nodes could not.
+    pub async fn start_with_names(names: Arc<dyn NameSource>) -> Self {
+        Self::start_named(TempDir::new().unwrap(), &[], names).await
+    }
+
     async fn start_in(folder: TempDir, options: &[&str]) -> Self {
+        Self::start_named(folder, options, Arc::new(NoNames)).await
+    }
+
+    async fn start_named(folder: TempDir, options: &[&str], names: Arc<dyn NameSource>) -> Self {
         let data = folder.path().to_str().unwrap().to_owned();
         let fixed = [
             "server",
@@ -51,7 +62,7 @@ impl Running {
         let config = Typed::parse_from(fixed.iter().chain(options))
             .build()
             .unwrap();
-        let app = App::open(config).await.unwrap();
+        let app = App::open_with_names(config, names).await.unwrap();
         let (http, grpc) = app.addresses().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(app.run(async { drop(stopped.await) }));

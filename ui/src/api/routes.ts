@@ -6,7 +6,7 @@ import { markBuilt, markReceived } from "../lib/timing.ts";
 import type { RangeMs } from "../lib/time-range.ts";
 import type { SortKey } from "../lib/url-state.ts";
 import { getJson, writeUrl, type BodyReader, type Parameters } from "./request.ts";
-import type { FlameGraphAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, TimeSeriesAnswer, TopAnswer } from "./shapes.ts";
+import type { FlameGraphAnswer, LinesAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, TimeSeriesAnswer, TopAnswer, UnknownAnswer } from "./shapes.ts";
 
 /** What a query is about: which series, and when. */
 export interface Selection {
@@ -50,6 +50,8 @@ export interface FlameGraph {
   /** Of what has a user stack: how much there is, and how much of it is complete. */
   userNs: number;
   completeNs: number;
+  /** What has a frame without a name. */
+  unnamedNs: number;
   nodeCount: number;
   tree: FlameTree;
 }
@@ -74,6 +76,7 @@ function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Col
         file: look(frames.file),
         line: frames.line,
         kind: frames.kind,
+        unnamed: new Map(Object.entries(frames.unnamed ?? {}).map(([frame, { reason, build_id: id }]) => [Number(frame), { reason, buildId: strings[id] ?? "" }])),
       },
     },
     links,
@@ -83,6 +86,7 @@ function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Col
     samples: answer.samples,
     userNs: answer.total_ns - answer.kernel_only_ns,
     completeNs: answer.complete_ns - answer.kernel_only_ns,
+    unnamedNs: answer.unnamed_ns,
     nodeCount: answer.node_count,
     tree,
   };
@@ -143,6 +147,21 @@ const STACK_ROWS = 50;
 
 export function fetchStacks(selection: Selection, signal?: AbortSignal): Promise<StacksAnswer> {
   return getJson("stacks", { ...shared(selection), limit: STACK_ROWS }, signal);
+}
+
+export function fetchUnknown(selection: Selection, signal?: AbortSignal): Promise<UnknownAnswer> {
+  return getJson("unknown", { ...shared(selection), limit: STACK_ROWS }, signal);
+}
+
+/** A function, by all that tells it from others. */
+export interface FunctionId {
+  name: string;
+  binary: string;
+  file: string;
+}
+
+export function fetchLines(selection: Selection, { name, binary, file }: FunctionId, signal?: AbortSignal): Promise<LinesAnswer> {
+  return getJson("lines", { ...shared(selection), function: name, binary, file }, signal);
 }
 
 export function fetchNodes(selection: Selection, signal?: AbortSignal): Promise<NodesAnswer> {

@@ -45,12 +45,15 @@ export interface FlameGraphAnswer {
   samples: number;
   complete_ns: number;
   kernel_only_ns: number;
+  /** What has a frame without a name, and of it what has such a frame innermost. */
+  unnamed_ns: number;
+  unnamed_self_ns: number;
   outcomes: OutcomeSum[];
   node_count: number;
   shown_nodes: number;
   path_total_ns?: number;
   strings: string[];
-  frames: { name: number[]; binary: number[]; file: number[]; line: number[]; kind: number[] };
+  frames: { name: number[]; binary: number[]; file: number[]; line: number[]; kind: number[]; unnamed?: Record<string, { reason: string; build_id: number }> };
   nodes: {
     depth: number[];
     frame: number[];
@@ -66,6 +69,9 @@ export interface TopFunction {
   binary: string;
   file: string;
   kind: number;
+  /** Of a function without a name: why, and the build id of its file. */
+  reason?: string;
+  build_id?: string;
   self_ns: number;
   total_ns: number;
   self_samples: number;
@@ -122,6 +128,55 @@ export interface StacksAnswer {
   incomplete: { count: number; functions: StackStop[]; rest: ListRest | null };
   by_binary: { count: number; binaries: BinaryStops[]; rest: ListRest | null };
   checks: { agreed: number; differed: number; count: number; programs: ProgramChecks[]; rest: { count: number; agreed: number; differed: number } | null };
+}
+
+/** What has a frame without a name anywhere, and of it what has such a frame innermost. */
+export interface UnnamedSums {
+  unnamed_ns: number;
+  unnamed_samples: number;
+  unnamed_self_ns: number;
+  unnamed_self_samples: number;
+}
+
+export interface UnnamedReason extends UnnamedSums {
+  reason: string;
+  words: string;
+  /** What to do; said for each binary, not for all of them together. */
+  advice?: string;
+}
+
+export interface UnnamedBinary extends UnnamedSums {
+  binary: string;
+  build_id: string;
+  reasons: UnnamedReason[];
+}
+
+export interface UnknownAnswer extends UnnamedSums {
+  total_ns: number;
+  samples: number;
+  reasons: UnnamedReason[];
+  by_binary: { count: number; binaries: UnnamedBinary[]; rest: ({ count: number } & UnnamedSums) | null };
+}
+
+export interface LineSum {
+  file: string;
+  line: number;
+  self_ns: number;
+  self_samples: number;
+  total_ns: number;
+  total_samples: number;
+}
+
+export interface LinesAnswer {
+  /** All that is selected. */
+  all_ns: number;
+  total_ns: number;
+  total_samples: number;
+  self_ns: number;
+  self_samples: number;
+  start_line: number;
+  count: number;
+  lines: LineSum[];
 }
 
 export interface NodesAnswer {

@@ -9,12 +9,14 @@ interface JoinedFrames {
 }
 
 function joinFrames(base: FrameTable, added: FrameTable): JoinedFrames {
+  const unnamed = new Map(base.unnamed);
   const frames: FrameTable = {
     name: [...base.name],
     binary: [...base.binary],
     file: [...base.file],
     line: [...base.line],
     kind: [...base.kind],
+    unnamed,
   };
   const known = new Map<string, number>();
   for (let frame = 0; frame < base.name.length; frame += 1) known.set(frameKey(base, frame), frame);
@@ -29,6 +31,8 @@ function joinFrames(base: FrameTable, added: FrameTable): JoinedFrames {
       frames.file.push(added.file[frame]!);
       frames.line.push(added.line[frame]!);
       frames.kind.push(added.kind[frame]!);
+      const why = added.unnamed.get(frame);
+      if (why) unnamed.set(index, why);
       known.set(key, index);
     }
     translated[frame] = index;

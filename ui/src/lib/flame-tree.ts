@@ -8,12 +8,20 @@ export const ROOT_FRAME = -1;
 /** The frame of a node that stands for children that the server left out. */
 export const CUT_FRAME = -2;
 
+/** Why a frame has no name, and the build id of its file, empty if it has none. */
+export interface Unnamed {
+  reason: string;
+  buildId: string;
+}
+
 export interface FrameTable {
   name: string[];
   binary: string[];
   file: string[];
   line: number[];
   kind: number[];
+  /** Of frames without a name, by their index. */
+  unnamed: ReadonlyMap<number, Unnamed>;
 }
 
 /** What depths and totals alone tell of a tree. */

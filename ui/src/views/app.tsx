@@ -1,10 +1,11 @@
 // The whole page: stores in, props down.
 import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { fetchStacks, linkTo } from "../api/routes.ts";
+import { fetchLines, fetchStacks, fetchUnknown, linkTo, type FunctionId } from "../api/routes.ts";
 import { readServerClock } from "../api/request.ts";
 import { reportedMs } from "../lib/chart-series.ts";
 import type { Theme } from "../lib/colour.ts";
+import { writeListCommand } from "../lib/pprof-list.ts";
 import { addMatcher, formatSelector, parseSelector, removeMatcher, type Matcher } from "../lib/selector.ts";
 import { quoteForShell } from "../lib/text.ts";
 import { resolveRange, type RangeMs } from "../lib/time-range.ts";
@@ -17,6 +18,7 @@ import { CpuChart } from "./cpu-chart.tsx";
 import { FilterChips } from "./filter-chips.tsx";
 import { FlameGraph } from "./flame-graph.tsx";
 import { FunctionTable } from "./function-table.tsx";
+import { LinesDialog } from "./lines-dialog.tsx";
 import { Flame, Icon, type IconName } from "./icons.tsx";
 import { AwayBanner, EmptyNotice, RefusalBanner } from "./notices.tsx";
 import { SelectorInput } from "./selector-input.tsx";
@@ -105,6 +107,7 @@ interface PictureProps {
 
 function Picture({ session, page, profile, labels, theme, matchers, onMatchers }: PictureProps): JSX.Element {
   const functions = useStore(session.functions);
+  const [lines, setLines] = useState<FunctionId | null>(null);
   const { selection, graph, series, nodes } = profile;
   const go = session.page.go;
   if (!selection || !graph || !series || !nodes) return <Skeleton failed={profile.away !== null || profile.refusal !== null} />;
@@ -133,6 +136,7 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
           svgUrl={linkTo("flamegraph.svg", selection)}
           foldedUrl={linkTo("folded", selection)}
           fetchStacks={(signal) => fetchStacks(selection, signal)}
+          fetchUnknown={(signal) => fetchUnknown(selection, signal)}
           onSearch={(search) => go({ search, ...(page.panels === "table" && { panels: "both" as const }) })}
         />
         <PanelSwitch panels={page.panels} onPanels={(panels) => go({ panels }, "replace")} />
@@ -153,6 +157,7 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
             onSearch={(search) => go({ search }, "replace")}
             onFilter={(filter) => go({ filter, ...(page.panels === "graph" && { panels: "both" as const }) })}
             onExpand={session.profile.expand}
+            onLines={setLines}
           />
         )}
         {page.panels !== "graph" && (
@@ -167,10 +172,20 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
               const search = exactSearch(row.name, row.binary);
               go({ search: search === page.search ? "" : search });
             }}
+            onLines={setLines}
             onNeed={session.functions.need}
           />
         )}
       </div>
+      {lines && (
+        <LinesDialog
+          of={lines}
+          selection={selection}
+          listCommand={writeListCommand(lines.name, location.origin + linkTo("pprof", selection))}
+          fetchLines={(signal) => fetchLines(selection, lines, signal)}
+          onClose={() => setLines(null)}
+        />
+      )}
     </>
   );
 }

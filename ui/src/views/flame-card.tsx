@@ -5,6 +5,7 @@ import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../l
 import { levelMark, levelsOf } from "../lib/flame-fold.ts";
 import { explainFrame, kindLabel } from "../lib/frame-kind.ts";
 import { CUT_FRAME, nameOf, ROOT_FRAME, type FlameTree } from "../lib/flame-tree.ts";
+import { describeReason } from "../lib/reasons.ts";
 import { cutName, showUnsafe } from "../lib/text.ts";
 
 export interface FlameCardProps {
@@ -59,6 +60,7 @@ function CardHead({ tree, node }: { tree: FlameTree; node: number }): JSX.Elemen
   const file = frames.file[frame]!;
   const line = frames.line[frame]!;
   const kind = frames.kind[frame]!;
+  const unnamed = frames.unnamed.get(frame);
   return (
     <>
       <p class="card-name">
@@ -67,7 +69,8 @@ function CardHead({ tree, node }: { tree: FlameTree; node: number }): JSX.Elemen
       </p>
       {frames.binary[frame] !== "" && <p class="card-place"><bdi>{showUnsafe(frames.binary[frame]!)}</bdi></p>}
       {file !== "" && <p class="card-place"><bdi>{showUnsafe(file)}</bdi>{line > 0 && `:${line}`}</p>}
-      <p class="card-kind"><strong>{kindLabel(kind)}.</strong> {explainFrame(kind, frames.name[frame]!)}</p>
+      {unnamed && unnamed.buildId !== "" && <p class="card-place">build id <bdi>{showUnsafe(unnamed.buildId)}</bdi></p>}
+      <p class="card-kind"><strong>{kindLabel(kind)}{unnamed && `: ${describeReason(unnamed.reason).label}`}.</strong> {explainFrame(kind, frames.name[frame]!, unnamed?.reason)}</p>
       {levelsOf(tree, node) > 1 && <p class="card-kind"><strong>Folded.</strong> It calls itself, up to {formatCount(levelsOf(tree, node))} levels in a row; its times are those of all levels.</p>}
     </>
   );
@@ -101,7 +104,9 @@ export function describeNode(tree: FlameTree, node: number): string {
   if (frame === CUT_FRAME) return `${formatCount(tree.cut.get(node) ?? 0)} smaller functions, ${share}, ${time}. Enter fetches them.`;
   const self = formatPercent(tree.self[node]! / tree.total[0]!);
   const binary = tree.frames.binary[frame]!;
+  const unnamed = tree.frames.unnamed.get(frame);
+  const why = unnamed ? `, ${describeReason(unnamed.reason).label}` : "";
   const levels = levelsOf(tree, node);
   const folded = levels > 1 ? `, ${formatCount(levels)} levels folded` : "";
-  return `${cutName(nameOf(tree, node)).text}${binary ? `, in ${showUnsafe(binary)}` : ""}, ${kindLabel(tree.frames.kind[frame]!)}, total ${share}, ${time}, self ${self}, level ${tree.depth[node]!}${folded}`;
+  return `${cutName(nameOf(tree, node)).text}${binary ? `, in ${showUnsafe(binary)}` : ""}, ${kindLabel(tree.frames.kind[frame]!)}${why}, total ${share}, ${time}, self ${self}, level ${tree.depth[node]!}${folded}`;
 }

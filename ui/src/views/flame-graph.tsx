@@ -2,6 +2,7 @@
 // the tree is deep, what the keyboard does, and words for those who do not see it.
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
+import type { FunctionId } from "../api/routes.ts";
 import { colourFrames, type FrameColours, type Theme } from "../lib/colour.ts";
 import { formatCount, formatNumberOf, formatPercent } from "../lib/format.ts";
 import { moveFocus, nextMatch } from "../lib/flame-focus.ts";
@@ -34,6 +35,7 @@ export interface FlameGraphProps {
   onSearch(search: string): void;
   onFilter(filter: string): void;
   onExpand(cutNode: number): void;
+  onLines(of: FunctionId): void;
 }
 
 /** A click on boxes that are too narrow to be told apart widens them so much. */
@@ -173,7 +175,7 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
       <p class="hidden" aria-live="polite">{keyboard && focused >= 0 ? describeNode(tree, focused) : ""}</p>
       {hover && !menu && <FlameCard tree={tree} {...hover} />}
       {focusCard && <FlameCard tree={tree} {...focusCard} />}
-      {menu && <FlameMenu tree={tree} {...menu} onZoom={zoomTo} onSearch={props.onSearch} onFilter={props.onFilter} onClose={closeMenu} />}
+      {menu && <FlameMenu tree={tree} {...menu} onZoom={zoomTo} onSearch={props.onSearch} onFilter={props.onFilter} onLines={props.onLines} onClose={closeMenu} />}
     </section>
   );
 }

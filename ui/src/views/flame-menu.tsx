@@ -1,6 +1,7 @@
 // The menu of one box: right click, the menu key, or Shift+F10.
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { FunctionId } from "../api/routes.ts";
 import { levelMark } from "../lib/flame-fold.ts";
 import { CUT_FRAME, listAncestors, nameOf, type FlameTree } from "../lib/flame-tree.ts";
 import { exactSearch } from "../lib/search.ts";
@@ -13,6 +14,7 @@ export interface FlameMenuProps {
   onZoom(node: number): void;
   onSearch(search: string): void;
   onFilter(filter: string): void;
+  onLines(of: FunctionId): void;
   onClose(): void;
 }
 
@@ -26,21 +28,25 @@ function copy(text: string): void {
   void navigator.clipboard?.writeText(text).catch(() => undefined);
 }
 
-function listItems({ tree, node, onZoom, onSearch, onFilter }: FlameMenuProps): Item[] {
+function listItems({ tree, node, onZoom, onSearch, onFilter, onLines }: FlameMenuProps): Item[] {
   const frame = tree.frame[node]!;
   const stack = listAncestors(tree, node).slice(1).map((at) => nameOf(tree, at) + levelMark(tree, at));
   if (frame < 0) return [{ label: frame === CUT_FRAME ? "Fetch and draw them" : "Show everything", run: () => onZoom(node) }];
   const name = tree.frames.name[frame]!;
+  const binary = tree.frames.binary[frame]!;
+  const file = tree.frames.file[frame]!;
   const items: Item[] = [
     { label: "Zoom to this", run: () => onZoom(node) },
-    { label: "Highlight this function everywhere", run: () => onSearch(exactSearch(name, tree.frames.binary[frame]!)) },
+    { label: "Highlight this function everywhere", run: () => onSearch(exactSearch(name, binary)) },
     { label: "Find in the table", run: () => onFilter(name) },
+    ...(file !== "" ? [{ label: "Time by line", run: () => onLines({ name, binary, file }) }] : []),
     { label: "Copy name", run: () => copy(name) },
     { label: "Copy stack", run: () => copy(stack.join("\n")) },
   ];
-  const file = tree.frames.file[frame]!;
   const line = tree.frames.line[frame]!;
   if (file !== "") items.push({ label: "Copy file and line", run: () => copy(line > 0 ? `${file}:${line}` : file) });
+  const buildId = tree.frames.unnamed.get(frame)?.buildId ?? "";
+  if (buildId !== "") items.push({ label: "Copy build id", run: () => copy(buildId) });
   return items;
 }
 

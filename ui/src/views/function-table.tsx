@@ -10,6 +10,7 @@ import { exactSearch } from "../lib/search.ts";
 import { baseName, cutName, showUnsafe } from "../lib/text.ts";
 import type { SortKey } from "../lib/url-state.ts";
 import { PAGE_ROWS, type FunctionsState } from "../state/functions.ts";
+import { describeReason } from "../lib/reasons.ts";
 import { Icon } from "./icons.tsx";
 import { readRem } from "./rem.ts";
 
@@ -22,6 +23,8 @@ export interface FunctionTableProps {
   onSort(sort: SortKey): void;
   onFilter(filter: string): void;
   onPick(row: TopFunction): void;
+  /** Shows a function by line. */
+  onLines(row: TopFunction): void;
   onNeed(rows: RowWindow): void;
 }
 
@@ -76,6 +79,7 @@ export function FunctionTable(props: FunctionTableProps): JSX.Element {
     const row = rowAt(active);
     if (event.key in steps) moveTo(steps[event.key]!);
     else if (event.key === "Enter" && row) onPick(row);
+    else if (event.key === "l" && row?.file) props.onLines(row);
     else return;
     event.preventDefault();
   };
@@ -116,6 +120,7 @@ export function FunctionTable(props: FunctionTableProps): JSX.Element {
                   setActive(index);
                   onPick(row);
                 }}
+                onLines={() => props.onLines(row)}
               />
             ) : (
               <div key={index} class="row row-waiting" role="row" style={{ top: `${(index * ROW_HEIGHT_REM).toFixed(1)}rem` }} />
@@ -178,10 +183,12 @@ interface FunctionRowProps {
   active: boolean;
   marked: boolean;
   onPick(): void;
+  onLines(): void;
 }
 
-function FunctionRow({ row, index, totalNs, active, marked, onPick }: FunctionRowProps): JSX.Element {
+function FunctionRow({ row, index, totalNs, active, marked, onPick, onLines }: FunctionRowProps): JSX.Element {
   const name = cutName(row.name).text || "(no name)";
+  const why = row.reason === undefined ? "" : `: ${describeReason(row.reason).label}${row.build_id ? `, build id ${showUnsafe(row.build_id)}` : ""}`;
   const kinds: Record<number, string> = { [KIND.kernel]: "row-kernel", [KIND.inlined]: "row-inlined", [KIND.unnamed]: "row-unnamed" };
   return (
     <div
@@ -195,8 +202,24 @@ function FunctionRow({ row, index, totalNs, active, marked, onPick }: FunctionRo
     >
       <Amount ns={row.self_ns} samples={row.self_samples} totalNs={totalNs} />
       <Amount ns={row.total_ns} samples={row.total_samples} totalNs={totalNs} />
-      <span role="gridcell" class="row-name" title={`${name}\n${kindLabel(row.kind)}${row.file ? ` · ${showUnsafe(row.file)}` : ""}`}><bdi>{name}</bdi></span>
+      <span role="gridcell" class="row-name" title={`${name}\n${kindLabel(row.kind)}${why}${row.file ? ` · ${showUnsafe(row.file)}` : ""}`}><bdi>{name}</bdi></span>
       <span role="gridcell" class="row-binary muted" title={showUnsafe(row.binary)}><bdi>{showUnsafe(baseName(row.binary))}</bdi></span>
+      {row.file !== "" && (
+        <span role="gridcell" class="row-lines">
+          <button
+            type="button"
+            class="link"
+            tabIndex={-1}
+            title="Time by line of the source (key l)"
+            onClick={(event) => {
+              event.stopPropagation();
+              onLines();
+            }}
+          >
+            lines
+          </button>
+        </span>
+      )}
     </div>
   );
 }

@@ -1,13 +1,14 @@
 // What the picture below is made of, and the same selection in other forms.
 import type { JSX } from "preact";
-import { useState } from "preact/hooks";
 import type { FlameGraph, Selection } from "../api/routes.ts";
-import type { NodesAnswer, StacksAnswer } from "../api/shapes.ts";
+import type { NodesAnswer, StacksAnswer, UnknownAnswer } from "../api/shapes.ts";
 import { meanCores } from "../lib/chart-series.ts";
 import { formatCores, formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
+import { CopyCommand } from "./copy-command.tsx";
 import { Icon } from "./icons.tsx";
 import { Popover } from "./popover.tsx";
 import { StacksPanel } from "./stacks-panel.tsx";
+import { UnknownPanel } from "./unknown-panel.tsx";
 
 export interface SummaryStripProps {
   selection: Selection;
@@ -21,11 +22,12 @@ export interface SummaryStripProps {
   foldedUrl: string;
   /** Asked when its panel is opened, and again when what is shown changes. */
   fetchStacks(signal: AbortSignal): Promise<StacksAnswer>;
+  fetchUnknown(signal: AbortSignal): Promise<UnknownAnswer>;
   /** Highlights functions in the flame graph. */
   onSearch(search: string): void;
 }
 
-export function SummaryStrip({ selection, graph, nodes, reportedMs, pprofCommand, svgUrl, foldedUrl, fetchStacks, onSearch }: SummaryStripProps): JSX.Element {
+export function SummaryStrip({ selection, graph, nodes, reportedMs, pprofCommand, svgUrl, foldedUrl, fetchStacks, fetchUnknown, onSearch }: SummaryStripProps): JSX.Element {
   const cores = meanCores(graph.totalNs, reportedMs);
   return (
     <section class="summary" aria-label="What is shown">
@@ -35,10 +37,11 @@ export function SummaryStrip({ selection, graph, nodes, reportedMs, pprofCommand
         <div><dt>Samples</dt><dd>{formatCount(graph.samples)}</dd></div>
         <div><dt>Nodes</dt><dd><Nodes nodes={nodes} /></dd></div>
         <div><dt>Complete stacks</dt><dd><Completeness selection={selection} graph={graph} fetchStacks={fetchStacks} onSearch={onSearch} /></dd></div>
+        <div><dt>Named</dt><dd><Names selection={selection} graph={graph} fetchUnknown={fetchUnknown} onSearch={onSearch} /></dd></div>
       </dl>
       <nav class="exports" aria-label="The same selection elsewhere">
         <Popover align="end" title="Open in go tool pprof" button="pprof">
-          {() => <PprofCommand command={pprofCommand} />}
+          {() => <CopyCommand command={pprofCommand} />}
         </Popover>
         <a href={svgUrl} target="_blank" rel="noreferrer">SVG</a>
         <a href={foldedUrl} target="_blank" rel="noreferrer">folded</a>
@@ -90,15 +93,20 @@ function Completeness({ selection, graph, fetchStacks, onSearch }: Pick<SummaryS
   );
 }
 
-function PprofCommand({ command }: { command: string }): JSX.Element {
-  const [copied, setCopied] = useState(false);
-  const copy = (): void => {
-    navigator.clipboard?.writeText(command).then(() => setCopied(true), () => setCopied(false));
-  };
+function Names({ selection, graph, fetchUnknown, onSearch }: Pick<SummaryStripProps, "selection" | "graph" | "fetchUnknown" | "onSearch">): JSX.Element {
+  const share = graph.totalNs === 0 ? NaN : 1 - graph.unnamedNs / graph.totalNs;
   return (
-    <div class="command">
-      <code tabIndex={0}>{command}</code>
-      <button type="button" class="primary" onClick={copy}><Icon name="copy" /> {copied ? "Copied" : "Copy"}</button>
-    </div>
+    <Popover class="stacks-popover unknown-popover" title="Stacks in which every frame has a name, and why others have none" button={<>{formatPercent(share)}<Icon name="down" /></>}>
+      {(close) => (
+        <UnknownPanel
+          selection={selection}
+          fetchUnknown={fetchUnknown}
+          onSearch={(search) => {
+            onSearch(search);
+            close();
+          }}
+        />
+      )}
+    </Popover>
   );
 }

@@ -69,6 +69,8 @@ export function makeLargeTree(count: number, depthMax = 90): FlameGraphAnswer {
     samples,
     complete_ns: samples * sampleNs,
     kernel_only_ns: 0,
+    unnamed_ns: 0,
+    unnamed_self_ns: 0,
     outcomes: [],
     node_count: nodes.depth.length,
     shown_nodes: nodes.depth.length,

@@ -103,7 +103,7 @@ describe("foldRecursion", () => {
       columns.total[0] = columns.samples[0] = columns.depth.reduce((sum, depth, at) => sum + (depth === 1 ? columns.total[at]! : 0), 0);
       const names = Array.from({ length: 100 }, (_, at) => `f${at}`);
       const fill = <T>(value: T): T[] => names.map(() => value);
-      return buildTree({ ...columns, cut: new Map(), frames: { name: names, binary: fill(""), file: fill(""), line: fill(0), kind: fill(0) } });
+      return buildTree({ ...columns, cut: new Map(), frames: { name: names, binary: fill(""), file: fill(""), line: fill(0), kind: fill(0), unnamed: new Map() } });
     };
     const tree = grow(1_000_000);
     const startedMs = performance.now();

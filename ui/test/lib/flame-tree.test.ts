@@ -14,7 +14,7 @@ const TREE = treeFromText(`
 
 const COLUMNS: TreeColumns = {
   depth: [0, 1], frame: [-1, 0], total: [10, 10], samples: [1, 1], cut: new Map(),
-  frames: { name: ["a"], binary: [""], file: [""], line: [0], kind: [0] },
+  frames: { name: ["a"], binary: [""], file: [""], line: [0], kind: [0], unnamed: new Map() },
 };
 
 describe("buildTree", () => {

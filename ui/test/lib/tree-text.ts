@@ -1,7 +1,7 @@
 // The tests' small language for trees: one line a stack, `a;b;c 12`, merged into
 // a tree of one sample a unit. `k:` before a name makes it kernel code, `i:`
 // inlined, `?:` unnamed; `name@binary` names the binary.
-import { buildTree, type FlameTree } from "../../src/lib/flame-tree.ts";
+import { buildTree, type FlameTree, type Unnamed } from "../../src/lib/flame-tree.ts";
 
 const KINDS: Record<string, number> = { k: 1, i: 2, "?": 3 };
 
@@ -25,7 +25,7 @@ export function treeFromText(text: string): FlameTree {
     }
   }
   const names: string[] = [];
-  const frames = { name: [] as string[], binary: [] as string[], file: [] as string[], line: [] as number[], kind: [] as number[] };
+  const frames = { name: [] as string[], binary: [] as string[], file: [] as string[], line: [] as number[], kind: [] as number[], unnamed: new Map<number, Unnamed>() };
   const columns = { depth: [] as number[], frame: [] as number[], total: [] as number[], samples: [] as number[] };
   const cut = new Map<number, number>();
   const frameOf = (text: string): number => {

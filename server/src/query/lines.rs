@@ -1,0 +1,306 @@
+//! The lines of one function, and the CPU time at each.
+
+use std::collections::BTreeMap;
+
+use super::selection::Selection;
+use super::series::{Usage, sum_by_stack};
+use super::sets::PathSets;
+use super::tree::name_function;
+use crate::profile::Tables;
+use crate::profile::tables::LocationId;
+use crate::store::{Part, SeriesTable, Store, StoreError};
+
+/// Which function: by all that is said about it. An empty text is one that must be empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionFilter {
+    /// Its name.
+    pub name: String,
+    /// The file that it was loaded from; any if absent.
+    pub binary: Option<String>,
+    /// Its source file; any if absent.
+    pub file: Option<String>,
+}
+
+/// Samples at a line of a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineUsage {
+    /// The function itself was running there.
+    pub own: Usage,
+    /// It, or something that it called from there; a stack that comes through a line twice counts once.
+    pub total: Usage,
+}
+
+/// A source file and its lines of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineReport {
+    /// All samples of the selection.
+    pub all: Usage,
+    /// Those of the function.
+    pub usage: LineUsage,
+    /// The first line of the function, 0 if it is not known.
+    pub start_line: i64,
+    /// By source file and line, in their order; line 0 stands for places of which none is known.
+    pub lines: Vec<(String, i64, LineUsage)>,
+}
+
+/// Sums the samples of a function by line.
+///
+/// # Errors
+/// The store failed.
+pub fn report_lines(
+    store: &dyn Store,
+    selection: &Selection,
+    function: &FunctionFilter,
+) -> Result<LineReport, StoreError> {
+    let table = selection.find_series(store)?;
+    let mut sums = Sums::new(function);
+    if !table.is_empty() {
+        store.scan_rows(selection.range, &table, &mut |part| {
+            sums.add_part(part, &table);
+        })?;
+    }
+    Ok(sums.finish())
+}
+
+struct Sums<'a> {
+    function: &'a FunctionFilter,
+    start_line: i64,
+    /// Files and lines, numbered as they come.
+    places: Vec<(String, i64)>,
+    place_index: BTreeMap<(String, i64), u32>,
+    own: Vec<Usage>,
+    through: PathSets,
+    all: Usage,
+}
+
+/// The places of a location that are of the function, and whether the innermost of them is running.
+#[derive(Clone, Default)]
+struct LocationPlaces {
+    places: Vec<u32>,
+    is_innermost: bool,
+}
+
+impl<'a> Sums<'a> {
+    fn new(function: &'a FunctionFilter) -> Self {
+        Self {
+            function,
+            start_line: 0,
+            places: Vec::new(),
+            place_index: BTreeMap::new(),
+            own: Vec::new(),
+            through: PathSets::default(),
+            all: Usage::default(),
+        }
+    }
+
+    fn add_part(&mut self, part: &Part<'_>, table: &SeriesTable) {
+        let tables = part.tables;
+        let is_wanted = self.find_functions(tables);
+        let by_stack = sum_by_stack(part, table);
+        by_stack.iter().for_each(|usage| self.all.add(*usage));
+        if !is_wanted.contains(&true) {
+            return;
+        }
+        let places: Vec<LocationPlaces> = (0..tables.locations.len() as u32)
+            .map(|id| self.find_places(tables, LocationId(id), &is_wanted))
+            .collect();
+        for (node, usage) in tables.stacks.iter().zip(&by_stack).skip(1) {
+            let LocationPlaces {
+                places,
+                is_innermost,
+            } = &places[node.location.position()];
+            if *is_innermost {
+                self.own[places[0] as usize].add(*usage);
+            }
+        }
+        let keys_of = |location: LocationId| places[location.position()].places.iter().copied();
+        self.through.add_stacks(tables, &by_stack, keys_of);
+    }
+
+    /// For each function of the tables whether it is the wanted one, the file that it was loaded from aside.
+    fn find_functions(&mut self, tables: &Tables) -> Vec<bool> {
+        let FunctionFilter { name, file, .. } = self.function;
+        let wanted = tables.functions.iter().map(|function| {
+            let is_wanted = name_function(tables, function) == name
+                && file
+                    .as_ref()
+                    .is_none_or(|file| tables.string(function.file) == file);
+            let line = function.start_line;
+            if is_wanted && line > 0 && (self.start_line == 0 || line < self.start_line) {
+                self.start_line = line;
+            }
+            is_wanted
+        });
+        wanted.collect()
+    }
+
+    fn find_places(
+        &mut self,
+        tables: &Tables,
+        id: LocationId,
+        is_wanted: &[bool],
+    ) -> LocationPlaces {
+        let lines = tables.lines_of(id);
+        let mut found = LocationPlaces::default();
+        if !lines.iter().any(|line| is_wanted[line.function.position()])
+            || !self.is_in_binary(tables, id)
+        {
+            return found;
+        }
+        for (depth, line) in lines.iter().enumerate() {
+            let function = tables.functions[line.function.position()];
+            if !is_wanted[line.function.position()] {
+                continue;
+            }
+            found.is_innermost |= depth == 0;
+            let place = (tables.string(function.file).to_owned(), line.line);
+            let place = self.intern_place(place);
+            found.places.push(place);
+        }
+        found
+    }
+
+    fn is_in_binary(&self, tables: &Tables, id: LocationId) -> bool {
+        let mapping = tables.locations[id.position()].mapping;
+        let path = mapping.map_or("", |mapping| {
+            tables.string(tables.mappings[mapping.position()].file)
+        });
+        self.function
+            .binary
+            .as_ref()
+            .is_none_or(|binary| binary == path)
+    }
+
+    fn intern_place(&mut self, place: (String, i64)) -> u32 {
+        if let Some(known) = self.place_index.get(&place) {
+            return *known;
+        }
+        let number = self.places.len() as u32;
+        self.places.push(place.clone());
+        self.own.push(Usage::default());
+        self.place_index.insert(place, number);
+        number
+    }
+
+    fn finish(self) -> LineReport {
+        let mut usage = LineUsage::default();
+        self.own.iter().for_each(|own| usage.own.add(*own));
+        let mut totals = vec![Usage::default(); self.places.len()];
+        for (places, through) in self.through.sums() {
+            usage.total.add(through);
+            places.for_each(|place| totals[place as usize].add(through));
+        }
+        let lines = self.place_index.into_iter().map(|((file, line), number)| {
+            let (own, total) = (self.own[number as usize], totals[number as usize]);
+            (file, line, LineUsage { own, total })
+        });
+        LineReport {
+            all: self.all,
+            usage,
+            start_line: self.start_line,
+            lines: lines
+                .filter(|(_, _, usage)| *usage != LineUsage::default())
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::profile::text::window;
+    use crate::store::{SeriesId, WindowRows};
+
+    /// The report on the tests' language, where the line of a frame is its name's number: `work_7` is line 7 of `work`.
+    fn report(text: &str, function: &FunctionFilter) -> LineReport {
+        let mut window = window(text);
+        let tables = &mut window.tables;
+        let mut lines = Vec::new();
+        for number in 0..tables.functions.len() {
+            let name = tables.string(tables.functions[number].name).to_owned();
+            let (name, line) = name.split_once('_').unwrap();
+            lines.push(line.parse().unwrap());
+            tables.functions[number].name = tables.push_string(name);
+        }
+        for line in &mut tables.lines {
+            line.line = lines[line.function.position()];
+        }
+        let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
+        let entries = ids.iter().zip(&window.series);
+        let entries = entries.map(|(id, labels)| (*id, Arc::new(labels.clone())));
+        let table = SeriesTable::new(entries.collect());
+        let rows = WindowRows {
+            key: window.head.key,
+            window_ms: 10_000,
+            series: ids,
+            rows: window.rows,
+        };
+        let mut sums = Sums::new(function);
+        // The same windows in two parts: sums go on over parts.
+        for _ in 0..2 {
+            let part = Part {
+                tables: &window.tables,
+                windows: &[Arc::new(rows.clone())],
+            };
+            sums.add_part(&part, &table);
+        }
+        sums.finish()
+    }
+
+    fn draw(report: &LineReport) -> Vec<String> {
+        let line = |(file, line, usage): &(String, i64, LineUsage)| {
+            let (own, total) = (usage.own.samples, usage.total.samples);
+            format!("{file}:{line} {own} {total}")
+        };
+        report.lines.iter().map(line).collect()
+    }
+
+    fn function(name: &str, binary: Option<&str>, file: Option<&str>) -> FunctionFilter {
+        FunctionFilter {
+            name: name.to_owned(),
+            binary: binary.map(str::to_owned),
+            file: file.map(str::to_owned),
+        }
+    }
+
+    const TEXT: &str = "
+        comm=a | main_3 work_7 | 1
+        comm=a | main_3 work_8 | 2
+        comm=a | main_3 work_8 leaf_1 | 4
+        comm=a | main_3 work_8 work_7 | 8
+        comm=a | main_4 outer_5>work_9 | 16
+        comm=a | main_4 work_9>leaf_2 | 32
+        comm=a | main_4 work_7@/lib/b.so | 64
+        comm=a | main_4 | 128
+    ";
+
+    /// Check that a recursive function counts once a line, and that inlined calls have the line that was running.
+    #[test]
+    fn a_functions_time_is_summed_by_line() {
+        let report = report(TEXT, &function("work", Some("/bin/app"), Some("app.c")));
+        assert_eq!(
+            draw(&report),
+            ["app.c:7 18 18", "app.c:8 4 28", "app.c:9 32 96"]
+        );
+        let LineUsage { own, total } = report.usage;
+        assert_eq!(
+            (own.samples, total.samples, report.all.samples),
+            (54, 126, 510)
+        );
+        assert_eq!(report.start_line, 3);
+    }
+
+    #[test]
+    fn a_function_is_told_from_others_by_its_files() {
+        let draw = |binary, file| draw(&report(TEXT, &function("work", binary, file)));
+        assert_eq!(draw(Some("/lib/b.so"), None), ["app.c:7 128 128"]);
+        assert_eq!(
+            draw(None, None),
+            ["app.c:7 146 146", "app.c:8 4 28", "app.c:9 32 96"]
+        );
+        assert!(draw(None, Some("other.c")).is_empty());
+        assert!(draw(Some(""), None).is_empty());
+    }
+}

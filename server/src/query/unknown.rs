@@ -1,0 +1,337 @@
+//! Frames without a name: in which files, how much of the time they are, and why they have none.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::selection::Selection;
+use super::series::{Usage, sum_by_stack};
+use super::sets::PathSets;
+use super::stacks::compare_usage;
+use super::tree::name_function;
+use crate::profile::tables::{LocationId, StringId};
+use crate::profile::{Dictionary, Tables, WhyNot};
+use crate::store::{Part, SeriesTable, Store, StoreError};
+
+/// Samples that have a frame without a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnknownUsage {
+    /// It is the innermost one.
+    pub own: Usage,
+    /// It is anywhere in the stack; each sample counts once.
+    pub total: Usage,
+}
+
+/// A file with frames that have no name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownBinary {
+    /// The file; empty where there is none.
+    pub binary: String,
+    /// Its build id, empty if it has none.
+    pub build_id: String,
+    /// The samples.
+    pub usage: UnknownUsage,
+    /// The same by reason, most CPU first. Totals may overlap: a stack can have several reasons.
+    pub reasons: Vec<(WhyNot, UnknownUsage)>,
+}
+
+/// All that is known about frames without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownReport {
+    /// All samples of the selection.
+    pub all: Usage,
+    /// Those that have a frame without a name.
+    pub usage: UnknownUsage,
+    /// The same by reason, most CPU first. Totals may overlap.
+    pub reasons: Vec<(WhyNot, UnknownUsage)>,
+    /// The files with the most CPU, by total.
+    pub binaries: Vec<UnknownBinary>,
+    /// How many files there are.
+    pub binary_count: usize,
+    /// What the files that are not listed have; each sample counts once.
+    pub rest: UnknownUsage,
+}
+
+/// Reports on the frames of a selection that have no name, and lists at most `limit` files.
+///
+/// # Errors
+/// The store failed.
+pub fn report_unknown(
+    store: &dyn Store,
+    selection: &Selection,
+    limit: usize,
+) -> Result<UnknownReport, StoreError> {
+    let table = selection.find_series(store)?;
+    let mut sums = Sums::default();
+    if !table.is_empty() {
+        store.scan_rows(selection.range, &table, &mut |part| {
+            sums.add_part(part, &table);
+        })?;
+    }
+    Ok(sums.finish(limit))
+}
+
+/// A file and a reason; what frames without a name are told apart by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    binary: StringId,
+    build_id: StringId,
+    reason: WhyNot,
+}
+
+/// The sums while parts are added. Strings and kinds have numbers that hold for all parts.
+#[derive(Default)]
+struct Sums {
+    strings: Dictionary,
+    kinds: Vec<Kind>,
+    kind_index: HashMap<Kind, u32>,
+    own: Vec<Usage>,
+    through: PathSets,
+    all: Usage,
+}
+
+impl Sums {
+    fn add_part(&mut self, part: &Part<'_>, table: &SeriesTable) {
+        let tables = part.tables;
+        let by_stack = sum_by_stack(part, table);
+        let kinds: Vec<Option<u32>> = (0..tables.locations.len() as u32)
+            .map(|id| self.kind_of(tables, LocationId(id)))
+            .collect();
+        for (node, usage) in tables.stacks.iter().zip(&by_stack).skip(1) {
+            if let Some(kind) = kinds[node.location.position()] {
+                self.own[kind as usize].add(*usage);
+            }
+        }
+        by_stack.iter().for_each(|usage| self.all.add(*usage));
+        let kind_of = |location: LocationId| kinds[location.position()];
+        self.through.add_stacks(tables, &by_stack, kind_of);
+    }
+
+    /// The kind of a location that has no name, or whose innermost function has none.
+    fn kind_of(&mut self, tables: &Tables, id: LocationId) -> Option<u32> {
+        let is_unnamed = tables.lines_of(id).first().is_none_or(|line| {
+            name_function(tables, &tables.functions[line.function.position()]).is_empty()
+        });
+        if !is_unnamed {
+            return None;
+        }
+        let location = tables.locations[id.position()];
+        let mapping = location
+            .mapping
+            .map(|mapping| tables.mappings[mapping.position()]);
+        let mut text = |id: Option<StringId>| {
+            let text = id.map_or("", |id| tables.string(id));
+            self.strings.intern_string(text)
+        };
+        let kind = Kind {
+            binary: text(mapping.map(|mapping| mapping.file)),
+            build_id: text(mapping.map(|mapping| mapping.build_id)),
+            reason: WhyNot::of(tables, &location),
+        };
+        let number = *self.kind_index.entry(kind).or_insert_with(|| {
+            self.kinds.push(kind);
+            self.own.push(Usage::default());
+            self.kinds.len() as u32 - 1
+        });
+        Some(number)
+    }
+
+    /// Sums kinds by what a group makes of them; kinds without a group are left out.
+    fn group<G: Ord>(&self, group_of: impl Fn(Kind) -> Option<G>) -> BTreeMap<G, UnknownUsage> {
+        let mut groups: BTreeMap<G, UnknownUsage> = BTreeMap::new();
+        for (kind, own) in self.kinds.iter().zip(&self.own) {
+            if let Some(group) = group_of(*kind) {
+                groups.entry(group).or_default().own.add(*own);
+            }
+        }
+        for (kinds, usage) in self.through.sums() {
+            let through: BTreeSet<G> = kinds
+                .filter_map(|kind| group_of(self.kinds[kind as usize]))
+                .collect();
+            for group in through {
+                groups.entry(group).or_default().total.add(usage);
+            }
+        }
+        groups.retain(|_, usage| usage.total != Usage::default());
+        groups
+    }
+
+    fn finish(self, limit: usize) -> UnknownReport {
+        let text = |id: StringId| self.strings.tables().string(id);
+        let file = |kind: Kind| (kind.binary, kind.build_id);
+        let mut files: Vec<_> = self.group(|kind| Some(file(kind))).into_iter().collect();
+        files.sort_by(|(a_file, a), (b_file, b)| {
+            let names =
+                |(binary, build_id): &(StringId, StringId)| (text(*binary), text(*build_id));
+            compare_unknown(a, b).then_with(|| names(a_file).cmp(&names(b_file)))
+        });
+        let binary_count = files.len();
+        let left: BTreeSet<_> = files
+            .split_off(limit.min(files.len()))
+            .into_iter()
+            .map(|(file, _)| file)
+            .collect();
+        let rest = self.group(|kind| left.contains(&file(kind)).then_some(()));
+        let by_reason = self.group(|kind| Some((file(kind), kind.reason)));
+        let reasons_of = |wanted: (StringId, StringId)| {
+            let reasons = by_reason.range((wanted, WhyNot::NoMapping)..=(wanted, WhyNot::Unknown));
+            sort_reasons(
+                reasons
+                    .map(|((_, reason), usage)| (*reason, *usage))
+                    .collect(),
+            )
+        };
+        let binary = |(file, usage): ((StringId, StringId), UnknownUsage)| UnknownBinary {
+            binary: text(file.0).to_owned(),
+            build_id: text(file.1).to_owned(),
+            usage,
+            reasons: reasons_of(file),
+        };
+        let reasons = self.group(|kind| Some(kind.reason)).into_iter().collect();
+        UnknownReport {
+            all: self.all,
+            usage: self.group(|_| Some(())).remove(&()).unwrap_or_default(),
+            reasons: sort_reasons(reasons),
+            binaries: files.into_iter().map(binary).collect(),
+            binary_count,
+            rest: rest.get(&()).copied().unwrap_or_default(),
+        }
+    }
+}
+
+fn sort_reasons(mut reasons: Vec<(WhyNot, UnknownUsage)>) -> Vec<(WhyNot, UnknownUsage)> {
+    reasons.sort_by(|(a_reason, a), (b_reason, b)| {
+        compare_unknown(a, b).then_with(|| a_reason.cmp(b_reason))
+    });
+    reasons
+}
+
+/// Most CPU first, by total.
+fn compare_unknown(a: &UnknownUsage, b: &UnknownUsage) -> std::cmp::Ordering {
+    compare_usage(a.total, b.total).then_with(|| compare_usage(a.own, b.own))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::profile::Unnamed;
+    use crate::profile::text::window;
+    use crate::store::{SeriesId, WindowRows};
+
+    /// The report on the tests' language, each text a part of its own. The addresses of locations without a name say
+    /// the reason: 0x10 to 0x1f is reason 1, and so on.
+    fn report(parts: &[&str], limit: usize) -> UnknownReport {
+        let mut sums = Sums::default();
+        for text in parts {
+            let mut window = window(text);
+            for location in &mut window.tables.locations {
+                if location.lines().is_empty() {
+                    location.unnamed = Unnamed((location.address >> 4) as u8);
+                }
+            }
+            let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
+            let entries = ids.iter().zip(&window.series);
+            let entries = entries.map(|(id, labels)| (*id, Arc::new(labels.clone())));
+            let table = SeriesTable::new(entries.collect());
+            let rows = WindowRows {
+                key: window.head.key,
+                window_ms: 10_000,
+                series: ids,
+                rows: window.rows,
+            };
+            let part = Part {
+                tables: &window.tables,
+                windows: &[Arc::new(rows)],
+            };
+            sums.add_part(&part, &table);
+        }
+        sums.finish(limit)
+    }
+
+    fn samples(usage: &UnknownUsage) -> String {
+        format!("{} of {}", usage.own.samples, usage.total.samples)
+    }
+
+    fn draw(report: &UnknownReport) -> Vec<String> {
+        let line = |binary: &UnknownBinary| {
+            let reason = |(reason, usage): &(WhyNot, UnknownUsage)| {
+                format!("{} {}", reason.code(), samples(usage))
+            };
+            let reasons: Vec<_> = binary.reasons.iter().map(reason).collect();
+            let (name, id) = (&binary.binary, &binary.build_id);
+            format!(
+                "{name} {id} {}: {}",
+                samples(&binary.usage),
+                reasons.join(", ")
+            )
+        };
+        report.binaries.iter().map(line).collect()
+    }
+
+    const PARTS: [&str; 2] = [
+        "comm=a | main | 100
+         comm=a | main 0x40@/lib/b.so 0x41@/lib/b.so | 10
+         comm=a | main 0x40@/lib/b.so work | 20
+         comm=a | 0x42@/lib/b.so 0x70@/lib/b.so work | 5
+         comm=a | 0x40@/lib/c.so 0x43@/lib/b.so 0x40@/lib/c.so | 3
+         comm=a | main 0x20 | 7
+         comm=a | | 2",
+        "comm=b | main 0x41@/lib/b.so | 1
+         comm=b | 0x80 main | 4",
+    ];
+
+    #[test]
+    fn samples_count_once_for_each_file_and_reason() {
+        let report = report(&PARTS, 10);
+        assert_eq!(report.all.samples, 152);
+        assert_eq!(samples(&report.usage), "21 of 50");
+        assert_eq!(
+            draw(&report),
+            [
+                "/lib/b.so 00ff 11 of 39: no_symbol 11 of 39, limit 0 of 5",
+                "  7 of 11: anonymous 7 of 7, process_unknown 0 of 4",
+                "/lib/c.so 00ff 3 of 3: no_symbol 3 of 3",
+            ]
+        );
+        let reasons: Vec<_> = report
+            .reasons
+            .iter()
+            .map(|(reason, usage)| format!("{} {}", reason.code(), samples(usage)))
+            .collect();
+        assert_eq!(
+            reasons,
+            [
+                "no_symbol 14 of 39",
+                "anonymous 7 of 7",
+                "limit 0 of 5",
+                "process_unknown 0 of 4"
+            ]
+        );
+        assert_eq!(
+            (report.binary_count, samples(&report.rest)),
+            (3, "0 of 0".into())
+        );
+    }
+
+    /// Check that nothing is lost beyond the limit, and that a sample in two files that are cut counts once.
+    #[test]
+    fn what_is_cut_is_summed() {
+        for (limit, rest) in [
+            (0, "21 of 50"),
+            (1, "10 of 14"),
+            (2, "3 of 3"),
+            (3, "0 of 0"),
+        ] {
+            let report = report(&PARTS, limit);
+            assert_eq!((report.binaries.len(), report.binary_count), (limit, 3));
+            assert_eq!(samples(&report.rest), rest, "{limit}");
+        }
+    }
+
+    #[test]
+    fn where_all_is_named_there_is_nothing_to_say() {
+        let report = report(&["comm=a | main work | 3"], 10);
+        assert_eq!(report.usage, UnknownUsage::default());
+        assert_eq!((draw(&report).len(), report.reasons.len()), (0, 0));
+    }
+}

@@ -1,0 +1,93 @@
+//! A source of names for tests: a table in memory.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "for tests, of which each uses a part"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use server::symbol::{NameSource, SourceFrame};
+
+type Frames = Vec<(String, String, u32)>;
+
+/// Names by build id and offset.
+#[derive(Default)]
+pub struct NameTable {
+    files: Mutex<BTreeMap<String, BTreeMap<u64, Frames>>>,
+    generation: AtomicU64,
+    asked: AtomicUsize,
+}
+
+impl NameTable {
+    /// Makes an offset known, innermost function first, each with its file and line.
+    pub fn insert(&self, build_id: &str, offset: u64, frames: &[(&str, &str, u32)]) {
+        let own = |(function, file, line): &(&str, &str, u32)| {
+            ((*function).to_owned(), (*file).to_owned(), *line)
+        };
+        let frames = frames.iter().map(own).collect();
+        let mut files = self.lock();
+        files
+            .entry(build_id.to_owned())
+            .or_default()
+            .insert(offset, frames);
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Forgets an offset.
+    pub fn remove(&self, build_id: &str, offset: u64) {
+        if let Some(file) = self.lock().get_mut(build_id) {
+            file.remove(&offset);
+        }
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many offsets were asked for.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, BTreeMap<u64, Frames>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NameSource for NameTable {
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    fn name(
+        &self,
+        build_id: &str,
+        offsets: &[u64],
+        name: &mut dyn FnMut(usize, &[SourceFrame<'_>]),
+    ) -> bool {
+        self.asked.fetch_add(offsets.len(), Ordering::Relaxed);
+        let files = self.lock();
+        let Some(file) = files.get(build_id) else {
+            return false;
+        };
+        for (at, offset) in offsets.iter().enumerate() {
+            let Some(frames) = file.get(offset) else {
+                continue;
+            };
+
+            let frames: Vec<SourceFrame<'_>> = frames
+                .iter()
+                .map(|(function, file, line)| SourceFrame {
+                    function,
+                    system_name: "",
+                    file,
+                    line: *line,
+                    start_line: 1,
+                })
+                .collect();
+            name(at, &frames);
+        }
+        true
+    }
+}

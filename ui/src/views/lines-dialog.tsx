@@ -1,0 +1,93 @@
+// One function by line of its source: a dialog over the page.
+import type { JSX } from "preact";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { FunctionId, Selection } from "../api/routes.ts";
+import type { LinesAnswer, LineSum } from "../api/shapes.ts";
+import { formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
+import { baseName, cutName, showUnsafe } from "../lib/text.ts";
+import { CopyCommand } from "./copy-command.tsx";
+import { Icon } from "./icons.tsx";
+
+export interface LinesDialogProps {
+  of: FunctionId;
+  selection: Selection;
+  /** The whole command that shows the source, quoted for a shell. */
+  listCommand: string;
+  fetchLines(signal: AbortSignal): Promise<LinesAnswer>;
+  onClose(): void;
+}
+
+export function LinesDialog({ of, selection, listCommand, fetchLines, onClose }: LinesDialogProps): JSX.Element {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [answer, setAnswer] = useState<LinesAnswer | null>(null);
+  const [failed, setFailed] = useState<string | null>(null);
+  useLayoutEffect(() => dialog.current!.showModal(), []);
+  useEffect(() => {
+    const controller = new AbortController();
+    fetchLines(controller.signal).then(
+      (next) => {
+        setAnswer(next);
+        setFailed(null);
+      },
+      (error: unknown) => !controller.signal.aborted && setFailed((error as Error).message),
+    );
+    return () => controller.abort();
+  }, [selection, of]);
+  return (
+    <dialog
+      class="lines"
+      ref={dialog}
+      aria-labelledby="lines-title"
+      onClose={onClose}
+      onClick={(event) => event.target === dialog.current && dialog.current?.close()}
+    >
+      <div class="lines-body">
+        <header class="lines-head">
+          <h2 id="lines-title"><bdi>{cutName(of.name).text}</bdi></h2>
+          <span class="spacer" />
+          <button type="button" class="tool" aria-label="Close" title="Escape" onClick={() => dialog.current!.close()}><Icon name="close" /></button>
+        </header>
+        <p class="card-place"><bdi>{showUnsafe(of.file)}</bdi>{answer !== null && answer.start_line > 0 && `:${answer.start_line}`} · <bdi>{showUnsafe(baseName(of.binary))}</bdi></p>
+        {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
+        {answer ? <LineTable answer={answer} /> : !failed && <p class="muted">Reading the lines …</p>}
+        <p class="muted lines-note">With the sources at hand, this shows each line with its text:</p>
+        <CopyCommand command={listCommand} />
+      </div>
+    </dialog>
+  );
+}
+
+function LineTable({ answer }: { answer: LinesAnswer }): JSX.Element {
+  const largest = Math.max(1, ...answer.lines.map(({ self_ns: ns }) => ns));
+  const hidden = answer.count - answer.lines.length;
+  return (
+    <>
+      <p>
+        {formatDuration(answer.self_ns)} in the function itself ({formatPercent(answer.self_ns / answer.all_ns)} of everything selected),{" "}
+        {formatDuration(answer.total_ns)} with all it called ({formatPercent(answer.total_ns / answer.all_ns)}).
+      </p>
+      <div class="lines-scroller" tabIndex={0} role="region" aria-label="Time by line">
+        <table class="stops">
+          <thead><tr><th class="number">Line</th><th>Self</th><th class="number" title="Of the function's own time">of Self</th><th class="number" title="In the line and in all that was called from it">Total</th><th class="number">Samples</th></tr></thead>
+          <tbody>
+            {answer.lines.map((sum) => <LineRow key={`${sum.file}:${sum.line}`} sum={sum} answer={answer} largest={largest} />)}
+          </tbody>
+        </table>
+        {answer.count === 0 && <p class="muted">Nothing of what is selected is in this function any more.</p>}
+      </div>
+      {hidden > 0 && <p class="muted">{formatNumberOf(hidden, "line")} with less time left out.</p>}
+    </>
+  );
+}
+
+function LineRow({ sum, answer, largest }: { sum: LineSum; answer: LinesAnswer; largest: number }): JSX.Element {
+  return (
+    <tr>
+      <td class="number" title={showUnsafe(sum.file)}>{sum.line > 0 ? sum.line : <span class="muted">no line</span>}</td>
+      <td class="lines-self"><span class="lines-bar" style={{ "--share": sum.self_ns / largest }} /><span>{sum.self_ns === 0 ? <span class="muted">–</span> : formatDuration(sum.self_ns)}</span></td>
+      <td class="number">{sum.self_ns === 0 ? "" : formatPercent(sum.self_ns / answer.self_ns)}</td>
+      <td class="number">{formatDuration(sum.total_ns)}</td>
+      <td class="number muted">{formatNumberOf(sum.total_samples, "sample")}</td>
+    </tr>
+  );
+}

@@ -1,0 +1,57 @@
+import { describe, expect, it } from "vitest";
+import { explainFrame, KIND } from "../../src/lib/frame-kind.ts";
+import { graftBranch } from "../../src/lib/flame-graft.ts";
+import { writeListCommand } from "../../src/lib/pprof-list.ts";
+import { describeReason } from "../../src/lib/reasons.ts";
+import { treeFromText } from "./tree-text.ts";
+
+/** As server/src/profile/unnamed.rs has them. */
+const CODES = ["no_mapping", "anonymous", "file_gone", "no_symbol", "no_build_id", "permission", "corrupt", "limit", "process_unknown", "unknown"];
+
+describe("describeReason", () => {
+  it.each(CODES)("says what %s is, in words", (code) => {
+    const { label, meaning } = describeReason(code);
+    expect(label).not.toContain("_");
+    expect(meaning).toMatch(/^[A-Z].{20,}[.]$/);
+    expect(meaning).not.toContain("does not know");
+  });
+
+  it("has other words for each", () => {
+    expect(new Set(CODES.map((code) => describeReason(code).label)).size).toBe(CODES.length);
+  });
+
+  it("shows a code that it does not know, and nothing of the language's own", () => {
+    expect(describeReason("of_a_newer_server").label).toBe("of a newer server");
+    expect(describeReason("constructor").meaning).toContain("does not know");
+  });
+});
+
+describe("explainFrame", () => {
+  it("says why a frame has no name", () => {
+    expect(explainFrame(KIND.unnamed, "libz.so+0x1f", "no_symbol")).toContain("nothing was found for its build id");
+    expect(explainFrame(KIND.unnamed, "libz.so+0x1f", "no_symbol")).toContain("symbols that are found later name it");
+    expect(explainFrame(KIND.unnamed, "[anonymous memory]")).toContain("just-in-time compiler");
+    expect(explainFrame(KIND.unnamed, "[constructor]")).toBe(explainFrame(KIND.unnamed, ""));
+  });
+});
+
+describe("graftBranch", () => {
+  it("keeps why frames have no name, those of the branch too", () => {
+    const tree = treeFromText("main;?:a+0x1 3\nmain;b 2");
+    const branch = treeFromText("c 1\n?:d+0x2 1");
+    const put = (of: typeof tree, name: string, buildId: string): Map<number, { reason: string; buildId: string }> =>
+      new Map([[of.frames.name.indexOf(name), { reason: "no_symbol", buildId }]]);
+    const withWhy = { ...tree, frames: { ...tree.frames, unnamed: put(tree, "a+0x1", "aa") } };
+    const branchWithWhy = { ...branch, frames: { ...branch.frames, unnamed: put(branch, "d+0x2", "dd") } };
+    const { frames } = graftBranch(withWhy, 3, branchWithWhy);
+    const whys = Object.fromEntries([...frames.unnamed].map(([frame, { buildId }]) => [frames.name[frame], buildId]));
+    expect(whys).toEqual({ "a+0x1": "aa", "d+0x2": "dd" });
+  });
+});
+
+describe("writeListCommand", () => {
+  it("asks for the one function, whatever its name is made of", () => {
+    expect(writeListCommand("main", "http://a/pprof")).toBe("go tool pprof -list '^main$' http://a/pprof");
+    expect(writeListCommand("Vec<[T]>::push(int*)", "http://a/?q={}")).toBe("go tool pprof -list '^Vec<\\[T\\]>::push\\(int\\*\\)$' 'http://a/?q={}'");
+  });
+});
