@@ -5,7 +5,9 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use symbolic_common::{Language, Name, NameMangling};
 use symbolic_debuginfo::elf::ElfObject;
+use symbolic_debuginfo::{FileInfo, LineInfo, Symbol};
 use symbolic_symcache::SymCacheConverter;
 use symbolic_symcache::transform::{Function, Transformer};
 
@@ -13,6 +15,7 @@ use super::build_id::BuildId;
 use super::demangle::demangle;
 use super::elf::read_elf;
 use super::index::{HEAD_BYTES, IndexHead, Rank};
+use super::lines::read_lines;
 
 /// Units whose debug information cannot be read, after which the file is given up: each costs a pass over it, and a good file
 /// has none.
@@ -116,7 +119,7 @@ pub fn convert<W: Write + Seek>(
     };
     let elf = ElfObject::parse(bytes)
         .map_err(|err| FileRefusal::new(RefusalKind::NotElf, err.to_string()))?;
-    let (converter, unreadable) = collect(&elf, rank)?;
+    let (converter, unreadable) = collect(bytes, &elf, rank)?;
 
     out.seek(SeekFrom::Start(HEAD_BYTES as u64))?;
     let mut body = Checked::new(BufWriter::with_capacity(1 << 20, &mut *out));
@@ -155,7 +158,11 @@ pub fn no_symbols() -> String {
 }
 
 /// Goes through functions and symbols. A unit that cannot be read is counted, and the others are taken.
-fn collect(elf: &ElfObject<'_>, rank: Rank) -> Result<(SymCacheConverter<'static>, u64), FileRefusal> {
+fn collect(
+    bytes: &[u8],
+    elf: &ElfObject<'_>,
+    rank: Rank,
+) -> Result<(SymCacheConverter<'static>, u64), FileRefusal> {
     let mut converter = SymCacheConverter::new();
     converter.add_transformer(BothNames);
     let mut unreadable = 0;
@@ -167,12 +174,12 @@ fn collect(elf: &ElfObject<'_>, rank: Rank) -> Result<(SymCacheConverter<'static
             )
         };
         let session = elf.debug_session().map_err(|err| corrupt(&err))?;
-        let mut readable = 0u64;
+        let mut covered = Vec::new();
         let mut last = None;
         for function in session.functions() {
             match function {
                 Ok(function) => {
-                    readable += 1;
+                    covered.push((function.address, function.end_address()));
                     converter.process_symbolic_function(&function);
                 }
                 Err(err) => {
@@ -184,9 +191,10 @@ fn collect(elf: &ElfObject<'_>, rank: Rank) -> Result<(SymCacheConverter<'static
                 }
             }
         }
-        if let (0, Some(err)) = (readable, last) {
+        if let (true, Some(err)) = (covered.is_empty(), last) {
             return Err(corrupt(&err));
         }
+        add_unlisted(bytes, elf, covered, &mut converter);
     }
     for symbol in elf.symbols() {
         converter.process_symbolic_symbol(&symbol);
@@ -194,17 +202,73 @@ fn collect(elf: &ElfObject<'_>, rank: Rank) -> Result<(SymCacheConverter<'static
     Ok((converter, unreadable))
 }
 
+/// Adds functions that have lines, but are only listed in the symbol table.
+fn add_unlisted(
+    bytes: &[u8],
+    elf: &ElfObject<'_>,
+    mut covered: Vec<(u64, u64)>,
+    converter: &mut SymCacheConverter<'_>,
+) {
+    covered.sort_unstable();
+    let load_address = elf.load_address();
+    let symbols = elf.symbol_map();
+    let unlisted: Vec<_> = symbols.iter().filter_map(|symbol| find_uncovered(symbol, &covered)).collect();
+    let stretches: Vec<_> = unlisted
+        .iter()
+        .map(|(start, end, _)| (start.wrapping_add(load_address), end.wrapping_add(load_address)))
+        .collect();
+    let lines = read_lines(bytes, &stretches);
+    for ((start, end, name), (first, last)) in unlisted.into_iter().zip(stretches) {
+        let from = lines.rows.partition_point(|row| row.address < first);
+        let rows = lines.rows[from..].iter().take_while(|row| row.address < last);
+        let rows: Vec<_> = rows
+            .map(|row| {
+                let (folder, file) = &lines.files[row.file as usize];
+                LineInfo {
+                    address: row.address.wrapping_sub(load_address),
+                    size: Some(u64::from(row.bytes)),
+                    file: FileInfo::new(folder.as_bytes().into(), file.as_bytes().into()),
+                    line: u64::from(row.line),
+                }
+            })
+            .collect();
+        if !rows.is_empty() {
+            converter.process_symbolic_function(&symbolic_debuginfo::Function {
+                address: start,
+                size: end - start,
+                name: Name::new(name, NameMangling::Mangled, Language::Unknown),
+                compilation_dir: b"",
+                lines: rows,
+                inlinees: Vec::new(),
+                inline: false,
+            });
+        }
+    }
+}
+
+/// The part of a symbol before the next function that is listed, if it does not begin in one.
+fn find_uncovered<'a>(symbol: &'a Symbol<'_>, covered: &[(u64, u64)]) -> Option<(u64, u64, &'a str)> {
+    let start = symbol.address;
+    let after = covered.partition_point(|function| function.0 <= start);
+    let is_covered = after.checked_sub(1).is_some_and(|before| start < covered[before].1);
+    let next = covered.get(after).map_or(u64::MAX, |function| function.0);
+    let end = start.saturating_add(symbol.size).min(next);
+    (!is_covered && start < end).then_some((start, end, symbol.name()?))
+}
+
 /// Puts the readable name before the mangled one.
 struct BothNames;
 
 impl Transformer for BothNames {
     fn transform_function<'f>(&'f mut self, mut function: Function<'f>) -> Function<'f> {
-        let plain = without_version(&function.name);
-        if plain.len() < function.name.len() {
-            function.name = plain.to_owned().into();
-        }
-        if let Some(readable) = demangle(&function.name) {
-            function.name = format!("{readable}\0{}", function.name).into();
+        let whole = without_version(&function.name);
+        let plain = without_part(whole);
+        let readable = demangle(plain);
+        let readable = readable.as_deref().unwrap_or(plain);
+        if readable != whole {
+            function.name = format!("{readable}\0{whole}").into();
+        } else if whole.len() < function.name.len() {
+            function.name = whole.to_owned().into();
         }
         function
     }
@@ -219,6 +283,21 @@ fn without_version(name: &str) -> &str {
     let is_version = version.contains('_')
         && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
     if is_version && !plain.is_empty() { plain } else { name }
+}
+
+/// Takes away what a compiler adds to the name of a part or a copy of a function, as in `work.isra.0.cold`: nobody has written
+/// such a function.
+fn without_part(name: &str) -> &str {
+    const PARTS: [&str; 8] =
+        ["cold", "isra", "part", "constprop", "lto_priv", "localalias", "llvm", "unlikely"];
+    let Some(dot) = name.find('.').filter(|dot| *dot > 0) else {
+        return name;
+    };
+    let is_part = |word: &str| PARTS.contains(&word);
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let mut words = name[dot + 1..].split('.');
+    let all = words.next().is_some_and(is_part) && words.all(|word| is_part(word) || is_number(word));
+    if all { &name[..dot] } else { name }
 }
 
 /// Counts and checksums what is written.
@@ -276,6 +355,23 @@ mod tests {
             ("operator@(int)", "operator@(int)"),
         ] {
             assert_eq!(without_version(name), plain);
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_function_have_its_name() {
+        for (name, plain) in [
+            ("work.cold", "work"),
+            ("work.isra.0.cold", "work"),
+            ("_ZN1a1bEv.constprop.12", "_ZN1a1bEv"),
+            ("work.llvm.123456", "work"),
+            ("main.work", "main.work"),
+            ("runtime.cold.start", "runtime.cold.start"),
+            (".cold", ".cold"),
+            ("main.", "main."),
+            ("main", "main"),
+        ] {
+            assert_eq!(without_part(name), plain);
         }
     }
 

@@ -57,6 +57,7 @@ pub struct UploadArguments {
 struct Present {
     rank: String,
     source_bytes: u64,
+    has_layout: bool,
 }
 
 #[derive(Deserialize)]
@@ -210,6 +211,7 @@ impl Uploader {
         };
         if let Some(present) = self.ask(&build_id)?
             && is_enough(&present, rank, length)
+            && (present.has_layout || facts.layout.is_none())
         {
             let rank = present.rank.replace('_', " ");
             return Ok(Outcome::Skipped(format!("the server has {rank} of {build_id}")));
@@ -269,10 +271,12 @@ impl Uploader {
     }
 }
 
-/// Whether what is there says as much as a file of this rank and length would.
+/// Whether what is there says as much as a file of this rank and length would. Of symbol tables the file with the longer one
+/// is the longer file; debug information is as good from the whole program as from the `.debug` file that was split from it.
 fn is_enough(present: &Present, rank: Rank, length: u64) -> bool {
     let has = [Rank::SymbolTable, Rank::DebugInfo]
         .into_iter()
         .find(|rank| rank.name() == present.rank);
-    has > Some(rank) || (has == Some(rank) && present.source_bytes >= length)
+    has == Some(Rank::DebugInfo)
+        || (has == Some(rank) && present.source_bytes >= length)
 }

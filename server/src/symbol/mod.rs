@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod index;
 pub mod known_layouts;
 pub mod layout;
+mod lines;
 pub mod process;
 pub mod shelf;
 mod source;
