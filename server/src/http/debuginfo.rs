@@ -9,7 +9,7 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -34,6 +34,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// What a client must send on average once it has had [`SILENCE_MAX`]: a hundredth of a slow home connection's. Two that
 /// send a byte a minute would else keep everybody out.
 const BYTES_PER_SECOND_MIN: u64 = 16 << 10;
+
+/// What is read on of a file that was refused, and for how long: what is on its way when the answer is sent.
+const DRAIN_BYTES_MAX: usize = 8 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether the disk has room.
 const ROOM_BYTES: u64 = 64 << 20;
@@ -159,10 +163,10 @@ pub async fn upload(
     Path(build_id): Path<String>,
     headers: HeaderMap,
     parameters: Parameters,
-    body: Body,
+    mut body: Body,
 ) -> Result<Json<UploadAnswer>, ApiError> {
     let metrics = Arc::clone(&state.metrics);
-    let answer = take(&state, parameters, &build_id, &headers, body).await;
+    let answer = take(&state, parameters, &build_id, &headers, &mut body).await;
     let (result, bytes) = match &answer {
         Ok(taken) => (taken.answer.result, taken.bytes),
         Err(failed) => (failed.result, failed.bytes),
@@ -172,6 +176,10 @@ pub async fn upload(
         Ok(taken) => Ok(Json(taken.answer)),
         Err(failed) => {
             info!(build_id, result, error = failed.error.line(), "refused a file with symbols");
+            // A client that was told to wait for 100 Continue sends nothing, and is not told to.
+            if !headers.contains_key(EXPECT) {
+                let _ = tokio::time::timeout(DRAIN_TIME, drain(&mut body)).await;
+            }
             Err(failed.error)
         }
     }
@@ -211,7 +219,7 @@ async fn take(
     parameters: Parameters,
     build_id: &str,
     headers: &HeaderMap,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Taken, NotTaken> {
     let bad = |error| NotTaken::new("bad_request", error);
     parameters.allow(&[]).map_err(bad)?;
@@ -254,7 +262,7 @@ enum Chunk {
     End,
 }
 
-async fn send_chunks(mut body: Body, sender: mpsc::Sender<Chunk>) -> Result<(), NotTaken> {
+async fn send_chunks(body: &mut Body, sender: mpsc::Sender<Chunk>) -> Result<(), NotTaken> {
     let started = Instant::now();
     let mut bytes = 0u64;
     let slow = |message: String| NotTaken::new("too_slow", ApiError::new(ErrorKind::TooSlow, message));
@@ -288,6 +296,17 @@ async fn send_chunks(mut body: Body, sender: mpsc::Sender<Chunk>) -> Result<(), 
                 "{bytes} bytes came in {} s, and a file must come with {BYTES_PER_SECOND_MIN} a second",
                 elapsed.as_secs()
             )));
+        }
+    }
+}
+
+/// Reads on for a while: a connection that is closed with bytes unread is reset, and the client does not see the answer.
+async fn drain(body: &mut Body) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > DRAIN_BYTES_MAX {
+            return;
         }
     }
 }

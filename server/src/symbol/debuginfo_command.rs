@@ -241,7 +241,11 @@ impl Uploader {
         for _ in 0..BUSY_TRIES {
             let mut reader = file;
             reader.rewind().map_err(|err| err.to_string())?;
-            let response = self.agent.put(self.url(build_id)).send(file);
+            let response = self.agent
+                .put(self.url(build_id))
+                // The server says what is wrong before it gets some GB.
+                .header("Expect", "100-continue")
+                .send(file);
             let mut response = response.map_err(|err| self.unreachable(&err))?;
             let status = response.status().as_u16();
             let body = response.body_mut().read_to_vec().map_err(|err| self.unreachable(&err))?;

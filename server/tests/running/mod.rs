@@ -48,9 +48,11 @@ impl Running {
             "--data-dir",
             &data,
         ];
-        let config = Typed::parse_from(fixed.iter().chain(options))
+        let mut config = Typed::parse_from(fixed.iter().chain(options))
             .build()
             .unwrap();
+        // This process is the test's, which is no child that makes indexes.
+        config.symbols.program = env!("CARGO_BIN_EXE_pilotlight-server").into();
         let app = App::open(config).await.unwrap();
         let (http, grpc) = app.addresses().unwrap();
         let (stop, stopped) = oneshot::channel();

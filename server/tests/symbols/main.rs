@@ -8,4 +8,5 @@ mod running;
 
 mod build;
 mod differential;
+mod http;
 mod store;
