@@ -4,6 +4,7 @@
 //! with BTF, both programs built (`cargo build --release`), and `go` for `go tool pprof`; without one of them each test is
 //! ignored and says what is missing.
 
+mod names;
 mod profile;
 mod rig;
 mod trouble;
@@ -45,6 +46,15 @@ fn main() -> ExitCode {
         trials.push(trial(&format!("profile::{name}"), &missing, move || {
             profile::check(&*shared.get()?, name)
         }));
+    }
+    // In an emulator nothing can be built.
+    if !rig::is_emulated() {
+        for (name, check) in names::CHECKS {
+            let shared = Arc::clone(&shared);
+            trials.push(trial(&format!("names::{name}"), &missing, move || {
+                check(&*shared.get()?)
+            }));
+        }
     }
     for (name, check) in trouble::CHECKS {
         trials.push(trial(&format!("trouble::{name}"), &missing, check));

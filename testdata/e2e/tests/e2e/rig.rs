@@ -109,6 +109,10 @@ pub(crate) fn find_missing() -> Option<String> {
         ("go", "version"),
         ("cc", "--version"),
         ("make", "--version"),
+        ("objcopy", "--version"),
+        ("xz", "--version"),
+        ("curl", "--version"),
+        ("runc", "--version"),
     ] {
         if Command::new(tool).arg(argument).output().is_err() {
             return Some(format!("needs `{tool}`"));
@@ -193,6 +197,11 @@ impl Rig {
         rig.wait_ready()?;
         rig.start_collector()?;
         Ok(rig)
+    }
+
+    /// Where the server answers.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
     }
 
     /// Starts one more collector, with the same node name as the others.

@@ -1,0 +1,20 @@
+/* Uses CPU time in one function, which only its symbols or its debug information can name: `burner SECONDS`. FUNCTION is
+ * that function's name. */
+#include <stdlib.h>
+#include <time.h>
+
+static volatile unsigned long sink;
+
+__attribute__((noinline)) static void FUNCTION(void) {
+    for (int i = 0; i < 20000; i++) {
+        sink += i;
+    }
+}
+
+int main(int argc, char **argv) {
+    double seconds = argc > 1 ? atof(argv[1]) : 1;
+    while (clock() < seconds * CLOCKS_PER_SEC) {
+        FUNCTION();
+    }
+    return 0;
+}
