@@ -249,7 +249,16 @@ impl Headers {
 fn is_head(word: &[u8]) -> bool {
     matches!(
         word,
-        [0xfb | 0xfa | 0xf0 | 0xf1, 0xff, 0xff, 0xff, 0, 0, 1 | 2 | 4, 8]
+        [
+            0xfb | 0xfa | 0xf0 | 0xf1,
+            0xff,
+            0xff,
+            0xff,
+            0,
+            0,
+            1 | 2 | 4,
+            8
+        ]
     )
 }
 
