@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use collector::name::{GoFile, Naming};
 
 use crate::differential::{Frame, our_frames};
+use crate::go_files;
 use crate::target::{CodeSegment, Random, code_segment, functions, namer, object, unmapped_file};
 
 /// How a program is built.
@@ -438,4 +439,26 @@ fn damaged_tables_give_names_or_none() {
     }
     eprintln!("{named} of 3000 gave names");
     assert!(named > 300 && named < 3000);
+}
+
+/// Check the inputs that the fuzz target `go` starts from, which have each form of the table and the names that they
+/// should, and those that it found interesting.
+#[test]
+fn fuzzed_programs_give_names_or_none() {
+    let seeds = go_files::make_go_files();
+    assert_eq!(seeds.len(), 5);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/corpus/go");
+    let found = fs::read_dir(folder)
+        .unwrap()
+        .map(|it| fs::read(it.unwrap().path()).unwrap());
+    let found: Vec<Vec<u8>> = found.collect();
+    assert!(found.len() > 20);
+    found
+        .iter()
+        .chain(&seeds)
+        .for_each(|input| go_files::try_file(input));
+    // Cut anywhere.
+    for seed in &seeds {
+        (0..seed.len()).for_each(|len| go_files::try_file(&seed[..len]));
+    }
 }

@@ -4,6 +4,8 @@
 
 mod differential;
 mod go;
+#[path = "../../../testdata/fuzz/targets/go_files.rs"]
+mod go_files;
 mod hostile;
 mod limits;
 mod paths;

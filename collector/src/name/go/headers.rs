@@ -244,8 +244,25 @@ impl Headers {
     }
 }
 
-/// Places that begin as a table does: one of the magic numbers, two zeros, the size of an instruction, and that
-/// of a pointer.
+/// Whether a table may begin with these 8 bytes: one of the magic numbers, two zeros, the size of an instruction, and
+/// that of a pointer.
+fn is_head(word: &[u8]) -> bool {
+    matches!(
+        word,
+        [
+            0xfb | 0xfa | 0xf0 | 0xf1,
+            0xff,
+            0xff,
+            0xff,
+            0,
+            0,
+            1 | 2 | 4,
+            8
+        ]
+    )
+}
+
+/// Places at which a table may begin.
 fn find_candidates<R: Fn(u64, &mut [u8]) -> usize>(
     blocks: &Blocks<R>,
     at: u64,
@@ -254,13 +271,8 @@ fn find_candidates<R: Fn(u64, &mut [u8]) -> usize>(
     let mut found = Vec::new();
     blocks.scan(at, end, |at, piece| {
         let words = piece.chunks_exact(8).enumerate();
-        found.extend(words.filter_map(|(index, word)| {
-            let is_head = word[1..6] == [0xff, 0xff, 0xff, 0, 0]
-                && matches!(word[0], 0xfb | 0xfa | 0xf0 | 0xf1)
-                && matches!(word[6], 1 | 2 | 4)
-                && word[7] == 8;
-            is_head.then(|| at + 8 * index as u64)
-        }));
+        let heads = words.filter(|(_, word)| is_head(word));
+        found.extend(heads.map(|(index, _)| at + 8 * index as u64));
         found.len() < CANDIDATES_MAX
     });
     found.truncate(CANDIDATES_MAX);

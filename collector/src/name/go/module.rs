@@ -17,7 +17,7 @@ const CANDIDATES_MAX: usize = 16;
 /// Words of the record that are read.
 const WORDS: usize = 41;
 
-/// Where the fields stand, in words, and with what parts of the table each begins; slices are three words.
+/// Where the fields stand, in words; a slice takes three.
 const FTAB_LEN: usize = 17;
 const TEXT: usize = 22;
 const GOFUNC_118: usize = 38;
@@ -108,7 +108,7 @@ fn find_in_data<R: Fn(u64, &mut [u8]) -> usize>(
         let start = offset.saturating_add((8 - offset % 8) % 8);
         blocks.scan(start, offset.saturating_add(bytes), |at, piece| {
             let words = piece.chunks_exact(8).enumerate();
-            let found = words.filter(|(_, word)| **word == address.to_le_bytes());
+            let found = words.filter(|(_, word)| *word == address.to_le_bytes());
             places.extend(found.map(|(index, _)| at + 8 * index as u64));
             places.len() < CANDIDATES_MAX
         });
