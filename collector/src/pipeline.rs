@@ -140,7 +140,8 @@ impl Pipeline {
 
     /// Whether a thread has ended by itself, which it should not.
     pub fn has_failed(&self) -> bool {
-        self.sampler.is_finished() || self.finisher.is_finished()
+        let has_panicked = HAS_PANICKED.load(Ordering::Relaxed);
+        has_panicked || self.sampler.is_finished() || self.finisher.is_finished()
     }
 }
 
@@ -157,12 +158,45 @@ fn open_row_store(config: &Config) -> Option<RowStore> {
         .ok()
 }
 
+/// Whether any thread of a pipeline in this process has panicked. The others would go on without it: without
+/// `unwind`, say, all that is new on the node would have torn stacks for good.
+static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Notes the end of a thread that panics.
+struct PanicNote;
+
+impl Drop for PanicNote {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            HAS_PANICKED.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
     thread::Builder::new()
         .name(name.into())
-        .spawn(work)
+        .spawn(move || {
+            let _note = PanicNote;
+            work()
+        })
         .with_context(|| format!("failed to start the thread `{name}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a thread which panics is noted, whichever it is, and one that ends is not.
+    #[test]
+    fn panics_are_noted() {
+        spawn("ends", || ()).unwrap().join().unwrap();
+        assert!(!HAS_PANICKED.load(Ordering::Relaxed));
+        let panics = spawn("panics", || panic!("as the test wants it"));
+        panics.unwrap().join().unwrap_err();
+        assert!(HAS_PANICKED.swap(false, Ordering::Relaxed));
+    }
 }

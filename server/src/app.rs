@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use proto::v1::ingest_server::IngestServer;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tonic::transport::server::TcpIncoming;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::util::MapResponseLayer;
@@ -18,12 +18,15 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::http::connections::{ConnectionLimits, HttpServer};
+use crate::http::debuginfo::UPLOADS_MAX;
 use crate::http::gate::Gate;
 use crate::http::{HttpState, router};
 use crate::metrics::Metrics;
 use crate::receive::{CheckLimits, IngestService, correct_status};
 use crate::store::{EmbeddedStore, Store};
-use crate::symbol::{NameSource, NoNames};
+use crate::symbol::fetch::start_fetchers;
+use crate::symbol::wanted::{RETRY_TIME, Wanted};
+use crate::symbol::{NameSource, Shelf, ShelfOptions};
 
 /// Pushes that are received at once. Each may hold a message of 32 MiB, so that this is 1 GiB at worst and some 30 MB
 /// usually; the store's queue takes twice as many.
@@ -37,6 +40,7 @@ pub struct App {
     http: TcpListener,
     grpc: TcpListener,
     store: Arc<EmbeddedStore>,
+    symbols: Arc<Shelf>,
     metrics: Arc<Metrics>,
     config: Config,
 }
@@ -47,14 +51,18 @@ impl App {
     /// # Errors
     /// The store cannot be opened, or a port is taken.
     pub async fn open(config: Config) -> Result<Self> {
-        Self::open_with_names(config, Arc::new(NoNames)).await
+        Self::open_named_by(config, None).await
     }
 
-    /// Opens the store and both ports; what the nodes could not name is named from this source.
+    /// As [`Self::open`]; what the nodes could not name is named from this source in place of the store of symbols.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_with_names(config: Config, names: Arc<dyn NameSource>) -> Result<Self> {
+        Self::open_named_by(config, Some(names)).await
+    }
+
+    async fn open_named_by(config: Config, names: Option<Arc<dyn NameSource>>) -> Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let (options, shared) = (config.store.clone(), Arc::clone(&metrics));
         let store =
@@ -65,12 +73,15 @@ impl App {
         let report = store.report();
         metrics.note_recovery(&report);
         info!(path = %config.store.path.display(), ?report, "opened the store");
+        let symbols = open_symbols(&config, &metrics).await?;
+        let names = names.unwrap_or_else(|| symbols.clone());
         let http = listen(config.http_listen, "--http-listen").await?;
         let grpc = listen(config.grpc_listen, "--grpc-listen").await?;
         Ok(Self {
             http,
             grpc,
             store: Arc::new(store.with_names(names)),
+            symbols,
             metrics,
             config,
         })
@@ -94,6 +105,7 @@ impl App {
             http,
             grpc,
             store,
+            symbols,
             metrics,
             config,
         } = self;
@@ -107,6 +119,8 @@ impl App {
         let state = HttpState {
             store: Arc::clone(&store) as Arc<dyn Store>,
             metrics: Arc::clone(&metrics),
+            symbols: Arc::clone(&symbols),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             gate: Gate::new(config.queries_max, config.queries_waiting_max),
             own_profile: Arc::new(Mutex::new(())),
         };
@@ -137,6 +151,7 @@ impl App {
             () = stop => info!("stopping"),
         }
         drop(stopping);
+        symbols.wanted().close();
         match tokio::time::timeout(config.drain_timeout, &mut servers).await {
             Ok(result) => result??,
             Err(_) => {
@@ -148,6 +163,27 @@ impl App {
         info!("stopped");
         Ok(())
     }
+}
+
+/// Opens the symbols, after the store: the store's lock is the directory's.
+async fn open_symbols(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<Shelf>> {
+    let options: ShelfOptions = config.symbols.clone();
+    metrics.show_symbol_limit("index_bytes", options.bytes_max);
+    metrics.show_symbol_limit("file_bytes", options.file_bytes_max);
+    let urls = config.debuginfod_urls.clone();
+    let wanted = if urls.is_empty() {
+        Wanted::off()
+    } else {
+        Wanted::new(RETRY_TIME)
+    };
+    let (path, shared) = (options.path.clone(), Arc::clone(metrics));
+    let shelf = tokio::task::spawn_blocking(move || Shelf::open(options, shared, wanted)).await?;
+    let shelf = Arc::new(
+        shelf.with_context(|| format!("failed to open the symbols `{}`", path.display()))?,
+    );
+    start_fetchers(&shelf, metrics, &urls)
+        .context("failed to start what asks debuginfod servers")?;
+    Ok(shelf)
 }
 
 async fn serve_ingest(

@@ -5,10 +5,14 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::store::StoreOptions;
+use crate::symbol::ShelfOptions;
+use crate::symbol::child::ChildLimits;
+use crate::symbol::debuginfo_command::DebuginfoCommand;
+use crate::symbol::process::own_program;
 
 /// Only this machine, until somebody decides otherwise: there is no authentication yet.
 const HTTP_LISTEN: &str = "127.0.0.1:7070";
@@ -28,6 +32,13 @@ const INGEST_BYTES_MAX: &str = "512MiB";
 
 /// An hour of one busy node is 30 to 60 MB decoded.
 const CACHE_BYTES_MAX: &str = "256MiB";
+
+/// Indexes of symbols: a Debian with everything has 1.9 GB of code, whose debug information makes some 3 GB of them.
+const SYMBOL_BYTES_MAX: &str = "4GiB";
+
+/// Largest file with debug information: a browser's has 3 GB. Two are taken at a time, and one fetched, so that 12 GiB of
+/// the disk may be used for as long as that takes.
+const SYMBOL_FILE_BYTES_MAX: &str = "4GiB";
 
 /// The catalog's log grows in steps of 512 KiB and is rewritten while it is cleaned up; when it cannot write, the
 /// server must be restarted. Segments stop first.
@@ -81,6 +92,24 @@ pub struct Typed {
     #[arg(long, env = "PILOTLIGHT_RESERVE_BYTES", value_name = "SIZE", default_value = RESERVE_BYTES)]
     reserve_bytes: String,
 
+    /// Indexes of symbols that are kept on disk, those used least lately out first
+    #[arg(long, env = "PILOTLIGHT_SYMBOL_BYTES_MAX", value_name = "SIZE", default_value = SYMBOL_BYTES_MAX)]
+    symbol_bytes_max: String,
+
+    /// Largest file with symbols that is taken, unpacked; only its index is kept
+    #[arg(long, env = "PILOTLIGHT_SYMBOL_FILE_BYTES_MAX", value_name = "SIZE", default_value = SYMBOL_FILE_BYTES_MAX)]
+    symbol_file_bytes_max: String,
+
+    /// A debuginfod server that is asked for symbols of frames that somebody looks at and nobody has named, as in
+    /// https://debuginfod.debian.net; may be given more than once. It learns which build ids run here [default: none]
+    #[arg(
+        long,
+        env = "PILOTLIGHT_DEBUGINFOD_URL",
+        value_name = "URL",
+        value_delimiter = ' '
+    )]
+    debuginfod_url: Vec<String>,
+
     /// Queries that run at the same time [default: the number of CPUs]
     #[arg(long, env = "PILOTLIGHT_QUERIES_MAX", value_name = "NUMBER")]
     queries_max: Option<String>,
@@ -105,6 +134,18 @@ pub struct Typed {
         default_value = "info"
     )]
     log: String,
+
+    /// Does something else than serve.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What the program does besides serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Symbols for a server that runs
+    #[command(subcommand)]
+    Debuginfo(DebuginfoCommand),
 }
 
 /// What the server is built from.
@@ -116,6 +157,10 @@ pub struct Config {
     pub grpc_listen: SocketAddr,
     /// The store.
     pub store: StoreOptions,
+    /// The symbol store.
+    pub symbols: ShelfOptions,
+    /// debuginfod servers.
+    pub debuginfod_urls: Vec<String>,
     /// Largest message on the wire.
     pub message_bytes_max: usize,
     /// Largest unfolded profile.
@@ -140,6 +185,11 @@ pub struct Config {
 pub struct ConfigError(pub Vec<String>);
 
 impl Typed {
+    /// What is to be done instead of serving.
+    pub fn take_command(&mut self) -> Option<Command> {
+        self.command.take()
+    }
+
     /// Checks everything that was typed.
     ///
     /// # Errors
@@ -147,14 +197,25 @@ impl Typed {
     pub fn build(self) -> Result<Config, ConfigError> {
         let mut check = Check::default();
         let queries_default = std::thread::available_parallelism().map_or(2, NonZero::get);
+        let reserve_bytes = check.size("--reserve-bytes", &self.reserve_bytes);
+        let symbols = ShelfOptions {
+            path: self.data_dir.join("symbols"),
+            bytes_max: check.size("--symbol-bytes-max", &self.symbol_bytes_max),
+            file_bytes_max: check.size("--symbol-file-bytes-max", &self.symbol_file_bytes_max),
+            reserve_bytes,
+            program: own_program(),
+            child: ChildLimits::default(),
+        };
         let config = Config {
             http_listen: check.address("--http-listen", &self.http_listen),
             grpc_listen: check.address("--grpc-listen", &self.grpc_listen),
             store: StoreOptions {
                 path: self.data_dir,
                 cache_bytes_max: check.size("--cache-bytes-max", &self.cache_bytes_max) as usize,
-                reserve_bytes: check.size("--reserve-bytes", &self.reserve_bytes),
+                reserve_bytes,
             },
+            symbols,
+            debuginfod_urls: check.urls("--debuginfod-url", self.debuginfod_url),
             message_bytes_max: check.size("--message-bytes-max", &self.message_bytes_max) as usize,
             profile_bytes_max: check.size("--profile-bytes-max", &self.profile_bytes_max),
             ingest_bytes_max: check.size("--ingest-bytes-max", &self.ingest_bytes_max),
@@ -223,6 +284,21 @@ impl Check {
         self.parsed(option, text, parsed, "a number up to 100000", 0)
     }
 
+    fn urls(&mut self, option: &str, texts: Vec<String>) -> Vec<String> {
+        let is_url = |text: &str| {
+            let rest = text
+                .strip_prefix("http://")
+                .or_else(|| text.strip_prefix("https://"));
+            rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
+        };
+        let trimmed = texts.into_iter().map(|text| {
+            let parsed = is_url(&text).then(|| text.trim_end_matches('/').to_owned());
+            let wanted = "a URL, as in https://debuginfod.debian.net";
+            self.parsed(option, &text, parsed, wanted, String::new())
+        });
+        trimmed.collect()
+    }
+
     fn duration(&mut self, option: &str, text: &str) -> Duration {
         let parsed = crate::query::time::parse_duration(text)
             .ok()
@@ -282,6 +358,8 @@ mod tests {
             "--grpc-listen=:7071",
             "--message-bytes-max=32MB",
             "--queries-max=many",
+            "--symbol-bytes-max=4GB",
+            "--debuginfod-url=debuginfod.debian.net",
             "--drain-timeout=10",
             "--log=a=b=c",
         ]);
@@ -294,8 +372,10 @@ mod tests {
         assert_eq!(
             options,
             [
+                "--symbol-bytes-max",
                 "--http-listen",
                 "--grpc-listen",
+                "--debuginfod-url",
                 "--message-bytes-max",
                 "--queries-max",
                 "--drain-timeout",

@@ -6,12 +6,21 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use server::app::App;
-use server::config::{Config, Typed};
+use server::config::{Command, Config, Typed};
+use server::symbol::child::{CHILD_ARGUMENT, run_child};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let config = match Typed::parse().build() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(CHILD_ARGUMENT) {
+        return run_child(arguments);
+    }
+    let mut typed = Typed::parse();
+    if let Some(Command::Debuginfo(command)) = typed.take_command() {
+        return command.run();
+    }
+    let config = match typed.build() {
         Ok(config) => config,
         Err(err) => {
             eprintln!("{err}");

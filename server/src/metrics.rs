@@ -73,11 +73,91 @@ pub struct Metrics {
     query_seconds: Family<RouteLabel, Histogram>,
     closed_connections: Family<ReasonLabel, Counter>,
     recovery: Family<KindLabel, Gauge>,
+    symbols: SymbolMetrics,
     series: Gauge,
     sealed_segments: Gauge,
     cache_bytes: Gauge,
     resident_bytes: Gauge<i64, AtomicI64>,
     cpu_seconds: Counter<f64, AtomicU64>,
+}
+
+/// What is counted of the symbol store.
+#[derive(Default)]
+struct SymbolMetrics {
+    indexes: Gauge,
+    index_bytes: Gauge,
+    layouts: Gauge,
+    limits: Family<KindLabel, Gauge>,
+    uploads: Family<ResultLabel, Counter>,
+    upload_bytes: Counter,
+    fetches: Family<ResultLabel, Counter>,
+    fetch_bytes: Counter,
+    waiting: Gauge,
+    evictions: Counter,
+    damaged: Counter,
+}
+
+impl SymbolMetrics {
+    fn register(&self, own: &mut Registry) {
+        own.register(
+            "symbol_indexes",
+            "Build ids of which there is an index",
+            self.indexes.clone(),
+        );
+        own.register_with_unit(
+            "symbol_indexes",
+            "Size of all indexes on the disk",
+            Unit::Bytes,
+            self.index_bytes.clone(),
+        );
+        own.register(
+            "symbol_layouts",
+            "Files of which it is known where they are loaded",
+            self.layouts.clone(),
+        );
+        own.register(
+            "symbol_limits",
+            "Limits of the symbol store, by kind: index_bytes (all indexes), file_bytes (one file that comes in)",
+            self.limits.clone(),
+        );
+        own.register(
+            "symbol_uploads",
+            "Files that were uploaded, by result: stored, unchanged (what was there is as good), or why not",
+            self.uploads.clone(),
+        );
+        own.register_with_unit(
+            "symbol_uploaded",
+            "Bytes of uploaded files, unpacked",
+            Unit::Bytes,
+            self.upload_bytes.clone(),
+        );
+        own.register(
+            "symbol_fetches",
+            "Build ids that were looked for at debuginfod servers, by result: stored, unchanged, not_found, or why not",
+            self.fetches.clone(),
+        );
+        own.register_with_unit(
+            "symbol_fetched",
+            "Bytes of files that debuginfod servers sent",
+            Unit::Bytes,
+            self.fetch_bytes.clone(),
+        );
+        own.register(
+            "symbol_fetches_waiting",
+            "Build ids that wait to be looked for",
+            self.waiting.clone(),
+        );
+        own.register(
+            "symbol_evictions",
+            "Indexes that were removed for want of space",
+            self.evictions.clone(),
+        );
+        own.register(
+            "symbol_indexes_damaged",
+            "Index files that could not be used and were dropped",
+            self.damaged.clone(),
+        );
+    }
 }
 
 impl Default for Metrics {
@@ -105,6 +185,7 @@ impl Metrics {
             query_seconds: Family::new_with_constructor(|| Histogram::new(QUERY_SECONDS)),
             closed_connections: Family::default(),
             recovery: Family::default(),
+            symbols: SymbolMetrics::default(),
             series: Gauge::default(),
             sealed_segments: Gauge::default(),
             cache_bytes: Gauge::default(),
@@ -185,6 +266,7 @@ impl Metrics {
             "What was done when the store was opened",
             self.recovery.clone(),
         );
+        self.symbols.register(own);
         own.register("series", "Series in the catalog", self.series.clone());
         own.register(
             "segments_sealed",
@@ -306,6 +388,59 @@ impl Metrics {
                 .get_or_create(&KindLabel { kind })
                 .set(number as i64);
         }
+    }
+
+    /// Shows how many indexes there are, and their bytes.
+    pub fn show_symbol_indexes(&self, indexes: usize, bytes: u64) {
+        self.symbols.indexes.set(indexes as i64);
+        self.symbols.index_bytes.set(bytes as i64);
+    }
+
+    /// Shows of how many files it is known where they are loaded.
+    pub fn show_symbol_layouts(&self, layouts: usize) {
+        self.symbols.layouts.set(layouts as i64);
+    }
+
+    /// Shows a limit of the symbol store.
+    pub fn show_symbol_limit(&self, kind: &'static str, limit: u64) {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.symbols
+            .limits
+            .get_or_create(&KindLabel { kind })
+            .set(limit);
+    }
+
+    /// Shows how many build ids wait to be fetched.
+    pub fn show_symbol_fetches_waiting(&self, waiting: usize) {
+        self.symbols.waiting.set(waiting as i64);
+    }
+
+    /// Counts an upload.
+    pub fn count_symbol_upload(&self, result: &'static str, bytes: u64) {
+        self.symbols
+            .uploads
+            .get_or_create(&ResultLabel { result })
+            .inc();
+        self.symbols.upload_bytes.inc_by(bytes);
+    }
+
+    /// Counts a build id that was looked for elsewhere.
+    pub fn count_symbol_fetch(&self, result: &'static str, bytes: u64) {
+        self.symbols
+            .fetches
+            .get_or_create(&ResultLabel { result })
+            .inc();
+        self.symbols.fetch_bytes.inc_by(bytes);
+    }
+
+    /// Counts an index that was removed for want of space.
+    pub fn count_symbol_eviction(&self) {
+        self.symbols.evictions.inc();
+    }
+
+    /// Counts an index that could not be used.
+    pub fn count_symbol_index_damaged(&self) {
+        self.symbols.damaged.inc();
     }
 
     /// Writes all metrics as text.

@@ -129,7 +129,7 @@ impl Window {
         }
         let mut leaf = NodeIndex(0);
         for located in &stack.frames {
-            let file = self.file_place(located, pid);
+            let file = self.file_place(located, pid, stack.parent);
             let offset = located.offset;
             let frame = self.frame_place(WindowFrame { file, offset });
             leaf = self.node_place(leaf, frame);
@@ -146,7 +146,7 @@ impl Window {
         true
     }
 
-    fn file_place(&mut self, located: &LocatedFrame<'_>, pid: u32) -> u32 {
+    fn file_place(&mut self, located: &LocatedFrame<'_>, pid: u32, parent: u32) -> u32 {
         let file = located.file;
         let place = match self.file_places.get(file) {
             Some(place) => *place,
@@ -166,7 +166,12 @@ impl Window {
             if mapped_by.len() == Self::PROCESSES_MAX {
                 mapped_by.remove(0);
             }
-            mapped_by.push(MappedBy { pid, start, end });
+            mapped_by.push(MappedBy {
+                pid,
+                parent,
+                start,
+                end,
+            });
         }
         place
     }
@@ -286,7 +291,11 @@ mod tests {
                 .map(|word| LocatedFrame::stand_in(&file, u64::from(word.as_bytes()[0])))
                 .collect();
             let outcome = StackOutcome::Walked(Outcome::Complete);
-            let located = Located { frames, outcome };
+            let located = Located {
+                frames,
+                outcome,
+                parent: 0,
+            };
             assert!(window.add(1, [0; 16], series(comm), &located, Check::None));
         }
         window
@@ -344,6 +353,7 @@ mod tests {
                     mapped_at: (0x1000, 0x2000),
                 }],
                 outcome: StackOutcome::Walked(Outcome::Complete),
+                parent: 0,
             };
             window.add(pid, [0; 16], series("a"), &located, Check::None);
         }

@@ -77,6 +77,8 @@ pub struct Located<'a> {
     pub frames: Vec<LocatedFrame<'a>>,
     /// How it ended.
     pub outcome: StackOutcome,
+    /// Number of the process that made the one it is of; 0 if not known.
+    pub parent: u32,
 }
 
 impl<'a> LocatedFrame<'a> {
@@ -245,5 +247,9 @@ pub fn locate_stack<'a>(
         let offset = address.wrapping_sub(kernel_text.0);
         frames.push(LocatedFrame::stand_in(&stand_ins.kernel, offset));
     }
-    Located { frames, outcome }
+    Located {
+        frames,
+        outcome,
+        parent: process.map_or(0, |it| it.parent),
+    }
 }

@@ -3,8 +3,6 @@
 //! In: functions as the sources find them. Out: answers that share their
 //! strings and fit into one frame. Never grows beyond a frame.
 
-use std::borrow::Cow;
-
 use rustc_hash::FxHashMap;
 
 use super::demangle::demangle;
@@ -17,15 +15,30 @@ const FUNCTION_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 5;
 
 /// A function as a source finds it.
-pub(super) struct Found<'a> {
+pub(super) struct Found {
     /// Name in the symbol table or in the debug information, not demangled.
-    pub(super) symbol: &'a str,
+    pub(super) symbol: String,
     /// Source file, or empty.
-    pub(super) file: Cow<'a, str>,
+    pub(super) file: String,
     /// Line, or 0.
     pub(super) line: u32,
     /// Column, or 0.
     pub(super) column: u32,
+    /// Line where the function starts, or 0.
+    pub(super) start_line: u32,
+}
+
+impl Found {
+    /// A name of which nothing else is known.
+    pub(super) fn bare(symbol: String) -> Self {
+        Self {
+            symbol,
+            file: String::new(),
+            line: 0,
+            column: 0,
+            start_line: 0,
+        }
+    }
 }
 
 /// Answers and the strings that they share.
@@ -41,7 +54,7 @@ impl Answers {
     /// Adds an address with its functions, the innermost first. The outermost
     /// ones stay when there are too many, and an address that no longer fits
     /// into the frame has the reason for its answer.
-    pub(super) fn push_named(&mut self, found: &[Found<'_>]) {
+    pub(super) fn push_named(&mut self, found: &[Found]) {
         let found = &found[found.len().saturating_sub(FUNCTIONS_MAX)..];
         // Two strings a function at their longest, and room for the frame's head.
         if found.is_empty()
@@ -61,11 +74,11 @@ impl Answers {
         self.answers.push(Answer::Unnamed(reason));
     }
 
-    fn function(&mut self, found: &Found<'_>) -> Function {
-        let demangled = demangle(found.symbol);
+    fn function(&mut self, found: &Found) -> Function {
+        let demangled = demangle(&found.symbol);
         let (function, system_name) = match &demangled {
-            Some(name) => (name.as_str(), found.symbol),
-            None => (found.symbol, ""),
+            Some(name) => (name.as_str(), found.symbol.as_str()),
+            None => (found.symbol.as_str(), ""),
         };
         Function {
             function: self.string(function),
@@ -73,7 +86,7 @@ impl Answers {
             file: self.string(&found.file),
             line: found.line,
             column: found.column,
-            start_line: 0,
+            start_line: found.start_line,
         }
     }
 

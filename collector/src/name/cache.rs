@@ -5,6 +5,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::facts::{FileFacts, Segment};
 use super::naming::{Frame, Naming, UnnamedReason};
 use super::object::{FileKey, Object};
 use super::protocol::{Answer, DebugInfo, Response};
@@ -16,7 +17,9 @@ const SLOT_BYTES: usize = 41 * 3 / 2;
 /// The allocation of an address's frames: two counts, and what the allocator adds.
 const FRAMES_BYTES: usize = 16 + 8;
 /// A file's own entry.
-const FILE_BYTES: usize = size_of::<FileNames>() + size_of::<ObjectKey>();
+/// With room for what most say of themselves: five segments, and a link.
+const FILE_BYTES: usize =
+    size_of::<FileNames>() + size_of::<ObjectKey>() + 5 * size_of::<Segment>() + 32;
 
 /// What names are kept under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,6 +51,8 @@ pub(super) struct FileNames {
     pub(super) failure: Option<(UnnamedReason, u64)>,
     /// How often in a row it failed.
     pub(super) failures: u32,
+    /// What it says about itself, once it was read.
+    pub(super) facts: Option<FileFacts>,
     key: ObjectKey,
     names: FxHashMap<u64, Known>,
     used: u64,
@@ -59,6 +64,13 @@ struct Known {
     naming: Naming,
     /// The window in which it was asked for.
     window: u64,
+}
+
+impl FileNames {
+    /// Name of the file with its debug information, if it says one.
+    pub(super) fn debug_link(&self) -> Option<&str> {
+        self.facts.as_ref()?.debug_link.as_deref()
+    }
 }
 
 /// The names of all files.
@@ -98,6 +110,7 @@ impl NameCache {
                 debug: DebugInfo::Use,
                 failure: None,
                 failures: 0,
+                facts: None,
                 key,
                 names: FxHashMap::default(),
                 used: clock,
@@ -256,6 +269,7 @@ mod tests {
             notes: Notes::default(),
             strings: vec![name.to_owned(), String::new()],
             answers: vec![Answer::Named(vec![function])],
+            facts: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Frames over a socket, with an open file beside them; both sides use it.
+//! Frames over a socket, with open files beside them; both sides use it.
 //!
 //! In and out: whole frames of at most [`FRAME_BYTES_MAX`] bytes. Never looks
 //! into them.
@@ -38,11 +38,14 @@ impl Deadline {
     }
 }
 
-/// Sends one frame, with `file` beside its first byte.
+/// Files beside one frame: an executable, and the one with its debug information.
+pub(super) const FILES_MAX: usize = 2;
+
+/// Sends one frame, with at most [`FILES_MAX`] files beside its first byte.
 pub(super) fn send_frame(
     socket: &UnixStream,
     frame: &[u8],
-    file: Option<BorrowedFd<'_>>,
+    files: &[BorrowedFd<'_>],
     deadline: Deadline,
 ) -> io::Result<()> {
     let length = u32::try_from(frame.len())
@@ -51,9 +54,9 @@ pub(super) fn send_frame(
         .ok_or(io::ErrorKind::InvalidInput)?
         .to_le_bytes();
     socket.set_write_timeout(deadline.left()?)?;
-    let mut sent = match file {
-        None => 0,
-        Some(file) => send_with_file(socket, &length, file)?,
+    let mut sent = match files {
+        [] => 0,
+        files => send_with_files(socket, &length, files)?,
     };
     for bytes in [&length[..], frame] {
         let mut left = bytes.get(sent..).unwrap_or_default();
@@ -71,19 +74,19 @@ pub(super) fn send_frame(
     Ok(())
 }
 
-/// Receives one frame into `frame`, and the file beside it. `false`: the other
+/// Receives one frame into `frame`, and the files beside it into `files`. `false`: the other
 /// side closed the socket between two frames.
 pub(super) fn receive_frame(
     socket: &UnixStream,
     frame: &mut Vec<u8>,
-    file: &mut Option<OwnedFd>,
+    files: &mut Vec<OwnedFd>,
     deadline: Deadline,
 ) -> io::Result<bool> {
     let mut length = [0; 4];
     let mut filled = 0;
     while filled < length.len() {
         socket.set_read_timeout(deadline.left()?)?;
-        match receive_with_file(socket, &mut length[filled..], file) {
+        match receive_with_files(socket, &mut length[filled..], files) {
             Ok(0) if filled == 0 => return Ok(false),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => filled += read,
@@ -122,11 +125,14 @@ fn as_timed_out(err: io::Error) -> io::Error {
     }
 }
 
-fn send_with_file(socket: &UnixStream, bytes: &[u8], file: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+fn send_with_files(
+    socket: &UnixStream,
+    bytes: &[u8],
+    files: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let files = [file];
-    if !control.push(SendAncillaryMessage::ScmRights(&files)) {
+    if !control.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(io::ErrorKind::OutOfMemory.into());
     }
     sendmsg(
@@ -138,12 +144,12 @@ fn send_with_file(socket: &UnixStream, bytes: &[u8], file: BorrowedFd<'_>) -> io
     .map_err(|err| as_timed_out(err.into()))
 }
 
-fn receive_with_file(
+fn receive_with_files(
     socket: &UnixStream,
     bytes: &mut [u8],
-    file: &mut Option<OwnedFd>,
+    files: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(
         socket,
@@ -152,9 +158,9 @@ fn receive_with_file(
         RecvFlags::CMSG_CLOEXEC,
     )?;
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(files) = message {
-            // There is room for one; further ones are closed by the kernel.
-            *file = files.last();
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            // There is room for so many; further ones are closed by the kernel.
+            files.extend(received);
         }
     }
     Ok(received.bytes)

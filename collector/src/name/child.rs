@@ -74,17 +74,17 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
     let mut child = Child::new(limits)?;
     let mut frame = Vec::new();
     loop {
-        let mut file = None;
-        if !receive_frame(&socket, &mut frame, &mut file, Deadline::Never)? {
+        let mut files = Vec::new();
+        if !receive_frame(&socket, &mut frame, &mut files, Deadline::Never)? {
             return Ok(());
         }
         let request = decode_request(&frame).map_err(io::Error::other)?;
-        let mut answer = encode_response(&child.answer(&request, file));
+        let mut answer = encode_response(&child.answer(&request, files));
         // It goes on to wait: the parent reads what the child took, and ends it.
         if !child.shrink() {
             note_leaving(&mut answer);
         }
-        send_frame(&socket, &answer, None, Deadline::Never)?;
+        send_frame(&socket, &answer, &[], Deadline::Never)?;
     }
 }
 
@@ -114,13 +114,14 @@ impl Child {
         })
     }
 
-    fn answer(&mut self, request: &Request, opened: Option<OwnedFd>) -> Response {
+    fn answer(&mut self, request: &Request, files: Vec<OwnedFd>) -> Response {
         let Request {
             id,
             object,
             addresses,
         } = request;
         let mut answers = Answers::default();
+        let mut facts = None;
         let debug = match *object {
             RequestObject::Kernel => {
                 self.kernel.name(addresses, &mut answers);
@@ -131,17 +132,28 @@ impl Child {
                 file,
                 debug,
                 build_id,
-            } => self.files.name(
-                ElfRequest {
-                    file,
-                    opened,
-                    build_id,
-                    debug,
-                    offsets: addresses,
-                },
-                &self.memory,
-                &mut answers,
-            ),
+                attached,
+            } => {
+                let mut files = files.into_iter();
+                let opened = attached.file.then(|| files.next()).flatten();
+                let debug_file = attached
+                    .debug_file
+                    .and_then(|found_by| Some((files.next()?, found_by)));
+                let outcome = self.files.name(
+                    ElfRequest {
+                        file,
+                        opened,
+                        debug_file,
+                        build_id,
+                        debug,
+                        offsets: addresses,
+                    },
+                    &self.memory,
+                    &mut answers,
+                );
+                facts = self.files.facts(file).cloned();
+                outcome
+            }
         };
         Response {
             id: *id,
@@ -152,6 +164,7 @@ impl Child {
             },
             strings: answers.strings,
             answers: answers.answers,
+            facts,
         }
     }
 
@@ -166,6 +179,7 @@ impl Child {
             ElfRequest {
                 file: VDSO_FILE,
                 opened: image,
+                debug_file: None,
                 build_id: None,
                 debug: DebugInfo::Skip,
                 offsets,

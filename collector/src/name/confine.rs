@@ -15,8 +15,9 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
 };
 
-/// Descriptors: 32 files twice (ours and blazesym's), and the child's own few.
-const OPEN_FILES_MAX: u64 = 128;
+/// Descriptors: 32 files, each with a debug file, twice (ours and blazesym's), one more of each to read Go's tables, and
+/// the child's own few.
+const OPEN_FILES_MAX: u64 = 192;
 /// Names may wait for the node's own work: against one busy thread on each CPU
 /// the child still gets a quarter of one. At 10 it would be a tenth, and time-outs
 /// would hit files that are only waiting.

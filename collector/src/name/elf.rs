@@ -1,23 +1,30 @@
-//! Names from ELF files: symbol tables and debug information, read by blazesym.
+//! Names from ELF files: debug information, read by blazesym, Go's own table (see `go`), and symbol tables, which are
+//! searched here (see `symbols`).
 //!
 //! In: an open file and offsets in it. Out: functions. Never opens a file by a
 //! path that a file gave, as long as the child is confined (see `confine`).
 
-use std::borrow::Cow;
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use blazesym::symbolize::source::{self, Source};
 use blazesym::symbolize::{CodeInfo, Input, Reason, Sym, Symbolized, Symbolizer, evict};
 use blazesym::{Error, ErrorKind};
+use object::ReadCache;
 
 use super::answers::{Answers, Found};
 use super::confine::FileRoot;
+use super::debug_file::FoundBy;
 use super::demangle::is_mangled;
+use super::facts::{FileFacts, read_facts};
+use super::go::{GoFile, GoFunction};
 use super::memory::Memory;
 use super::naming::UnnamedReason;
 use super::protocol::DebugInfo;
+use super::symbols::SymbolTables;
 use crate::process::BuildId;
 
 /// Files that stay open with what was parsed of them. A busy node uses some 20
@@ -29,6 +36,8 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Offsets between two looks at the memory: a look takes 2 µs, and so many
 /// scattered offsets have the kernel map 2 to 4 MB of debug information.
 const CHUNK_OFFSETS: usize = 32;
+/// Bytes of a debug file that are read at once for its checksum.
+const CHECKSUM_BYTES: usize = 64 << 10;
 /// How often what was parsed may be forgotten within one request; then the file
 /// is too large for the limit, and parsing it again would only take time.
 const FORGET_MAX: usize = 4;
@@ -39,6 +48,8 @@ pub(super) struct ElfRequest<'a> {
     pub(super) file: u64,
     /// The file itself, unless the collector could not open it any more.
     pub(super) opened: Option<OwnedFd>,
+    /// What may have its debug information.
+    pub(super) debug_file: Option<(OwnedFd, FoundBy)>,
     /// The build id it must have.
     pub(super) build_id: Option<BuildId>,
     /// Whether to use debug information.
@@ -66,10 +77,64 @@ pub(super) struct ElfFiles {
 
 struct OpenFile {
     file: u64,
-    /// Keeps `path` pointing at this file: the number in it is this descriptor's.
-    _descriptor: OwnedFd,
-    path: PathBuf,
+    readable: Readable,
     used: Instant,
+    facts: FileFacts,
+    /// The checksum that its debug link demands.
+    debug_checksum: Option<u32>,
+    debug_file: DebugFile,
+    go: Go,
+}
+
+/// A file that can be read, and where its symbols are.
+struct Readable {
+    /// Keeps `path` pointing at this file: the number in it is this descriptor's.
+    file: File,
+    path: PathBuf,
+    tables: SymbolTables,
+}
+
+/// A file with another one's debug information.
+enum DebugFile {
+    /// None came so far.
+    None,
+    /// What came was not of this file. It is not looked at again as long as the file is open.
+    Refused,
+    /// It is this one.
+    Open(Readable),
+}
+
+/// What is known of a file's table of Go functions.
+enum Go {
+    NotLookedFor,
+    None,
+    Found(Box<GoFile<Reader>>),
+}
+
+/// Reads an open file, see [`GoFile::open`].
+type Reader = Box<dyn Fn(u64, &mut [u8]) -> usize>;
+
+/// What is found at an address.
+enum Named {
+    /// Functions, the innermost first.
+    Functions {
+        found: Vec<Found>,
+        /// Which longer name the outermost one may have in the symbol table.
+        longer: Longer,
+    },
+    /// Nothing.
+    Unnamed(UnnamedReason),
+}
+
+/// A name in the symbol table that says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Longer {
+    /// There is none.
+    None,
+    /// A mangled one. Reduced debug information (`line-tables-only`, `-g1`) calls `core::fmt::write` just `write`.
+    Mangled,
+    /// One with types: Go's own table calls all instances of a generic function `name[...]`.
+    Instance,
 }
 
 impl ElfFiles {
@@ -95,60 +160,186 @@ impl ElfFiles {
             FileRoot::Descriptors => request.debug,
             FileRoot::Everything => DebugInfo::Skip,
         };
-        let path = match self.path(request) {
-            Ok(path) => path,
-            Err(reason) => {
-                offsets.iter().for_each(|_| answers.push_unnamed(reason));
-                return DebugOutcome::Fine;
+        let (number, build_id) = (request.file, request.build_id);
+        if let Err(reason) = self.open(number, request.opened, build_id) {
+            offsets.iter().for_each(|_| answers.push_unnamed(reason));
+            return DebugOutcome::Fine;
+        }
+        let is_refused = match (debug, request.debug_file) {
+            (DebugInfo::Use, Some((file, found_by))) => {
+                !self.attach(number, file, found_by, build_id)
             }
+            _ => false,
         };
-        let mut outcome = DebugOutcome::Fine;
+        let mut named: Vec<Named> = offsets
+            .iter()
+            .map(|_| Named::Unnamed(UnnamedReason::NoSymbol))
+            .collect();
+        let is_damaged = match debug {
+            DebugInfo::Use => self.read_debug_info(number, offsets, memory, &mut named),
+            DebugInfo::Skip => false,
+        };
+        if let Some(open) = self.open.iter_mut().find(|it| it.file == number) {
+            if debug == DebugInfo::Skip || !open.has_debug_info() {
+                open.read_go(offsets, &mut named);
+            }
+            open.read_symbols(offsets, &mut named);
+        }
+        for it in &named {
+            match it {
+                Named::Functions { found, .. } => answers.push_named(found),
+                Named::Unnamed(reason) => answers.push_unnamed(*reason),
+            }
+        }
+        match is_refused || is_damaged {
+            true => DebugOutcome::Refused,
+            false => DebugOutcome::Fine,
+        }
+    }
+
+    /// Names by debug information, where there is any. Gives whether some of it could not be read.
+    fn read_debug_info(
+        &mut self,
+        number: u64,
+        offsets: &[u64],
+        memory: &Memory,
+        named: &mut [Named],
+    ) -> bool {
+        let mut is_damaged = false;
         let mut forget_left = FORGET_MAX;
-        for offsets in offsets.chunks(CHUNK_OFFSETS) {
+        let chunks = offsets.chunks(CHUNK_OFFSETS);
+        for (offsets, named) in chunks.zip(named.chunks_mut(CHUNK_OFFSETS)) {
             if forget_left > 0 && memory.is_over() {
                 forget_left -= 1;
                 self.forget();
             }
             let symbolizer = self.symbolizer.get_or_insert_with(make_symbolizer);
-            if name_offsets(symbolizer, &path, debug, offsets, answers) == DebugOutcome::Refused {
-                outcome = DebugOutcome::Refused;
+            let Some(open) = self.open.iter().find(|it| it.file == number) else {
+                break;
+            };
+            let Some(symbols) = open.symbolize(symbolizer, offsets) else {
+                break;
+            };
+            let Ok(symbols) = symbols else {
+                is_damaged = true;
+                continue;
+            };
+            for (symbol, named) in symbols.iter().zip(named) {
+                match symbol {
+                    Symbolized::Sym(symbol) => *named = functions_of(symbol),
+                    Symbolized::Unknown(Reason::IgnoredError) => {
+                        is_damaged = true;
+                        *named = Named::Unnamed(UnnamedReason::Corrupt);
+                    }
+                    Symbolized::Unknown(_) => {}
+                }
             }
         }
-        outcome
+        is_damaged
+    }
+
+    fn find(&self, file: u64) -> Option<&OpenFile> {
+        self.open.iter().find(|it| it.file == file)
+    }
+
+    /// What an open file says about itself.
+    pub(super) fn facts(&self, file: u64) -> Option<&FileFacts> {
+        self.find(file).map(|it| &it.facts)
     }
 
     /// Forgets what was parsed of all files. They stay open.
     pub(super) fn forget(&mut self) {
         self.symbolizer = None;
+        for open in &mut self.open {
+            open.go = Go::NotLookedFor;
+        }
     }
 
-    /// The path that leads to the file's descriptor, which stays open.
-    fn path(&mut self, request: ElfRequest<'_>) -> Result<PathBuf, UnnamedReason> {
+    /// Opens the file, if it is not open. It stays open.
+    fn open(
+        &mut self,
+        file: u64,
+        opened: Option<OwnedFd>,
+        build_id: Option<BuildId>,
+    ) -> Result<(), UnnamedReason> {
         self.close_idle();
         let now = Instant::now();
-        if let Some(open) = self.open.iter_mut().find(|open| open.file == request.file) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.file == file) {
             open.used = now;
-            return Ok(open.path.clone());
+            return Ok(());
         }
-        let descriptor = request.opened.ok_or(UnnamedReason::FileGone)?;
-        let path = self.root.path_of(descriptor.as_raw_fd());
-        if let Some(expected) = request.build_id {
-            let found =
-                blazesym::helper::read_elf_build_id(&path).map_err(|err| reason_of(&err))?;
-            if found.as_deref() != Some(expected.as_bytes()) {
-                return Err(UnnamedReason::FileGone);
-            }
+        let descriptor = opened.ok_or(UnnamedReason::FileGone)?;
+        let readable = self.make_readable(&descriptor)?;
+        if let Some(expected) = build_id
+            && read_build_id(&readable.path)? != Some(expected)
+        {
+            return Err(UnnamedReason::FileGone);
         }
+        let (facts, debug_checksum) = read_facts(&ReadCache::new(&readable.file));
         if self.open.len() >= OPEN_FILES_MAX {
             self.close_oldest();
         }
         self.open.push(OpenFile {
-            file: request.file,
-            _descriptor: descriptor,
-            path: path.clone(),
+            file,
+            readable,
             used: now,
+            facts,
+            debug_checksum,
+            debug_file: DebugFile::None,
+            go: Go::NotLookedFor,
         });
-        Ok(path)
+        Ok(())
+    }
+
+    /// Opens a descriptor, which may only stand for a file, for reading.
+    fn make_readable(&self, descriptor: &OwnedFd) -> Result<Readable, UnnamedReason> {
+        let file =
+            File::open(self.root.path_of(descriptor.as_raw_fd())).map_err(|err| {
+                match err.kind() {
+                    std::io::ErrorKind::PermissionDenied => UnnamedReason::Permission,
+                    _ => UnnamedReason::FileGone,
+                }
+            })?;
+        let tables = SymbolTables::read(&ReadCache::new(&file)).ok_or(UnnamedReason::Corrupt)?;
+        Ok(Readable {
+            path: self.root.path_of(file.as_raw_fd()),
+            file,
+            tables,
+        })
+    }
+
+    /// Takes a debug file for an open file, which needs one. Gives `false` when it is not of this file.
+    fn attach(
+        &mut self,
+        file: u64,
+        descriptor: OwnedFd,
+        found_by: FoundBy,
+        build_id: Option<BuildId>,
+    ) -> bool {
+        let Some(open) = self.find(file) else {
+            return true;
+        };
+        if open.facts.has_debug_info || !matches!(open.debug_file, DebugFile::None) {
+            return true;
+        }
+        let checksum = open.debug_checksum;
+        let is_it = |it: &Readable| {
+            let its_build_id = read_build_id(&it.path).ok().flatten();
+            match found_by {
+                FoundBy::BuildId => build_id.is_some() && its_build_id == build_id,
+                FoundBy::Link => {
+                    let is_known = build_id.is_some() && its_build_id.is_some();
+                    let is_same = !is_known || its_build_id == build_id;
+                    is_same && checksum.is_some() && checksum == read_checksum(&it.file)
+                }
+            }
+        };
+        let readable = self.make_readable(&descriptor).ok().filter(is_it);
+        let is_it = readable.is_some();
+        if let Some(open) = self.open.iter_mut().find(|it| it.file == file) {
+            open.debug_file = readable.map_or(DebugFile::Refused, DebugFile::Open);
+        }
+        is_it
     }
 
     fn close_oldest(&mut self) {
@@ -175,8 +366,199 @@ impl ElfFiles {
     fn close(&mut self, index: usize) {
         let open = self.open.swap_remove(index);
         if let Some(symbolizer) = &mut self.symbolizer {
-            let evicted = symbolizer.evict(&evict::Evict::from(evict::Elf::new(&open.path)));
-            debug_assert!(evicted.is_ok(), "{evicted:?}");
+            for readable in [Some(&open.readable), open.debug_file()]
+                .into_iter()
+                .flatten()
+            {
+                let evict = evict::Evict::from(evict::Elf::new(&readable.path));
+                let evicted = symbolizer.evict(&evict);
+                debug_assert!(evicted.is_ok(), "{evicted:?}");
+            }
+        }
+    }
+}
+
+impl OpenFile {
+    fn debug_file(&self) -> Option<&Readable> {
+        match &self.debug_file {
+            DebugFile::Open(it) => Some(it),
+            DebugFile::None | DebugFile::Refused => None,
+        }
+    }
+
+    fn has_debug_info(&self) -> bool {
+        self.facts.has_debug_info || self.debug_file().is_some()
+    }
+
+    /// Names by Go's own table, which every Go program has. (Debug information knows the full names of generic
+    /// functions also where they are inlined.)
+    fn read_go(&mut self, offsets: &[u64], named: &mut [Named]) {
+        if matches!(self.go, Go::NotLookedFor) {
+            self.go = look_for_go(&self.readable.file);
+        }
+        let Go::Found(file) = &mut self.go else {
+            return;
+        };
+        for (offset, named) in offsets.iter().zip(named) {
+            let functions = file.name(*offset);
+            let Some(outer) = functions.last() else {
+                continue;
+            };
+            let longer = match outer.name.contains(INSTANCE) {
+                true => Longer::Instance,
+                false => Longer::None,
+            };
+            let found = functions.into_iter().map(Found::from).collect();
+            *named = Named::Functions { found, longer };
+        }
+    }
+
+    /// What the debug information says; `None` when there is none.
+    fn symbolize<'a>(
+        &self,
+        symbolizer: &'a Symbolizer,
+        offsets: &[u64],
+    ) -> Option<Result<Vec<Symbolized<'a>>, Error>> {
+        if let Some(debug_file) = self.debug_file() {
+            // The offsets are those of the file and not of its debug file, which share the addresses as linked.
+            let addresses = self.addresses_of(offsets);
+            let source = Source::Elf(source::Elf::new(&debug_file.path));
+            return Some(symbolizer.symbolize(&source, Input::VirtOffset(&addresses)));
+        }
+        let has_any = self.facts.has_debug_info || self.readable.tables.has_compressed;
+        has_any.then(|| {
+            let source = Source::Elf(source::Elf::new(&self.readable.path));
+            symbolizer.symbolize(&source, Input::FileOffset(offsets))
+        })
+    }
+
+    /// Names by the symbol tables what has no name, or may have a better one.
+    fn read_symbols(&self, offsets: &[u64], named: &mut [Named]) {
+        let addresses = self.addresses_of(offsets);
+        // What the file that a debug file belongs to exports is in both; what only one of them has is either's.
+        for readable in [self.debug_file(), Some(&self.readable)]
+            .into_iter()
+            .flatten()
+        {
+            let places: Vec<usize> = named
+                .iter()
+                .enumerate()
+                .filter(|(_, it)| it.wants_symbol())
+                .map(|(place, _)| place)
+                .collect();
+            if places.is_empty() {
+                return;
+            }
+            let wanted: Vec<u64> = places.iter().map(|it| addresses[*it]).collect();
+            let symbols = readable.tables.find(&readable.file, &wanted);
+            for (place, symbol) in places.into_iter().zip(symbols) {
+                if let Some(symbol) = symbol {
+                    named[place].take_symbol(symbol);
+                }
+            }
+        }
+    }
+
+    /// The addresses as linked. An offset that is mapped nowhere has one that nothing has.
+    fn addresses_of(&self, offsets: &[u64]) -> Vec<u64> {
+        let addresses = offsets.iter().map(|it| self.facts.address_of(*it));
+        addresses.map(|it| it.unwrap_or(u64::MAX)).collect()
+    }
+}
+
+impl Named {
+    fn wants_symbol(&self) -> bool {
+        match self {
+            Self::Functions { longer, .. } => *longer != Longer::None,
+            Self::Unnamed(_) => true,
+        }
+    }
+
+    /// Takes the name that the symbol table has.
+    fn take_symbol(&mut self, symbol: String) {
+        match self {
+            Self::Functions { found, longer } => {
+                let Some(outer) = found.last_mut() else {
+                    return;
+                };
+                let says_more = match longer {
+                    Longer::None => false,
+                    Longer::Mangled => is_mangled(&symbol),
+                    Longer::Instance => is_instance(&symbol, &outer.symbol),
+                };
+                if says_more {
+                    outer.symbol = symbol;
+                }
+                *longer = Longer::None;
+            }
+            Self::Unnamed(_) => {
+                *self = Self::Functions {
+                    found: vec![Found::bare(symbol)],
+                    longer: Longer::None,
+                };
+            }
+        }
+    }
+}
+
+fn read_build_id(path: &Path) -> Result<Option<BuildId>, UnnamedReason> {
+    let found = blazesym::helper::read_elf_build_id(path).map_err(|err| reason_of(&err))?;
+    Ok(found.and_then(|it| BuildId::new(&it)))
+}
+
+/// The CRC-32 of a whole file, which debug links have; `None` if it cannot be read. A gigabyte takes about a second,
+/// once as long as the file is open.
+fn read_checksum(file: &File) -> Option<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; CHECKSUM_BYTES];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Some(hasher.finalize()),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                offset += read as u64;
+            }
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn look_for_go(file: &File) -> Go {
+    let Ok(file) = file.try_clone() else {
+        return Go::None;
+    };
+    let read: Reader = Box::new(move |at, buffer| {
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.read_at(&mut buffer[done..], at.saturating_add(done as u64)) {
+                Ok(0) | Err(_) => break,
+                Ok(read) => done += read,
+            }
+        }
+        done
+    });
+    GoFile::open(read).map_or(Go::None, |file| Go::Found(Box::new(file)))
+}
+
+/// What stands for the types of a generic function.
+const INSTANCE: &str = "[...]";
+
+/// Whether a symbol is the name of a generic function with its types.
+fn is_instance(symbol: &str, name: &str) -> bool {
+    let before = name.split_once(INSTANCE).map(|(before, _)| before);
+    let types = before.and_then(|it| symbol.strip_prefix(it));
+    types.is_some_and(|it| it.starts_with('['))
+}
+
+impl From<GoFunction> for Found {
+    fn from(function: GoFunction) -> Self {
+        Self {
+            file: function.file,
+            line: function.line,
+            start_line: function.start_line,
+            ..Self::bare(function.name)
         }
     }
 }
@@ -191,130 +573,33 @@ fn make_symbolizer() -> Symbolizer {
         .build()
 }
 
-fn name_offsets(
-    symbolizer: &Symbolizer,
-    path: &Path,
-    debug: DebugInfo,
-    offsets: &[u64],
-    answers: &mut Answers,
-) -> DebugOutcome {
-    let with_debug = symbolize(symbolizer, path, debug, offsets);
-    let refused = match &with_debug {
-        Ok(symbols) => symbols.iter().any(is_error),
-        Err(_) => true,
-    };
-    if !refused || debug == DebugInfo::Skip {
-        push_symbols(symbolizer, path, with_debug, offsets, answers);
-        return DebugOutcome::Fine;
-    }
-    let plain = symbolize(symbolizer, path, DebugInfo::Skip, offsets);
-    match (with_debug, plain) {
-        // The debug information is damaged at some addresses only.
-        (Ok(with_debug), Ok(plain)) => with_debug.iter().zip(&plain).for_each(|(better, other)| {
-            let symbol = if is_error(better) { other } else { better };
-            push_symbol(symbol, None, answers);
-        }),
-        (_, plain) => push_symbols(symbolizer, path, plain, offsets, answers),
-    }
-    DebugOutcome::Refused
-}
-
-fn symbolize<'a>(
-    symbolizer: &'a Symbolizer,
-    path: &Path,
-    debug: DebugInfo,
-    offsets: &[u64],
-) -> Result<Vec<Symbolized<'a>>, Error> {
-    let mut elf = source::Elf::new(path);
-    elf.debug_syms = debug == DebugInfo::Use;
-    symbolizer.symbolize(&Source::Elf(elf), Input::FileOffset(offsets))
-}
-
-fn is_error(symbolized: &Symbolized<'_>) -> bool {
-    matches!(symbolized, Symbolized::Unknown(Reason::IgnoredError))
-}
-
-fn push_symbols(
-    symbolizer: &Symbolizer,
-    path: &Path,
-    symbols: Result<Vec<Symbolized<'_>>, Error>,
-    offsets: &[u64],
-    answers: &mut Answers,
-) {
-    match symbols {
-        Ok(symbols) => {
-            for (symbol, offset) in symbols.iter().zip(offsets) {
-                let linker = find_linker_name(symbolizer, path, symbol, *offset);
-                push_symbol(symbol, linker.as_deref(), answers);
-            }
-        }
-        Err(err) => {
-            let reason = reason_of(&err);
-            offsets.iter().for_each(|_| answers.push_unnamed(reason));
-        }
-    }
-}
-
-/// The name in the symbol table, if it tells more than the one in the debug
-/// information. Reduced debug information (`line-tables-only`, `-g1`) calls
-/// `core::fmt::write` just `write`, while the symbol table has the whole name.
-fn find_linker_name<'a>(
-    symbolizer: &'a Symbolizer,
-    path: &Path,
-    symbol: &Symbolized<'_>,
-    offset: u64,
-) -> Option<Cow<'a, str>> {
-    let Symbolized::Sym(symbol) = symbol else {
-        return None;
-    };
-    if symbol.code_info.is_none() || is_mangled(&symbol.name) {
-        return None;
-    }
-    let plain = symbolize(symbolizer, path, DebugInfo::Skip, &[offset]).ok()?;
-    match plain.into_iter().next()? {
-        Symbolized::Sym(plain) if is_mangled(&plain.name) => Some(plain.name),
-        _ => None,
-    }
-}
-
-fn push_symbol(symbolized: &Symbolized<'_>, linker_name: Option<&str>, answers: &mut Answers) {
-    match symbolized {
-        Symbolized::Sym(symbol) => answers.push_named(&functions_of(symbol, linker_name)),
-        Symbolized::Unknown(Reason::IgnoredError) => answers.push_unnamed(UnnamedReason::Corrupt),
-        Symbolized::Unknown(_) => answers.push_unnamed(UnnamedReason::NoSymbol),
-    }
-}
-
 /// The innermost inlined function first, the one that has the code last.
-fn functions_of<'a>(symbol: &'a Sym<'_>, linker_name: Option<&'a str>) -> Vec<Found<'a>> {
+fn functions_of(symbol: &Sym<'_>) -> Named {
     let inlined = symbol
         .inlined
         .iter()
         .rev()
         .map(|inlined| found(&inlined.name, inlined.code_info.as_ref()));
-    let name = linker_name.unwrap_or(&symbol.name);
-    let outer = found(name, symbol.code_info.as_deref());
-    inlined.chain([outer]).collect()
+    let outer = found(&symbol.name, symbol.code_info.as_deref());
+    Named::Functions {
+        found: inlined.chain([outer]).collect(),
+        longer: match symbol.code_info.is_some() && !is_mangled(&symbol.name) {
+            true => Longer::Mangled,
+            false => Longer::None,
+        },
+    }
 }
 
-fn found<'a>(symbol: &'a str, code: Option<&'a CodeInfo<'_>>) -> Found<'a> {
+fn found(symbol: &str, code: Option<&CodeInfo<'_>>) -> Found {
+    let bare = Found::bare(symbol.to_owned());
     let Some(code) = code else {
-        return Found {
-            symbol,
-            file: Cow::Borrowed(""),
-            line: 0,
-            column: 0,
-        };
-    };
-    let file = match code.to_path() {
-        Cow::Borrowed(path) => path.to_string_lossy(),
-        Cow::Owned(path) => Cow::Owned(path.to_string_lossy().into_owned()),
+        return bare;
     };
     Found {
-        symbol,
-        file,
+        file: code.to_path().to_string_lossy().into_owned(),
         line: code.line.unwrap_or(0),
         column: u32::from(code.column.unwrap_or(0)),
+        ..bare
     }
 }
 

@@ -3,7 +3,6 @@
 //! In: addresses relative to `_text`. Out: functions without files. Reads again
 //! when something new may have been loaded.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufReader, Seek};
 use std::time::{Duration, Instant};
@@ -61,12 +60,7 @@ impl Kernel {
         };
         for offset in offsets {
             match symbols.find(*offset) {
-                Lookup::Function(symbol) => answers.push_named(&[Found {
-                    symbol,
-                    file: Cow::Borrowed(""),
-                    line: 0,
-                    column: 0,
-                }]),
+                Lookup::Function(symbol) => answers.push_named(&[Found::bare(symbol.to_owned())]),
                 Lookup::UnknownCore | Lookup::UnknownOutside => {
                     answers.push_unnamed(UnnamedReason::NoSymbol);
                 }

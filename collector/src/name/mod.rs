@@ -5,7 +5,7 @@
 //! Never parses a file in the collector's own process: its child does, and may die of it.
 //!
 //! ```text
-//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf
+//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go
 //! ```
 
 mod answers;
@@ -13,8 +13,11 @@ mod cache;
 mod channel;
 mod child;
 mod confine;
+mod debug_file;
 mod demangle;
 mod elf;
+mod facts;
+mod go;
 mod kallsyms;
 mod kernel;
 mod memory;
@@ -26,9 +29,13 @@ mod process;
 pub mod protocol;
 mod stats;
 mod strings;
+mod symbols;
 mod vdso;
 
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
+pub use debug_file::FoundBy;
+pub use facts::{FileFacts, Segment};
+pub use go::{GoFile, GoFunction};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};

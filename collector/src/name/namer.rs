@@ -1,7 +1,7 @@
 //! The parent's side: which addresses are known, which are asked for, and what
 //! becomes of a file on which the child fails.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -10,11 +10,13 @@ use tracing::{info, warn};
 
 use super::cache::{NameCache, ObjectKey};
 use super::child::ChildLimits;
+use super::debug_file::{FoundBy, find_debug_file};
+use super::facts::Segment;
 use super::naming::{Naming, UnnamedReason};
-use super::object::Object;
+use super::object::{ElfFile, Object};
 use super::open::open_elf;
 use super::process::{ChildError, NameProcess, ended_for_memory};
-use super::protocol::{Answer, DebugInfo, Request, RequestObject, Response};
+use super::protocol::{Answer, Attached, DebugInfo, Request, RequestObject, Response};
 use super::stats::NamerStats;
 
 /// Addresses asked for at once: an answer of some 150 KB, so that neither side
@@ -158,6 +160,12 @@ impl Namer {
         namings.inspect(|naming| self.stats.count(naming)).collect()
     }
 
+    /// Where the parts of a file are mapped, if it was read.
+    pub fn segments(&mut self, object: &Object) -> &[Segment] {
+        let file = self.cache.file(ObjectKey::from(object));
+        file.facts.as_ref().map_or(&[], |it| &it.segments)
+    }
+
     /// What was done so far, and what the child takes now.
     pub fn stats(&self) -> NamerStats {
         let child = self.process.as_ref().and_then(NameProcess::account);
@@ -217,18 +225,50 @@ impl Namer {
         file.failure = Some((reason, self.window.saturating_add(windows)));
     }
 
-    /// Asks once, and once more without debug information if the child failed on it.
+    /// Asks once, and once more without debug information if the child failed on it, or with it if the file
+    /// says only now where that is.
     fn ask(&mut self, object: &Object, addresses: &[u64]) -> Result<Response, Failure> {
-        let file = self.cache.file(ObjectKey::from(object));
+        let key = ObjectKey::from(object);
+        let file = self.cache.file(key);
         let (number, debug) = (file.number, file.debug);
+        let link_before = file.debug_link().is_some();
         match self.ask_once(object, number, debug, addresses) {
             Err(Failure::Asked(_)) if is_file(object) && debug == DebugInfo::Use => {
-                self.cache.file(ObjectKey::from(object)).debug = DebugInfo::Skip;
+                self.cache.file(key).debug = DebugInfo::Skip;
                 self.stats.files_without_debug_info += 1;
                 self.ask_once(object, number, DebugInfo::Skip, addresses)
             }
+            Ok(response) if !link_before && self.is_linked(object, debug) => {
+                // If it fails now, the first answer is there.
+                let again = self.ask_once(object, number, debug, addresses);
+                Ok(again.unwrap_or(response))
+            }
             result => result,
         }
+    }
+
+    /// Whether the file's debug link leads to a file.
+    fn is_linked(&mut self, object: &Object, debug: DebugInfo) -> bool {
+        let Object::Elf(file) = object else {
+            return false;
+        };
+        let link = self.cache.file(ObjectKey::from(object)).debug_link();
+        link.is_some() && self.find_debug_file(object, file, debug).is_some()
+    }
+
+    /// Finds the file with the debug information of one that may have none itself.
+    fn find_debug_file(
+        &mut self,
+        object: &Object,
+        file: &ElfFile,
+        debug: DebugInfo,
+    ) -> Option<(OwnedFd, FoundBy)> {
+        let known = self.cache.file(ObjectKey::from(object));
+        let has_own = known.facts.as_ref().is_some_and(|it| it.has_debug_info);
+        if debug == DebugInfo::Skip || has_own {
+            return None;
+        }
+        find_debug_file(file, known.debug_link(), self.options.file_bytes_max)
     }
 
     fn ask_once(
@@ -238,16 +278,22 @@ impl Namer {
         debug: DebugInfo,
         addresses: &[u64],
     ) -> Result<Response, Failure> {
+        let mut debug_file = None;
         let (requested, opened) = match object {
             Object::Kernel => (RequestObject::Kernel, Ok(None)),
             Object::Vdso => (RequestObject::Vdso, Ok(None)),
             Object::Elf(file) => {
+                let opened = open_elf(file, self.options.file_bytes_max);
+                debug_file = self.find_debug_file(object, file, debug);
                 let requested = RequestObject::Elf {
                     file: number,
                     debug,
                     build_id: file.build_id,
+                    attached: Attached {
+                        file: opened.is_ok(),
+                        debug_file: debug_file.as_ref().map(|(_, found_by)| *found_by),
+                    },
                 };
-                let opened = open_elf(file, self.options.file_bytes_max);
                 (requested, opened.map(Some))
             }
         };
@@ -267,12 +313,20 @@ impl Namer {
         // What could not be opened is asked for all the same: the child may have
         // it open from before.
         let file = opened.as_ref().ok().and_then(Option::as_ref);
-        let result = process.ask(&request, file.map(AsFd::as_fd), deadline);
+        let files: Vec<BorrowedFd<'_>> = file
+            .into_iter()
+            .chain(debug_file.as_ref().map(|(it, _)| it))
+            .map(AsFd::as_fd)
+            .collect();
+        let result = process.ask(&request, &files, deadline);
         self.stats.requests += 1;
         self.window_time_used += started.elapsed();
         match result {
-            Ok(response) => {
+            Ok(mut response) => {
                 self.read_notes(&response, object);
+                if let Some(facts) = response.facts.take() {
+                    self.cache.file(ObjectKey::from(object)).facts = Some(facts);
+                }
                 match opened {
                     Err(reason) if is_all_gone(&response) => Err(Failure::Missing(reason)),
                     _ => Ok(response),

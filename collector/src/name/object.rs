@@ -33,6 +33,9 @@ pub struct Inode {
 pub struct MappedBy {
     /// The process's number, as the collector sees it.
     pub pid: u32,
+    /// The number of the process that made it, 0 if not known: in its root the file is looked for when the process
+    /// has ended, as those that live for some milliseconds have.
+    pub parent: u32,
     /// First address of one mapping of the file.
     pub start: u64,
     /// First address after that mapping.

@@ -54,6 +54,12 @@ pub(crate) fn open_elf_that(
             }
         }
     }
+    for root in parent_roots(file) {
+        match open_in_root(&root, file, bytes_max) {
+            Ok(opened) if is_it(&opened) => return Ok(opened),
+            _ => {}
+        }
+    }
     match open_in_root("/", file, bytes_max) {
         Ok(opened) if is_it(&opened) => Ok(opened),
         Ok(_) | Err(UnnamedReason::FileGone) => Err(reason),
@@ -61,9 +67,24 @@ pub(crate) fn open_elf_that(
     }
 }
 
+/// The roots of the processes that map a file, and of those that made them.
+pub(super) fn roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
+    let candidates = file.candidates.iter().take(CANDIDATES_MAX);
+    let own = candidates.map(|it| format!("/proc/{}/root", it.pid));
+    own.chain(parent_roots(file))
+}
+
+fn parent_roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
+    let candidates = file.candidates.iter().take(CANDIDATES_MAX);
+    let parents = candidates.map(|it| it.parent).filter(|it| *it != 0);
+    parents.map(|it| format!("/proc/{it}/root"))
+}
+
 /// Where a mapping lies in a process.
 fn mapping_path(candidate: &MappedBy) -> String {
-    let MappedBy { pid, start, end } = candidate;
+    let MappedBy {
+        pid, start, end, ..
+    } = candidate;
     format!("/proc/{pid}/map_files/{start:x}-{end:x}")
 }
 
@@ -99,19 +120,31 @@ fn open_mapping(
 /// By the path in `root`: exact if the inode or the build id agree.
 fn open_in_root(root: &str, file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
     let relative = relative_path(&file.path).ok_or(UnnamedReason::FileGone)?;
+    let opened = open_below(root, relative)?;
+    check(opened, file, bytes_max, |inode| file.inode == Some(inode))
+}
+
+/// Any regular file of at most `bytes_max` bytes at a path in `root`.
+pub(super) fn open_beside(root: &str, relative: &Path, bytes_max: u64) -> Option<OwnedFd> {
+    let opened = open_below(root, relative).ok()?;
+    check_regular(&opened, bytes_max).ok()?;
+    Some(opened)
+}
+
+/// By a path that does not leave `root`, whatever links there are.
+fn open_below(root: &str, relative: &Path) -> Result<OwnedFd, UnnamedReason> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let directory = open(root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(reason_of)?;
     // On kernels before 5.6, and in sandboxes that refuse `openat2`, there is no
     // safe way by path; only the mappings serve there.
-    let opened = openat2(
+    openat2(
         directory,
         relative,
         flags,
         Mode::empty(),
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )
-    .map_err(reason_of)?;
-    check(opened, file, bytes_max, |inode| file.inode == Some(inode))
+    .map_err(reason_of)
 }
 
 /// `path` without the root in front; `None` if there is nothing else, or if it
@@ -127,6 +160,16 @@ fn check(
     bytes_max: u64,
     is_mapped: impl Fn(Inode) -> bool,
 ) -> Result<OwnedFd, UnnamedReason> {
+    let inode = check_regular(&opened, bytes_max)?;
+    if file.build_id.is_some() || is_mapped(inode) {
+        Ok(opened)
+    } else {
+        Err(UnnamedReason::FileGone)
+    }
+}
+
+/// Checks that it is a regular file and not too large, and tells which.
+fn check_regular(opened: &OwnedFd, bytes_max: u64) -> Result<Inode, UnnamedReason> {
     // Without a request to the server of a network file system, which may hang.
     let found = statx(
         opened.as_fd(),
@@ -141,16 +184,11 @@ fn check(
     if found.stx_size > bytes_max {
         return Err(UnnamedReason::Limit);
     }
-    let inode = Inode {
+    Ok(Inode {
         major: found.stx_dev_major,
         minor: found.stx_dev_minor,
         number: found.stx_ino,
-    };
-    if file.build_id.is_some() || is_mapped(inode) {
-        Ok(opened)
-    } else {
-        Err(UnnamedReason::FileGone)
-    }
+    })
 }
 
 fn reason_of(err: Errno) -> UnnamedReason {

@@ -79,13 +79,13 @@ impl NameProcess {
     pub(super) fn ask(
         &mut self,
         request: &Request,
-        file: Option<BorrowedFd<'_>>,
+        files: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> Result<Response, ChildError> {
         let deadline = Deadline::At(deadline);
-        send_frame(&self.socket, &encode_request(request), file, deadline)
+        send_frame(&self.socket, &encode_request(request), files, deadline)
             .map_err(|err| self.failure(&err))?;
-        let mut unexpected = None;
+        let mut unexpected = Vec::new();
         let received = receive_frame(&self.socket, &mut self.frame, &mut unexpected, deadline)
             .map_err(|err| self.failure(&err))?;
         if !received {

@@ -5,11 +5,13 @@
 //! panics, and never allocates more than the bytes themselves justify.
 //!
 //! Integers are little-endian. A frame on the socket is its length (`u32`,
-//! without itself) and that many bytes; an open file travels beside a
+//! without itself) and that many bytes; open files travel beside a
 //! request's first byte.
 
 use thiserror::Error;
 
+use super::debug_file::FoundBy;
+use super::facts::{DEBUG_LINK_BYTES_MAX, FileFacts, SEGMENTS_MAX, Segment};
 use super::naming::UnnamedReason;
 use crate::process::BuildId;
 
@@ -79,7 +81,18 @@ pub enum RequestObject {
         debug: DebugInfo,
         /// The build id that the file must have, if one is known.
         build_id: Option<BuildId>,
+        /// Which files come with the request.
+        attached: Attached,
     },
+}
+
+/// The files that come with a request, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// The file itself. Without it, the child may have it open from before.
+    pub file: bool,
+    /// One that may have its debug information.
+    pub debug_file: Option<FoundBy>,
 }
 
 /// A question: what are these addresses called?
@@ -143,6 +156,8 @@ pub struct Response {
     pub strings: Vec<String>,
     /// One for each address, in order.
     pub answers: Vec<Answer>,
+    /// What a file says about itself.
+    pub facts: Option<FileFacts>,
 }
 
 const OBJECT_KERNEL: u8 = 1;
@@ -150,6 +165,12 @@ const OBJECT_VDSO: u8 = 2;
 const OBJECT_ELF: u8 = 3;
 const DEBUG_USE: u8 = 1;
 const DEBUG_SKIP: u8 = 2;
+const ATTACHED_FILE: u8 = 1;
+const ATTACHED_BY_BUILD_ID: u8 = 2;
+const ATTACHED_BY_LINK: u8 = 4;
+const FACTS_NONE: u8 = 0;
+const FACTS: u8 = 1;
+const FACTS_DEBUG_INFO: u8 = 2;
 const NOTE_LEAVING: u8 = 1;
 const NOTE_WITHOUT_DEBUG_INFO: u8 = 2;
 const NOTE_UNCONFINED: u8 = 4;
@@ -172,6 +193,7 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
             file,
             debug,
             build_id,
+            attached,
         } => {
             out.push(OBJECT_ELF);
             out.extend_from_slice(&file.to_le_bytes());
@@ -183,6 +205,7 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
             // At most `BuildId::BYTES_MAX`, which fits.
             out.push(build_id.len() as u8);
             out.extend_from_slice(build_id);
+            out.push(encode_attached(*attached));
         }
     }
     push_count(&mut out, addresses.len());
@@ -212,6 +235,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, ProtocolError> {
                     BuildId::new(rest.take(usize::from(len))?).ok_or(ProtocolError::TooLarge)?,
                 ),
             },
+            attached: decode_attached(rest.u8()?)?,
         },
         _ => return Err(ProtocolError::UnknownTag),
     };
@@ -234,6 +258,7 @@ pub fn encode_response(response: &Response) -> Vec<u8> {
         notes,
         strings,
         answers,
+        facts,
     } = response;
     let mut out = Vec::new();
     out.extend_from_slice(&id.to_le_bytes());
@@ -265,6 +290,8 @@ pub fn encode_response(response: &Response) -> Vec<u8> {
             }
         }
     }
+    encode_facts(facts.as_ref(), &mut out);
+    // The last byte: see `note_leaving`.
     out.push(encode_notes(*notes));
     out
 }
@@ -293,6 +320,7 @@ pub fn decode_response(bytes: &[u8], id: u64, addresses: usize) -> Result<Respon
     let answers = (0..addresses)
         .map(|_| rest.answer(strings.len()))
         .collect::<Result<Vec<_>, _>>()?;
+    let facts = rest.facts()?;
     let notes = decode_notes(rest.u8()?)?;
     rest.end()?;
     Ok(Response {
@@ -300,6 +328,7 @@ pub fn decode_response(bytes: &[u8], id: u64, addresses: usize) -> Result<Respon
         notes,
         strings,
         answers,
+        facts,
     })
 }
 
@@ -338,6 +367,52 @@ fn decode_notes(bits: u8) -> Result<Notes, ProtocolError> {
         without_debug_info: bits & NOTE_WITHOUT_DEBUG_INFO != 0,
         unconfined: bits & NOTE_UNCONFINED != 0,
     })
+}
+
+fn encode_attached(attached: Attached) -> u8 {
+    let by = match attached.debug_file {
+        None => 0,
+        Some(FoundBy::BuildId) => ATTACHED_BY_BUILD_ID,
+        Some(FoundBy::Link) => ATTACHED_BY_LINK,
+    };
+    by | if attached.file { ATTACHED_FILE } else { 0 }
+}
+
+fn decode_attached(bits: u8) -> Result<Attached, ProtocolError> {
+    Ok(Attached {
+        file: bits & ATTACHED_FILE != 0,
+        debug_file: match bits & !ATTACHED_FILE {
+            0 => None,
+            ATTACHED_BY_BUILD_ID => Some(FoundBy::BuildId),
+            ATTACHED_BY_LINK => Some(FoundBy::Link),
+            _ => return Err(ProtocolError::UnknownTag),
+        },
+    })
+}
+
+fn encode_facts(facts: Option<&FileFacts>, out: &mut Vec<u8>) {
+    let Some(facts) = facts else {
+        return out.push(FACTS_NONE);
+    };
+    let FileFacts {
+        segments,
+        has_debug_info,
+        debug_link,
+    } = facts;
+    out.push(match has_debug_info {
+        false => FACTS,
+        true => FACTS | FACTS_DEBUG_INFO,
+    });
+    push_count(out, segments.len());
+    for segment in segments {
+        for number in [segment.file_offset, segment.address, segment.bytes] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+    // An empty name is none.
+    let link = debug_link.as_deref().unwrap_or_default();
+    push_count(out, link.len());
+    out.extend_from_slice(link.as_bytes());
 }
 
 /// Counts are bounded by the frame's size or by the limits above, far below `u32`.
@@ -391,6 +466,35 @@ impl<'a> Rest<'a> {
         std::str::from_utf8(self.take(len)?)
             .map(str::to_owned)
             .map_err(|_| ProtocolError::NotUtf8)
+    }
+
+    fn facts(&mut self) -> Result<Option<FileFacts>, ProtocolError> {
+        let tag = self.u8()?;
+        if tag == FACTS_NONE {
+            return Ok(None);
+        }
+        if tag & !FACTS_DEBUG_INFO != FACTS {
+            return Err(ProtocolError::UnknownTag);
+        }
+        let count = self.count(SEGMENTS_MAX)?;
+        let segments = (0..count)
+            .map(|_| {
+                Ok(Segment {
+                    file_offset: self.u64()?,
+                    address: self.u64()?,
+                    bytes: self.u64()?,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let link = self.string()?;
+        if link.len() > DEBUG_LINK_BYTES_MAX {
+            return Err(ProtocolError::TooLarge);
+        }
+        Ok(Some(FileFacts {
+            segments,
+            has_debug_info: tag & FACTS_DEBUG_INFO != 0,
+            debug_link: (!link.is_empty()).then_some(link),
+        }))
     }
 
     fn answer(&mut self, strings: usize) -> Result<Answer, ProtocolError> {
@@ -464,17 +568,19 @@ mod tests {
     }
 
     fn requests() -> Vec<Request> {
-        let elf = |debug, build_id| RequestObject::Elf {
+        let elf = |debug, build_id, file, debug_file| RequestObject::Elf {
             file: 7,
             debug,
             build_id,
+            attached: Attached { file, debug_file },
         };
         let build_id = BuildId::new(&[0xab; 20]);
         [
             RequestObject::Kernel,
             RequestObject::Vdso,
-            elf(DebugInfo::Use, build_id),
-            elf(DebugInfo::Skip, None),
+            elf(DebugInfo::Use, build_id, true, Some(FoundBy::BuildId)),
+            elf(DebugInfo::Use, None, false, Some(FoundBy::Link)),
+            elf(DebugInfo::Skip, None, true, None),
         ]
         .map(|object| Request {
             id: u64::MAX,
@@ -505,8 +611,19 @@ mod tests {
                 Answer::Named(vec![function(0), function(2)]),
                 Answer::Unnamed(UnnamedReason::NoSymbol),
             ],
+            facts: Some(FileFacts {
+                segments: vec![SEGMENT; 2],
+                has_debug_info: true,
+                debug_link: Some("name.debug".into()),
+            }),
         }
     }
+
+    const SEGMENT: Segment = Segment {
+        file_offset: 1,
+        address: 2,
+        bytes: 3,
+    };
 
     /// Check that what is encoded is decoded again.
     #[test]
@@ -522,6 +639,12 @@ mod tests {
         let mut noted = encode_response(&staying);
         note_leaving(&mut noted);
         assert_eq!(noted, bytes);
+        let without = Response {
+            facts: None,
+            ..self::response()
+        };
+        let bytes_without = encode_response(&without);
+        assert_eq!(decode_response(&bytes_without, 9, 2), Ok(without));
         let mismatch = Err(ProtocolError::Mismatch);
         assert_eq!(decode_response(&bytes, 8, 2), mismatch);
         assert_eq!(decode_response(&bytes, 9, 1), mismatch);
@@ -556,7 +679,7 @@ mod tests {
             let mut request = random.bytes(len);
             let mut response = request.clone();
             if round % 2 == 0 {
-                request = encode_request(&requests()[random.below(4)]);
+                request = encode_request(&requests()[random.below(5)]);
                 response = encode_response(&self::response());
                 for bytes in [&mut request, &mut response] {
                     for _ in 0..1 + random.below(3) {
@@ -598,6 +721,16 @@ mod tests {
         };
         check(|response| response.strings[0] = "x".repeat(STRING_BYTES_MAX + 1));
         check(|response| response.strings = vec![String::new(); STRINGS_MAX + 1]);
+        check(|response| {
+            if let Some(facts) = &mut response.facts {
+                facts.segments = vec![SEGMENT; SEGMENTS_MAX + 1];
+            }
+        });
+        check(|response| {
+            if let Some(facts) = &mut response.facts {
+                facts.debug_link = Some("x".repeat(DEBUG_LINK_BYTES_MAX + 1));
+            }
+        });
         check(|response| {
             if let Answer::Named(functions) = &mut response.answers[0] {
                 *functions = vec![functions[0]; FUNCTIONS_MAX + 1];

@@ -150,6 +150,7 @@ pub(super) fn open(pid: u32, mapping: &Mapping) -> Result<Option<File>, UnnamedR
         file: file.clone(),
         mapped_by: vec![MappedBy {
             pid,
+            parent: 0,
             start: *start,
             end: *end,
         }],

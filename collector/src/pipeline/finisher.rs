@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pprof::protos::Message as _;
-use proto::v1::{OutcomeCount, PushRequest, WindowAccount};
+use proto::v1::{FileLayout, OutcomeCount, PushRequest, Segment, WindowAccount};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::sampler::ClosedWindow;
@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     label::make_label_set,
     metrics::{SharedMetrics, Stage},
-    name::{ElfFile, FileKey, Frame, Inode, Namer, Naming, Object, UnnamedReason},
+    name::{self, ElfFile, FileKey, Frame, Inode, Namer, Naming, Object, UnnamedReason},
     process::{ContentId, FileIdentity, FileKind, read_content_id},
     profile::build_profile,
     queue::Queue,
@@ -77,7 +77,7 @@ impl Finisher {
             window,
             account,
         } = closed;
-        let namings = self.name_frames(&window);
+        let (namings, file_layouts) = self.name_frames(&window);
         let duration_ns = bounds.end_ns - bounds.start_ns;
         let built = build_profile(
             &window,
@@ -141,16 +141,18 @@ impl Finisher {
             }),
             unnamed_location_ids,
             unnamed_reasons,
+            file_layouts,
         })
     }
 
-    /// The names of the window's frames, parallel to them.
-    fn name_frames(&mut self, window: &Window) -> Vec<Naming> {
+    /// The names of the window's frames, parallel to them, and the layouts of files in which some have none.
+    fn name_frames(&mut self, window: &Window) -> (Vec<Naming>, Vec<FileLayout>) {
         let mut by_file: Vec<Vec<usize>> = vec![Vec::new(); window.files().len()];
         for (place, frame) in window.frames().iter().enumerate() {
             by_file[frame.file as usize].push(place);
         }
         let mut namings = vec![Naming::Unnamed(UnnamedReason::Limit); window.frames().len()];
+        let mut layouts = Vec::new();
         for (file, places) in window.files().iter().zip(by_file) {
             let offsets: Vec<u64> = places
                 .iter()
@@ -163,15 +165,38 @@ impl Finisher {
                 continue;
             }
             let named = match find_object(file) {
-                Ok(object) => self.namer.name(&object, &offsets),
+                Ok(object) => {
+                    let named = self.namer.name(&object, &offsets);
+                    if named.iter().any(|it| matches!(it, Naming::Unnamed(_))) {
+                        layouts.extend(make_layout(&object, self.namer.segments(&object)));
+                    }
+                    named
+                }
                 Err(reason) => vec![Naming::Unnamed(reason); offsets.len()],
             };
             for (place, naming) in places.into_iter().zip(named) {
                 namings[place] = naming;
             }
         }
-        namings
+        (namings, layouts)
     }
+}
+
+/// How a file is mapped, for one with a build id.
+fn make_layout(object: &Object, segments: &[name::Segment]) -> Option<FileLayout> {
+    let Object::Elf(file) = object else {
+        return None;
+    };
+    let segments = segments.iter().map(|it| Segment {
+        file_offset: it.file_offset,
+        address: it.address,
+        bytes: it.bytes,
+    });
+    let layout = FileLayout {
+        build_id: file.build_id?.to_string(),
+        segments: segments.collect(),
+    };
+    (!layout.segments.is_empty()).then_some(layout)
 }
 
 /// What stands for frames that were left out has no code, and is its own name.

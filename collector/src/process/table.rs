@@ -13,6 +13,8 @@ pub struct Process {
     pub comm: Arc<str>,
     /// Path of its program; `None` for kernel threads, and while not known.
     pub exe: Option<Arc<str>>,
+    /// Number of the process that made it, which most often lives longer and sees the same files; 0 if not known.
+    pub parent: u32,
     /// What it maps. Shared with its parent until one of the two maps something.
     pub mappings: Arc<Mappings>,
     /// Set between an exec and the first mapping after it, which is the program itself.
@@ -214,13 +216,14 @@ impl ProcessTable {
         // The process that had the number before ended without a word.
         self.note_end(pid);
         // Without its parent the child is read from /proc when a sample names it.
-        let Some(parent) = self.processes.get(&parent) else {
+        let Some(copied) = self.processes.get(&parent) else {
             self.processes.remove(&pid);
             return;
         };
         let child = Process {
+            parent,
             ended_ns: None,
-            ..parent.clone()
+            ..copied.clone()
         };
         self.insert(pid, child);
     }
@@ -306,6 +309,7 @@ impl Process {
         Self {
             comm: lossy(comm),
             exe: None,
+            parent: 0,
             mappings: Arc::default(),
             exec_pending: false,
             ended_ns: None,

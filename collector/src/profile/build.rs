@@ -253,6 +253,7 @@ mod tests {
                     .map(|offset| LocatedFrame::stand_in(&file, offset))
                     .into(),
                 outcome: StackOutcome::Walked(outcome),
+                parent: 0,
             };
             let series = SeriesKey {
                 comm: "a".into(),

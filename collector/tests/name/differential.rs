@@ -1,15 +1,18 @@
-//! Our names against those of binutils' `addr2line`.
+//! Our names against those of `llvm-symbolizer`. (binutils' `addr2line` takes the file of an inlined function, or of one
+//! from a header, for that of the unit in one address of twenty of a libc.)
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use collector::name::Naming;
+use collector::name::{ElfFile, Naming};
 
 use crate::own_address;
+use crate::paths::build_id;
 use crate::target::{
-    CodeSegment, Program, Random, code_segment, locate, namer, object, unmapped_file,
+    CodeSegment, Program, Random, code_segment, locate, mappings, namer, object, unmapped_file,
 };
 
 /// Share of the addresses that must have the same answer.
@@ -17,16 +20,17 @@ const SAME_MIN: f64 = 0.995;
 
 /// A function at an address, with its name in the symbol table.
 #[derive(Debug)]
-struct Frame {
-    name: String,
-    file: String,
-    line: u32,
+pub(crate) struct Frame {
+    pub(crate) name: String,
+    pub(crate) file: String,
+    pub(crate) line: u32,
 }
 
-/// What `addr2line` says of the offsets, each with its functions, the innermost first.
-fn ask_addr2line(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Frame>> {
-    let mut child = Command::new("addr2line")
-        .args(["--addresses", "--functions", "--inlines", "--exe"])
+/// What `llvm-symbolizer` says of the offsets, each with its functions, the innermost first.
+pub(crate) fn ask_symbolizer(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Frame>> {
+    let mut child = Command::new("llvm-symbolizer-22")
+        .args(["--addresses", "--inlines", "--no-demangle"])
+        .args(["--output-style=GNU", "--exe"])
         .arg(path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -64,7 +68,7 @@ fn ask_addr2line(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Fr
     answers
 }
 
-fn our_frames(naming: &Naming) -> Vec<Frame> {
+pub(crate) fn our_frames(naming: &Naming) -> Vec<Frame> {
     let Naming::Named(frames) = naming else {
         return Vec::new();
     };
@@ -82,16 +86,38 @@ fn our_frames(naming: &Naming) -> Vec<Frame> {
     frames.iter().map(frame).collect()
 }
 
-/// Whether the name of `ours[index]` is `theirs`. Where the debug information
-/// has no linker names, addr2line gives the one of the symbol table to the
-/// innermost function, which may be an inlined one, and the short one to the
-/// function that has the code; we do the reverse.
-fn is_same_name(ours: &[Frame], index: usize, theirs: &str) -> bool {
-    let outer = ours.len() - 1;
-    let is_short = ours[outer].name.starts_with('_') && !theirs.starts_with('_');
-    ours[index].name == theirs
-        || (index == 0 && ours[outer].name == theirs)
-        || (index == outer && outer > 0 && is_short)
+/// The addresses of all symbols of a file, as `nm` says.
+fn read_symbols(path: &Path) -> HashMap<String, String> {
+    let output = Command::new("nm").arg(path).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let symbols = text.lines().filter_map(|line| {
+        let (address, rest) = line.split_once(' ')?;
+        let name = rest.get(2..)?;
+        Some((name.to_owned(), address.to_owned()))
+    });
+    symbols.collect()
+}
+
+/// Whether the name of `ours[index]` is `theirs`. The function that has the code is called by llvm-symbolizer as
+/// the symbol table has it, which may have several names for it, and one for the part of it that is seldom run
+/// (`abort` and `__GI_abort`, `gets.cold`).
+fn is_same_name(
+    ours: &[Frame],
+    index: usize,
+    theirs: &str,
+    symbols: &HashMap<String, String>,
+) -> bool {
+    let name = &ours[index].name;
+    let theirs_whole = match theirs.split_once('.') {
+        // The point of a version (`@@GLIBC_2.3`) is another.
+        Some((whole, _)) if !whole.contains('@') => whole,
+        _ => theirs,
+    };
+    let is_alias = || {
+        let (ours, theirs) = (symbols.get(name), symbols.get(theirs_whole));
+        ours.is_some() && ours == theirs
+    };
+    name == theirs || (index + 1 == ours.len() && (name == theirs_whole || is_alias()))
 }
 
 /// Paths as written may have `.` and `..` and doubled slashes in them.
@@ -107,11 +133,19 @@ fn is_same_file(ours: &str, theirs: &str) -> bool {
         }
         parts.join("/")
     };
-    clean(ours) == clean(theirs)
+    let (ours, theirs) = (clean(ours), clean(theirs));
+    // Where even the directory of the compilation is a relative one, it is joined with one that begins at the same
+    // place.
+    ours == theirs || theirs.ends_with(&format!("/{ours}"))
 }
 
 /// How many of `count` random offsets in the code have the same answer.
 fn check(path: &Path, count: usize, compared_min: usize) {
+    check_against(unmapped_file(path), path, path, count, compared_min);
+}
+
+/// As [`check`], with the file's debug information at `debug`.
+fn check_against(file: ElfFile, path: &Path, debug: &Path, count: usize, compared_min: usize) {
     let code = code_segment(&fs::read(path).unwrap());
     let mut random = Random::new(1);
     let mut offsets: Vec<u64> = (0..count)
@@ -120,18 +154,19 @@ fn check(path: &Path, count: usize, compared_min: usize) {
     offsets.sort_unstable();
     offsets.dedup();
     let mut namer = namer();
-    let namings = namer.name(&object(unmapped_file(path)), &offsets);
-    let theirs = ask_addr2line(path, &code, &offsets);
+    let namings = namer.name(&object(file), &offsets);
+    let theirs = ask_symbolizer(debug, &code, &offsets);
     assert_eq!(theirs.len(), offsets.len());
+    let symbols = read_symbols(debug);
     let (mut compared, mut outside, mut same, mut frames, mut shown) = (0, 0, 0, 0, 0);
     for ((offset, naming), theirs) in offsets.iter().zip(&namings).zip(&theirs) {
-        // Without a line addr2line takes the symbol before the address, however
-        // small it is, and that one's file; there is nothing to compare with.
+        // Without a line it takes the symbol before the address, however small that is; there is nothing
+        // to compare with.
         if theirs[0].line == 0 {
             continue;
         }
         let ours = our_frames(naming);
-        // Between functions addr2line takes the one before.
+        // Between functions it takes the one before.
         if ours.is_empty() {
             outside += 1;
             continue;
@@ -144,7 +179,7 @@ fn check(path: &Path, count: usize, compared_min: usize) {
                 .all(|(index, (frame, theirs))| {
                     frame.line == theirs.line
                         && is_same_file(&frame.file, &theirs.file)
-                        && is_same_name(&ours, index, &theirs.name)
+                        && is_same_name(&ours, index, &theirs.name, &symbols)
                 });
         compared += 1;
         same += usize::from(is_same);
@@ -172,7 +207,7 @@ fn check(path: &Path, count: usize, compared_min: usize) {
 
 /// Check this program: Rust, with inlined functions, files and lines.
 #[test]
-fn own_program_is_named_as_by_addr2line() {
+fn own_program_is_named_as_by_llvm_symbolizer() {
     let (own, _) = locate(own_address());
     // Of the addresses drawn, about a third lie in code of other packages, which is
     // built without debug information.
@@ -181,8 +216,25 @@ fn own_program_is_named_as_by_addr2line() {
 
 /// Check a C program at every byte of its code.
 #[test]
-fn c_program_is_named_as_by_addr2line() {
+fn c_program_is_named_as_by_llvm_symbolizer() {
     let directory = tempfile::tempdir().unwrap();
     let program = Program::compile(directory.path().join("program"), "some_function");
     check(&program.path, 5000, 20);
+}
+
+/// Check the C library, whose debug information Debian has in a package of its own, in the build-id tree.
+#[test]
+fn libc_is_named_from_its_separate_debug_information() {
+    let maps = mappings(std::process::id());
+    let libc = maps.iter().find(|it| it.path.contains("/libc.so.6"));
+    let path = Path::new(&libc.unwrap().path);
+    let id = build_id(path);
+    let hex = id.to_string();
+    let (directory, name) = hex.split_at(2);
+    let debug = format!("/usr/lib/debug/.build-id/{directory}/{name}.debug");
+    let file = ElfFile {
+        build_id: Some(id),
+        ..unmapped_file(path)
+    };
+    check_against(file, path, Path::new(&debug), 4000, 3000);
 }

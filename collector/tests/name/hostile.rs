@@ -1,6 +1,7 @@
 //! Files that change while they are read, or were never whole.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,9 +34,9 @@ fn file_cut_while_it_is_read_kills_only_the_child() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cut");
     let (own, offset) = locate(own_address());
-    fs::copy(&own.path, &path).unwrap();
-    let whole = fs::metadata(&path).unwrap().len();
-    let code = code_segment(&fs::read(&path).unwrap());
+    let bytes = fs::read(&own.path).unwrap();
+    fs::write(&path, &bytes).unwrap();
+    let code = code_segment(&bytes);
     let offsets: Vec<u64> = (0..400)
         .map(|at| code.offset + at * code.bytes / 400)
         .collect();
@@ -45,10 +46,12 @@ fn file_cut_while_it_is_read_kills_only_the_child() {
         scope.spawn(|| {
             let file = OpenOptions::new().write(true).open(&path).unwrap();
             while !is_over.load(Ordering::Relaxed) {
-                // The holes read as zeros, so that what is parsed changes as well.
-                file.set_len(whole / 3).unwrap();
-                file.set_len(whole).unwrap();
-                std::thread::sleep(Duration::from_micros(300));
+                let cut = bytes.len() / 3;
+                file.set_len(cut as u64).unwrap();
+                // What is not written yet reads as zeros, so that what is parsed changes as well.
+                file.set_len(bytes.len() as u64).unwrap();
+                file.write_all_at(&bytes[cut..], cut as u64).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
             }
         });
         let started = Instant::now();

@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod differential;
+mod go;
 mod hostile;
 mod limits;
 mod paths;
+mod separate;
 mod target;
+mod variants;
 
 use std::fs;
 

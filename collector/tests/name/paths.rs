@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use collector::name::{ElfFile, UnnamedReason};
+use collector::name::{ElfFile, MappedBy, UnnamedReason};
 use collector::process::BuildId;
 use tempfile::TempDir;
 
@@ -14,12 +14,12 @@ use crate::target::{
     Program, Running, functions, mappings, namer, object, options, reason, unmapped_file, until,
 };
 
-fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 /// What `readelf -n` says.
-fn build_id(path: &Path) -> BuildId {
+pub(crate) fn build_id(path: &Path) -> BuildId {
     let output = Command::new("readelf")
         .arg("-n")
         .arg(path)
@@ -158,7 +158,7 @@ fn odd_files_have_a_reason() {
 }
 
 /// A process in a root directory of its own, in which `sleep` runs.
-fn start_in_root(root: &Path) -> Running {
+pub(crate) fn start_in_root(root: &Path) -> Running {
     let sleep = Path::new("/bin/sleep").canonicalize().unwrap();
     let probe = Running(Command::new(&sleep).arg("60").spawn().unwrap());
     until("sleep has its libraries", || {
@@ -248,6 +248,35 @@ fn links_stay_in_the_root_of_the_process() {
     );
     let inside = root.join("inside");
     assert_eq!(functions(&name("good", &inside)[0]), ["secret_function"]);
+}
+
+/// Check that the file of a process which has ended is found in the root of the one that made it, and not on the host.
+#[test]
+fn files_of_ended_processes_are_found_where_their_parents_live() {
+    let root = directory();
+    let root = root.path().canonicalize().unwrap();
+    let parent = start_in_root(&root);
+    let program = Program::compile(root.join("brief"), "brief_function");
+    let offset = program.offset_of("brief_function");
+    let ended = {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    };
+    let name = |parent: u32| {
+        let mut file = unmapped_file(&program.path);
+        file.path = "/brief".into();
+        file.candidates = vec![MappedBy {
+            pid: ended,
+            parent,
+            start: 0x1000,
+            end: 0x2000,
+        }];
+        namer().name(&object(file), &[offset])
+    };
+    assert_eq!(functions(&name(parent.pid())[0]), ["brief_function"]);
+    assert_eq!(reason(&name(0)), UnnamedReason::FileGone);
+    assert_eq!(reason(&name(std::process::id())), UnnamedReason::FileGone);
 }
 
 /// Check that a file's number of the child's descriptors may be used again for

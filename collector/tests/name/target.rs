@@ -80,6 +80,7 @@ pub(crate) fn mapped_file(pid: u32, mapping: &Mapping) -> ElfFile {
         inode: Some(mapping.inode),
         candidates: vec![MappedBy {
             pid,
+            parent: 0,
             start: mapping.start,
             end: mapping.end,
         }],

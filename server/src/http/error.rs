@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::query::SelectorError;
 use crate::store::StoreError;
+use crate::symbol::convert::RefusalKind;
+use crate::symbol::shelf::PlaceError;
 
 /// Kinds of errors, as the answer names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +28,16 @@ pub enum ErrorKind {
     TooLarge,
     /// Too many queries at once.
     Busy,
+    /// A file that is of another build than was said.
+    WrongFile,
+    /// A file that cannot be used.
+    BadFile,
+    /// A file that is larger than the server takes.
+    FileTooLarge,
+    /// A client that sends too slowly.
+    TooSlow,
+    /// No space is left on the server's disk.
+    DiskFull,
     /// The server's own fault.
     Internal,
 }
@@ -95,6 +107,11 @@ impl ApiError {
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::TooLarge => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::WrongFile => StatusCode::CONFLICT,
+            ErrorKind::BadFile => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorKind::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            ErrorKind::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -143,5 +160,19 @@ impl From<StoreError> for ApiError {
     fn from(err: StoreError) -> Self {
         tracing::error!(%err, "failed to answer a query");
         Self::new(ErrorKind::Internal, err.to_string())
+    }
+}
+
+impl From<PlaceError> for ApiError {
+    fn from(err: PlaceError) -> Self {
+        let kind = match &err {
+            PlaceError::Refused(refusal) if refusal.kind == RefusalKind::WrongBuildId => {
+                ErrorKind::WrongFile
+            }
+            PlaceError::Refused(_) => ErrorKind::BadFile,
+            PlaceError::DiskFull(_) => ErrorKind::DiskFull,
+            PlaceError::Failed(_) => ErrorKind::Internal,
+        };
+        Self::new(kind, err.to_string())
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod connections;
+pub mod debuginfo;
 pub mod error;
 pub mod gate;
 pub mod own;
@@ -23,10 +24,11 @@ use axum::http::header::{
 };
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, put};
 
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::symbol::Shelf;
 use gate::Gate;
 
 /// What the page may load: its own files. Names of frames come from programs that nobody has checked; should one
@@ -41,6 +43,10 @@ pub struct HttpState {
     pub store: Arc<dyn Store>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// The symbols.
+    pub symbols: Arc<Shelf>,
+    /// Admits uploads of symbols.
+    pub uploads: Arc<tokio::sync::Semaphore>,
     /// Admits queries.
     pub gate: Gate,
     /// Admits one profile of the server itself at a time.
@@ -63,6 +69,13 @@ pub fn router(state: HttpState) -> Router {
         .route("/api/v1/pprof", get(routes::pprof))
         .route("/api/v1/folded", get(routes::folded))
         .route("/api/v1/nodes", get(routes::nodes))
+        .route("/api/v1/debuginfo", get(debuginfo::list))
+        .route(
+            "/api/v1/debuginfo/{build_id}",
+            put(debuginfo::upload)
+                .get(debuginfo::status)
+                .delete(debuginfo::remove),
+        )
         .route("/metrics", get(own::metrics))
         .route("/healthz", get(own::healthz))
         .route("/readyz", get(own::readyz))

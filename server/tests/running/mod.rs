@@ -17,7 +17,7 @@ use proto::v1;
 use proto::v1::ingest_client::IngestClient;
 use server::app::App;
 use server::config::Typed;
-use server::symbol::{NameSource, NoNames};
+use server::symbol::NameSource;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -43,14 +43,18 @@ impl Running {
 
     /// A server that names from this source what the nodes could not.
     pub async fn start_with_names(names: Arc<dyn NameSource>) -> Self {
-        Self::start_named(TempDir::new().unwrap(), &[], names).await
+        Self::start_named(TempDir::new().unwrap(), &[], Some(names)).await
     }
 
     async fn start_in(folder: TempDir, options: &[&str]) -> Self {
-        Self::start_named(folder, options, Arc::new(NoNames)).await
+        Self::start_named(folder, options, None).await
     }
 
-    async fn start_named(folder: TempDir, options: &[&str], names: Arc<dyn NameSource>) -> Self {
+    async fn start_named(
+        folder: TempDir,
+        options: &[&str],
+        names: Option<Arc<dyn NameSource>>,
+    ) -> Self {
         let data = folder.path().to_str().unwrap().to_owned();
         let fixed = [
             "server",
@@ -59,10 +63,15 @@ impl Running {
             "--data-dir",
             &data,
         ];
-        let config = Typed::parse_from(fixed.iter().chain(options))
+        let mut config = Typed::parse_from(fixed.iter().chain(options))
             .build()
             .unwrap();
-        let app = App::open_with_names(config, names).await.unwrap();
+        // This process is the test's, which is no child that makes indexes.
+        config.symbols.program = env!("CARGO_BIN_EXE_pilotlight-server").into();
+        let app = match names {
+            Some(names) => App::open_with_names(config, names).await.unwrap(),
+            None => App::open(config).await.unwrap(),
+        };
         let (http, grpc) = app.addresses().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(app.run(async { drop(stopped.await) }));

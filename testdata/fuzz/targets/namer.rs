@@ -4,9 +4,9 @@
 
 mod seeds;
 
-use collector::name::UnnamedReason;
+use collector::name::{FileFacts, FoundBy, Segment, UnnamedReason};
 use collector::name::protocol::{
-    Answer, DebugInfo, Function, Notes, Request, RequestObject, Response, decode_request, decode_response, encode_request,
+    Answer, Attached, DebugInfo, Function, Notes, Request, RequestObject, Response, decode_request, decode_response, encode_request,
     encode_response,
 };
 use collector::process::BuildId;
@@ -27,12 +27,18 @@ fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
 });
 
 fn make_seeds() -> Vec<Vec<u8>> {
-    let elf = |debug, build_id| RequestObject::Elf { file: 7, debug, build_id };
+    let elf = |debug, build_id, debug_file| RequestObject::Elf {
+        file: 7,
+        debug,
+        build_id,
+        attached: Attached { file: true, debug_file },
+    };
     let objects = [
         RequestObject::Kernel,
         RequestObject::Vdso,
-        elf(DebugInfo::Skip, None),
-        elf(DebugInfo::Use, BuildId::new(&[0xab; 20])),
+        elf(DebugInfo::Skip, None, None),
+        elf(DebugInfo::Use, BuildId::new(&[0xab; 20]), Some(FoundBy::BuildId)),
+        elf(DebugInfo::Use, None, Some(FoundBy::Link)),
     ];
     let requests = objects.map(|object| encode_request(&Request { id: 5, object, addresses: vec![0x1000, 0x2fff, u64::MAX] }));
     let mut seeds: Vec<_> = requests.iter().map(|request| seeds::of_kind(0, request)).collect();
@@ -53,5 +59,10 @@ fn make_response() -> Response {
             Answer::Unnamed(UnnamedReason::NoSymbol),
             Answer::Unnamed(UnnamedReason::Corrupt),
         ],
+        facts: Some(FileFacts {
+            segments: vec![Segment { file_offset: 0x1000, address: 0x2000, bytes: 0x300 }],
+            has_debug_info: false,
+            debug_link: Some("work.debug".to_owned()),
+        }),
     }
 }

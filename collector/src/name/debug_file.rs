@@ -1,0 +1,103 @@
+//! Finds the file that holds another one's debug information.
+//!
+//! In: a file, by build id and by the link in it. Out: a descriptor of a regular file, which may still be any:
+//! the child compares build ids and checksums. Never follows a path out of a process's root, nor a link that is
+//! more than a file's name.
+//!
+//! Places and their order are those of GDB ("Debugging Information in Separate Files"): the build-id tree, then by
+//! the link beside the file, in `.debug` there, and below `/usr/lib/debug`. The node's own tree comes before a
+//! container's, since names are kept by build id for all processes: what an administrator has put there is not
+//! to be shadowed by what some container has.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use super::facts::is_file_name;
+use super::object::ElfFile;
+use super::open::{open_beside, roots};
+use crate::process::BuildId;
+
+/// Where debug information is installed.
+const DEBUG_DIRECTORY: &str = "usr/lib/debug";
+
+/// The node's own root.
+const OWN_ROOT: &str = "/";
+
+/// How a debug file was found, and so what must agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// In the build-id tree: its build id.
+    BuildId,
+    /// By the link: its checksum, and its build id if both have one.
+    Link,
+}
+
+/// Finds the file with the debug information of `file`, whose debug link is `link`.
+pub(super) fn find_debug_file(
+    file: &ElfFile,
+    link: Option<&str>,
+    bytes_max: u64,
+) -> Option<(OwnedFd, FoundBy)> {
+    let roots: Vec<String> = roots(file).collect();
+    if let Some(path) = file.build_id.as_ref().map(build_id_path) {
+        let all = std::iter::once(OWN_ROOT).chain(roots.iter().map(String::as_str));
+        for root in all {
+            if let Some(found) = open_beside(root, &path, bytes_max) {
+                return Some((found, FoundBy::BuildId));
+            }
+        }
+    }
+    let paths = link_paths(Path::new(&file.path), link?);
+    // A link is looked for where the file itself is, since a name alone tells nothing elsewhere.
+    roots.iter().find_map(|root| {
+        let found = paths
+            .iter()
+            .find_map(|path| open_beside(root, path, bytes_max));
+        Some((found?, FoundBy::Link))
+    })
+}
+
+/// Where the build-id tree has the debug file, relative to a root.
+fn build_id_path(build_id: &BuildId) -> PathBuf {
+    let hex = build_id.to_string();
+    let (directory, name) = hex.split_at(2.min(hex.len()));
+    Path::new(DEBUG_DIRECTORY)
+        .join(".build-id")
+        .join(directory)
+        .join(format!("{name}.debug"))
+}
+
+/// Where a file's debug link may lead, relative to a root; nowhere if it is no plain name.
+fn link_paths(file: &Path, link: &str) -> Vec<PathBuf> {
+    let directory = file.parent().and_then(|it| it.strip_prefix("/").ok());
+    let Some(directory) = directory.filter(|_| is_file_name(link)) else {
+        return Vec::new();
+    };
+    vec![
+        directory.join(link),
+        directory.join(".debug").join(link),
+        Path::new(DEBUG_DIRECTORY).join(directory).join(link),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check the places, and that neither a link nor a file without a path leads anywhere else.
+    #[test]
+    fn places() {
+        let id = BuildId::new(&[0xab, 0xcd, 0xef]).unwrap();
+        let path = "usr/lib/debug/.build-id/ab/cdef.debug";
+        assert_eq!(build_id_path(&id), Path::new(path));
+        let paths = link_paths(Path::new("/opt/app/bin/tool"), "tool.debug");
+        let expected = [
+            "opt/app/bin/tool.debug",
+            "opt/app/bin/.debug/tool.debug",
+            "usr/lib/debug/opt/app/bin/tool.debug",
+        ];
+        assert_eq!(paths, expected.map(PathBuf::from));
+        assert!(link_paths(Path::new("/bin/tool"), "../tool").is_empty());
+        assert!(link_paths(Path::new("[heap]"), "tool").is_empty());
+    }
+}

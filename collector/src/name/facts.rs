@@ -1,0 +1,136 @@
+//! What an ELF file says about itself beside its names: where its parts are mapped, and where its debug
+//! information is.
+//!
+//! In: a file that nobody has checked. Out: facts, as far as they are there; a damaged file has none.
+//!
+//! Sources: System V ABI, chapter 5 (program headers); GDB manual, "Debugging Information in Separate Files"
+//! (`.gnu_debuglink`).
+
+use object::elf::{FileHeader64, PT_LOAD};
+use object::read::elf::{ElfFile, ProgramHeader as _};
+use object::{LittleEndian, Object as _, ObjectSection as _, ReadRef};
+
+/// Segments kept of a file. Linkers make 2 to 6.
+pub(super) const SEGMENTS_MAX: usize = 16;
+
+/// Bytes of a debug link's file name: what a file system allows.
+pub(super) const DEBUG_LINK_BYTES_MAX: usize = 255;
+
+/// A part of a file that is mapped as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it begins in the file.
+    pub file_offset: u64,
+    /// Its address as linked.
+    pub address: u64,
+    /// Its bytes in the file.
+    pub bytes: u64,
+}
+
+/// What a file says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Its segments, at most [`SEGMENTS_MAX`].
+    pub segments: Vec<Segment>,
+    /// Whether it has debug information itself.
+    pub has_debug_info: bool,
+    /// Name of the file with its debug information: no path, at most [`DEBUG_LINK_BYTES_MAX`] bytes.
+    pub debug_link: Option<String>,
+}
+
+impl FileFacts {
+    /// The address as linked of an offset in the file.
+    pub fn address_of(&self, offset: u64) -> Option<u64> {
+        self.segments.iter().find_map(|it| {
+            let within = offset.checked_sub(it.file_offset)?;
+            (within < it.bytes).then(|| it.address.wrapping_add(within))
+        })
+    }
+}
+
+/// A file's facts, and the checksum that its debug link demands.
+pub(super) fn read_facts<'data, R: ReadRef<'data>>(data: R) -> (FileFacts, Option<u32>) {
+    let Ok(file) = ElfFile::<FileHeader64<LittleEndian>, R>::parse(data) else {
+        return (FileFacts::default(), None);
+    };
+    let endian = file.endian();
+    let segments = file
+        .elf_program_headers()
+        .iter()
+        .filter(|it| it.p_type(endian) == PT_LOAD)
+        .take(SEGMENTS_MAX)
+        .map(|it| Segment {
+            file_offset: it.p_offset(endian),
+            address: it.p_vaddr(endian),
+            bytes: it.p_filesz(endian),
+        })
+        .collect();
+    let debug_info = file.section_by_name(".debug_info");
+    let has_debug_info = debug_info.is_some_and(|it| it.size() > 0);
+    let link = file
+        .section_by_name(".gnu_debuglink")
+        // A name, its end, padding and a checksum.
+        .filter(|it| it.size() <= DEBUG_LINK_BYTES_MAX as u64 + 8)
+        .and_then(|it| parse_debug_link(it.data().ok()?));
+    let facts = FileFacts {
+        segments,
+        has_debug_info,
+        debug_link: link.map(|(name, _)| name.to_owned()),
+    };
+    (facts, link.map(|(_, checksum)| checksum))
+}
+
+/// The name and the checksum in a `.gnu_debuglink` section: the name, a zero, padding to four bytes,
+/// and the CRC-32 of the file. Pure.
+fn parse_debug_link(section: &[u8]) -> Option<(&str, u32)> {
+    let end = section.iter().position(|byte| *byte == 0)?;
+    let name = std::str::from_utf8(&section[..end]).ok()?;
+    let checksum = section
+        .get((end + 1).next_multiple_of(4)..)?
+        .first_chunk()?;
+    is_file_name(name).then(|| (name, u32::from_le_bytes(*checksum)))
+}
+
+/// Whether this names a file in a directory, and leads nowhere else.
+pub(super) fn is_file_name(name: &str) -> bool {
+    let is_special = name.is_empty() || name == "." || name == "..";
+    !is_special && name.len() <= DEBUG_LINK_BYTES_MAX && !name.contains(['/', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check a debug link, with each length of padding, and that none leads out of a directory.
+    #[test]
+    fn debug_links() {
+        for (section, name) in [
+            (&b"abc\0\x01\x02\x03\x04"[..], Some("abc")),
+            (b"abcd\0\0\0\0\x01\x02\x03\x04", Some("abcd")),
+            (b"ab\0\0\x01\x02\x03\x04", Some("ab")),
+            (b"abc\0\x01\x02\x03", None),
+            (b"abc", None),
+            (b"", None),
+            (b"\0\0\0\0\x01\x02\x03\x04", None),
+            (b"..\0\0\x01\x02\x03\x04", None),
+            (b"../x\0\0\0\0\x01\x02\x03\x04", None),
+            (b"\xff\0\0\0\x01\x02\x03\x04", None),
+        ] {
+            let expected = name.map(|it| (it, 0x0403_0201));
+            assert_eq!(parse_debug_link(section), expected, "{section:?}");
+        }
+    }
+
+    /// Check this very program's facts, and that nonsense has none.
+    #[test]
+    fn facts_of_this_program() {
+        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let (facts, checksum) = read_facts(&*bytes);
+        assert!(facts.segments.len() >= 2 && facts.has_debug_info);
+        assert_eq!((facts.debug_link.as_ref(), checksum), (None, None));
+        let last = facts.segments.last().unwrap();
+        assert_eq!(facts.address_of(last.file_offset), Some(last.address));
+        assert_eq!(facts.address_of(u64::MAX), None);
+        assert_eq!(read_facts(&b"\x7fELF"[..]), (FileFacts::default(), None));
+    }
+}

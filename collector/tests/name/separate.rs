@@ -1,0 +1,178 @@
+//! Debug information in a file of its own.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use collector::name::{ElfFile, Naming, UnnamedReason};
+use tempfile::TempDir;
+
+use crate::paths::{build_id, directory, start_in_root};
+use crate::target::{Program, Running, functions, namer, object, reason, unmapped_file};
+
+/// A process with a root of its own, and in it a program without debug information, whose place in that root is
+/// `/opt/app/tool`.
+struct Container {
+    root: PathBuf,
+    running: Running,
+    program: Program,
+    /// Offset of a function that only the debug information knows.
+    offset: u64,
+    /// The debug information, not yet in any place.
+    debug: PathBuf,
+    _directory: TempDir,
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
+
+impl Container {
+    /// `strip` says what goes: `--strip-all`, or `--strip-debug`, which leaves the symbol table.
+    fn new(strip: &str) -> Self {
+        let directory = directory();
+        let root = directory.path().canonicalize().unwrap().join("root");
+        fs::create_dir_all(root.join("opt/app")).unwrap();
+        let running = start_in_root(&root);
+        let program = Program::compile(root.join("opt/app/tool"), "a_function");
+        let offset = program.offset_of("a_function");
+        let debug = directory.path().join("tool.debug");
+        let objcopy = || Command::new("objcopy");
+        run(objcopy()
+            .arg("--only-keep-debug")
+            .args([&program.path, &debug]));
+        run(objcopy()
+            .arg(strip)
+            .arg(format!("--add-gnu-debuglink={}", debug.display()))
+            .arg(&program.path));
+        Self {
+            root,
+            running,
+            program,
+            offset,
+            debug,
+            _directory: directory,
+        }
+    }
+
+    /// The program as a process in the root has it mapped.
+    fn file(&self) -> ElfFile {
+        let mut file = unmapped_file(&self.program.path);
+        file.path = "/opt/app/tool".into();
+        file.candidates = self.running.code_file(Path::new("/")).candidates;
+        // By its path in the root, and not by what `sleep` has mapped.
+        file.candidates[0].start += 4096;
+        file
+    }
+
+    /// Puts the debug information into the root.
+    fn put(&self, place: &str) -> PathBuf {
+        let path = self.root.join(place);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(&self.debug, &path).unwrap();
+        path
+    }
+
+    fn name(&self, file: ElfFile) -> Vec<Naming> {
+        namer().name(&object(file), &[self.offset + 4])
+    }
+
+    /// Checks that the function has its name and its line.
+    fn assert_named(&self, file: ElfFile, what: &str) {
+        let namings = self.name(file);
+        let Naming::Named(frames) = &namings[0] else {
+            panic!("{what}: {namings:?}");
+        };
+        assert_eq!(functions(&namings[0]), ["a_function"], "{what}");
+        assert!(
+            frames[0].file.ends_with("tool.c") && frames[0].line == 2,
+            "{what}: {frames:?}"
+        );
+    }
+
+    fn assert_unnamed(&self, file: ElfFile, what: &str) {
+        assert_eq!(reason(&self.name(file)), UnnamedReason::NoSymbol, "{what}");
+    }
+}
+
+/// Check each place where a debug link may lead to, and that a stripped program has no names without.
+#[test]
+fn links_lead_beside_the_file_and_below_usr_lib_debug() {
+    let container = Container::new("--strip-all");
+    container.assert_unnamed(container.file(), "no debug file");
+    for place in [
+        "opt/app/tool.debug",
+        "opt/app/.debug/tool.debug",
+        "usr/lib/debug/opt/app/tool.debug",
+    ] {
+        let path = container.put(place);
+        container.assert_named(container.file(), place);
+        fs::remove_file(path).unwrap();
+    }
+}
+
+/// Check the build-id tree, and that a file of another build there is refused.
+#[test]
+fn the_build_id_tree_is_searched() {
+    let container = Container::new("--strip-all");
+    let id = build_id(&container.program.path);
+    let file = || ElfFile {
+        build_id: Some(id),
+        ..container.file()
+    };
+    let hex = id.to_string();
+    let (directory, name) = hex.split_at(2);
+    let place = format!("usr/lib/debug/.build-id/{directory}/{name}.debug");
+    let path = container.put(&place);
+    container.assert_named(file(), "by build id");
+    // Without knowing the build id, there is no way.
+    container.assert_unnamed(container.file(), "by nothing");
+    let other = Program::compile(container.root.join("other"), "other_function");
+    fs::copy(&other.path, &path).unwrap();
+    container.assert_unnamed(file(), "of another build");
+}
+
+/// Check that a debug file whose checksum is not the link's is refused, and that the symbol table serves.
+#[test]
+fn a_wrong_checksum_leaves_the_symbol_table() {
+    let container = Container::new("--strip-debug");
+    let path = container.put("opt/app/tool.debug");
+    container.assert_named(container.file(), "with the right checksum");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.push(0);
+    fs::write(&path, bytes).unwrap();
+    let mut namer = namer();
+    let object = object(container.file());
+    let namings = namer.name(&object, &[container.offset + 4]);
+    let Naming::Named(frames) = &namings[0] else {
+        panic!("{namings:?}");
+    };
+    assert_eq!((&*frames[0].function, frames[0].line), ("a_function", 0));
+    assert_eq!(namer.stats().files_without_debug_info, 1);
+    // It is looked at once.
+    namer.name(&object, &[container.offset + 8]);
+    assert_eq!(namer.stats().files_without_debug_info, 1);
+}
+
+/// Check that the debug information is looked for in the process's root and nowhere else, and that only a regular
+/// file is opened.
+#[test]
+fn links_do_not_leave_the_root() {
+    let container = Container::new("--strip-all");
+    // The same path on the host, where the debug information is.
+    let place = container.root.join("opt/app/tool.debug");
+    symlink(&container.debug, &place).unwrap();
+    container.assert_unnamed(container.file(), "an absolute link out of the root");
+    fs::remove_file(&place).unwrap();
+    symlink("../../../../../../../../tool.debug", &place).unwrap();
+    container.assert_unnamed(container.file(), "a relative link out of the root");
+    fs::remove_file(&place).unwrap();
+    run(Command::new("mkfifo").arg(&place));
+    container.assert_unnamed(container.file(), "a FIFO");
+    fs::remove_file(&place).unwrap();
+    // Inside the root a link is as good as a file.
+    container.put("elsewhere/tool.debug");
+    symlink("/elsewhere/tool.debug", &place).unwrap();
+    container.assert_named(container.file(), "a link within the root");
+}

@@ -1,0 +1,274 @@
+//! What an index says, compared with `llvm-symbolizer --inlines` at thousands of random addresses.
+
+use std::collections::HashMap;
+use std::io::{Cursor, Write};
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use object::{Object, ObjectSymbol};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::Value;
+use server::symbol::convert::convert;
+use server::symbol::index::Index;
+
+use crate::build::{Built, C, CPP, Workshop};
+
+/// Addresses of each program.
+const ADDRESSES: usize = 4000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Frame {
+    function: String,
+    file: String,
+    line: u64,
+}
+
+/// Random offsets of a program's code.
+fn draw_offsets(program: &Built) -> Vec<u64> {
+    let mut random = StdRng::seed_from_u64(7);
+    let object = String::from_utf8(
+        Command::new("readelf")
+            .args(["-SW"])
+            .arg(&program.path)
+            .output()
+            .unwrap()
+            .stdout,
+    )
+    .unwrap();
+    let text = object
+        .lines()
+        .find(|line| line.contains(" .text "))
+        .unwrap();
+    let fields: Vec<_> = text
+        .split(" .text ")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let number = |at: usize| u64::from_str_radix(fields[at], 16).unwrap();
+    let (offset, bytes) = (number(2), number(3));
+    (0..ADDRESSES)
+        .map(|_| offset + random.random_range(0..bytes))
+        .collect()
+}
+
+fn name_by_index(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
+    let mut out = Cursor::new(Vec::new());
+    convert(&program.bytes, &program.build_id(), "test", &mut out).unwrap();
+    let index = Index::from_bytes(out.into_inner()).unwrap();
+    let mut named = vec![Vec::new(); offsets.len()];
+    let layout = program.facts.layout.clone().unwrap();
+    index
+        .name(&layout, offsets, &mut |position, frames| {
+            named[position] = frames
+                .iter()
+                .map(|frame| Frame {
+                    function: match frame.system_name {
+                        "" => frame.function.to_owned(),
+                        mangled => mangled.to_owned(),
+                    },
+                    file: frame.file.to_owned(),
+                    line: u64::from(frame.line),
+                })
+                .collect();
+        })
+        .unwrap();
+    named
+}
+
+fn name_by_llvm(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
+    let layout = program.facts.layout.clone().unwrap();
+    let addresses: String = offsets
+        .iter()
+        .map(|offset| format!("{:#x}\n", layout.address(*offset).unwrap()))
+        .collect();
+    let mut child = Command::new("llvm-symbolizer")
+        .args(["--inlines", "--no-demangle", "--output-style=JSON", "-e"])
+        .arg(&program.path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(addresses.as_bytes()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let answers: Vec<Value> = serde_json::Deserializer::from_slice(&output.stdout)
+        .into_iter::<Value>()
+        .flat_map(|value| match value.unwrap() {
+            Value::Array(answers) => answers,
+            answer => vec![answer],
+        })
+        .collect();
+    assert_eq!(answers.len(), offsets.len());
+    let frame = |symbol: &Value| Frame {
+        function: symbol["FunctionName"].as_str().unwrap().to_owned(),
+        file: symbol["FileName"].as_str().unwrap().to_owned(),
+        line: symbol["Line"].as_u64().unwrap(),
+    };
+    answers
+        .iter()
+        .map(|answer| {
+            let symbols = answer["Symbol"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let frames = symbols.iter().map(frame);
+            frames.filter(|frame| !frame.function.is_empty()).collect()
+        })
+        .collect()
+}
+
+/// Where each symbol is, to see that two names are of one function: C++'s complete and base constructors are one piece of code
+/// with two names, and so are functions that the linker found to be the same.
+fn read_addresses(program: &Built) -> HashMap<String, u64> {
+    let file = object::File::parse(&*program.bytes).unwrap();
+    let symbols = file.symbols().filter(|symbol| symbol.is_definition());
+    symbols
+        .map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address()))
+        .collect()
+}
+
+/// A path without `..`, as an index has it.
+fn clean(path: &str) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            part => clean.push(part),
+        }
+    }
+    clean
+}
+
+/// Where two answers differ.
+fn difference(
+    ours: &[Frame],
+    theirs: &[Frame],
+    addresses: &HashMap<String, u64>,
+) -> Option<&'static str> {
+    // GCC's parts of a function, as in `work.isra.0` and `main.cold`, are the function's: llvm-symbolizer takes either name.
+    let plain = |frame: &Frame| {
+        let parts = [".cold", ".isra.", ".part.", ".constprop."];
+        let end = parts
+            .iter()
+            .filter_map(|part| frame.function.find(part))
+            .min();
+        frame.function[..end.unwrap_or(frame.function.len())].to_owned()
+    };
+    let same_name = |(ours, theirs): (&Frame, &Frame)| {
+        let address = |frame: &Frame| addresses.get(&frame.function);
+        plain(ours) == plain(theirs)
+            || (address(ours).is_some() && address(ours) == address(theirs))
+    };
+    if ours.is_empty() != theirs.is_empty() {
+        return Some("named by one only");
+    }
+    if ours.len() != theirs.len() {
+        return Some("number of inlined calls");
+    }
+    if !ours.iter().zip(theirs).all(same_name) {
+        return Some("function");
+    }
+    // Where there is no line, llvm-symbolizer gives the file of the symbol table, often without its folder; an index gives
+    // none.
+    let same_file = |(ours, theirs): (&Frame, &Frame)| {
+        clean(&ours.file) == clean(&theirs.file) || (theirs.line == 0 && ours.file.is_empty())
+    };
+    if !ours.iter().zip(theirs).all(same_file) {
+        return Some("file");
+    }
+    if ours
+        .iter()
+        .zip(theirs)
+        .any(|(ours, theirs)| ours.line != theirs.line)
+    {
+        return Some("line");
+    }
+    None
+}
+
+/// Compares, prints the differences by kind, and gives the equal share.
+fn compare(name: &str, program: &Built) -> f64 {
+    let offsets = draw_offsets(program);
+    let (ours, theirs) = (
+        name_by_index(program, &offsets),
+        name_by_llvm(program, &offsets),
+    );
+    let addresses = read_addresses(program);
+    let mut kinds = std::collections::BTreeMap::<&str, usize>::new();
+    for (at, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+        if let Some(kind) = difference(ours, theirs, &addresses) {
+            let count = kinds.entry(kind).or_default();
+            *count += 1;
+            if *count <= 3 {
+                let address = program
+                    .facts
+                    .layout
+                    .as_ref()
+                    .unwrap()
+                    .address(offsets[at])
+                    .unwrap();
+                println!("{name} {address:#x}: {kind}\n  ours   {ours:?}\n  theirs {theirs:?}");
+            }
+        }
+    }
+    let different: usize = kinds.values().sum();
+    let deepest = theirs.iter().map(Vec::len).max().unwrap_or(0);
+    let share = 1.0 - different as f64 / offsets.len() as f64;
+    println!(
+        "{name}: {:.3} % of {} equal, {deepest} frames at most, differences {kinds:?}",
+        share * 100.0,
+        offsets.len()
+    );
+    assert!(deepest > 1, "{name} has inlined calls");
+    share
+}
+
+/// Check that names, inlined calls, files and lines are those of llvm-symbolizer.
+#[test]
+fn names_are_those_of_llvm_symbolizer() {
+    if Command::new("llvm-symbolizer")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("skipped: there is no llvm-symbolizer");
+        return;
+    }
+    let workshop = Workshop::new();
+    let programs = [
+        (
+            "c, DWARF 5",
+            workshop.compile("c5", C, &["-g", "-O2", "-gdwarf-5"]),
+        ),
+        (
+            "c++, DWARF 5",
+            workshop.compile("cc5", CPP, &["-g", "-O2", "-gdwarf-5", "-std=c++17"]),
+        ),
+        (
+            "c++, DWARF 4",
+            workshop.compile("cc4", CPP, &["-g", "-O1", "-gdwarf-4", "-std=c++17"]),
+        ),
+        (
+            "c++, compressed",
+            workshop.compile("ccz", CPP, &["-g", "-O2", "-gz", "-std=c++17"]),
+        ),
+        (
+            "c++, not PIE",
+            workshop.compile("ccs", CPP, &["-g", "-O2", "-no-pie", "-std=c++17"]),
+        ),
+        (
+            "this server, Rust",
+            Built::read(Path::new(env!("CARGO_BIN_EXE_pilotlight-server"))),
+        ),
+    ];
+    let shares: Vec<_> = programs
+        .iter()
+        .map(|(name, program)| (*name, compare(name, program)))
+        .collect();
+    for (name, share) in shares {
+        assert!(share >= 0.995, "{name}: {share}");
+    }
+}

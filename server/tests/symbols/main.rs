@@ -1,0 +1,12 @@
+//! The symbol store with real ELF files, which the tests build with gcc, objcopy and strip: through the library, and through
+//! a server over HTTP.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+#[path = "../running/mod.rs"]
+mod running;
+
+mod build;
+mod differential;
+mod http;
+mod store;

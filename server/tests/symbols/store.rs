@@ -1,0 +1,425 @@
+//! The store over HTTP: what is taken, what is refused, and that good is never shut out by bad.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use server::metrics::Metrics;
+use server::symbol::child::ChildLimits;
+use server::symbol::convert::RefusalKind;
+use server::symbol::known_layouts::LayoutSource;
+use server::symbol::shelf::{PlaceError, Placed};
+use server::symbol::wanted::Wanted;
+use server::symbol::{BuildId, NameSource, Shelf, ShelfOptions};
+
+use crate::build::{Built, C, CPP, Workshop};
+
+/// A test that waits for a condition fails after this.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn options(path: &Path) -> ShelfOptions {
+    ShelfOptions {
+        path: path.to_owned(),
+        bytes_max: 1 << 30,
+        file_bytes_max: 1 << 30,
+        reserve_bytes: 0,
+        program: env!("CARGO_BIN_EXE_pilotlight-server").into(),
+        child: ChildLimits::default(),
+    }
+}
+
+fn open(options: ShelfOptions) -> Shelf {
+    Shelf::open(options, Arc::new(Metrics::new()), Wanted::off()).unwrap()
+}
+
+fn place(shelf: &Shelf, program: &Built) -> Result<Placed, PlaceError> {
+    shelf.place(
+        &program.build_id(),
+        fs::File::open(&program.path).unwrap(),
+        "test",
+    )
+}
+
+fn is_stored(placed: &Result<Placed, PlaceError>) -> bool {
+    matches!(placed, Ok(Placed::Stored(_)))
+}
+
+/// Functions at the offset of a symbol, as `function file:line`; `None` if nothing is known of the file.
+pub(crate) fn name_symbol(
+    source: &dyn NameSource,
+    program: &Built,
+    symbol: &str,
+) -> Option<Vec<String>> {
+    use object::{Object, ObjectSymbol};
+    let file = object::File::parse(&*program.bytes).unwrap();
+    let address = file
+        .symbols()
+        .find(|found| found.name() == Ok(symbol))
+        .unwrap()
+        .address();
+    let segments = program.facts.layout.clone().unwrap();
+    let segment = segments
+        .segments()
+        .iter()
+        .find(|segment| (segment.address..segment.address + segment.bytes).contains(&address))
+        .copied()
+        .unwrap();
+    let offset = address - segment.address + segment.file_offset;
+    let mut named = Vec::new();
+    let is_known = source.name(program.build_id().as_str(), &[offset], &mut |_, frames| {
+        for frame in frames {
+            let file = Path::new(frame.file).file_name().unwrap_or_default();
+            named.push(format!(
+                "{} {}:{}",
+                frame.function,
+                file.display(),
+                frame.line
+            ));
+        }
+    });
+    is_known.then_some(named)
+}
+
+/// Check that a stripped file gives nothing but what it has, that the better one replaces it and not the other way round, and
+/// that where the program is loaded is learnt from either.
+#[test]
+fn the_better_file_counts_whatever_comes_first() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("work", C, &["-g", "-O2", "-rdynamic"]);
+    let (debug, stripped) = workshop.split("work");
+    assert_eq!(debug.build_id(), program.build_id());
+    assert_eq!(debug.facts.layout, None, "objcopy moved the segments");
+    let lines = [String::from("work work.c:7")];
+    let orders: [[&Built; 3]; 4] = [
+        [&stripped, &debug, &program],
+        [&debug, &stripped, &program],
+        [&program, &stripped, &debug],
+        [&stripped, &program, &debug],
+    ];
+    for order in orders {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = open(options(folder.path()));
+        assert_eq!(name_symbol(&shelf, &program, "work"), None);
+        let mut generation = shelf.generation();
+        for (number, file) in order.into_iter().enumerate() {
+            let placed = place(&shelf, file);
+            assert!(placed.is_ok(), "{placed:?}");
+            // What answers depend on may also be where the program is loaded, and so change without a new index.
+            assert!(!is_stored(&placed) || shelf.generation() > generation);
+            generation = shelf.generation();
+            let named = name_symbol(&shelf, &program, "work");
+            match (
+                number,
+                file.path
+                    .extension()
+                    .is_some_and(|extension| extension == "debug"),
+            ) {
+                (0, true) => assert_eq!(named, None, "nobody knows where it is loaded"),
+                (0, false) if file.facts.rank == stripped.facts.rank => {
+                    assert_eq!(named, Some(vec!["work :0".to_owned()]));
+                }
+                _ => assert_eq!(
+                    named.as_deref(),
+                    Some(&lines[..]),
+                    "{}",
+                    file.path.display()
+                ),
+            }
+        }
+        // And all of it is there after a restart.
+        drop(shelf);
+        let shelf = open(options(folder.path()));
+        assert_eq!(
+            name_symbol(&shelf, &program, "work").as_deref(),
+            Some(&lines[..])
+        );
+    }
+}
+
+/// Check that the layout that a collector saw makes a debug-only file name, and that its own wrong word does not change what the
+/// file itself says.
+#[test]
+fn a_layout_from_a_profile_is_enough() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("work", C, &["-g", "-O2"]);
+    let (debug, _) = workshop.split("work");
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    assert!(is_stored(&place(&shelf, &debug)));
+    let before = shelf.generation();
+    let layout = program.facts.layout.clone().unwrap();
+    shelf.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
+    assert!(shelf.generation() > before);
+    assert_eq!(
+        name_symbol(&shelf, &program, "work").unwrap(),
+        ["work work.c:7"]
+    );
+    let wrong = server::symbol::layout::Layout::new(vec![server::symbol::layout::Segment {
+        file_offset: 0,
+        address: 0x1234_5000,
+        bytes: 1 << 20,
+    }]);
+    place(&shelf, &program).unwrap();
+    shelf.learn_layout(&program.build_id(), &wrong.unwrap(), LayoutSource::Profile);
+    assert_eq!(
+        name_symbol(&shelf, &program, "work").unwrap(),
+        ["work work.c:7"]
+    );
+}
+
+fn check_refused(placed: Result<Placed, PlaceError>, kind: RefusalKind, words: &str) {
+    match placed {
+        Err(PlaceError::Refused(refusal)) => {
+            assert_eq!(refusal.kind, kind, "{refusal}");
+            assert!(refusal.message.contains(words), "{refusal}");
+        }
+        other => panic!("{words}: {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said() {
+    let workshop = Workshop::new();
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    let program = workshop.compile("work", C, &["-g"]);
+    let other: BuildId = "0123".parse().unwrap();
+    let file = |path: &Path| fs::File::open(path).unwrap();
+    let wrong = shelf.place(&other, file(&program.path), "test");
+    check_refused(
+        wrong,
+        RefusalKind::WrongBuildId,
+        &format!("{}, and not 0123", program.build_id()),
+    );
+    let without = workshop.compile("without", C, &["-g", "-Wl,--build-id=none"]);
+    let without = shelf.place(&other, file(&without.path), "test");
+    check_refused(without, RefusalKind::NoBuildId, "-Wl,--build-id");
+    workshop.compile("bare", C, &["-s", "-static", "-Wl,--build-id=0x0123"]);
+    let bare = shelf.place(&other, file(&workshop.path("bare")), "test");
+    check_refused(bare, RefusalKind::NoSymbols, "stripped");
+    fs::write(workshop.path("text"), "no ELF file at all, but a text").unwrap();
+    let text = shelf.place(&other, file(&workshop.path("text")), "test");
+    check_refused(text, RefusalKind::NotElf, "not an ELF file");
+    assert!(shelf.list().is_empty());
+}
+
+/// Check that a child that takes too much, or dies, costs one file and nothing else.
+#[test]
+fn a_child_that_dies_costs_only_its_file() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("cart", CPP, &["-g", "-O1", "-gz", "-std=c++17"]);
+    let small = ChildLimits {
+        data_bytes_max: 4 << 20,
+        ..ChildLimits::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let with = |child: ChildLimits, program: Option<&str>| {
+        let mut options = options(folder.path());
+        options.child = child;
+        if let Some(program) = program {
+            options.program = program.into();
+        }
+        open(options)
+    };
+    let shelf = with(small, None);
+    check_refused(place(&shelf, &program), RefusalKind::Limit, "memory");
+    let short = ChildLimits {
+        index_bytes_max: 4096,
+        ..ChildLimits::default()
+    };
+    drop(shelf);
+    let shelf = with(short, None);
+    check_refused(place(&shelf, &program), RefusalKind::Limit, "larger");
+    drop(shelf);
+    // One that says that all is well and has written nothing.
+    let shelf = with(ChildLimits::default(), Some("/bin/true"));
+    let placed = place(&shelf, &program);
+    assert!(
+        matches!(&placed, Err(PlaceError::Failed(text)) if text.contains("not one")),
+        "{placed:?}"
+    );
+    drop(shelf);
+    let shelf = with(ChildLimits::default(), Some("/does/not/exist"));
+    assert!(matches!(
+        place(&shelf, &program),
+        Err(PlaceError::Failed(_))
+    ));
+    drop(shelf);
+    let shelf = with(ChildLimits::default(), None);
+    assert!(is_stored(&place(&shelf, &program)));
+    assert_eq!(
+        fs::read_dir(folder.path().join("incoming"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+fn find_index(folder: &Path, build_id: &BuildId) -> std::path::PathBuf {
+    let name = build_id.as_str();
+    folder
+        .join("index")
+        .join(&name[..2])
+        .join(format!("{name}.index"))
+}
+
+/// Check that an index that was changed on the disk, at any place, is dropped with its file, at start or when it is asked, and
+/// that what was left behind is removed.
+#[test]
+fn a_damaged_index_is_dropped() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("work", C, &["-g"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = find_index(folder.path(), &program.build_id());
+    let shelf = open(options(folder.path()));
+    place(&shelf, &program).unwrap();
+    drop(shelf);
+    let whole = fs::read(&path).unwrap();
+    let changed = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x40;
+        bytes
+    };
+    let damaged = [
+        Vec::new(),
+        whole[..100].to_vec(),
+        whole[..whole.len() - 1].to_vec(),
+        [&whole[..], b"x"].concat(),
+        changed(0),
+        changed(20),
+        changed(4096),
+        changed(whole.len() - 1),
+    ];
+    for bytes in damaged {
+        fs::write(&path, &bytes).unwrap();
+        fs::write(folder.path().join("incoming/left"), "behind").unwrap();
+        let shelf = open(options(folder.path()));
+        assert_eq!(
+            name_symbol(&shelf, &program, "work").unwrap_or_default(),
+            [""; 0]
+        );
+        assert!(!path.exists());
+        assert!(shelf.list().is_empty());
+        assert!(!folder.path().join("incoming/left").exists());
+        assert!(is_stored(&place(&shelf, &program)));
+    }
+    // Under another name it is not what it says.
+    let shelf = open(options(folder.path()));
+    let elsewhere = find_index(folder.path(), &"00ff".parse().unwrap());
+    fs::create_dir_all(elsewhere.parent().unwrap()).unwrap();
+    fs::copy(&path, &elsewhere).unwrap();
+    drop(shelf);
+    assert_eq!(open(options(folder.path())).list().len(), 1);
+    assert!(!elsewhere.exists());
+}
+
+/// Check that the cap holds, that what was used least lately goes first, also after a restart, and that what is too large for
+/// all of it is refused.
+#[test]
+fn the_cap_is_kept() {
+    let workshop = Workshop::new();
+    let programs: Vec<_> = (1..=4)
+        .map(|number| {
+            let id = format!("-Wl,--build-id=0x{number:02}{number:02}");
+            workshop.compile(&format!("work{number}"), C, &["-g", "-O2", &id])
+        })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    place(&shelf, &programs[0]).unwrap();
+    let one = shelf.list()[0].bytes;
+    drop(shelf);
+    let limited = ShelfOptions {
+        bytes_max: 3 * one + one / 2,
+        ..options(folder.path())
+    };
+    let shelf = open(limited.clone());
+    place(&shelf, &programs[1]).unwrap();
+    place(&shelf, &programs[2]).unwrap();
+    drop(shelf);
+    // By the clock of the files, since a second is the unit.
+    for (number, age_s) in [(0, 10_000), (1, 30_000), (2, 20_000)] {
+        let path = find_index(folder.path(), &programs[number].build_id());
+        let time = std::time::SystemTime::now() - Duration::from_secs(age_s);
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+    }
+    let shelf = open(limited.clone());
+    assert_eq!(
+        name_symbol(&shelf, &programs[1], "work").unwrap(),
+        ["work work2.c:7"]
+    );
+    place(&shelf, &programs[3]).unwrap();
+    let kept: Vec<_> = shelf
+        .list()
+        .into_iter()
+        .map(|listed| listed.head.build_id.to_string())
+        .collect();
+    assert_eq!(kept, ["0101", "0202", "0404"]);
+    drop(shelf);
+    assert_eq!(open(limited).list().len(), 3);
+    let tiny = ShelfOptions {
+        bytes_max: 100,
+        ..options(folder.path())
+    };
+    let shelf = open(tiny);
+    assert!(shelf.list().is_empty());
+    check_refused(
+        place(&shelf, &programs[0]),
+        RefusalKind::Limit,
+        "--symbol-bytes-max",
+    );
+}
+
+/// Check C++ names: readable, with the mangled one beside it, and templates and inlined calls whole.
+#[test]
+fn names_are_readable_and_the_mangled_one_is_beside() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("cart", CPP, &["-g", "-O0", "-std=c++17"]);
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    place(&shelf, &program).unwrap();
+    let named = name_symbol(&shelf, &program, "_ZNK4shop4Cart3sumEv").unwrap();
+    assert_eq!(named, ["shop::Cart::sum() const cart.cc:21"]);
+    let named = name_symbol(&shelf, &program, "_ZN4shop5scaleIiEET_S1_i").unwrap();
+    assert_eq!(named, ["int shop::scale<int>(int, int) cart.cc:15"]);
+}
+
+/// Waits until `check` gives something.
+pub(crate) fn wait_for<T>(mut check: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "it did not come to this in time"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Counters and gauges of the symbol store.
+pub(crate) fn read_metrics(text: &str) -> BTreeMap<String, f64> {
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("pilotlight_server_symbol_"));
+    lines
+        .filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        })
+        .collect()
+}
+
+pub(crate) fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
