@@ -5,7 +5,8 @@
 //! One that the node named from a symbol table alone gets lines that have a source file, and so the inlined calls.
 //! What was joined counts as the block's memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -23,20 +24,33 @@ const NAME_BYTES_MAX: usize = 16 << 10;
 /// a large program have some 60 MB of them.
 const BLOCK_BYTES_MAX: usize = 128 << 20;
 
+/// Files of which nothing was known are asked for again after this time, by the next query: the source may fetch them
+/// from elsewhere, and has its own time after which it tries again.
+const ASK_AGAIN_TIME: Duration = Duration::from_secs(60);
+
 /// What was joined to a block, and for what.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct JoinState {
     /// The source's generation.
     generation: u64,
     /// Locations that were asked about, or did not need it.
     locations: usize,
+    /// Build ids of files with locations without a name of which nothing was known, and when they were asked for last.
+    unknown: BTreeSet<StringId>,
+    asked_at: Option<Instant>,
 }
 
 impl JoinState {
     /// Says whether nothing has to be done.
-    pub fn is_current(self, dictionary: &Dictionary, names: &dyn NameSource) -> bool {
+    pub fn is_current(&self, dictionary: &Dictionary, names: &dyn NameSource) -> bool {
         self.locations == dictionary.tables().locations.len()
             && self.generation == names.generation()
+            && !self.is_to_ask_again()
+    }
+
+    fn is_to_ask_again(&self) -> bool {
+        let is_long_ago = |asked_at: Instant| asked_at.elapsed() > ASK_AGAIN_TIME;
+        !self.unknown.is_empty() && self.asked_at.is_some_and(is_long_ago)
     }
 
     /// Asks the source about locations that are new; about all that may get better, when it knows something new.
@@ -47,19 +61,38 @@ impl JoinState {
             dictionary.clear_joined();
             *self = Self {
                 generation,
-                locations: 0,
+                ..Self::default()
             };
+        }
+        if self.is_to_ask_again() {
+            for build_id in &self.unknown {
+                let build_id = dictionary.tables().string(*build_id);
+                names.name(build_id, &[], &mut |_, _| {});
+            }
+            self.asked_at = Some(Instant::now());
         }
         let wanting = list_wanting(dictionary, self.locations);
         self.locations = dictionary.tables().locations.len();
-        join_files(dictionary, &wanting, names);
+        let unknown = join_files(dictionary, &wanting, names);
+        if !unknown.is_empty() {
+            self.unknown.extend(unknown);
+            self.asked_at.get_or_insert_with(Instant::now);
+        }
     }
+}
+
+/// The locations of a file that could get better.
+#[derive(Default)]
+struct Wanting {
+    locations: Vec<LocationId>,
+    /// Whether one of them has no name at all.
+    has_unnamed: bool,
 }
 
 /// Locations without lines or without a source file from a number on, by the build id of their file.
 ///
 /// Those of the kernel are left out: they count from `_text`, not from the start of a file.
-fn list_wanting(dictionary: &Dictionary, from: usize) -> BTreeMap<StringId, Vec<LocationId>> {
+fn list_wanting(dictionary: &Dictionary, from: usize) -> BTreeMap<StringId, Wanting> {
     let tables = dictionary.tables();
     let build_id_of: Vec<Option<StringId>> = tables
         .mappings
@@ -70,36 +103,46 @@ fn list_wanting(dictionary: &Dictionary, from: usize) -> BTreeMap<StringId, Vec<
             is_asked.then_some(mapping.build_id)
         })
         .collect();
-    let mut wanting: BTreeMap<StringId, Vec<LocationId>> = BTreeMap::new();
+    let mut wanting: BTreeMap<StringId, Wanting> = BTreeMap::new();
     for (number, location) in tables.locations.iter().enumerate().skip(from) {
-        if !tables.have_source(tables.own_lines_of(LocationId(number as u32)))
+        let id = LocationId(number as u32);
+        let lines = tables.own_lines_of(id);
+        if !tables.have_source(lines)
             && let Some(mapping) = location.mapping
             && let Some(build_id) = build_id_of[mapping.position()]
         {
-            let locations = wanting.entry(build_id).or_default();
-            locations.push(LocationId(number as u32));
+            let file = wanting.entry(build_id).or_default();
+            file.locations.push(id);
+            file.has_unnamed |= lines.is_empty();
         }
     }
     wanting
 }
 
-/// Asks about each file once, then joins in the order of the locations.
+/// Asks about each file once, then joins in the order of the locations. Gives the build ids of which nothing is known.
+///
+/// Where all has a name already, the source is asked only about what it has: it fetches nothing for that.
 fn join_files(
     dictionary: &mut Dictionary,
-    wanting: &BTreeMap<StringId, Vec<LocationId>>,
+    wanting: &BTreeMap<StringId, Wanting>,
     names: &dyn NameSource,
-) {
+) -> Vec<StringId> {
     let bytes_max = dictionary.heap_bytes().saturating_add(BLOCK_BYTES_MAX);
     let mut found: Vec<(LocationId, Vec<Line>)> = Vec::new();
-    for (build_id, locations) in wanting {
+    let mut unknown = Vec::new();
+    for (id, file) in wanting {
         let tables = dictionary.tables();
-        let build_id = tables.string(*build_id).to_owned();
+        let build_id = tables.string(*id).to_owned();
+        if !file.has_unnamed && !names.knows(&build_id) {
+            continue;
+        }
+        let locations = &file.locations;
         let offsets: Vec<u64> = locations
             .iter()
             .map(|id| tables.locations[id.position()].address)
             .collect();
         let mut is_full = false;
-        names.name(&build_id, &offsets, &mut |at, frames| {
+        let is_known = names.name(&build_id, &offsets, &mut |at, frames| {
             is_full = is_full || dictionary.heap_bytes() > bytes_max;
             let Some(location) = locations.get(at).filter(|_| !is_full) else {
                 return;
@@ -114,6 +157,9 @@ fn join_files(
                 found.push((*location, intern_frames(dictionary, frames)));
             }
         });
+        if !is_known && file.has_unnamed {
+            unknown.push(*id);
+        }
         if is_full {
             warn!(
                 build_id,
@@ -129,6 +175,7 @@ fn join_files(
     for (location, lines) in found {
         dictionary.join_lines(location, &lines);
     }
+    unknown
 }
 
 fn intern_frames(dictionary: &mut Dictionary, frames: &[SourceFrame<'_>]) -> Vec<Line> {
@@ -256,14 +303,37 @@ mod tests {
             dictionary.intern_location(location, &[Line { function, line: 0 }]);
         }
         let names = NameTable::default();
+        let mut state = JoinState::default();
+        state.join(&mut dictionary, &names);
+        assert_eq!(names.asked(), 0, "what has a name is fetched from nowhere");
         names.insert("00ff", 0x10, &[("also_from_symbols", "", 0)]);
         names.insert("00ff", 0x20, &[("inlined", "b.h", 7), ("outer", "b.c", 9)]);
-        let mut state = JoinState::default();
         state.join(&mut dictionary, &names);
         assert_eq!(
             names_of(&dictionary),
             ["from_symbols:0", "inlined:7<outer:9"]
         );
+    }
+
+    #[test]
+    fn what_is_unknown_is_asked_for_again_after_a_while() {
+        let names = NameTable::default();
+        let (mut dictionary, mut state) = (Dictionary::default(), JoinState::default());
+        take(&mut dictionary, "comm=a | main 0x1f@/lib/b.so | 1");
+        state.join(&mut dictionary, &names);
+        assert!(state.is_current(&dictionary, &names));
+        let calls = names.calls();
+        state.asked_at = Instant::now().checked_sub(2 * ASK_AGAIN_TIME);
+        assert!(!state.is_current(&dictionary, &names));
+        state.join(&mut dictionary, &names);
+        assert_eq!(names.calls(), calls + 1);
+        assert!(state.is_current(&dictionary, &names));
+
+        names.insert("00ff", 0x1f, &[("found", "b.c", 7)]);
+        state.join(&mut dictionary, &names);
+        assert_eq!(names_of(&dictionary), ["main:5", "found:7"]);
+        state.asked_at = Instant::now().checked_sub(2 * ASK_AGAIN_TIME);
+        assert!(state.is_current(&dictionary, &names), "nothing is unknown");
     }
 
     #[test]

@@ -10,6 +10,10 @@ impl NameSource for NoNames {
         0
     }
 
+    fn knows(&self, _build_id: &str) -> bool {
+        false
+    }
+
     fn name(
         &self,
         _build_id: &str,

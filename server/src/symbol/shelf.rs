@@ -494,6 +494,11 @@ impl NameSource for Shelf {
         self.generation.load(Ordering::Relaxed)
     }
 
+    fn knows(&self, build_id: &str) -> bool {
+        let build_id = build_id.parse::<BuildId>();
+        build_id.is_ok_and(|build_id| self.read_entries().by_id.contains_key(&build_id))
+    }
+
     fn name(
         &self,
         build_id: &str,

@@ -23,6 +23,9 @@ pub trait NameSource: Send + Sync {
     /// Grows whenever an answer may have changed.
     fn generation(&self) -> u64;
 
+    /// Says whether anything is known about the file with this build id. Unlike [`Self::name`], nobody else is asked for it.
+    fn knows(&self, build_id: &str) -> bool;
+
     /// Names offsets in the file with this build id (hexadecimal, as in profiles).
     ///
     /// `name` is called with the position in `offsets` and the frames there, for those that have any.

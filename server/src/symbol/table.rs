@@ -20,6 +20,7 @@ pub struct NameTable {
     files: Mutex<BTreeMap<String, BTreeMap<u64, Frames>>>,
     generation: AtomicU64,
     asked: AtomicUsize,
+    calls: AtomicUsize,
 }
 
 impl NameTable {
@@ -45,6 +46,11 @@ impl NameTable {
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How often it was asked.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
     /// How many offsets were asked for.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
@@ -60,12 +66,17 @@ impl NameSource for NameTable {
         self.generation.load(Ordering::Relaxed)
     }
 
+    fn knows(&self, build_id: &str) -> bool {
+        self.lock().contains_key(build_id)
+    }
+
     fn name(
         &self,
         build_id: &str,
         offsets: &[u64],
         name: &mut dyn FnMut(usize, &[SourceFrame<'_>]),
     ) -> bool {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.asked.fetch_add(offsets.len(), Ordering::Relaxed);
         let files = self.lock();
         let Some(file) = files.get(build_id) else {

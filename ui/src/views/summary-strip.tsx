@@ -96,7 +96,7 @@ function Completeness({ selection, graph, fetchStacks, onSearch }: Pick<SummaryS
 function Names({ selection, graph, fetchUnknown, onSearch }: Pick<SummaryStripProps, "selection" | "graph" | "fetchUnknown" | "onSearch">): JSX.Element {
   const share = graph.totalNs === 0 ? NaN : 1 - graph.unnamedNs / graph.totalNs;
   return (
-    <Popover class="stacks-popover unknown-popover" title="Stacks in which every frame has a name, and why others have none" button={<>{formatPercent(share)}<Icon name="down" /></>}>
+    <Popover class="unknown-popover" title="Stacks in which every frame has a name, and why others have none" button={<>{formatPercent(share)}<Icon name="down" /></>}>
       {(close) => (
         <UnknownPanel
           selection={selection}

@@ -32,6 +32,9 @@ describe("createFlameGraphReader", () => {
     // Worked out by the page, not read.
     const own = [...tree.self].filter((_, node) => tree.frame[node] !== CUT_FRAME);
     expect(own).toEqual(answer.nodes.self_ns.filter((_, node) => answer.nodes.frame[node] !== CUT_FRAME));
+    const unnamed = Object.entries(answer.frames.unnamed ?? {}).map(([frame, { reason, build_id: id }]) => [Number(frame), { reason, buildId: answer.strings[id] }]);
+    expect(unnamed.length).toBeGreaterThan(0);
+    expect([...tree.frames.unnamed]).toEqual(unnamed);
     expect(tree.frames.name[tree.frame[1]!]).toBe(answer.strings[answer.frames.name[answer.nodes.frame[1]!]!]);
   });
 
