@@ -8,5 +8,6 @@ mod running;
 
 mod build;
 mod differential;
+mod fetch;
 mod http;
 mod store;
