@@ -141,6 +141,7 @@ impl Finisher {
             }),
             unnamed_location_ids,
             unnamed_reasons,
+            file_layouts: Vec::new(),
         })
     }
 

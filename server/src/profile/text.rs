@@ -230,6 +230,7 @@ pub fn push_request(window: &Window) -> v1::PushRequest {
         }),
         unnamed_location_ids: unnamed.iter().map(|(id, _)| *id).collect(),
         unnamed_reasons: unnamed.iter().map(|(_, reason)| *reason).collect(),
+        file_layouts: Vec::new(),
     }
 }
 

@@ -546,6 +546,7 @@ pub(crate) mod tests {
             account: Some(v1::WindowAccount::default()),
             unnamed_location_ids: vec![2],
             unnamed_reasons: vec![4],
+            file_layouts: Vec::new(),
         }
     }
 

@@ -143,6 +143,28 @@ fn a_debuginfod_server_is_asked_for_what_is_missing() {
     assert!(name_symbol(&*fetching.shelf, &unknown, "work").is_some());
 }
 
+/// Check that a stripped file that somebody has uploaded does not keep the debug information from being fetched, and that a server
+/// that has no more than that is not asked with each query.
+#[test]
+fn a_stripped_upload_does_not_keep_the_good_one_away() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("work", C, &["-g", "-O2", "-rdynamic"]);
+    let (_, stripped) = workshop.split("work");
+    for (bytes, named, requests) in [(&program.bytes, "work work.c:7", 1), (&stripped.bytes, "work :0", 1)] {
+        let bytes = bytes.clone();
+        let (url, asked) = serve(move |_, stream| send_file(stream, &bytes));
+        let fetching = Fetching::start(&[url], |_| {});
+        let file = fs::File::open(&stripped.path).unwrap();
+        fetching.shelf.place(&program.build_id(), file, "upload").unwrap();
+        assert_eq!(name_symbol(&*fetching.shelf, &program, "work").unwrap(), ["work :0"]);
+        wait_for(|| (!fetching.results().is_empty()).then_some(()));
+        for _ in 0..10 {
+            assert_eq!(name_symbol(&*fetching.shelf, &program, "work").unwrap(), [named]);
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), requests);
+    }
+}
+
 /// A server that answers each request with the same bytes, and counts requests.
 fn serve(answer: impl Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

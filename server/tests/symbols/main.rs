@@ -5,6 +5,8 @@
 
 #[path = "../running/mod.rs"]
 mod running;
+#[path = "../../src/profile/text.rs"]
+mod text;
 
 mod build;
 mod differential;
