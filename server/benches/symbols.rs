@@ -7,7 +7,11 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
 #[path = "../tests/symbols/build.rs"]
-#[allow(dead_code, unreachable_pub, reason = "of the tests' programs, one is used")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "of the tests' programs, one is used"
+)]
 mod build;
 
 use std::hint::black_box;
@@ -29,7 +33,9 @@ fn draw_offsets(program: &Built) -> Vec<u64> {
     let text = file.section_by_name(".text").unwrap();
     let (offset, bytes) = text.file_range().unwrap();
     let mut random = StdRng::seed_from_u64(1);
-    (0..FRAMES).map(|_| offset + random.random_range(0..bytes)).collect()
+    (0..FRAMES)
+        .map(|_| offset + random.random_range(0..bytes))
+        .collect()
 }
 
 fn make(program: &Built) -> Vec<u8> {
@@ -57,15 +63,22 @@ fn measure(criterion: &mut Criterion, name: &str, program: &Built) {
         frames as f64 / named as f64
     );
     let mut group = criterion.benchmark_group(name);
-    group.sample_size(10).measurement_time(Duration::from_secs(10));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(10));
     group.bench_function("make", |bench| bench.iter(|| make(program)));
-    group.bench_function("open", |bench| bench.iter(|| Index::from_bytes(bytes.clone()).unwrap()));
+    group.bench_function("open", |bench| {
+        bench.iter(|| Index::from_bytes(bytes.clone()).unwrap())
+    });
     group.throughput(Throughput::Elements(FRAMES as u64));
     group.bench_function("name_a_million", |bench| {
         bench.iter(|| {
             let mut length = 0;
             let mut look = |_: usize, found: &[server::symbol::SourceFrame<'_>]| {
-                length += found.iter().map(|frame| frame.function.len() + frame.file.len()).sum::<usize>();
+                length += found
+                    .iter()
+                    .map(|frame| frame.function.len() + frame.file.len())
+                    .sum::<usize>();
             };
             index.name(&layout, black_box(&offsets), &mut look).unwrap();
             length
@@ -79,9 +92,17 @@ fn benches(criterion: &mut Criterion) {
         return measure(criterion, "given", &Built::read(path.as_ref()));
     }
     measure(criterion, "rust", &Built::read("/proc/self/exe".as_ref()));
-    if std::process::Command::new("g++").arg("--version").output().is_ok() {
+    if std::process::Command::new("g++")
+        .arg("--version")
+        .output()
+        .is_ok()
+    {
         let workshop = Workshop::new();
-        measure(criterion, "cpp", &workshop.compile("cart", CPP, &["-g", "-O2", "-std=c++17"]));
+        measure(
+            criterion,
+            "cpp",
+            &workshop.compile("cart", CPP, &["-g", "-O2", "-std=c++17"]),
+        );
     }
 }
 

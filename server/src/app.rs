@@ -169,7 +169,8 @@ async fn open_symbols(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<She
     let shelf = Arc::new(
         shelf.with_context(|| format!("failed to open the symbols `{}`", path.display()))?,
     );
-    start_fetchers(&shelf, metrics, &urls).context("failed to start what asks debuginfod servers")?;
+    start_fetchers(&shelf, metrics, &urls)
+        .context("failed to start what asks debuginfod servers")?;
     Ok(shelf)
 }
 

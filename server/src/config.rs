@@ -102,7 +102,12 @@ pub struct Typed {
 
     /// A debuginfod server that is asked for symbols of frames that somebody looks at and nobody has named, as in
     /// https://debuginfod.debian.net; may be given more than once. It learns which build ids run here [default: none]
-    #[arg(long, env = "PILOTLIGHT_DEBUGINFOD_URL", value_name = "URL", value_delimiter = ' ')]
+    #[arg(
+        long,
+        env = "PILOTLIGHT_DEBUGINFOD_URL",
+        value_name = "URL",
+        value_delimiter = ' '
+    )]
     debuginfod_url: Vec<String>,
 
     /// Queries that run at the same time [default: the number of CPUs]
@@ -281,7 +286,9 @@ impl Check {
 
     fn urls(&mut self, option: &str, texts: Vec<String>) -> Vec<String> {
         let is_url = |text: &str| {
-            let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+            let rest = text
+                .strip_prefix("http://")
+                .or_else(|| text.strip_prefix("https://"));
             rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
         };
         let trimmed = texts.into_iter().map(|text| {

@@ -370,7 +370,10 @@ impl Metrics {
     /// Shows a limit of the symbol store.
     pub fn show_symbol_limit(&self, kind: &'static str, limit: u64) {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.symbols.limits.get_or_create(&KindLabel { kind }).set(limit);
+        self.symbols
+            .limits
+            .get_or_create(&KindLabel { kind })
+            .set(limit);
     }
 
     /// Shows how many build ids wait to be fetched.
@@ -380,13 +383,19 @@ impl Metrics {
 
     /// Counts an upload.
     pub fn count_symbol_upload(&self, result: &'static str, bytes: u64) {
-        self.symbols.uploads.get_or_create(&ResultLabel { result }).inc();
+        self.symbols
+            .uploads
+            .get_or_create(&ResultLabel { result })
+            .inc();
         self.symbols.upload_bytes.inc_by(bytes);
     }
 
     /// Counts a build id that was looked for elsewhere.
     pub fn count_symbol_fetch(&self, result: &'static str, bytes: u64) {
-        self.symbols.fetches.get_or_create(&ResultLabel { result }).inc();
+        self.symbols
+            .fetches
+            .get_or_create(&ResultLabel { result })
+            .inc();
         self.symbols.fetch_bytes.inc_by(bytes);
     }
 

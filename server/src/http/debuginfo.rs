@@ -118,7 +118,11 @@ pub async fn list(
             total: indexes.len(),
             bytes: indexes.iter().map(|index| index.bytes).sum(),
             bytes_max: symbols.bytes_max(),
-            indexes: indexes.into_iter().take(limit).map(IndexAnswer::from).collect(),
+            indexes: indexes
+                .into_iter()
+                .take(limit)
+                .map(IndexAnswer::from)
+                .collect(),
         }))
     };
     state.gate.run(query).await
@@ -133,7 +137,9 @@ pub async fn status(
     parameters.allow(&[])?;
     let build_id = read_build_id(&build_id)?;
     let found = state.symbols.find(&build_id);
-    found.map(|listed| Json(listed.into())).ok_or_else(|| not_found(&build_id))
+    found
+        .map(|listed| Json(listed.into()))
+        .ok_or_else(|| not_found(&build_id))
 }
 
 /// `DELETE /api/v1/debuginfo/{build_id}`
@@ -152,7 +158,10 @@ pub async fn remove(
             index: None,
         })),
         Ok(false) => Err(not_found(&build_id)),
-        Err(err) => Err(ApiError::new(ErrorKind::Internal, format!("failed to remove the index: {err}"))),
+        Err(err) => Err(ApiError::new(
+            ErrorKind::Internal,
+            format!("failed to remove the index: {err}"),
+        )),
     };
     state.gate.run(query).await
 }
@@ -175,7 +184,12 @@ pub async fn upload(
     match answer {
         Ok(taken) => Ok(Json(taken.answer)),
         Err(failed) => {
-            info!(build_id, result, error = failed.error.line(), "refused a file with symbols");
+            info!(
+                build_id,
+                result,
+                error = failed.error.line(),
+                "refused a file with symbols"
+            );
             // A client that was told to wait for 100 Continue sends nothing, and is not told to.
             if !headers.contains_key(EXPECT) {
                 let _ = tokio::time::timeout(DRAIN_TIME, drain(&mut body)).await;
@@ -249,7 +263,10 @@ async fn take(
     let taken = work.await.unwrap_or_else(|err| {
         tracing::error!(%err, "taking a file with symbols panicked");
         let message = "the server failed; its log has the reason";
-        Err(NotTaken::new("failed", ApiError::new(ErrorKind::Internal, message)))
+        Err(NotTaken::new(
+            "failed",
+            ApiError::new(ErrorKind::Internal, message),
+        ))
     });
     // How the client failed says more than that its file had no end.
     sent?;
@@ -265,11 +282,17 @@ enum Chunk {
 async fn send_chunks(body: &mut Body, sender: mpsc::Sender<Chunk>) -> Result<(), NotTaken> {
     let started = Instant::now();
     let mut bytes = 0u64;
-    let slow = |message: String| NotTaken::new("too_slow", ApiError::new(ErrorKind::TooSlow, message));
+    let slow =
+        |message: String| NotTaken::new("too_slow", ApiError::new(ErrorKind::TooSlow, message));
     loop {
         let frame = match tokio::time::timeout(SILENCE_MAX, body.frame()).await {
             Ok(frame) => frame,
-            Err(_) => return Err(slow(format!("nothing came for {} s", SILENCE_MAX.as_secs()))),
+            Err(_) => {
+                return Err(slow(format!(
+                    "nothing came for {} s",
+                    SILENCE_MAX.as_secs()
+                )));
+            }
         };
         let chunk = match frame {
             None => Chunk::End,
@@ -279,7 +302,10 @@ async fn send_chunks(body: &mut Body, sender: mpsc::Sender<Chunk>) -> Result<(),
             },
             Some(Err(err)) => {
                 let message = format!("the file did not come to its end: {err}");
-                return Err(NotTaken::new("aborted", ApiError::new(ErrorKind::BadFile, message)));
+                return Err(NotTaken::new(
+                    "aborted",
+                    ApiError::new(ErrorKind::BadFile, message),
+                ));
             }
         };
         let is_end = matches!(chunk, Chunk::End);
@@ -363,10 +389,12 @@ fn keep(
     }
     let mut file = incoming.file.try_clone().map_err(PlaceError::from)?;
     file.seek(SeekFrom::Start(0)).map_err(PlaceError::from)?;
-    let placed = symbols.place(build_id, file, "upload").map_err(|err| NotTaken {
-        bytes,
-        ..NotTaken::from(err)
-    })?;
+    let placed = symbols
+        .place(build_id, file, "upload")
+        .map_err(|err| NotTaken {
+            bytes,
+            ..NotTaken::from(err)
+        })?;
     let (result, message) = describe(&placed);
     let answer = UploadAnswer {
         result,
@@ -379,10 +407,18 @@ fn keep(
 fn describe(placed: &Placed) -> (&'static str, String) {
     let kind = |head: &IndexHead| head.rank.name().replace('_', " ");
     match placed {
-        Placed::Stored(head) => ("stored", format!("the index of {} has a {}", head.build_id, kind(head)).replace("a debug info", "debug information")),
+        Placed::Stored(head) => (
+            "stored",
+            format!("the index of {} has a {}", head.build_id, kind(head))
+                .replace("a debug info", "debug information"),
+        ),
         Placed::Unchanged(head) => (
             "unchanged",
-            format!("nothing changed: what is there of {} ({}) is as good or better", head.build_id, kind(head)),
+            format!(
+                "nothing changed: what is there of {} ({}) is as good or better",
+                head.build_id,
+                kind(head)
+            ),
         ),
     }
 }
@@ -391,7 +427,10 @@ fn explain_unpacking(err: &io::Error, encoding: Encoding) -> NotTaken {
     if encoding == Encoding::Identity {
         return PlaceError::from(io::Error::new(err.kind(), err.to_string())).into();
     }
-    let message = format!("the body is not the {} that Content-Encoding says: {err}", encoding.name());
+    let message = format!(
+        "the body is not the {} that Content-Encoding says: {err}",
+        encoding.name()
+    );
     NotTaken::new("bad_encoding", ApiError::new(ErrorKind::BadFile, message))
 }
 
@@ -410,7 +449,10 @@ fn read_build_id(text: &str) -> Result<BuildId, ApiError> {
 }
 
 fn not_found(build_id: &BuildId) -> ApiError {
-    ApiError::new(ErrorKind::NotFound, format!("there are no symbols of {build_id}"))
+    ApiError::new(
+        ErrorKind::NotFound,
+        format!("there are no symbols of {build_id}"),
+    )
 }
 
 /// How a body is packed.
@@ -507,7 +549,11 @@ impl Write for Incoming<'_> {
         let bytes_max = self.symbols.file_bytes_max();
         let mut failed = (after > bytes_max).then(|| too_large(bytes_max));
         if failed.is_none() && after > self.checked {
-            failed = self.symbols.check_room(ROOM_BYTES).err().map(NotTaken::from);
+            failed = self
+                .symbols
+                .check_room(ROOM_BYTES)
+                .err()
+                .map(NotTaken::from);
             self.checked = after + ROOM_BYTES;
         }
         if let Some(failed) = failed {

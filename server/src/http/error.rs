@@ -166,7 +166,9 @@ impl From<StoreError> for ApiError {
 impl From<PlaceError> for ApiError {
     fn from(err: PlaceError) -> Self {
         let kind = match &err {
-            PlaceError::Refused(refusal) if refusal.kind == RefusalKind::WrongBuildId => ErrorKind::WrongFile,
+            PlaceError::Refused(refusal) if refusal.kind == RefusalKind::WrongBuildId => {
+                ErrorKind::WrongFile
+            }
             PlaceError::Refused(_) => ErrorKind::BadFile,
             PlaceError::DiskFull(_) => ErrorKind::DiskFull,
             PlaceError::Failed(_) => ErrorKind::Internal,

@@ -218,17 +218,26 @@ fn check_counts(
 /// # Errors
 /// The first thing that is wrong, named.
 pub fn check_layouts(layouts: &[v1::FileLayout]) -> Result<Vec<(BuildId, Layout)>, Refusal> {
-    let refuse = |message: String| Refusal::new(RefusalReason::Layouts, format!("file_layouts: {message}"));
+    let refuse =
+        |message: String| Refusal::new(RefusalReason::Layouts, format!("file_layouts: {message}"));
     if layouts.len() > LAYOUTS_MAX {
-        return Err(refuse(format!("{} files, and at most {LAYOUTS_MAX} are taken", layouts.len())));
+        return Err(refuse(format!(
+            "{} files, and at most {LAYOUTS_MAX} are taken",
+            layouts.len()
+        )));
     }
     let mut checked = Vec::with_capacity(layouts.len());
     for layout in layouts {
         let id = shorten(&layout.build_id);
-        let build_id = layout.build_id.parse().map_err(|err| refuse(format!("{id:?}: {err}")))?;
+        let build_id = layout
+            .build_id
+            .parse()
+            .map_err(|err| refuse(format!("{id:?}: {err}")))?;
         if layout.segments.len() > SEGMENTS_MAX {
             let count = layout.segments.len();
-            return Err(refuse(format!("{id}: {count} segments, and at most {SEGMENTS_MAX} are taken")));
+            return Err(refuse(format!(
+                "{id}: {count} segments, and at most {SEGMENTS_MAX} are taken"
+            )));
         }
         let segments: Vec<_> = layout
             .segments
@@ -241,7 +250,8 @@ pub fn check_layouts(layouts: &[v1::FileLayout]) -> Result<Vec<(BuildId, Layout)
             })
             .collect();
         if !segments.is_empty() {
-            let layout = Layout::new(segments).ok_or_else(|| refuse(format!("{id}: a segment goes beyond 2^64")))?;
+            let layout = Layout::new(segments)
+                .ok_or_else(|| refuse(format!("{id}: a segment goes beyond 2^64")))?;
             checked.push((build_id, layout));
         }
     }
@@ -391,7 +401,11 @@ mod tests {
             segments: segments.to_vec(),
         };
         let (text, bss) = (segment(0x1000, 0x2000, 0x300), segment(0x1300, 0x4000, 0));
-        let taken = check_layouts(&[layout("00FF", &[text, bss]), layout("aa", &[bss]), layout("bb", &[])]);
+        let taken = check_layouts(&[
+            layout("00FF", &[text, bss]),
+            layout("aa", &[bss]),
+            layout("bb", &[]),
+        ]);
         let taken = taken.unwrap();
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].0.as_str(), "00ff");

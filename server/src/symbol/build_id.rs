@@ -78,7 +78,9 @@ mod tests {
         assert_eq!(read("00FFab").as_deref(), Some("00ffab"));
         assert_eq!(read(&"a".repeat(40)), Some("a".repeat(40)));
         let long = "a".repeat(42);
-        for text in ["", "a", "abc", "../..", "ab/cd", "ab.d", "éé", "0x12", " ab ", &long] {
+        for text in [
+            "", "a", "abc", "../..", "ab/cd", "ab.d", "éé", "0x12", " ab ", &long,
+        ] {
             assert_eq!(read(text), None, "{text:?}");
         }
         assert_eq!(BuildId::from_bytes(&[0, 255]).unwrap().as_str(), "00ff");

@@ -98,7 +98,10 @@ pub fn convert<W: Write + Seek>(
     let facts = match read_elf(bytes) {
         Ok(facts) => facts,
         Err(err) => {
-            return refuse(RefusalKind::NotElf, format!("this is not an ELF file that can be read: {err}"));
+            return refuse(
+                RefusalKind::NotElf,
+                format!("this is not an ELF file that can be read: {err}"),
+            );
         }
     };
     match &facts.build_id {
@@ -212,15 +215,25 @@ fn add_unlisted(
     covered.sort_unstable();
     let load_address = elf.load_address();
     let symbols = elf.symbol_map();
-    let unlisted: Vec<_> = symbols.iter().filter_map(|symbol| find_uncovered(symbol, &covered)).collect();
+    let unlisted: Vec<_> = symbols
+        .iter()
+        .filter_map(|symbol| find_uncovered(symbol, &covered))
+        .collect();
     let stretches: Vec<_> = unlisted
         .iter()
-        .map(|(start, end, _)| (start.wrapping_add(load_address), end.wrapping_add(load_address)))
+        .map(|(start, end, _)| {
+            (
+                start.wrapping_add(load_address),
+                end.wrapping_add(load_address),
+            )
+        })
         .collect();
     let lines = read_lines(bytes, &stretches);
     for ((start, end, name), (first, last)) in unlisted.into_iter().zip(stretches) {
         let from = lines.rows.partition_point(|row| row.address < first);
-        let rows = lines.rows[from..].iter().take_while(|row| row.address < last);
+        let rows = lines.rows[from..]
+            .iter()
+            .take_while(|row| row.address < last);
         let rows: Vec<_> = rows
             .map(|row| {
                 let (folder, file) = &lines.files[row.file as usize];
@@ -247,10 +260,15 @@ fn add_unlisted(
 }
 
 /// The part of a symbol before the next function that is listed, if it does not begin in one.
-fn find_uncovered<'a>(symbol: &'a Symbol<'_>, covered: &[(u64, u64)]) -> Option<(u64, u64, &'a str)> {
+fn find_uncovered<'a>(
+    symbol: &'a Symbol<'_>,
+    covered: &[(u64, u64)],
+) -> Option<(u64, u64, &'a str)> {
     let start = symbol.address;
     let after = covered.partition_point(|function| function.0 <= start);
-    let is_covered = after.checked_sub(1).is_some_and(|before| start < covered[before].1);
+    let is_covered = after
+        .checked_sub(1)
+        .is_some_and(|before| start < covered[before].1);
     let next = covered.get(after).map_or(u64::MAX, |function| function.0);
     let end = start.saturating_add(symbol.size).min(next);
     (!is_covered && start < end).then_some((start, end, symbol.name()?))
@@ -281,22 +299,37 @@ fn without_version(name: &str) -> &str {
     };
     let version = version.strip_prefix('@').unwrap_or(version);
     let is_version = version.contains('_')
-        && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
-    if is_version && !plain.is_empty() { plain } else { name }
+        && version
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
+    if is_version && !plain.is_empty() {
+        plain
+    } else {
+        name
+    }
 }
 
 /// Takes away what a compiler adds to the name of a part or a copy of a function, as in `work.isra.0.cold`: nobody has written
 /// such a function.
 fn without_part(name: &str) -> &str {
-    const PARTS: [&str; 8] =
-        ["cold", "isra", "part", "constprop", "lto_priv", "localalias", "llvm", "unlikely"];
+    const PARTS: [&str; 8] = [
+        "cold",
+        "isra",
+        "part",
+        "constprop",
+        "lto_priv",
+        "localalias",
+        "llvm",
+        "unlikely",
+    ];
     let Some(dot) = name.find('.').filter(|dot| *dot > 0) else {
         return name;
     };
     let is_part = |word: &str| PARTS.contains(&word);
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     let mut words = name[dot + 1..].split('.');
-    let all = words.next().is_some_and(is_part) && words.all(|word| is_part(word) || is_number(word));
+    let all =
+        words.next().is_some_and(is_part) && words.all(|word| is_part(word) || is_number(word));
     if all { &name[..dot] } else { name }
 }
 
@@ -380,11 +413,19 @@ mod tests {
     fn what_is_not_an_elf_file_is_refused() {
         let wanted: BuildId = "aabb".parse().unwrap();
         let own = std::fs::read("/proc/self/exe").unwrap();
-        for bytes in [&b""[..], b"\x7fELF", b"not an ELF file, but longer than its header is in any case", &own[..64]] {
+        for bytes in [
+            &b""[..],
+            b"\x7fELF",
+            b"not an ELF file, but longer than its header is in any case",
+            &own[..64],
+        ] {
             let mut out = io::Cursor::new(Vec::new());
             match convert(bytes, &wanted, "test", &mut out) {
                 Err(ConvertError::Refused(refusal)) => {
-                    assert!([RefusalKind::NotElf, RefusalKind::NoBuildId].contains(&refusal.kind), "{refusal}");
+                    assert!(
+                        [RefusalKind::NotElf, RefusalKind::NoBuildId].contains(&refusal.kind),
+                        "{refusal}"
+                    );
                 }
                 other => panic!("{other:?}"),
             }

@@ -134,7 +134,11 @@ impl DebuginfoCommand {
             }
         }
         eprintln!("{sent} sent, {skipped} skipped, {failed} failed");
-        if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -214,7 +218,9 @@ impl Uploader {
             && (present.has_layout || facts.layout.is_none())
         {
             let rank = present.rank.replace('_', " ");
-            return Ok(Outcome::Skipped(format!("the server has {rank} of {build_id}")));
+            return Ok(Outcome::Skipped(format!(
+                "the server has {rank} of {build_id}"
+            )));
         }
         file.rewind().map_err(text)?;
         self.send(&build_id, &file)
@@ -229,11 +235,19 @@ impl Uploader {
         let mut response = response.map_err(|err| self.unreachable(&err))?;
         match response.status().as_u16() {
             200 => {
-                let body = response.body_mut().read_to_vec().map_err(|err| self.unreachable(&err))?;
-                serde_json::from_slice(&body).map(Some).map_err(|err| self.unreachable(&err))
+                let body = response
+                    .body_mut()
+                    .read_to_vec()
+                    .map_err(|err| self.unreachable(&err))?;
+                serde_json::from_slice(&body)
+                    .map(Some)
+                    .map_err(|err| self.unreachable(&err))
             }
             404 => Ok(None),
-            status => Err(format!("{} answered with status {status}: is it a Pilotlight server?", self.server)),
+            status => Err(format!(
+                "{} answered with status {status}: is it a Pilotlight server?",
+                self.server
+            )),
         }
     }
 
@@ -241,14 +255,18 @@ impl Uploader {
         for _ in 0..BUSY_TRIES {
             let mut reader = file;
             reader.rewind().map_err(|err| err.to_string())?;
-            let response = self.agent
+            let response = self
+                .agent
                 .put(self.url(build_id))
                 // The server says what is wrong before it gets some GB.
                 .header("Expect", "100-continue")
                 .send(file);
             let mut response = response.map_err(|err| self.unreachable(&err))?;
             let status = response.status().as_u16();
-            let body = response.body_mut().read_to_vec().map_err(|err| self.unreachable(&err))?;
+            let body = response
+                .body_mut()
+                .read_to_vec()
+                .map_err(|err| self.unreachable(&err))?;
             match status {
                 200 => {
                     let uploaded: Uploaded =
@@ -281,6 +299,5 @@ fn is_enough(present: &Present, rank: Rank, length: u64) -> bool {
     let has = [Rank::SymbolTable, Rank::DebugInfo]
         .into_iter()
         .find(|rank| rank.name() == present.rank);
-    has == Some(Rank::DebugInfo)
-        || (has == Some(rank) && present.source_bytes >= length)
+    has == Some(Rank::DebugInfo) || (has == Some(rank) && present.source_bytes >= length)
 }

@@ -22,7 +22,10 @@ mod tests {
     #[test]
     fn each_mangling_is_read() {
         for (symbol, expected) in [
-            ("_ZN4core3fmt5write17h0123456789abcdefE", Some("core::fmt::write")),
+            (
+                "_ZN4core3fmt5write17h0123456789abcdefE",
+                Some("core::fmt::write"),
+            ),
             ("_RNvC6_123foo3bar", Some("123foo::bar")),
             (
                 "_ZNSt6vectorIiSaIiEE9push_backERKi",

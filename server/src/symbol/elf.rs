@@ -67,7 +67,10 @@ fn read_facts<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> object::Resul
         }
     }
     // A file without section headers has its notes in a segment.
-    for segment in segments.iter().filter(|segment| segment.p_type(endian) == PT_NOTE) {
+    for segment in segments
+        .iter()
+        .filter(|segment| segment.p_type(endian) == PT_NOTE)
+    {
         if let Ok(Some(notes)) = segment.notes(endian, bytes) {
             build_id = build_id.or_else(|| find_build_id(notes, endian));
         }
@@ -103,7 +106,9 @@ fn read_layout<H: FileHeader<Endian = Endianness>>(
     is_stripped_of_code: bool,
 ) -> Option<Layout> {
     let loads = || {
-        headers.iter().filter(|header| header.p_type(endian) == PT_LOAD)
+        headers
+            .iter()
+            .filter(|header| header.p_type(endian) == PT_LOAD)
     };
     let segments = loads()
         .map(|header| Segment {
@@ -118,10 +123,14 @@ fn read_layout<H: FileHeader<Endian = Endianness>>(
         return Some(layout);
     }
     let is_whole = loads().all(|header| {
-        let (offset, address): (u64, u64) =
-            (header.p_offset(endian).into(), header.p_vaddr(endian).into());
-        let (in_file, in_memory): (u64, u64) =
-            (header.p_filesz(endian).into(), header.p_memsz(endian).into());
+        let (offset, address): (u64, u64) = (
+            header.p_offset(endian).into(),
+            header.p_vaddr(endian).into(),
+        );
+        let (in_file, in_memory): (u64, u64) = (
+            header.p_filesz(endian).into(),
+            header.p_memsz(endian).into(),
+        );
         let align: u64 = header.p_align(endian).into();
         let is_code = header.p_flags(endian).0 & PF_X.0 != 0;
         let fits = align <= 1 || offset % align == address % align;

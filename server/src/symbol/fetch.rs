@@ -68,7 +68,11 @@ impl From<io::Error> for FetchError {
 ///
 /// # Errors
 /// A thread cannot be started.
-pub fn start_fetchers(shelf: &Arc<Shelf>, metrics: &Arc<Metrics>, urls: &[String]) -> io::Result<()> {
+pub fn start_fetchers(
+    shelf: &Arc<Shelf>,
+    metrics: &Arc<Metrics>,
+    urls: &[String],
+) -> io::Result<()> {
     if urls.is_empty() {
         return Ok(());
     }
@@ -113,7 +117,8 @@ impl Fetcher {
                 Err(err) => err.name(),
             };
             self.metrics.count_symbol_fetch(name, bytes);
-            self.metrics.show_symbol_fetches_waiting(self.shelf.wanted().len());
+            self.metrics
+                .show_symbol_fetches_waiting(self.shelf.wanted().len());
             match result {
                 Ok(_) => {
                     info!(%build_id, bytes, seconds = started.elapsed().as_secs_f32(), "fetched symbols");
@@ -134,8 +139,16 @@ impl Fetcher {
     /// Debug information first; then the program itself, if that is not there or does not say where it is loaded.
     fn fetch(&self, build_id: &BuildId, bytes: &mut u64) -> Result<Placed, FetchError> {
         let mut result = Err(FetchError::NotFound);
-        let has = |rank: Rank| self.shelf.find(build_id).is_some_and(|found| found.head.rank >= rank);
-        let has_layout = || self.shelf.find(build_id).is_some_and(|found| found.has_layout);
+        let has = |rank: Rank| {
+            self.shelf
+                .find(build_id)
+                .is_some_and(|found| found.head.rank >= rank)
+        };
+        let has_layout = || {
+            self.shelf
+                .find(build_id)
+                .is_some_and(|found| found.has_layout)
+        };
         if !has(Rank::DebugInfo) {
             result = self.ask_all(build_id, "debuginfo", bytes);
         }
@@ -152,7 +165,12 @@ impl Fetcher {
     }
 
     /// Asks one server after the other, until one has a file that can be used.
-    fn ask_all(&self, build_id: &BuildId, what: &str, bytes: &mut u64) -> Result<Placed, FetchError> {
+    fn ask_all(
+        &self,
+        build_id: &BuildId,
+        what: &str,
+        bytes: &mut u64,
+    ) -> Result<Placed, FetchError> {
         let mut worst = FetchError::NotFound;
         for server in &self.urls {
             let url = format!("{server}/buildid/{build_id}/{what}");
@@ -175,7 +193,11 @@ impl Fetcher {
         match response.status().as_u16() {
             200 => {}
             404 | 410 => return Err(FetchError::NotFound),
-            status => return Err(FetchError::Failed(format!("{url} answered with status {status}"))),
+            status => {
+                return Err(FetchError::Failed(format!(
+                    "{url} answered with status {status}"
+                )));
+            }
         }
         let mut file = self.shelf.make_incoming()?;
         // The limit of its own that the client has for bodies is for those that go into memory.

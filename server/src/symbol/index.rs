@@ -157,7 +157,9 @@ impl IndexHead {
     fn decode_fields(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let rank = Rank::from_byte(reader.u8()?)?;
-        let build_id = take_text(&mut reader, 2 * BUILD_ID_BYTES_MAX)?.parse().ok()?;
+        let build_id = take_text(&mut reader, 2 * BUILD_ID_BYTES_MAX)?
+            .parse()
+            .ok()?;
         let origin = take_text(&mut reader, ORIGIN_BYTES_MAX)?;
         Some(Self {
             build_id,
@@ -210,7 +212,9 @@ impl Index {
     pub fn read_head(path: &Path) -> Result<IndexHead, IndexError> {
         let mut file = File::open(path)?;
         let mut bytes = Vec::with_capacity(HEAD_BYTES);
-        file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+        file.by_ref()
+            .take(HEAD_BYTES as u64)
+            .read_to_end(&mut bytes)?;
         let head = IndexHead::decode(&bytes)?;
         check_length(&head, file.metadata()?.len())?;
         Ok(head)
@@ -327,15 +331,22 @@ impl<'a> Lookup<'a, '_> {
         let cache = self.cache;
         for location in cache.lookup(address).take(INLINED_MAX) {
             let name = location.function();
-            let (function, system_name) =
-                name.name().split_once('\0').unwrap_or((name.name(), ""));
+            let (function, system_name) = name.name().split_once('\0').unwrap_or((name.name(), ""));
             let line = location.line();
-            paths.push(location.file().map_or_else(String::new, |file| file.full_path()));
+            paths.push(
+                location
+                    .file()
+                    .map_or_else(String::new, |file| file.full_path()),
+            );
             found.push(Found {
                 function,
                 system_name,
                 line,
-                start_line: if line == 0 { 0 } else { self.start_line(name.entry_pc()) },
+                start_line: if line == 0 {
+                    0
+                } else {
+                    self.start_line(name.entry_pc())
+                },
             });
         }
     }

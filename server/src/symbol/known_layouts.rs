@@ -161,7 +161,9 @@ impl KnownLayouts {
         for (id, known) in order {
             out.write_all(&encode(id, &known.layout, known.source))?;
         }
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        out.into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .sync_all()?;
         fs::rename(&unfinished, &self.path)?;
         self.file = OpenOptions::new().append(true).open(&self.path)?;
         self.records = self.known.len();
@@ -218,7 +220,10 @@ fn decode_record(reader: &mut Reader<'_>) -> Option<Record> {
     if length > 2 * BUILD_ID_BYTES_MAX {
         return None;
     }
-    let build_id = std::str::from_utf8(reader.take(length)?).ok()?.parse().ok()?;
+    let build_id = std::str::from_utf8(reader.take(length)?)
+        .ok()?
+        .parse()
+        .ok()?;
     Some((build_id, Layout::decode(&mut reader)??, source))
 }
 
@@ -267,7 +272,11 @@ mod tests {
         let path = folder.path().join("layouts");
         let mut known = KnownLayouts::open(&path).unwrap();
         for number in 0..4 {
-            known.learn(&id(number), &layout(u64::from(number)), LayoutSource::Profile);
+            known.learn(
+                &id(number),
+                &layout(u64::from(number)),
+                LayoutSource::Profile,
+            );
         }
         drop(known);
         let whole = fs::read(&path).unwrap();

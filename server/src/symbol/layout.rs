@@ -45,7 +45,9 @@ impl Layout {
 
     /// The address at an offset of the file.
     pub fn address(&self, offset: u64) -> Option<u64> {
-        let after = self.0.partition_point(|segment| segment.file_offset <= offset);
+        let after = self
+            .0
+            .partition_point(|segment| segment.file_offset <= offset);
         let found = self.0[..after]
             .iter()
             .rev()
@@ -130,7 +132,9 @@ mod tests {
         assert_eq!(Layout::new(vec![segment(0, 0, 0)]), None);
         assert_eq!(Layout::new(vec![segment(u64::MAX, 0, 2)]), None);
         assert_eq!(Layout::new(vec![segment(0, u64::MAX, 2)]), None);
-        let many: Vec<_> = (0..=SEGMENTS_MAX as u64).map(|n| segment(n, n, 1)).collect();
+        let many: Vec<_> = (0..=SEGMENTS_MAX as u64)
+            .map(|n| segment(n, n, 1))
+            .collect();
         assert_eq!(Layout::new(many), None);
     }
 

@@ -79,7 +79,9 @@ impl LineReader<'_> {
                     | SectionId::DebugStrOffsets
             );
             let section = file.section_by_name(id.name()).filter(|_| wanted);
-            Ok(section.and_then(|section| section.uncompressed_data().ok()).unwrap_or_default())
+            Ok(section
+                .and_then(|section| section.uncompressed_data().ok())
+                .unwrap_or_default())
         };
         let sections = DwarfSections::load(load)?;
         let dwarf = sections.borrow(|section| EndianSlice::new(section, endian));
@@ -92,7 +94,11 @@ impl LineReader<'_> {
         Ok(())
     }
 
-    fn read_unit(&mut self, dwarf: &gimli::Dwarf<Slice<'_>>, unit: &Unit<Slice<'_>>) -> gimli::Result<()> {
+    fn read_unit(
+        &mut self,
+        dwarf: &gimli::Dwarf<Slice<'_>>,
+        unit: &Unit<Slice<'_>>,
+    ) -> gimli::Result<()> {
         let Some(program) = unit.line_program.clone() else {
             return Ok(());
         };
@@ -126,7 +132,9 @@ impl LineReader<'_> {
                 });
             }
             if !row.end_sequence() {
-                let line = row.line().map_or(0, |line| u32::try_from(line.get()).unwrap_or(0));
+                let line = row
+                    .line()
+                    .map_or(0, |line| u32::try_from(line.get()).unwrap_or(0));
                 before = Some((address, row.file_index(), line));
             }
         }
@@ -164,7 +172,10 @@ fn read_path<'a>(
     };
     let text = |value: AttributeValue<Slice<'a>>| {
         let text = dwarf.attr_string(unit, value);
-        text.map_or_else(|_| String::new(), |text| text.to_string_lossy().into_owned())
+        text.map_or_else(
+            |_| String::new(),
+            |text| text.to_string_lossy().into_owned(),
+        )
     };
     let mut folder = file.directory(header).map_or_else(String::new, text);
     if !folder.starts_with('/')

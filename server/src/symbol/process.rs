@@ -71,7 +71,14 @@ pub fn run_conversion(conversion: Conversion<'_>) -> Result<(), ConversionError>
         .arg(CHILD_ARGUMENT)
         .arg(build_id.as_str())
         .arg(origin)
-        .args([limits.data_bytes_max, limits.cpu_seconds_max, limits.index_bytes_max].map(|limit| limit.to_string()))
+        .args(
+            [
+                limits.data_bytes_max,
+                limits.cpu_seconds_max,
+                limits.index_bytes_max,
+            ]
+            .map(|limit| limit.to_string()),
+        )
         .env_clear()
         // Ctrl-C in a terminal goes to the whole group; the server ends its children itself.
         .process_group(0)
@@ -84,7 +91,10 @@ pub fn run_conversion(conversion: Conversion<'_>) -> Result<(), ConversionError>
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
         if let Some(mut stderr) = stderr {
-            let _ = stderr.by_ref().take(MESSAGE_BYTES_MAX).read_to_end(&mut text);
+            let _ = stderr
+                .by_ref()
+                .take(MESSAGE_BYTES_MAX)
+                .read_to_end(&mut text);
             let _ = io::copy(&mut stderr, &mut io::sink());
         }
         String::from_utf8_lossy(&text).into_owned()
@@ -115,7 +125,10 @@ fn explain(status: Option<ExitStatus>, message: &str) -> FileRefusal {
     let Some(status) = status else {
         return limit("making an index of this file took too long");
     };
-    let said = message.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+    let said = message
+        .lines()
+        .rev()
+        .find_map(|line| serde_json::from_str(line).ok());
     if let Some(refusal) = said {
         return refusal;
     }
@@ -128,7 +141,10 @@ fn explain(status: Option<ExitStatus>, message: &str) -> FileRefusal {
         // Rust aborts when an allocation fails; the kernel's own killer uses SIGKILL.
         limit("making an index of this file took more memory than the server gives")
     } else {
-        let last = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("no message");
+        let last = message
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or("no message");
         FileRefusal::new(
             RefusalKind::Corrupt,
             format!("what reads this file died of it ({status}): {last}"),
@@ -150,10 +166,25 @@ mod tests {
         };
         let line = r#"{"kind":"no_symbols","message":"stripped"}"#;
         check(Some(1 << 8), line, RefusalKind::NoSymbols, "stripped");
-        check(Some(1 << 8), &format!("noise\n{line}\n"), RefusalKind::NoSymbols, "stripped");
-        check(Some(101 << 8), "panicked at x", RefusalKind::Corrupt, "panicked at x");
+        check(
+            Some(1 << 8),
+            &format!("noise\n{line}\n"),
+            RefusalKind::NoSymbols,
+            "stripped",
+        );
+        check(
+            Some(101 << 8),
+            "panicked at x",
+            RefusalKind::Corrupt,
+            "panicked at x",
+        );
         check(Some(11), "", RefusalKind::Corrupt, "no message");
-        check(Some(6), "memory allocation failed", RefusalKind::Limit, "memory");
+        check(
+            Some(6),
+            "memory allocation failed",
+            RefusalKind::Limit,
+            "memory",
+        );
         check(Some(9), "", RefusalKind::Limit, "memory");
         check(Some(24), "", RefusalKind::Limit, "processor time");
         check(Some(25), "", RefusalKind::Limit, "larger");

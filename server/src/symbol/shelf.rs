@@ -188,7 +188,9 @@ impl Shelf {
                         let used_s = metadata.modified().map_or(0, seconds);
                         let entry = Entry::new(head, path, metadata.len(), used_s);
                         entries.bytes += entry.bytes;
-                        entries.by_id.insert(entry.head.build_id.clone(), Arc::new(entry));
+                        entries
+                            .by_id
+                            .insert(entry.head.build_id.clone(), Arc::new(entry));
                     }
                     Ok(_) => self.drop_damaged(&path, &IndexError::Format),
                     Err(err) => self.drop_damaged(&path, &err),
@@ -240,14 +242,22 @@ impl Shelf {
             return Ok(());
         }
         let path = self.options.path.display();
-        Err(PlaceError::DiskFull(format!("`{path}` has {free} bytes left, of which {} are not for symbols", self.options.reserve_bytes)))
+        Err(PlaceError::DiskFull(format!(
+            "`{path}` has {free} bytes left, of which {} are not for symbols",
+            self.options.reserve_bytes
+        )))
     }
 
     /// Makes the index of a file, and keeps it if it is better than what is there. Blocks.
     ///
     /// # Errors
     /// There is no index of it.
-    pub fn place(&self, build_id: &BuildId, source: File, origin: &str) -> Result<Placed, PlaceError> {
+    pub fn place(
+        &self,
+        build_id: &BuildId,
+        source: File,
+        origin: &str,
+    ) -> Result<Placed, PlaceError> {
         let _alone = lock(&self.converting);
         self.check_room(0)?;
         let unfinished = NamedTempFile::new_in(self.options.path.join("incoming"))?;
@@ -262,19 +272,23 @@ impl Shelf {
         match run_conversion(conversion) {
             Ok(()) => self.keep(build_id, unfinished),
             Err(ConversionError::Refused(refusal)) => Err(refusal.into()),
-            Err(ConversionError::Start(err)) => {
-                Err(PlaceError::Failed(format!("failed to start the child that makes an index: {err}")))
-            }
+            Err(ConversionError::Start(err)) => Err(PlaceError::Failed(format!(
+                "failed to start the child that makes an index: {err}"
+            ))),
         }
     }
 
     /// Takes an index that the child has made. The child read a file that somebody sent: its word is checked.
     fn keep(&self, build_id: &BuildId, unfinished: NamedTempFile) -> Result<Placed, PlaceError> {
-        let index = Index::open(unfinished.path())
-            .map_err(|err| PlaceError::Failed(format!("the index that was made is not one: {err}")))?;
+        let index = Index::open(unfinished.path()).map_err(|err| {
+            PlaceError::Failed(format!("the index that was made is not one: {err}"))
+        })?;
         let head = index.head().clone();
         if head.build_id != *build_id {
-            return Err(PlaceError::Failed(format!("the index that was made is of {}", head.build_id)));
+            return Err(PlaceError::Failed(format!(
+                "the index that was made is of {}",
+                head.build_id
+            )));
         }
         let bytes = unfinished.as_file().metadata()?.len();
         if bytes > self.options.bytes_max {
@@ -289,7 +303,11 @@ impl Shelf {
             // Also when the index itself is not kept: what is there may lack it.
             self.learn_layout(build_id, layout, LayoutSource::File);
         }
-        let present = self.read_entries().by_id.get(build_id).map(|entry| entry.head.clone());
+        let present = self
+            .read_entries()
+            .by_id
+            .get(build_id)
+            .map(|entry| entry.head.clone());
         if let Some(present) = present.filter(|present| !is_better(&head, present)) {
             return Ok(Placed::Unchanged(present));
         }
@@ -300,7 +318,12 @@ impl Shelf {
         unfinished.persist(&path).map_err(|err| err.error)?;
         File::open(folder)?.sync_all()?;
 
-        let entry = Arc::new(Entry::new(head.clone(), path, bytes, seconds(SystemTime::now())));
+        let entry = Arc::new(Entry::new(
+            head.clone(),
+            path,
+            bytes,
+            seconds(SystemTime::now()),
+        ));
         // What was opened by its first name is the same file.
         let _ = entry.index.set(Some(index));
         {
@@ -372,7 +395,10 @@ impl Shelf {
     /// Takes an entry out, unless it was replaced meanwhile.
     fn forget(&self, build_id: &BuildId, entry: &Arc<Entry>) -> bool {
         let mut entries = self.write_entries();
-        let is_same = entries.by_id.get(build_id).is_some_and(|present| Arc::ptr_eq(present, entry));
+        let is_same = entries
+            .by_id
+            .get(build_id)
+            .is_some_and(|present| Arc::ptr_eq(present, entry));
         if is_same {
             entries.by_id.remove(build_id);
             entries.bytes -= entry.bytes;
@@ -441,7 +467,8 @@ impl Shelf {
 
     fn show_numbers(&self) {
         let entries = self.read_entries();
-        self.metrics.show_symbol_indexes(entries.by_id.len(), entries.bytes);
+        self.metrics
+            .show_symbol_indexes(entries.by_id.len(), entries.bytes);
     }
 
     fn index_path(&self, build_id: &BuildId) -> PathBuf {

@@ -86,7 +86,10 @@ impl Wanted {
             if let Some(build_id) = state.waiting.pop_front() {
                 return Some(build_id);
             }
-            state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -98,12 +101,16 @@ impl Wanted {
         let mut state = shared.lock();
         let now = Instant::now();
         if state.known.len() >= NOT_FOUND_MAX {
-            state.known.retain(|_, again| again.is_none_or(|again| now < again));
+            state
+                .known
+                .retain(|_, again| again.is_none_or(|again| now < again));
         }
         if state.known.len() >= NOT_FOUND_MAX {
             state.known.retain(|_, again| again.is_none());
         }
-        state.known.insert(build_id.clone(), Some(now + self.retry_time));
+        state
+            .known
+            .insert(build_id.clone(), Some(now + self.retry_time));
     }
 
     /// Notes that a build id is there now.
@@ -125,12 +132,16 @@ impl Wanted {
 
     /// Says whether it was closed.
     pub fn is_closed(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.lock().is_closed)
+        self.shared
+            .as_ref()
+            .is_some_and(|shared| shared.lock().is_closed)
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.shared.as_ref().map_or(0, |shared| shared.lock().waiting.len())
+        self.shared
+            .as_ref()
+            .map_or(0, |shared| shared.lock().waiting.len())
     }
 
     /// Says whether none waits.

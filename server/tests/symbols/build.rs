@@ -141,7 +141,10 @@ impl Workshop {
         let (debug, stripped) = (format!("{name}.debug"), format!("{name}.stripped"));
         self.run("objcopy", &["--only-keep-debug", name, &debug]);
         self.run("strip", &["-o", &stripped, name]);
-        (Built::read(&self.path(&debug)), Built::read(&self.path(&stripped)))
+        (
+            Built::read(&self.path(&debug)),
+            Built::read(&self.path(&stripped)),
+        )
     }
 
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) {

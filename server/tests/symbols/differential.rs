@@ -28,14 +28,29 @@ struct Frame {
 fn draw_offsets(program: &Built) -> Vec<u64> {
     let mut random = StdRng::seed_from_u64(7);
     let object = String::from_utf8(
-        Command::new("readelf").args(["-SW"]).arg(&program.path).output().unwrap().stdout,
+        Command::new("readelf")
+            .args(["-SW"])
+            .arg(&program.path)
+            .output()
+            .unwrap()
+            .stdout,
     )
     .unwrap();
-    let text = object.lines().find(|line| line.contains(" .text ")).unwrap();
-    let fields: Vec<_> = text.split(" .text ").nth(1).unwrap().split_whitespace().collect();
+    let text = object
+        .lines()
+        .find(|line| line.contains(" .text "))
+        .unwrap();
+    let fields: Vec<_> = text
+        .split(" .text ")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .collect();
     let number = |at: usize| u64::from_str_radix(fields[at], 16).unwrap();
     let (offset, bytes) = (number(2), number(3));
-    (0..ADDRESSES).map(|_| offset + random.random_range(0..bytes)).collect()
+    (0..ADDRESSES)
+        .map(|_| offset + random.random_range(0..bytes))
+        .collect()
 }
 
 fn name_by_index(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
@@ -101,7 +116,10 @@ fn name_by_llvm(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
     answers
         .iter()
         .map(|answer| {
-            let symbols = answer["Symbol"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let symbols = answer["Symbol"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             let frames = symbols.iter().map(frame);
             frames.filter(|frame| !frame.function.is_empty()).collect()
         })
@@ -113,7 +131,9 @@ fn name_by_llvm(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
 fn read_addresses(program: &Built) -> HashMap<String, u64> {
     let file = object::File::parse(&*program.bytes).unwrap();
     let symbols = file.symbols().filter(|symbol| symbol.is_definition());
-    symbols.map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address())).collect()
+    symbols
+        .map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address()))
+        .collect()
 }
 
 /// A path without `..`, as an index has it.
@@ -129,16 +149,24 @@ fn clean(path: &str) -> PathBuf {
 }
 
 /// Where two answers differ.
-fn difference(ours: &[Frame], theirs: &[Frame], addresses: &HashMap<String, u64>) -> Option<&'static str> {
+fn difference(
+    ours: &[Frame],
+    theirs: &[Frame],
+    addresses: &HashMap<String, u64>,
+) -> Option<&'static str> {
     // GCC's parts of a function, as in `work.isra.0` and `main.cold`, are the function's: llvm-symbolizer takes either name.
     let plain = |frame: &Frame| {
         let parts = [".cold", ".isra.", ".part.", ".constprop."];
-        let end = parts.iter().filter_map(|part| frame.function.find(part)).min();
+        let end = parts
+            .iter()
+            .filter_map(|part| frame.function.find(part))
+            .min();
         frame.function[..end.unwrap_or(frame.function.len())].to_owned()
     };
     let same_name = |(ours, theirs): (&Frame, &Frame)| {
         let address = |frame: &Frame| addresses.get(&frame.function);
-        plain(ours) == plain(theirs) || (address(ours).is_some() && address(ours) == address(theirs))
+        plain(ours) == plain(theirs)
+            || (address(ours).is_some() && address(ours) == address(theirs))
     };
     if ours.is_empty() != theirs.is_empty() {
         return Some("named by one only");
@@ -157,7 +185,11 @@ fn difference(ours: &[Frame], theirs: &[Frame], addresses: &HashMap<String, u64>
     if !ours.iter().zip(theirs).all(same_file) {
         return Some("file");
     }
-    if ours.iter().zip(theirs).any(|(ours, theirs)| ours.line != theirs.line) {
+    if ours
+        .iter()
+        .zip(theirs)
+        .any(|(ours, theirs)| ours.line != theirs.line)
+    {
         return Some("line");
     }
     None
@@ -166,7 +198,10 @@ fn difference(ours: &[Frame], theirs: &[Frame], addresses: &HashMap<String, u64>
 /// Compares, prints the differences by kind, and gives the equal share.
 fn compare(name: &str, program: &Built) -> f64 {
     let offsets = draw_offsets(program);
-    let (ours, theirs) = (name_by_index(program, &offsets), name_by_llvm(program, &offsets));
+    let (ours, theirs) = (
+        name_by_index(program, &offsets),
+        name_by_llvm(program, &offsets),
+    );
     let addresses = read_addresses(program);
     let mut kinds = std::collections::BTreeMap::<&str, usize>::new();
     for (at, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
@@ -174,7 +209,13 @@ fn compare(name: &str, program: &Built) -> f64 {
             let count = kinds.entry(kind).or_default();
             *count += 1;
             if *count <= 3 {
-                let address = program.facts.layout.as_ref().unwrap().address(offsets[at]).unwrap();
+                let address = program
+                    .facts
+                    .layout
+                    .as_ref()
+                    .unwrap()
+                    .address(offsets[at])
+                    .unwrap();
                 println!("{name} {address:#x}: {kind}\n  ours   {ours:?}\n  theirs {theirs:?}");
             }
         }
@@ -182,7 +223,11 @@ fn compare(name: &str, program: &Built) -> f64 {
     let different: usize = kinds.values().sum();
     let deepest = theirs.iter().map(Vec::len).max().unwrap_or(0);
     let share = 1.0 - different as f64 / offsets.len() as f64;
-    println!("{name}: {:.3} % of {} equal, {deepest} frames at most, differences {kinds:?}", share * 100.0, offsets.len());
+    println!(
+        "{name}: {:.3} % of {} equal, {deepest} frames at most, differences {kinds:?}",
+        share * 100.0,
+        offsets.len()
+    );
     assert!(deepest > 1, "{name} has inlined calls");
     share
 }
@@ -196,14 +241,35 @@ fn names_are_those_of_llvm_symbolizer() {
     }
     let workshop = Workshop::new();
     let programs = [
-        ("c, DWARF 5", workshop.compile("c5", C, &["-g", "-O2", "-gdwarf-5"])),
-        ("c++, DWARF 5", workshop.compile("cc5", CPP, &["-g", "-O2", "-gdwarf-5", "-std=c++17"])),
-        ("c++, DWARF 4", workshop.compile("cc4", CPP, &["-g", "-O1", "-gdwarf-4", "-std=c++17"])),
-        ("c++, compressed", workshop.compile("ccz", CPP, &["-g", "-O2", "-gz", "-std=c++17"])),
-        ("c++, not PIE", workshop.compile("ccs", CPP, &["-g", "-O2", "-no-pie", "-std=c++17"])),
-        ("this server, Rust", Built::read(Path::new(env!("CARGO_BIN_EXE_pilotlight-server")))),
+        (
+            "c, DWARF 5",
+            workshop.compile("c5", C, &["-g", "-O2", "-gdwarf-5"]),
+        ),
+        (
+            "c++, DWARF 5",
+            workshop.compile("cc5", CPP, &["-g", "-O2", "-gdwarf-5", "-std=c++17"]),
+        ),
+        (
+            "c++, DWARF 4",
+            workshop.compile("cc4", CPP, &["-g", "-O1", "-gdwarf-4", "-std=c++17"]),
+        ),
+        (
+            "c++, compressed",
+            workshop.compile("ccz", CPP, &["-g", "-O2", "-gz", "-std=c++17"]),
+        ),
+        (
+            "c++, not PIE",
+            workshop.compile("ccs", CPP, &["-g", "-O2", "-no-pie", "-std=c++17"]),
+        ),
+        (
+            "this server, Rust",
+            Built::read(Path::new(env!("CARGO_BIN_EXE_pilotlight-server"))),
+        ),
     ];
-    let shares: Vec<_> = programs.iter().map(|(name, program)| (*name, compare(name, program))).collect();
+    let shares: Vec<_> = programs
+        .iter()
+        .map(|(name, program)| (*name, compare(name, program)))
+        .collect();
     for (name, share) in shares {
         assert!(share >= 0.995, "{name}: {share}");
     }

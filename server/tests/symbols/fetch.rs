@@ -45,7 +45,9 @@ impl Fetching {
     fn results(&self) -> BTreeMap<String, f64> {
         let metrics = read_metrics(&self.metrics.encode(StoreNumbers::default()));
         let results = metrics.into_iter().filter_map(|(name, count)| {
-            let name = name.strip_prefix("fetches_total{result=\"")?.strip_suffix("\"}")?;
+            let name = name
+                .strip_prefix("fetches_total{result=\"")?
+                .strip_suffix("\"}")?;
             Some((name.to_owned(), count))
         });
         results.collect()
@@ -61,7 +63,10 @@ impl Fetching {
             if results.values().sum::<f64>() <= before {
                 return None;
             }
-            results.into_iter().find(|(name, count)| earlier.get(name) != Some(count)).map(|(name, _)| name)
+            results
+                .into_iter()
+                .find(|(name, count)| earlier.get(name) != Some(count))
+                .map(|(name, _)| name)
         })
     }
 }
@@ -80,7 +85,11 @@ struct Debuginfod {
 
 impl Debuginfod {
     fn start(folder: &std::path::Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let child = Command::new("debuginfod")
             .args(["-F", "-d", ":memory:", "-p", &port.to_string()])
             .arg(folder)
@@ -104,14 +113,20 @@ impl Drop for Debuginfod {
 }
 
 fn has_file(url: &str) -> bool {
-    ureq::get(url).call().is_ok_and(|response| response.status().as_u16() == 200)
+    ureq::get(url)
+        .call()
+        .is_ok_and(|response| response.status().as_u16() == 200)
 }
 
 /// Check that a program that is stripped here gets names, files and lines from what a real debuginfod server has: the debug
 /// information, and from the program itself where that is loaded; and that what it does not have is asked for once.
 #[test]
 fn a_debuginfod_server_is_asked_for_what_is_missing() {
-    if Command::new("debuginfod").arg("--version").output().is_err() {
+    if Command::new("debuginfod")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
         println!("skipped: there is no debuginfod");
         return;
     }
@@ -120,12 +135,16 @@ fn a_debuginfod_server_is_asked_for_what_is_missing() {
     workshop.split("work");
     fs::remove_file(workshop.path("work")).unwrap();
     let server = Debuginfod::start(workshop.folder.path());
-    let files = ["debuginfo", "executable"].map(|what| format!("{}/buildid/{}/{what}", server.url, program.build_id()));
+    let files = ["debuginfo", "executable"]
+        .map(|what| format!("{}/buildid/{}/{what}", server.url, program.build_id()));
     wait_for(|| files.iter().all(|url| has_file(url)).then_some(()));
 
     let fetching = Fetching::start(std::slice::from_ref(&server.url), |_| {});
     assert_eq!(fetching.fetch(&program), "stored");
-    assert_eq!(name_symbol(&*fetching.shelf, &program, "work").unwrap(), ["work work.c:7"]);
+    assert_eq!(
+        name_symbol(&*fetching.shelf, &program, "work").unwrap(),
+        ["work work.c:7"]
+    );
     let listed = &fetching.shelf.list()[0];
     assert_eq!(listed.head.origin, files[0]);
 
@@ -139,7 +158,10 @@ fn a_debuginfod_server_is_asked_for_what_is_missing() {
     assert_eq!(fetching.results()["not_found"], 1.0);
     // Uploaded meanwhile, it is not missing any more.
     let file = fs::File::open(&unknown.path).unwrap();
-    fetching.shelf.place(&unknown.build_id(), file, "upload").unwrap();
+    fetching
+        .shelf
+        .place(&unknown.build_id(), file, "upload")
+        .unwrap();
     assert!(name_symbol(&*fetching.shelf, &unknown, "work").is_some());
 }
 
@@ -150,23 +172,37 @@ fn a_stripped_upload_does_not_keep_the_good_one_away() {
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g", "-O2", "-rdynamic"]);
     let (_, stripped) = workshop.split("work");
-    for (bytes, named, requests) in [(&program.bytes, "work work.c:7", 1), (&stripped.bytes, "work :0", 1)] {
+    for (bytes, named, requests) in [
+        (&program.bytes, "work work.c:7", 1),
+        (&stripped.bytes, "work :0", 1),
+    ] {
         let bytes = bytes.clone();
         let (url, asked) = serve(move |_, stream| send_file(stream, &bytes));
         let fetching = Fetching::start(&[url], |_| {});
         let file = fs::File::open(&stripped.path).unwrap();
-        fetching.shelf.place(&program.build_id(), file, "upload").unwrap();
-        assert_eq!(name_symbol(&*fetching.shelf, &program, "work").unwrap(), ["work :0"]);
+        fetching
+            .shelf
+            .place(&program.build_id(), file, "upload")
+            .unwrap();
+        assert_eq!(
+            name_symbol(&*fetching.shelf, &program, "work").unwrap(),
+            ["work :0"]
+        );
         wait_for(|| (!fetching.results().is_empty()).then_some(()));
         for _ in 0..10 {
-            assert_eq!(name_symbol(&*fetching.shelf, &program, "work").unwrap(), [named]);
+            assert_eq!(
+                name_symbol(&*fetching.shelf, &program, "work").unwrap(),
+                [named]
+            );
         }
         assert_eq!(asked.load(Ordering::SeqCst), requests);
     }
 }
 
 /// A server that answers each request with the same bytes, and counts requests.
-fn serve(answer: impl Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + 'static) -> (String, Arc<AtomicUsize>) {
+fn serve(
+    answer: impl Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + 'static,
+) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let requests = Arc::new(AtomicUsize::new(0));
@@ -191,12 +227,19 @@ fn serve(answer: impl Fn(&str, &mut TcpStream) -> std::io::Result<()> + Send + '
 }
 
 fn send_file(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
-    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len())?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        bytes.len()
+    )?;
     stream.write_all(bytes)
 }
 
 fn send_status(stream: &mut TcpStream, status: &str) -> std::io::Result<()> {
-    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )
 }
 
 /// Check that servers that fail, lie, break off or never end cost a counted result and nothing else, and that the next server is
@@ -213,7 +256,11 @@ fn bad_servers_are_survived() {
     let (lying, _) = serve(move |_, stream| send_file(stream, &bytes));
     let bytes = program.bytes.clone();
     let (breaking, _) = serve(move |_, stream| {
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len())?;
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+            bytes.len()
+        )?;
         stream.write_all(&bytes[..bytes.len() / 2])
     });
     let (endless, _) = serve(|_, stream| {
@@ -230,13 +277,18 @@ fn bad_servers_are_survived() {
         (&endless, "too_large"),
         (&nobody, "unreachable"),
     ] {
-        let alone = Fetching::start(std::slice::from_ref(url), |options| options.file_bytes_max = 8 << 20);
+        let alone = Fetching::start(std::slice::from_ref(url), |options| {
+            options.file_bytes_max = 8 << 20
+        });
         assert_eq!(alone.fetch(&program), result, "{url}");
         assert!(alone.shelf.list().is_empty());
         let both = [url.clone(), good.clone()];
         let both = Fetching::start(&both, |options| options.file_bytes_max = 8 << 20);
         assert_eq!(both.fetch(&program), "stored", "{url}");
-        assert_eq!(name_symbol(&*both.shelf, &program, "work").unwrap(), ["work work.c:7"]);
+        assert_eq!(
+            name_symbol(&*both.shelf, &program, "work").unwrap(),
+            ["work work.c:7"]
+        );
         assert!(both.shelf.generation() > 1);
     }
     assert!(failed.load(Ordering::SeqCst) >= 2);

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::build::{C, CPP, Workshop};
 use crate::running::Running;
-use crate::text::{push_request, window_at};
 use crate::store::{json, read_metrics, wait_for};
+use crate::text::{push_request, window_at};
 
 struct Answer {
     status: u16,
@@ -21,14 +21,22 @@ struct Answer {
 impl Answer {
     fn error(&self) -> (&str, &str) {
         let error = &self.body["error"];
-        (error["kind"].as_str().unwrap(), error["message"].as_str().unwrap())
+        (
+            error["kind"].as_str().unwrap(),
+            error["message"].as_str().unwrap(),
+        )
     }
 }
 
 fn send(http: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(http).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(180)))
+        .unwrap();
+    let headers: String = headers
+        .iter()
+        .map(|header| format!("{header}\r\n"))
+        .collect();
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n").unwrap();
     // The server may have answered, and not read on, before all of it was written.
@@ -37,7 +45,11 @@ fn send(http: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8_lossy(&bytes).into_owned();
     // A chunked or plain body: all answers here are short JSON in one piece.
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
     let start = text.find('{').unwrap_or(text.len());
     let end = text.rfind('}').map_or(start, |end| end + 1);
     Answer {
@@ -47,7 +59,12 @@ fn send(http: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8
 }
 
 async fn ask(server: &Running, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
-    let (http, method, path, body) = (server.http, method.to_owned(), path.to_owned(), body.to_vec());
+    let (http, method, path, body) = (
+        server.http,
+        method.to_owned(),
+        path.to_owned(),
+        body.to_vec(),
+    );
     let headers: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
     tokio::task::spawn_blocking(move || {
         let headers: Vec<_> = headers.iter().map(String::as_str).collect();
@@ -71,7 +88,10 @@ async fn files_are_put_listed_and_deleted() {
     assert_eq!(ask(&server, "HEAD", &path, &[], b"").await.status, 404);
 
     let put = ask(&server, "PUT", &path, &[], &stripped.bytes).await;
-    assert_eq!((put.status, put.body["result"].as_str()), (200, Some("stored")));
+    assert_eq!(
+        (put.status, put.body["result"].as_str()),
+        (200, Some("stored"))
+    );
     assert_eq!(put.body["rank"], "symbol_table");
     // Packed both ways, and in the upper case that some tools write.
     let gzip = {
@@ -81,15 +101,36 @@ async fn files_are_put_listed_and_deleted() {
     };
     let upper = format!("/api/v1/debuginfo/{}", id.as_str().to_uppercase());
     let put = ask(&server, "PUT", &upper, &["content-encoding: gzip"], &gzip).await;
-    assert_eq!((put.status, put.body["result"].as_str()), (200, Some("stored")), "{}", put.body);
+    assert_eq!(
+        (put.status, put.body["result"].as_str()),
+        (200, Some("stored")),
+        "{}",
+        put.body
+    );
     let zstd = zstd::encode_all(&stripped.bytes[..], 1).unwrap();
     let put = ask(&server, "PUT", &path, &["content-encoding: zstd"], &zstd).await;
-    assert_eq!((put.status, put.body["result"].as_str()), (200, Some("unchanged")), "{}", put.body);
-    assert!(put.body["message"].as_str().unwrap().contains("nothing changed"));
+    assert_eq!(
+        (put.status, put.body["result"].as_str()),
+        (200, Some("unchanged")),
+        "{}",
+        put.body
+    );
+    assert!(
+        put.body["message"]
+            .as_str()
+            .unwrap()
+            .contains("nothing changed")
+    );
     assert_eq!(put.body["rank"], "debug_info");
 
     let list = server.json("/api/v1/debuginfo").await;
-    assert_eq!((list["total"].as_u64(), list["indexes"].as_array().unwrap().len()), (Some(1), 1));
+    assert_eq!(
+        (
+            list["total"].as_u64(),
+            list["indexes"].as_array().unwrap().len()
+        ),
+        (Some(1), 1)
+    );
     let index = &list["indexes"][0];
     assert_eq!(index["build_id"], id.as_str());
     assert_eq!(index["origin"], "upload");
@@ -103,10 +144,16 @@ async fn files_are_put_listed_and_deleted() {
     assert_eq!(metrics["uploads_total{result=\"unchanged\"}"], 1.0);
     assert_eq!(metrics["indexes"], 1.0);
     assert_eq!(metrics["indexes_bytes"], index["bytes"].as_f64().unwrap());
-    assert_eq!(metrics["limits{kind=\"file_bytes\"}"], f64::from(1 << 30) * 4.0);
+    assert_eq!(
+        metrics["limits{kind=\"file_bytes\"}"],
+        f64::from(1 << 30) * 4.0
+    );
 
     let server = server.restart().await;
-    assert_eq!(ask(&server, "GET", &path, &[], b"").await.body["rank"], "debug_info");
+    assert_eq!(
+        ask(&server, "GET", &path, &[], b"").await.body["rank"],
+        "debug_info"
+    );
     assert_eq!(ask(&server, "DELETE", &path, &[], b"").await.status, 200);
     assert_eq!(ask(&server, "DELETE", &path, &[], b"").await.status, 404);
     assert_eq!(server.json("/api/v1/debuginfo").await["total"], 0);
@@ -123,18 +170,51 @@ async fn what_cannot_be_taken_is_refused_with_a_reason() {
     let bomb = zstd::encode_all(&vec![0; 64 << 20][..], 1).unwrap();
     let zstd: &[&str] = &["content-encoding: zstd"];
     let checks: [(u16, &str, &str, &str, &[&str], &[u8]); 8] = [
-        (400, "bad_parameter", "2 to 40 hexadecimal", "/api/v1/debuginfo/xyz", &[], b"x"),
-        (400, "bad_parameter", "2 to 40 hexadecimal", "/api/v1/debuginfo/..%2f..%2fcatalog", &[], b"x"),
-        (409, "wrong_file", id.as_str(), "/api/v1/debuginfo/0123", &[], &program.bytes),
+        (
+            400,
+            "bad_parameter",
+            "2 to 40 hexadecimal",
+            "/api/v1/debuginfo/xyz",
+            &[],
+            b"x",
+        ),
+        (
+            400,
+            "bad_parameter",
+            "2 to 40 hexadecimal",
+            "/api/v1/debuginfo/..%2f..%2fcatalog",
+            &[],
+            b"x",
+        ),
+        (
+            409,
+            "wrong_file",
+            id.as_str(),
+            "/api/v1/debuginfo/0123",
+            &[],
+            &program.bytes,
+        ),
         (422, "bad_file", "not an ELF file", &path, &[], b"nothing"),
         (422, "bad_file", "not an ELF file", &path, &[], b""),
         (413, "file_too_large", "1048576", &path, &[], &large),
         (413, "file_too_large", "1048576", &path, zstd, &bomb),
-        (422, "bad_file", "Content-Encoding", &path, zstd, b"no zstd at all, but long enough"),
+        (
+            422,
+            "bad_file",
+            "Content-Encoding",
+            &path,
+            zstd,
+            b"no zstd at all, but long enough",
+        ),
     ];
     for (status, kind, words, path, headers, body) in checks {
         let answer = ask(&server, "PUT", path, headers, body).await;
-        assert_eq!((answer.status, answer.error().0), (status, kind), "{path}: {}", answer.body);
+        assert_eq!(
+            (answer.status, answer.error().0),
+            (status, kind),
+            "{path}: {}",
+            answer.body
+        );
         assert!(answer.error().1.contains(words), "{}", answer.body);
     }
     let unknown = ask(&server, "PUT", &path, &["content-encoding: br"], b"x").await;
@@ -154,7 +234,12 @@ async fn uploads_at_once_are_bounded_and_broken_ones_end() {
     let server = Running::start().await;
     let half = || {
         let mut stream = TcpStream::connect(server.http).unwrap();
-        write!(stream, "PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", program.bytes.len()).unwrap();
+        write!(
+            stream,
+            "PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+            program.bytes.len()
+        )
+        .unwrap();
         stream.write_all(&program.bytes[..1000]).unwrap();
         stream
     };
@@ -169,7 +254,9 @@ async fn uploads_at_once_are_bounded_and_broken_ones_end() {
             });
             drop(open);
             // Whichever got through before the two were there has stored it already.
-            let taken = wait_for(|| Some(send(http, "PUT", &path, &[], &bytes)).filter(|answer| answer.status == 200));
+            let taken = wait_for(|| {
+                Some(send(http, "PUT", &path, &[], &bytes)).filter(|answer| answer.status == 200)
+            });
             assert_eq!(taken.body["rank"], "debug_info");
         }
     })
@@ -187,7 +274,11 @@ async fn the_command_uploads_what_is_missing() {
     workshop.split("work");
     workshop.compile("without", C, &["-Wl,--build-id=none"]);
     fs::create_dir_all(workshop.path("inside/deeper")).unwrap();
-    fs::rename(workshop.path("work.debug"), workshop.path("inside/deeper/work.debug")).unwrap();
+    fs::rename(
+        workshop.path("work.debug"),
+        workshop.path("inside/deeper/work.debug"),
+    )
+    .unwrap();
     fs::rename(workshop.path("without"), workshop.path("inside/without")).unwrap();
     fs::write(workshop.path("inside/readme"), "no ELF file").unwrap();
     let server = Running::start().await;
@@ -200,24 +291,39 @@ async fn the_command_uploads_what_is_missing() {
             .current_dir(&folder)
             .output()
             .unwrap();
-        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
     };
     tokio::task::block_in_place(|| {
         let (ok, lines) = run(&["--server", &url, "inside"]);
         assert!(ok, "{lines}");
-        assert_eq!(lines, format!("inside/deeper/work.debug: stored {}\n", program.build_id()));
+        assert_eq!(
+            lines,
+            format!("inside/deeper/work.debug: stored {}\n", program.build_id())
+        );
         let (ok, lines) = run(&["--server", &url, "work", "inside"]);
         assert!(ok, "{lines}");
         assert!(lines.starts_with("work: unchanged"), "{lines}");
-        assert!(lines.contains("work.debug: skipped: the server has debug info"), "{lines}");
+        assert!(
+            lines.contains("work.debug: skipped: the server has debug info"),
+            "{lines}"
+        );
         let (ok, lines) = run(&["--server", &url, "work", "inside/without", "nowhere"]);
         assert!(!ok);
         assert!(lines.contains("work: skipped"), "{lines}");
-        assert!(lines.contains("inside/without: failed: this file has no GNU build id"), "{lines}");
+        assert!(
+            lines.contains("inside/without: failed: this file has no GNU build id"),
+            "{lines}"
+        );
         assert!(lines.contains("nowhere: failed: "), "{lines}");
         let (ok, lines) = run(&["--server", "http://127.0.0.1:1", "work"]);
         assert!(!ok);
-        assert!(lines.contains("failed to ask http://127.0.0.1:1"), "{lines}");
+        assert!(
+            lines.contains("failed to ask http://127.0.0.1:1"),
+            "{lines}"
+        );
     });
     let list = server.json("/api/v1/debuginfo").await;
     assert_eq!(list["indexes"][0]["has_layout"], true);
@@ -236,9 +342,18 @@ async fn curl_uploads_a_large_file() {
     let server = Running::start().await;
     let url = format!("http://{}/api/v1/debuginfo/{}", server.http, own.build_id());
     let output = tokio::task::block_in_place(|| {
-        Command::new("curl").args(["-sS", "-H", "Expect: 100-continue", "-T"]).arg(&own.path).arg(&url).output().unwrap()
+        Command::new("curl")
+            .args(["-sS", "-H", "Expect: 100-continue", "-T"])
+            .arg(&own.path)
+            .arg(&url)
+            .output()
+            .unwrap()
     });
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(json(&output.stdout)["result"], "stored");
 }
 
@@ -253,7 +368,10 @@ async fn layouts_come_with_profiles() {
     let put = ask(&server, "PUT", &path, &[], &debug.bytes).await;
     assert_eq!(put.body["has_layout"], false, "{}", put.body);
 
-    let now_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let now_ms = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_millis() as i64;
     let layout = program.facts.layout.clone().unwrap();
     let segments = layout.segments().iter().map(|segment| proto::v1::Segment {
         file_offset: segment.file_offset,
@@ -266,15 +384,24 @@ async fn layouts_come_with_profiles() {
         segments: segments.collect(),
     }];
     let mut wrong = request.clone();
-    wrong.file_layouts[0].segments[0].bytes = u64::MAX;
+    wrong.file_layouts[0].segments[1].bytes = u64::MAX;
     let refused = server.push(wrong).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     assert!(refused.message().contains("file_layouts"), "{refused}");
     assert_eq!(server.json("/api/v1/series").await["total"], 0);
-    assert_eq!(ask(&server, "GET", &path, &[], b"").await.body["has_layout"], false);
+    assert_eq!(
+        ask(&server, "GET", &path, &[], b"").await.body["has_layout"],
+        false
+    );
 
     server.push(request).await.unwrap();
-    assert_eq!(ask(&server, "GET", &path, &[], b"").await.body["has_layout"], true);
+    assert_eq!(
+        ask(&server, "GET", &path, &[], b"").await.body["has_layout"],
+        true
+    );
     let server = server.restart().await;
-    assert_eq!(ask(&server, "GET", &path, &[], b"").await.body["has_layout"], true);
+    assert_eq!(
+        ask(&server, "GET", &path, &[], b"").await.body["has_layout"],
+        true
+    );
 }

@@ -18,7 +18,7 @@ use server::symbol::{BuildId, NameSource, Shelf, ShelfOptions};
 use crate::build::{Built, C, CPP, Workshop};
 
 /// A test that waits for a condition fails after this.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) fn options(path: &Path) -> ShelfOptions {
     ShelfOptions {
@@ -36,7 +36,11 @@ fn open(options: ShelfOptions) -> Shelf {
 }
 
 fn place(shelf: &Shelf, program: &Built) -> Result<Placed, PlaceError> {
-    shelf.place(&program.build_id(), fs::File::open(&program.path).unwrap(), "test")
+    shelf.place(
+        &program.build_id(),
+        fs::File::open(&program.path).unwrap(),
+        "test",
+    )
 }
 
 fn is_stored(placed: &Result<Placed, PlaceError>) -> bool {
@@ -44,10 +48,18 @@ fn is_stored(placed: &Result<Placed, PlaceError>) -> bool {
 }
 
 /// Functions at the offset of a symbol, as `function file:line`; `None` if nothing is known of the file.
-pub(crate) fn name_symbol(source: &dyn NameSource, program: &Built, symbol: &str) -> Option<Vec<String>> {
+pub(crate) fn name_symbol(
+    source: &dyn NameSource,
+    program: &Built,
+    symbol: &str,
+) -> Option<Vec<String>> {
     use object::{Object, ObjectSymbol};
     let file = object::File::parse(&*program.bytes).unwrap();
-    let address = file.symbols().find(|found| found.name() == Ok(symbol)).unwrap().address();
+    let address = file
+        .symbols()
+        .find(|found| found.name() == Ok(symbol))
+        .unwrap()
+        .address();
     let segments = program.facts.layout.clone().unwrap();
     let segment = segments
         .segments()
@@ -60,7 +72,12 @@ pub(crate) fn name_symbol(source: &dyn NameSource, program: &Built, symbol: &str
     let is_known = source.name(program.build_id().as_str(), &[offset], &mut |_, frames| {
         for frame in frames {
             let file = Path::new(frame.file).file_name().unwrap_or_default();
-            named.push(format!("{} {}:{}", frame.function, file.display(), frame.line));
+            named.push(format!(
+                "{} {}:{}",
+                frame.function,
+                file.display(),
+                frame.line
+            ));
         }
     });
     is_known.then_some(named)
@@ -94,18 +111,31 @@ fn the_better_file_counts_whatever_comes_first() {
             assert!(!is_stored(&placed) || shelf.generation() > generation);
             generation = shelf.generation();
             let named = name_symbol(&shelf, &program, "work");
-            match (number, file.path.extension().is_some_and(|extension| extension == "debug")) {
+            match (
+                number,
+                file.path
+                    .extension()
+                    .is_some_and(|extension| extension == "debug"),
+            ) {
                 (0, true) => assert_eq!(named, None, "nobody knows where it is loaded"),
                 (0, false) if file.facts.rank == stripped.facts.rank => {
                     assert_eq!(named, Some(vec!["work :0".to_owned()]));
                 }
-                _ => assert_eq!(named.as_deref(), Some(&lines[..]), "{}", file.path.display()),
+                _ => assert_eq!(
+                    named.as_deref(),
+                    Some(&lines[..]),
+                    "{}",
+                    file.path.display()
+                ),
             }
         }
         // And all of it is there after a restart.
         drop(shelf);
         let shelf = open(options(folder.path()));
-        assert_eq!(name_symbol(&shelf, &program, "work").as_deref(), Some(&lines[..]));
+        assert_eq!(
+            name_symbol(&shelf, &program, "work").as_deref(),
+            Some(&lines[..])
+        );
     }
 }
 
@@ -123,7 +153,10 @@ fn a_layout_from_a_profile_is_enough() {
     let layout = program.facts.layout.clone().unwrap();
     shelf.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
     assert!(shelf.generation() > before);
-    assert_eq!(name_symbol(&shelf, &program, "work").unwrap(), ["work work.c:7"]);
+    assert_eq!(
+        name_symbol(&shelf, &program, "work").unwrap(),
+        ["work work.c:7"]
+    );
     let wrong = server::symbol::layout::Layout::new(vec![server::symbol::layout::Segment {
         file_offset: 0,
         address: 0x1234_5000,
@@ -131,7 +164,10 @@ fn a_layout_from_a_profile_is_enough() {
     }]);
     place(&shelf, &program).unwrap();
     shelf.learn_layout(&program.build_id(), &wrong.unwrap(), LayoutSource::Profile);
-    assert_eq!(name_symbol(&shelf, &program, "work").unwrap(), ["work work.c:7"]);
+    assert_eq!(
+        name_symbol(&shelf, &program, "work").unwrap(),
+        ["work work.c:7"]
+    );
 }
 
 fn check_refused(placed: Result<Placed, PlaceError>, kind: RefusalKind, words: &str) {
@@ -153,7 +189,11 @@ fn what_is_wrong_with_a_file_is_said() {
     let other: BuildId = "0123".parse().unwrap();
     let file = |path: &Path| fs::File::open(path).unwrap();
     let wrong = shelf.place(&other, file(&program.path), "test");
-    check_refused(wrong, RefusalKind::WrongBuildId, &format!("{}, and not 0123", program.build_id()));
+    check_refused(
+        wrong,
+        RefusalKind::WrongBuildId,
+        &format!("{}, and not 0123", program.build_id()),
+    );
     let without = workshop.compile("without", C, &["-g", "-Wl,--build-id=none"]);
     let without = shelf.place(&other, file(&without.path), "test");
     check_refused(without, RefusalKind::NoBuildId, "-Wl,--build-id");
@@ -197,19 +237,33 @@ fn a_child_that_dies_costs_only_its_file() {
     // One that says that all is well and has written nothing.
     let shelf = with(ChildLimits::default(), Some("/bin/true"));
     let placed = place(&shelf, &program);
-    assert!(matches!(&placed, Err(PlaceError::Failed(text)) if text.contains("not one")), "{placed:?}");
+    assert!(
+        matches!(&placed, Err(PlaceError::Failed(text)) if text.contains("not one")),
+        "{placed:?}"
+    );
     drop(shelf);
     let shelf = with(ChildLimits::default(), Some("/does/not/exist"));
-    assert!(matches!(place(&shelf, &program), Err(PlaceError::Failed(_))));
+    assert!(matches!(
+        place(&shelf, &program),
+        Err(PlaceError::Failed(_))
+    ));
     drop(shelf);
     let shelf = with(ChildLimits::default(), None);
     assert!(is_stored(&place(&shelf, &program)));
-    assert_eq!(fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(folder.path().join("incoming"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 fn find_index(folder: &Path, build_id: &BuildId) -> std::path::PathBuf {
     let name = build_id.as_str();
-    folder.join("index").join(&name[..2]).join(format!("{name}.index"))
+    folder
+        .join("index")
+        .join(&name[..2])
+        .join(format!("{name}.index"))
 }
 
 /// Check that an index that was changed on the disk, at any place, is dropped with its file, at start or when it is asked, and
@@ -243,7 +297,10 @@ fn a_damaged_index_is_dropped() {
         fs::write(&path, &bytes).unwrap();
         fs::write(folder.path().join("incoming/left"), "behind").unwrap();
         let shelf = open(options(folder.path()));
-        assert_eq!(name_symbol(&shelf, &program, "work").unwrap_or_default(), [""; 0]);
+        assert_eq!(
+            name_symbol(&shelf, &program, "work").unwrap_or_default(),
+            [""; 0]
+        );
         assert!(!path.exists());
         assert!(shelf.list().is_empty());
         assert!(!folder.path().join("incoming/left").exists());
@@ -287,12 +344,24 @@ fn the_cap_is_kept() {
     for (number, age_s) in [(0, 10_000), (1, 30_000), (2, 20_000)] {
         let path = find_index(folder.path(), &programs[number].build_id());
         let time = std::time::SystemTime::now() - Duration::from_secs(age_s);
-        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     }
     let shelf = open(limited.clone());
-    assert_eq!(name_symbol(&shelf, &programs[1], "work").unwrap(), ["work work2.c:7"]);
+    assert_eq!(
+        name_symbol(&shelf, &programs[1], "work").unwrap(),
+        ["work work2.c:7"]
+    );
     place(&shelf, &programs[3]).unwrap();
-    let kept: Vec<_> = shelf.list().into_iter().map(|listed| listed.head.build_id.to_string()).collect();
+    let kept: Vec<_> = shelf
+        .list()
+        .into_iter()
+        .map(|listed| listed.head.build_id.to_string())
+        .collect();
     assert_eq!(kept, ["0101", "0202", "0404"]);
     drop(shelf);
     assert_eq!(open(limited).list().len(), 3);
@@ -302,7 +371,11 @@ fn the_cap_is_kept() {
     };
     let shelf = open(tiny);
     assert!(shelf.list().is_empty());
-    check_refused(place(&shelf, &programs[0]), RefusalKind::Limit, "--symbol-bytes-max");
+    check_refused(
+        place(&shelf, &programs[0]),
+        RefusalKind::Limit,
+        "--symbol-bytes-max",
+    );
 }
 
 /// Check C++ names: readable, with the mangled one beside it, and templates and inlined calls whole.
@@ -326,14 +399,19 @@ pub(crate) fn wait_for<T>(mut check: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = check() {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "it did not come to this in time");
+        assert!(
+            started.elapsed() < PATIENCE,
+            "it did not come to this in time"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// Counters and gauges of the symbol store.
 pub(crate) fn read_metrics(text: &str) -> BTreeMap<String, f64> {
-    let lines = text.lines().filter_map(|line| line.strip_prefix("pilotlight_server_symbol_"));
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("pilotlight_server_symbol_"));
     lines
         .filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;
