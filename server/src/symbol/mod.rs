@@ -17,6 +17,7 @@ pub mod index;
 pub mod known_layouts;
 pub mod layout;
 mod lines;
+mod paths;
 pub mod process;
 pub mod shelf;
 mod source;

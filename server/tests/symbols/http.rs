@@ -169,7 +169,8 @@ async fn what_cannot_be_taken_is_refused_with_a_reason() {
     let large = vec![0; (1 << 20) + 1];
     let bomb = zstd::encode_all(&vec![0; 64 << 20][..], 1).unwrap();
     let zstd: &[&str] = &["content-encoding: zstd"];
-    let checks: [(u16, &str, &str, &str, &[&str], &[u8]); 8] = [
+    type Check<'a> = (u16, &'a str, &'a str, &'a str, &'a [&'a str], &'a [u8]);
+    let checks: [Check<'_>; 8] = [
         (
             400,
             "bad_parameter",

@@ -60,7 +60,9 @@ fn mend_head(mut head: Vec<u8>) -> Vec<u8> {
 }
 
 /// A right head before any body.
-fn wrap_body(body: &[u8]) -> Vec<u8> {
+fn wrap_body(input: &[u8]) -> Vec<u8> {
+    let (cache_bytes, body) = input.split_at(input.len().min(4));
+    let cache_bytes = cache_bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
     let head = IndexHead {
         build_id: "aabb".parse().expect("it is one"),
         rank: Rank::DebugInfo,
@@ -70,6 +72,7 @@ fn wrap_body(body: &[u8]) -> Vec<u8> {
         unreadable: 0,
         load_address: 0,
         layout: None,
+        cache_bytes,
         body_bytes: body.len() as u64,
         body_crc: crc32c::crc32c(body),
     };
@@ -82,6 +85,7 @@ fn make_seeds() -> Vec<Vec<u8>> {
     let mut out = Cursor::new(Vec::new());
     convert(&elf, &build_id, "fuzz", &mut out).expect("the file is whole");
     let index = out.into_inner();
+    let cache_bytes = IndexHead::decode(&index).expect("it was made here").cache_bytes;
     let mut layouts = b"PLLAYOU\x01".to_vec();
     let mut record = vec![1, 8];
     record.extend(b"00112233");
@@ -95,7 +99,7 @@ fn make_seeds() -> Vec<Vec<u8>> {
         seeds::of_kind(1, &layouts),
         seeds::of_kind(2, &index[..HEAD_BYTES]),
         seeds::of_kind(3, &index[..HEAD_BYTES]),
-        seeds::of_kind(4, &index[HEAD_BYTES..]),
+        seeds::of_kind(4, &[&(cache_bytes as u32).to_le_bytes(), &index[HEAD_BYTES..]].concat()),
         seeds::of_kind(5, &elf),
     ]
 }
