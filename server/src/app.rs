@@ -136,6 +136,7 @@ impl App {
         let shared = Arc::clone(&store) as Arc<dyn Store>;
         let ingest = IngestService::new(
             shared,
+            Arc::clone(&symbols),
             Arc::clone(&metrics),
             limits,
             config.ingest_bytes_max,

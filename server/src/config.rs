@@ -33,7 +33,8 @@ const INGEST_BYTES_MAX: &str = "512MiB";
 /// An hour of one busy node is 30 to 60 MB decoded.
 const CACHE_BYTES_MAX: &str = "256MiB";
 
-/// Indexes of symbols: a Debian with everything has 1.9 GB of code, whose debug information makes some 3 GB of them.
+/// Indexes of symbols: an index is at most as large as what its file has in lines and names, 32 MiB of a program of 55 MiB, so
+/// that these are some hundred such programs, or thousands of usual libraries.
 const SYMBOL_BYTES_MAX: &str = "4GiB";
 
 /// Largest file with debug information: a browser's has 3 GB. Two are taken at a time, and one fetched, so that 12 GiB of

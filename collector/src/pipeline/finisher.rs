@@ -23,6 +23,9 @@ use crate::{
 /// zstd's level: 3 is its default; higher ones save a tenth of the bytes for twice the time.
 const ZSTD_LEVEL: i32 = 3;
 
+/// Layouts in one message, the server's limit. A window of a busy node has some hundred files.
+const FILE_LAYOUTS_MAX: usize = 4096;
+
 pub(super) struct Finisher {
     node: String,
     instance: [u8; 16],
@@ -167,7 +170,8 @@ impl Finisher {
             let named = match find_object(file) {
                 Ok(object) => {
                     let named = self.namer.name(&object, &offsets);
-                    if named.iter().any(|it| matches!(it, Naming::Unnamed(_))) {
+                    let has_unnamed = named.iter().any(|it| matches!(it, Naming::Unnamed(_)));
+                    if has_unnamed && layouts.len() < FILE_LAYOUTS_MAX {
                         layouts.extend(make_layout(&object, self.namer.segments(&object)));
                     }
                     named

@@ -194,7 +194,7 @@ pub async fn upload(
             if !headers.contains_key(EXPECT) {
                 let _ = tokio::time::timeout(DRAIN_TIME, drain(&mut body)).await;
             }
-            Err(failed.error)
+            Err(*failed.error)
         }
     }
 }
@@ -207,7 +207,7 @@ struct Taken {
 
 /// A file that was not taken: the metrics' word for it, and its bytes so far.
 struct NotTaken {
-    error: ApiError,
+    error: Box<ApiError>,
     result: &'static str,
     bytes: u64,
 }
@@ -215,7 +215,7 @@ struct NotTaken {
 impl NotTaken {
     fn new(result: &'static str, error: ApiError) -> Self {
         Self {
-            error,
+            error: Box::new(error),
             result,
             bytes: 0,
         }
@@ -490,7 +490,7 @@ impl Encoding {
     fn unpack(self, incoming: Incoming<'_>) -> io::Result<Unpacker<'_>> {
         Ok(match self {
             Self::Identity => Unpacker::Identity(incoming),
-            Self::Gzip => Unpacker::Gzip(flate2::write::MultiGzDecoder::new(incoming)),
+            Self::Gzip => Unpacker::Gzip(Box::new(flate2::write::MultiGzDecoder::new(incoming))),
             Self::Zstd => {
                 let mut decoder = zstd::stream::write::Decoder::new(incoming)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
@@ -502,7 +502,7 @@ impl Encoding {
 
 enum Unpacker<'a> {
     Identity(Incoming<'a>),
-    Gzip(flate2::write::MultiGzDecoder<Incoming<'a>>),
+    Gzip(Box<flate2::write::MultiGzDecoder<Incoming<'a>>>),
     Zstd(Box<zstd::stream::write::Decoder<'static, Incoming<'a>>>),
 }
 

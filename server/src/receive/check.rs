@@ -7,6 +7,8 @@ use proto::v1;
 use super::pprof::{UnnamedLocations, read_profile};
 use super::refusal::{Refusal, RefusalReason};
 use crate::profile::{Account, LabelSet, Window, WindowHead, WindowKey};
+use crate::symbol::BuildId;
+use crate::symbol::layout::{Layout, SEGMENTS_MAX, Segment};
 
 /// How far a window may start in the future: clocks of nodes differ, but a window that is ten minutes ahead
 /// would be invisible to `now-15m` and come back as a surprise.
@@ -29,6 +31,9 @@ const LABEL_BYTES_MAX: usize = 4096;
 
 /// Kinds of outcomes in an account; the collector has about twenty.
 const OUTCOMES_MAX: usize = 256;
+
+/// Files in one message: a node that compiles runs some 500 in a window; a collector that has just started sends all at once.
+const LAYOUTS_MAX: usize = 4096;
 
 /// Limits that the configuration sets.
 #[derive(Clone, Copy, Debug)]
@@ -208,6 +213,51 @@ fn check_counts(
     Ok(checked)
 }
 
+/// Checks where files are loaded. A file of which no segment has bytes says nothing, and is left out.
+///
+/// # Errors
+/// The first thing that is wrong, named.
+pub fn check_layouts(layouts: &[v1::FileLayout]) -> Result<Vec<(BuildId, Layout)>, Refusal> {
+    let refuse =
+        |message: String| Refusal::new(RefusalReason::Layouts, format!("file_layouts: {message}"));
+    if layouts.len() > LAYOUTS_MAX {
+        return Err(refuse(format!(
+            "{} files, and at most {LAYOUTS_MAX} are taken",
+            layouts.len()
+        )));
+    }
+    let mut checked = Vec::with_capacity(layouts.len());
+    for layout in layouts {
+        let id = shorten(&layout.build_id);
+        let build_id = layout
+            .build_id
+            .parse()
+            .map_err(|err| refuse(format!("{id:?}: {err}")))?;
+        if layout.segments.len() > SEGMENTS_MAX {
+            let count = layout.segments.len();
+            return Err(refuse(format!(
+                "{id}: {count} segments, and at most {SEGMENTS_MAX} are taken"
+            )));
+        }
+        let segments: Vec<_> = layout
+            .segments
+            .iter()
+            .filter(|segment| segment.bytes > 0)
+            .map(|segment| Segment {
+                file_offset: segment.file_offset,
+                address: segment.address,
+                bytes: segment.bytes,
+            })
+            .collect();
+        if !segments.is_empty() {
+            let layout = Layout::new(segments)
+                .ok_or_else(|| refuse(format!("{id}: a segment goes beyond 2^64")))?;
+            checked.push((build_id, layout));
+        }
+    }
+    Ok(checked)
+}
+
 /// Opens the zstd frame with the stated length as the bound, so that a small message cannot unfold beyond it.
 fn decompress_profile(zstd: &[u8], stated: u64, limits: CheckLimits) -> Result<Vec<u8>, Refusal> {
     if stated > limits.profile_bytes_max {
@@ -337,6 +387,41 @@ mod tests {
             r.profile_zstd = b"nonsense".to_vec().into()
         });
         check_refused(Profile, "series", |r| r.series.truncate(1));
+    }
+
+    #[test]
+    fn layouts_are_bounded() {
+        let segment = |file_offset, address, bytes| v1::Segment {
+            file_offset,
+            address,
+            bytes,
+        };
+        let layout = |build_id: &str, segments: &[v1::Segment]| v1::FileLayout {
+            build_id: build_id.into(),
+            segments: segments.to_vec(),
+        };
+        let (text, bss) = (segment(0x1000, 0x2000, 0x300), segment(0x1300, 0x4000, 0));
+        let taken = check_layouts(&[
+            layout("00FF", &[text, bss]),
+            layout("aa", &[bss]),
+            layout("bb", &[]),
+        ]);
+        let taken = taken.unwrap();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].0.as_str(), "00ff");
+        assert_eq!(taken[0].1.address(0x1001), Some(0x2001));
+        for (layouts, words) in [
+            (vec![layout("../..", &[text])], "hexadecimal"),
+            (vec![layout("", &[text])], "hexadecimal"),
+            (vec![layout(&"a".repeat(42), &[text])], "hexadecimal"),
+            (vec![layout("aa", &[text; 65])], "at most 64"),
+            (vec![layout("aa", &[segment(0, u64::MAX, 2)])], "beyond"),
+            (vec![layout("aa", &[text]); 4097], "at most 4096"),
+        ] {
+            let refusal = check_layouts(&layouts).expect_err(words);
+            assert_eq!(refusal.reason, RefusalReason::Layouts);
+            assert!(refusal.message.contains(words), "{refusal}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod refusal;
 pub mod service;
 pub mod status;
 
-pub use check::{CheckLimits, check_push};
+pub use check::{CheckLimits, check_layouts, check_push};
 pub use refusal::{Refusal, RefusalReason};
 pub use service::IngestService;
 pub use status::correct_status;

@@ -28,6 +28,8 @@ pub enum RefusalReason {
     Profile,
     /// The account of the window.
     Account,
+    /// Where files are loaded.
+    Layouts,
     /// The store's disk is full.
     DiskFull,
     /// The store could not take it for another reason.
@@ -47,6 +49,7 @@ impl RefusalReason {
             Self::TooLarge => "too_large",
             Self::Profile => "profile",
             Self::Account => "account",
+            Self::Layouts => "layouts",
             Self::DiskFull => "disk_full",
             Self::Store => "store",
             Self::Stopping => "stopping",
@@ -61,7 +64,8 @@ impl RefusalReason {
             | Self::Labels
             | Self::Compression
             | Self::Profile
-            | Self::Account => tonic::Code::InvalidArgument,
+            | Self::Account
+            | Self::Layouts => tonic::Code::InvalidArgument,
             Self::TooLarge | Self::DiskFull => tonic::Code::ResourceExhausted,
             Self::Store | Self::Stopping => tonic::Code::Unavailable,
         }

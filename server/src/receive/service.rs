@@ -9,11 +9,13 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::{debug, warn};
 
-use super::check::{CheckLimits, check_push};
+use super::check::{CheckLimits, check_layouts, check_push};
 use super::refusal::{Refusal, RefusalReason};
 use crate::metrics::Metrics;
 use crate::profile::unnamed::UnnamedCounts;
 use crate::store::{Appended, Store, StoreError};
+use crate::symbol::Shelf;
+use crate::symbol::known_layouts::LayoutSource;
 
 /// Permits are of this size, so that their number fits a semaphore's 32 bits.
 const PERMIT_BYTES: u64 = 1 << 10;
@@ -21,6 +23,7 @@ const PERMIT_BYTES: u64 = 1 << 10;
 /// Takes profiles.
 pub struct IngestService {
     store: Arc<dyn Store>,
+    symbols: Arc<Shelf>,
     metrics: Arc<Metrics>,
     limits: CheckLimits,
     /// Bytes of unfolded profiles that are worked on at once, in permits.
@@ -31,6 +34,7 @@ impl IngestService {
     /// A service that works on profiles of `memory_bytes_max` in all at once; a single profile may be larger.
     pub fn new(
         store: Arc<dyn Store>,
+        symbols: Arc<Shelf>,
         metrics: Arc<Metrics>,
         limits: CheckLimits,
         memory_bytes_max: u64,
@@ -38,6 +42,7 @@ impl IngestService {
         let permits = permits_for(memory_bytes_max.max(limits.profile_bytes_max));
         Self {
             store,
+            symbols,
             metrics,
             limits,
             memory: Arc::new(Semaphore::new(permits as usize)),
@@ -52,19 +57,24 @@ impl IngestService {
             .acquire_many_owned(wanted)
             .await
             .map_err(stopping)?;
-        let (store, metrics, limits) = (
+        let (store, symbols, metrics, limits) = (
             Arc::clone(&self.store),
+            Arc::clone(&self.symbols),
             Arc::clone(&self.metrics),
             self.limits,
         );
         let work = move || {
             let received_bytes = request.profile_zstd.len() as u64;
+            let layouts = check_layouts(&request.file_layouts)?;
             let window = check_push(&request, now_ms(), limits)?;
             let rows = window.rows.len();
             let counts = UnnamedCounts::of(&window);
             drop(request);
             let appended = store.append(window)?;
             drop(memory);
+            for (build_id, layout) in &layouts {
+                symbols.learn_layout(build_id, layout, LayoutSource::Profile);
+            }
             metrics.add_received_bytes(received_bytes);
             match appended {
                 Appended::Stored => {

@@ -1,7 +1,9 @@
 //! An ELF file's bytes -> an index. Reads whatever it is given, and may be killed for what it takes of memory and time; so it
 //! runs in a child process ([`super::child`]).
 
+use std::cell::RefCell;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -9,13 +11,14 @@ use symbolic_common::{Language, Name, NameMangling};
 use symbolic_debuginfo::elf::ElfObject;
 use symbolic_debuginfo::{FileInfo, LineInfo, Symbol};
 use symbolic_symcache::SymCacheConverter;
-use symbolic_symcache::transform::{Function, Transformer};
+use symbolic_symcache::transform::{Function, SourceLocation, Transformer};
 
 use super::build_id::BuildId;
 use super::demangle::demangle;
 use super::elf::read_elf;
 use super::index::{HEAD_BYTES, IndexHead, Rank};
 use super::lines::read_lines;
+use super::paths::PathTable;
 
 /// Units whose debug information cannot be read, after which the file is given up: each costs a pass over it, and a good file
 /// has none.
@@ -122,11 +125,14 @@ pub fn convert<W: Write + Seek>(
     };
     let elf = ElfObject::parse(bytes)
         .map_err(|err| FileRefusal::new(RefusalKind::NotElf, err.to_string()))?;
-    let (converter, unreadable) = collect(bytes, &elf, rank)?;
+    let paths = Rc::new(RefCell::new(PathTable::default()));
+    let (converter, unreadable) = collect(bytes, &elf, rank, &paths)?;
 
     out.seek(SeekFrom::Start(HEAD_BYTES as u64))?;
     let mut body = Checked::new(BufWriter::with_capacity(1 << 20, &mut *out));
     converter.serialize(&mut body)?;
+    let cache_bytes = body.bytes;
+    body.write_all(&paths.borrow().encode())?;
     let (body_bytes, body_crc) = body.finish()?;
     let head = IndexHead {
         build_id: wanted.clone(),
@@ -137,6 +143,7 @@ pub fn convert<W: Write + Seek>(
         unreadable,
         load_address: elf.load_address(),
         layout: facts.layout,
+        cache_bytes,
         body_bytes,
         body_crc,
     };
@@ -165,9 +172,12 @@ fn collect(
     bytes: &[u8],
     elf: &ElfObject<'_>,
     rank: Rank,
+    paths: &Rc<RefCell<PathTable>>,
 ) -> Result<(SymCacheConverter<'static>, u64), FileRefusal> {
     let mut converter = SymCacheConverter::new();
-    converter.add_transformer(BothNames);
+    converter.add_transformer(Names {
+        paths: Rc::clone(paths),
+    });
     let mut unreadable = 0;
     if rank == Rank::DebugInfo {
         let corrupt = |err: &dyn std::fmt::Display| {
@@ -274,10 +284,28 @@ fn find_uncovered<'a>(
     (!is_covered && start < end).then_some((start, end, symbol.name()?))
 }
 
-/// Puts the readable name before the mangled one.
-struct BothNames;
+/// Puts the readable name before the mangled one, and numbers in the place of paths.
+struct Names {
+    paths: Rc<RefCell<PathTable>>,
+}
 
-impl Transformer for BothNames {
+impl Transformer for Names {
+    fn transform_source_location<'f>(
+        &'f mut self,
+        mut location: SourceLocation<'f>,
+    ) -> SourceLocation<'f> {
+        let file = &mut location.file;
+        let number = self.paths.borrow_mut().number([
+            file.comp_dir.as_deref().unwrap_or_default(),
+            file.directory.as_deref().unwrap_or_default(),
+            &file.name,
+        ]);
+        file.name = number.to_string().into();
+        file.directory = None;
+        file.comp_dir = None;
+        location
+    }
+
     fn transform_function<'f>(&'f mut self, mut function: Function<'f>) -> Function<'f> {
         let whole = without_version(&function.name);
         let plain = without_part(whole);

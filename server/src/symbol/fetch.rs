@@ -11,7 +11,7 @@ use ureq::Agent;
 
 use super::build_id::BuildId;
 use super::index::Rank;
-use super::shelf::{PlaceError, Placed, Shelf};
+use super::shelf::{Listed, PlaceError, Placed, Shelf};
 use crate::metrics::Metrics;
 
 /// Files that are fetched at once. Servers of distributions answer one request at a time well; the disk and the one child
@@ -126,11 +126,9 @@ impl Fetcher {
                 Err(FetchError::NotFound) => debug!(%build_id, "no debuginfod server has symbols"),
                 Err(err) => warn!(%build_id, %err, "failed to fetch symbols"),
             }
-            if self
-                .shelf
-                .find(&build_id)
-                .is_some_and(|found| found.has_layout)
-            {
+            // Whoever has less than all is tried again after a while, not with each query.
+            let is_all = |found: Listed| found.has_layout && found.head.rank == Rank::DebugInfo;
+            if self.shelf.find(&build_id).is_some_and(is_all) {
                 self.shelf.wanted().note_found(&build_id);
             } else {
                 self.shelf.wanted().note_not_found(&build_id);

@@ -1,8 +1,8 @@
 //! The index of one build id: a file that names addresses, made once and mapped into memory.
 //!
-//! A head of 4 KiB says what it is and has a checksum; after it comes a symcache (symbolic-symcache), with the checksum
-//! in the head. The symcache's addresses are 32 bits wide and count from the file's first load segment. Its function names
-//! are `readable NUL mangled`, or only one name where both are the same; its files are whole paths.
+//! A head of 4 KiB says what it is and has a checksum; after it come a symcache (symbolic-symcache) and the paths of source
+//! files, whose checksum is in the head. The symcache's addresses are 32 bits wide and count from the file's first load segment.
+//! Its function names are `readable NUL mangled`, or only one name where both are the same; its files are numbers of paths.
 //!
 //! Both checksums are right before anything is looked up, and what is looked up is bounded nevertheless: the index was
 //! made from a file that somebody has sent.
@@ -19,6 +19,7 @@ use symbolic_symcache::SymCache;
 use super::build_id::{BUILD_ID_BYTES_MAX, BuildId};
 use super::bytes::Reader;
 use super::layout::Layout;
+use super::paths::decode_paths;
 use super::source::SourceFrame;
 
 /// Bytes of the head: a page, so that what follows is aligned as the symcache wants it. 64 segments take 1.5 KiB, the
@@ -82,8 +83,10 @@ pub struct IndexHead {
     /// Where the file is loaded, if the file itself says so.
     pub layout: Option<Layout>,
     /// Bytes of the symcache.
+    pub cache_bytes: u64,
+    /// Bytes of the symcache and the paths after it.
     pub body_bytes: u64,
-    /// CRC32C of the symcache.
+    /// CRC32C of both.
     pub body_crc: u32,
 }
 
@@ -123,6 +126,7 @@ impl IndexHead {
             self.source_bytes,
             self.unreadable,
             self.load_address,
+            self.cache_bytes,
             self.body_bytes,
         ] {
             out.extend(number.to_le_bytes());
@@ -169,6 +173,7 @@ impl IndexHead {
             source_bytes: reader.u64()?,
             unreadable: reader.u64()?,
             load_address: reader.u64()?,
+            cache_bytes: reader.u64()?,
             body_bytes: reader.u64()?,
             body_crc: reader.u32()?,
             layout: Layout::decode(&mut reader)?,
@@ -243,8 +248,22 @@ impl Index {
         if crc32c::crc32c(body) != head.body_crc {
             return Err(IndexError::Checksum("body"));
         }
-        SymCache::parse(body).map_err(|_| IndexError::Format)?;
-        Ok(Self { head, bytes })
+        let index = Self { head, bytes };
+        index.parts()?;
+        Ok(index)
+    }
+
+    /// The symcache, and the paths by number.
+    fn parts(&self) -> Result<(SymCache<'_>, Vec<&str>), IndexError> {
+        let body = &self.bytes[HEAD_BYTES..];
+        let parts = usize::try_from(self.head.cache_bytes)
+            .ok()
+            .and_then(|length| body.split_at_checked(length));
+        let (cache, paths) = parts.ok_or(IndexError::Format)?;
+        Ok((
+            SymCache::parse(cache).map_err(|_| IndexError::Format)?,
+            decode_paths(paths).ok_or(IndexError::Format)?,
+        ))
     }
 
     /// What it says about itself.
@@ -262,13 +281,13 @@ impl Index {
         offsets: &[u64],
         name: &mut dyn FnMut(usize, &[SourceFrame<'_>]),
     ) -> Result<(), IndexError> {
-        let cache = SymCache::parse(&self.bytes[HEAD_BYTES..]).map_err(|_| IndexError::Format)?;
+        let (cache, paths) = self.parts()?;
         let mut lookup = Lookup {
             cache: &cache,
+            paths: &paths,
             start_lines: HashMap::new(),
         };
         let mut found = Vec::new();
-        let mut paths = Vec::new();
         for (position, offset) in offsets.iter().enumerate() {
             let address = layout
                 .address(*offset)
@@ -277,27 +296,12 @@ impl Index {
                 continue;
             };
             found.clear();
-            paths.clear();
             // The symcache's reader indexes into its tables by numbers in them.
-            catch_unwind(AssertUnwindSafe(|| {
-                lookup.find(address, &mut found, &mut paths);
-            }))
-            .map_err(|_| IndexError::Format)?;
-            if found.is_empty() {
-                continue;
+            catch_unwind(AssertUnwindSafe(|| lookup.find(address, &mut found)))
+                .map_err(|_| IndexError::Format)?;
+            if !found.is_empty() {
+                name(position, &found);
             }
-            let frames: Vec<_> = found
-                .iter()
-                .zip(&paths)
-                .map(|(frame, path): (&Found<'_>, &String)| SourceFrame {
-                    function: frame.function,
-                    system_name: frame.system_name,
-                    file: path,
-                    line: frame.line,
-                    start_line: frame.start_line,
-                })
-                .collect();
-            name(position, &frames);
         }
         Ok(())
     }
@@ -312,35 +316,29 @@ fn check_length(head: &IndexHead, has: u64) -> Result<(), IndexError> {
     }
 }
 
-struct Found<'a> {
-    function: &'a str,
-    system_name: &'a str,
-    line: u32,
-    start_line: u32,
-}
-
 struct Lookup<'a, 'c> {
     cache: &'c SymCache<'a>,
+    paths: &'c [&'a str],
     /// Lines of the functions that were met, by their first address.
     start_lines: HashMap<u32, u32>,
 }
 
 impl<'a> Lookup<'a, '_> {
-    /// The frames at an address, the innermost first, and the paths of their files.
-    fn find(&mut self, address: u64, found: &mut Vec<Found<'a>>, paths: &mut Vec<String>) {
+    /// The frames at an address, the innermost first.
+    fn find(&mut self, address: u64, found: &mut Vec<SourceFrame<'a>>) {
         let cache = self.cache;
         for location in cache.lookup(address).take(INLINED_MAX) {
             let name = location.function();
             let (function, system_name) = name.name().split_once('\0').unwrap_or((name.name(), ""));
             let line = location.line();
-            paths.push(
-                location
-                    .file()
-                    .map_or_else(String::new, |file| file.full_path()),
-            );
-            found.push(Found {
+            let number = location
+                .file()
+                .and_then(|file| file.full_path().parse::<usize>().ok());
+            let file = number.and_then(|number| self.paths.get(number)).copied();
+            found.push(SourceFrame {
                 function,
                 system_name,
+                file: file.unwrap_or_default(),
                 line,
                 start_line: if line == 0 {
                     0

@@ -18,6 +18,7 @@ pub mod known_layouts;
 pub mod layout;
 mod lines;
 mod none;
+mod paths;
 pub mod process;
 pub mod shelf;
 mod source;

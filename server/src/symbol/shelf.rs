@@ -518,6 +518,10 @@ impl NameSource for Shelf {
             self.wanted.ask(&build_id);
             return false;
         };
+        if entry.head.rank < Rank::DebugInfo {
+            // It names what it can; files and lines may be had from elsewhere.
+            self.wanted.ask(&build_id);
+        }
         let Some(index) = self.open_entry(&entry) else {
             return false;
         };

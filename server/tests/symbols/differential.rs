@@ -77,13 +77,19 @@ fn name_by_index(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
     named
 }
 
+/// The one that deploy/setup installs, or the distribution's own.
+fn find_symbolizer() -> Option<&'static str> {
+    let mut names = ["llvm-symbolizer-22", "llvm-symbolizer"].into_iter();
+    names.find(|name| Command::new(name).arg("--version").output().is_ok())
+}
+
 fn name_by_llvm(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
     let layout = program.facts.layout.clone().unwrap();
     let addresses: String = offsets
         .iter()
         .map(|offset| format!("{:#x}\n", layout.address(*offset).unwrap()))
         .collect();
-    let mut child = Command::new("llvm-symbolizer")
+    let mut child = Command::new(find_symbolizer().unwrap())
         .args(["--inlines", "--no-demangle", "--output-style=JSON", "-e"])
         .arg(&program.path)
         .stdin(Stdio::piped())
@@ -229,11 +235,7 @@ fn compare(name: &str, program: &Built) -> f64 {
 /// Check that names, inlined calls, files and lines are those of llvm-symbolizer.
 #[test]
 fn names_are_those_of_llvm_symbolizer() {
-    if Command::new("llvm-symbolizer")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
+    if find_symbolizer().is_none() {
         println!("skipped: there is no llvm-symbolizer");
         return;
     }

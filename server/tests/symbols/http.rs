@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::build::{C, CPP, Workshop};
 use crate::running::Running;
 use crate::store::{json, read_metrics, wait_for};
+use crate::text::{push_request, window_at};
 
 struct Answer {
     status: u16,
@@ -30,7 +31,7 @@ impl Answer {
 fn send(http: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(http).unwrap();
     stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(Duration::from_secs(180)))
         .unwrap();
     let headers: String = headers
         .iter()
@@ -168,7 +169,8 @@ async fn what_cannot_be_taken_is_refused_with_a_reason() {
     let large = vec![0; (1 << 20) + 1];
     let bomb = zstd::encode_all(&vec![0; 64 << 20][..], 1).unwrap();
     let zstd: &[&str] = &["content-encoding: zstd"];
-    let checks: [(u16, &str, &str, &str, &[&str], &[u8]); 8] = [
+    type Check<'a> = (u16, &'a str, &'a str, &'a str, &'a [&'a str], &'a [u8]);
+    let checks: [Check<'_>; 8] = [
         (
             400,
             "bad_parameter",
@@ -354,4 +356,53 @@ async fn curl_uploads_a_large_file() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert_eq!(json(&output.stdout)["result"], "stored");
+}
+
+/// Check that where a program is loaded comes with profiles, and that a message with a layout that cannot be changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn layouts_come_with_profiles() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("work", C, &["-g", "-O2"]);
+    let (debug, _) = workshop.split("work");
+    let path = format!("/api/v1/debuginfo/{}", program.build_id());
+    let server = Running::start().await;
+    let put = ask(&server, "PUT", &path, &[], &debug.bytes).await;
+    assert_eq!(put.body["has_layout"], false, "{}", put.body);
+
+    let now_ms = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_millis() as i64;
+    let layout = program.facts.layout.clone().unwrap();
+    let segments = layout.segments().iter().map(|segment| proto::v1::Segment {
+        file_offset: segment.file_offset,
+        address: segment.address,
+        bytes: segment.bytes,
+    });
+    let mut request = push_request(&window_at("comm=work | main | 1", now_ms - 10_000, 1));
+    request.file_layouts = vec![proto::v1::FileLayout {
+        build_id: program.build_id().to_string(),
+        segments: segments.collect(),
+    }];
+    let mut wrong = request.clone();
+    wrong.file_layouts[0].segments[1].bytes = u64::MAX;
+    let refused = server.push(wrong).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains("file_layouts"), "{refused}");
+    assert_eq!(server.json("/api/v1/series").await["total"], 0);
+    assert_eq!(
+        ask(&server, "GET", &path, &[], b"").await.body["has_layout"],
+        false
+    );
+
+    server.push(request).await.unwrap();
+    assert_eq!(
+        ask(&server, "GET", &path, &[], b"").await.body["has_layout"],
+        true
+    );
+    let server = server.restart().await;
+    assert_eq!(
+        ask(&server, "GET", &path, &[], b"").await.body["has_layout"],
+        true
+    );
 }

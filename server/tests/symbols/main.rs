@@ -5,8 +5,11 @@
 
 #[path = "../running/mod.rs"]
 mod running;
+#[path = "../../src/profile/text.rs"]
+mod text;
 
 mod build;
 mod differential;
+mod fetch;
 mod http;
 mod store;

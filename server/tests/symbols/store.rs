@@ -18,7 +18,7 @@ use server::symbol::{BuildId, NameSource, Shelf, ShelfOptions};
 use crate::build::{Built, C, CPP, Workshop};
 
 /// A test that waits for a condition fails after this.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) fn options(path: &Path) -> ShelfOptions {
     ShelfOptions {

@@ -10,7 +10,7 @@ mod text;
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use proto::v1::{Label, LabelSet, PushRequest, WindowAccount};
-use server::receive::{CheckLimits, check_push};
+use server::receive::{CheckLimits, check_layouts, check_push};
 use server::store::SeriesId;
 use server::store::record::{finish_record, prepare_window, read_window};
 
@@ -24,6 +24,7 @@ fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
         1 => Some(wrap_profile(input)),
         _ => Some(PushRequest { unnamed_location_ids: vec![1, 5], unnamed_reasons: vec![4, 1], ..wrap_profile(input) }),
     };
+    drop(request.as_ref().map(|request| check_layouts(&request.file_layouts)));
     let Some(window) = request.and_then(|request| check_push(&request, NOW_MS, LIMITS).ok()) else { return };
     let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
     let prepared = prepare_window(window.clone()).expect("memory is compressed");

@@ -19,6 +19,9 @@ const SECONDS: &str = "1.5";
 /// Least share of the samples that the function must have. The rest are its start, and ticks in the kernel.
 const SHARE_MIN: f64 = 0.9;
 
+/// Starts a program of a directory.
+type Start = Box<dyn Fn(&Path) -> Result<Child>>;
+
 /// A program that was made.
 struct Row {
     /// What it shows.
@@ -28,7 +31,7 @@ struct Row {
     /// The function that has the time.
     function: &'static str,
     /// Starts it.
-    start: Box<dyn Fn(&Path) -> Result<Child>>,
+    start: Start,
 }
 
 /// A check of what the shared collector has seen.
@@ -44,8 +47,10 @@ fn check_matrix(rig: &Rig) -> Result<()> {
     let rows = make_rows(directory.path())?;
     let from_ms = now_ms()? / 10_000 * 10_000;
     for pair in rows.chunks(2) {
-        let children: Result<Vec<Child>> =
-            pair.iter().map(|row| (row.start)(directory.path())).collect();
+        let children: Result<Vec<Child>> = pair
+            .iter()
+            .map(|row| (row.start)(directory.path()))
+            .collect();
         for mut child in children? {
             let status = child.wait().context("failed to wait for a program")?;
             ensure!(status.success(), "a program ended with {status}");
@@ -77,10 +82,19 @@ fn check_row(rig: &Rig, row: &Row, range: Range) -> Result<()> {
     let samples = top["samples"].as_u64().unwrap_or(0);
     ensure!(samples >= 50, "{samples} samples only");
     let share = share_of(&top, row.function);
-    ensure!(share >= SHARE_MIN, "`{}` has {share:.3} of the samples: {top}", row.function);
+    ensure!(
+        share >= SHARE_MIN,
+        "`{}` has {share:.3} of the samples: {top}",
+        row.function
+    );
     let unknown = rig.get_json("/api/v1/unknown", &query, range, &[])?;
-    let unnamed = unknown["unnamed_samples"].as_u64().context("no number of samples")?;
-    ensure!(unnamed * 50 <= samples, "{unnamed} of {samples} have an unnamed frame: {unknown}");
+    let unnamed = unknown["unnamed_samples"]
+        .as_u64()
+        .context("no number of samples")?;
+    ensure!(
+        unnamed * 50 <= samples,
+        "{unnamed} of {samples} have an unnamed frame: {unknown}"
+    );
     Ok(())
 }
 
@@ -123,7 +137,9 @@ fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
 
 /// Takes everything out of a program that can name its function, and puts it into `debug`.
 fn split(path: &Path, debug: &Path) -> Result<()> {
-    run(Command::new("objcopy").arg("--only-keep-debug").args([path, debug]))?;
+    run(Command::new("objcopy")
+        .arg("--only-keep-debug")
+        .args([path, debug]))?;
     run(Command::new("strip").arg(path))
 }
 
@@ -153,7 +169,11 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
         ("C with debug information", "nm-debug", &["-g"][..]),
         ("C with symbols only", "nm-symbols", &[]),
         ("a static program", "nm-static", &["-static"]),
-        ("a program without a base address", "nm-fixed", &["-no-pie", "-g"]),
+        (
+            "a program without a base address",
+            "nm-fixed",
+            &["-no-pie", "-g"],
+        ),
     ] {
         compile(&at(comm), "burn_in_c", options)?;
         rows.push(plain(what, comm, "burn_in_c"));
@@ -162,9 +182,16 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
     compile(&at("nm-link"), "burn_by_link", &["-g"])?;
     split(&at("nm-link"), &at("nm-link.debug"))?;
     run(Command::new("objcopy")
-        .arg(format!("--add-gnu-debuglink={}", at("nm-link.debug").display()))
+        .arg(format!(
+            "--add-gnu-debuglink={}",
+            at("nm-link.debug").display()
+        ))
         .arg(at("nm-link")))?;
-    rows.push(plain("a stripped program with a debug link", "nm-link", "burn_by_link"));
+    rows.push(plain(
+        "a stripped program with a debug link",
+        "nm-link",
+        "burn_by_link",
+    ));
 
     compile(&at("nm-packed"), "burn_packed", &[])?;
     run(Command::new("objcopy")
@@ -173,13 +200,24 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
     run(Command::new("xz").arg(at("packed")))?;
     run(Command::new("objcopy")
         .arg("--strip-all")
-        .arg(format!("--add-section=.gnu_debugdata={}", at("packed.xz").display()))
+        .arg(format!(
+            "--add-section=.gnu_debugdata={}",
+            at("packed.xz").display()
+        ))
         .arg(at("nm-packed")))?;
-    rows.push(plain("a stripped program with `.gnu_debugdata`", "nm-packed", "burn_packed"));
+    rows.push(plain(
+        "a stripped program with `.gnu_debugdata`",
+        "nm-packed",
+        "burn_packed",
+    ));
 
     for (what, comm, flags) in [
         ("Go", "nm-go", ""),
-        ("Go without symbols and debug information", "nm-go-stripped", "-s -w"),
+        (
+            "Go without symbols and debug information",
+            "nm-go-stripped",
+            "-s -w",
+        ),
     ] {
         run(Command::new("go")
             .args(["build", "-ldflags", flags, "-o"])
@@ -207,7 +245,11 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
     // Both run at once, and have the same path.
     fs::create_dir_all(at("replaced")).context("failed to make a directory")?;
     for (what, comm, function) in [
-        ("a program whose file is replaced while it runs", "nm-old", "burn_the_old"),
+        (
+            "a program whose file is replaced while it runs",
+            "nm-old",
+            "burn_the_old",
+        ),
         ("the program that replaced it", "nm-new", "burn_the_new"),
     ] {
         compile(&at(comm), function, &[])?;
@@ -239,7 +281,11 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
 
     let bundle = at("bundle");
     fs::create_dir_all(bundle.join("rootfs")).context("failed to make a directory")?;
-    compile(&bundle.join("rootfs/nm-container"), "burn_contained", &["-static"])?;
+    compile(
+        &bundle.join("rootfs/nm-container"),
+        "burn_contained",
+        &["-static"],
+    )?;
     write_bundle(&bundle)?;
     rows.push(Row {
         what: "a program in a container, with a root and process numbers of its own",
@@ -289,13 +335,19 @@ fn check_named_later(rig: &Rig) -> Result<()> {
     let reason = &binary["reasons"][0]["reason"];
     let share = binary["unnamed_samples"].as_f64().unwrap_or(0.0)
         / unknown["samples"].as_f64().unwrap_or(1.0);
-    ensure!(reason == "no_symbol" && share >= SHARE_MIN, "before: {unknown}");
+    ensure!(
+        reason == "no_symbol" && share >= SHARE_MIN,
+        "before: {unknown}"
+    );
     let build_id = binary["build_id"].as_str().unwrap_or_default();
     ensure!(build_id.len() == 40, "the build id is `{build_id}`");
 
     compile(&at("other"), "burn_other", &["-g"])?;
     let refused = upload(rig, build_id, &at("other"))?;
-    ensure!((400..500).contains(&refused), "a file of another build: {refused}");
+    ensure!(
+        (400..500).contains(&refused),
+        "a file of another build: {refused}"
+    );
     // What has no names of its own does not stand in the way of what comes later.
     for file in ["nm-later", "nm-later.debug"] {
         let status = upload(rig, build_id, &at(file))?;
@@ -308,7 +360,13 @@ fn check_named_later(rig: &Rig) -> Result<()> {
 /// Uploads a file as `curl` does; gives the status.
 fn upload(rig: &Rig, build_id: &str, file: &Path) -> Result<u16> {
     let output = Command::new("curl")
-        .args(["--silent", "--output", "/dev/null", "--write-out", "%{http_code}"])
+        .args([
+            "--silent",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+        ])
         .arg("--upload-file")
         .arg(file)
         .arg(format!("http://{}/api/v1/debuginfo/{build_id}", rig.http()))
@@ -317,6 +375,9 @@ fn upload(rig: &Rig, build_id: &str, file: &Path) -> Result<u16> {
     let status = String::from_utf8_lossy(&output.stdout);
     match status.trim().parse() {
         Ok(status) => Ok(status),
-        Err(_) => bail!("`curl` says `{status}`: {}", String::from_utf8_lossy(&output.stderr)),
+        Err(_) => bail!(
+            "`curl` says `{status}`: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ),
     }
 }

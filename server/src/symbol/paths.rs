@@ -1,0 +1,88 @@
+//! Paths of source files, each once, by number.
+//!
+//! A symcache keeps a path in parts and joins them at each look-up, which takes longer than the look-up. So in an index its
+//! files are numbers, written as text, and the paths stand after it.
+
+use hashbrown::HashMap;
+use symbolic_common::{clean_path, join_path};
+
+use super::bytes::Reader;
+
+/// Paths while an index is made.
+#[derive(Debug, Default)]
+pub(super) struct PathTable {
+    paths: Vec<String>,
+    numbers: HashMap<[String; 3], usize>,
+    /// Lines come in runs of one file.
+    last: Option<([String; 3], usize)>,
+}
+
+impl PathTable {
+    /// The number of a file, by the folder of its unit, its own folder and its name.
+    pub(super) fn number(&mut self, parts: [&str; 3]) -> usize {
+        if let Some((last, number)) = &self.last
+            && *last == parts
+        {
+            return *number;
+        }
+        let key = parts.map(str::to_owned);
+        let number = match self.numbers.get(&key) {
+            Some(number) => *number,
+            None => {
+                let [unit_folder, folder, name] = parts;
+                let path = if name.is_empty() {
+                    String::new()
+                } else {
+                    let folder = join_path(unit_folder, folder);
+                    clean_path(&join_path(&folder, name)).into_owned()
+                };
+                self.paths.push(path);
+                self.numbers.insert(key.clone(), self.paths.len() - 1);
+                self.paths.len() - 1
+            }
+        };
+        self.last = Some((key, number));
+        number
+    }
+
+    /// Writes the paths by number.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for path in &self.paths {
+            out.extend((path.len() as u32).to_le_bytes());
+            out.extend(path.as_bytes());
+        }
+        out
+    }
+}
+
+/// Reads what [`PathTable::encode`] has written.
+pub(super) fn decode_paths(bytes: &[u8]) -> Option<Vec<&str>> {
+    let mut reader = Reader::new(bytes);
+    let mut paths = Vec::new();
+    while reader.remaining() > 0 {
+        let length = reader.u32()? as usize;
+        paths.push(std::str::from_utf8(reader.take(length)?).ok()?);
+    }
+    Some(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_joined_cleaned_and_kept_once() {
+        let mut table = PathTable::default();
+        let first = table.number(["/build", "src", "a.c"]);
+        assert_eq!(table.number(["/build", "/usr/include", "b.h"]), 1);
+        assert_eq!(table.number(["/build", "src/../lib", "c.c"]), 2);
+        assert_eq!(table.number(["/build", "src", ""]), 3);
+        assert_eq!(table.number(["/build", "src", "a.c"]), first);
+        let bytes = table.encode();
+        let expected = ["/build/src/a.c", "/usr/include/b.h", "/build/lib/c.c", ""];
+        assert_eq!(decode_paths(&bytes).unwrap(), expected);
+        assert_eq!(decode_paths(&bytes[..bytes.len() - 5]), None);
+        assert_eq!(decode_paths(&[1, 0, 0, 0, 0xff]), None);
+    }
+}
