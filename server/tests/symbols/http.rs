@@ -233,24 +233,29 @@ async fn uploads_at_once_are_bounded_and_broken_ones_end() {
     let program = workshop.compile("work", C, &["-g"]);
     let path = format!("/api/v1/debuginfo/{}", program.build_id());
     let server = Running::start().await;
-    let half = || {
-        let mut stream = TcpStream::connect(server.http).unwrap();
-        write!(
-            stream,
-            "PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
-            program.bytes.len()
-        )
-        .unwrap();
-        stream.write_all(&program.bytes[..1000]).unwrap();
-        stream
-    };
-    let open = [half(), half()];
     let http = server.http;
+    let half = {
+        let (path, bytes) = (path.clone(), program.bytes.clone());
+        move || {
+            let mut stream = TcpStream::connect(http).unwrap();
+            let length = bytes.len();
+            write!(
+                stream,
+                "PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+            )
+            .unwrap();
+            stream.write_all(&bytes[..1000]).unwrap();
+            stream
+        }
+    };
+    let mut open = vec![half(), half()];
     tokio::task::spawn_blocking({
         let (path, bytes) = (path.clone(), program.bytes.clone());
         move || {
             wait_for(|| {
                 let third = send(http, "PUT", &path, &[], &bytes);
+                // One that came while the whole file was taken was itself told to come again.
+                open.push(half());
                 (third.status == 503).then(|| assert_eq!(third.error().0, "busy"))
             });
             drop(open);
