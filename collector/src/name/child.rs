@@ -14,6 +14,7 @@ use super::answers::Answers;
 use super::channel::{Deadline, receive_frame, send_frame};
 use super::confine::{FileRoot, confine};
 use super::elf::{DebugOutcome, ElfFiles, ElfRequest};
+use super::jit::{JitFiles, JitRequest};
 use super::kernel::Kernel;
 use super::memory::Memory;
 use super::naming::UnnamedReason;
@@ -94,6 +95,7 @@ struct Child {
     kernel: Kernel,
     vdso: Option<OwnedFd>,
     files: ElfFiles,
+    jit: JitFiles,
 }
 
 impl Child {
@@ -111,6 +113,7 @@ impl Child {
             kernel: Kernel::new(kallsyms),
             vdso,
             files: ElfFiles::new(root),
+            jit: JitFiles::new(root),
         })
     }
 
@@ -142,6 +145,16 @@ impl Child {
                 &self.memory,
                 &mut answers,
             ),
+            RequestObject::Jit { file, format } => {
+                let request = JitRequest {
+                    file,
+                    format,
+                    opened,
+                    addresses,
+                };
+                self.jit.name(request, &mut answers);
+                DebugOutcome::Fine
+            }
         };
         Response {
             id: *id,
@@ -184,6 +197,9 @@ impl Child {
     fn shrink(&mut self) -> bool {
         if self.memory.is_over() {
             self.files.forget();
+        }
+        if self.memory.is_over() {
+            self.jit.forget();
         }
         !self.memory.is_over()
     }

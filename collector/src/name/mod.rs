@@ -1,11 +1,11 @@
 //! (file, offset) -> names.
 //!
-//! In: offsets in the kernel, in the vDSO and in ELF files. Out: functions with
+//! In: offsets in the kernel, in the vDSO and in ELF files, and addresses of code made at run time. Out: functions with
 //! files and lines, inlined ones included, or the reason why there are none.
 //! Never parses a file in the collector's own process: its child does, and may die of it.
 //!
 //! ```text
-//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go
+//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go | jit
 //! ```
 
 mod answers;
@@ -16,6 +16,7 @@ mod confine;
 mod demangle;
 mod elf;
 mod go;
+mod jit;
 mod kallsyms;
 mod kernel;
 mod memory;
@@ -31,6 +32,7 @@ mod vdso;
 
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use go::{GoFile, GoFunction};
+pub use jit::{Code, CodeName, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};

@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, readlink, statx,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open, openat2, readlink,
+    statx,
 };
 use rustix::io::Errno;
 
@@ -61,6 +62,33 @@ pub(crate) fn open_elf_that(
     }
 }
 
+/// Whose a file must be.
+pub(super) struct Owner {
+    /// Its user, or root.
+    pub(super) user: u32,
+    /// When it was written to, at the earliest, in seconds since the epoch.
+    pub(super) modified_min_s: i64,
+}
+
+/// Opens a regular file by its path below `root`, if it has this owner.
+pub(super) fn open_owned(
+    root: &str,
+    path: &Path,
+    owner: &Owner,
+    bytes_max: u64,
+) -> Result<OwnedFd, UnnamedReason> {
+    let opened = open_below(root, path)?;
+    let found = look_at(&opened)?;
+    let is_owned = found.stx_uid == owner.user || found.stx_uid == 0;
+    if !is_owned || found.stx_mtime.tv_sec < owner.modified_min_s {
+        return Err(UnnamedReason::FileGone);
+    }
+    if found.stx_size > bytes_max {
+        return Err(UnnamedReason::Limit);
+    }
+    Ok(opened)
+}
+
 /// Where a mapping lies in a process.
 fn mapping_path(candidate: &MappedBy) -> String {
     let MappedBy { pid, start, end } = candidate;
@@ -99,19 +127,23 @@ fn open_mapping(
 /// By the path in `root`: exact if the inode or the build id agree.
 fn open_in_root(root: &str, file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
     let relative = relative_path(&file.path).ok_or(UnnamedReason::FileGone)?;
+    let opened = open_below(root, relative)?;
+    check(opened, file, bytes_max, |inode| file.inode == Some(inode))
+}
+
+fn open_below(root: &str, relative: &Path) -> Result<OwnedFd, UnnamedReason> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let directory = open(root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(reason_of)?;
     // On kernels before 5.6, and in sandboxes that refuse `openat2`, there is no
     // safe way by path; only the mappings serve there.
-    let opened = openat2(
+    openat2(
         directory,
         relative,
         flags,
         Mode::empty(),
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )
-    .map_err(reason_of)?;
-    check(opened, file, bytes_max, |inode| file.inode == Some(inode))
+    .map_err(reason_of)
 }
 
 /// `path` without the root in front; `None` if there is nothing else, or if it
@@ -127,17 +159,7 @@ fn check(
     bytes_max: u64,
     is_mapped: impl Fn(Inode) -> bool,
 ) -> Result<OwnedFd, UnnamedReason> {
-    // Without a request to the server of a network file system, which may hang.
-    let found = statx(
-        opened.as_fd(),
-        c"",
-        AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
-        StatxFlags::BASIC_STATS,
-    )
-    .map_err(reason_of)?;
-    if FileType::from_raw_mode(found.stx_mode.into()) != FileType::RegularFile {
-        return Err(UnnamedReason::FileGone);
-    }
+    let found = look_at(&opened)?;
     if found.stx_size > bytes_max {
         return Err(UnnamedReason::Limit);
     }
@@ -151,6 +173,22 @@ fn check(
     } else {
         Err(UnnamedReason::FileGone)
     }
+}
+
+/// What a regular file is like.
+fn look_at(opened: &OwnedFd) -> Result<Statx, UnnamedReason> {
+    // Without a request to the server of a network file system, which may hang.
+    let found = statx(
+        opened.as_fd(),
+        c"",
+        AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
+        StatxFlags::BASIC_STATS,
+    )
+    .map_err(reason_of)?;
+    if FileType::from_raw_mode(found.stx_mode.into()) != FileType::RegularFile {
+        return Err(UnnamedReason::FileGone);
+    }
+    Ok(found)
 }
 
 fn reason_of(err: Errno) -> UnnamedReason {

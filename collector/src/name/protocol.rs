@@ -64,6 +64,15 @@ pub enum DebugInfo {
     Skip,
 }
 
+/// How a compiler tells of the code that it makes at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JitFormat {
+    /// `/tmp/perf-PID.map`.
+    PerfMap,
+    /// `jit-PID.dump`.
+    Dump,
+}
+
 /// What the addresses of a request lie in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestObject {
@@ -79,6 +88,14 @@ pub enum RequestObject {
         debug: DebugInfo,
         /// The build id that the file must have, if one is known.
         build_id: Option<BuildId>,
+    },
+    /// Code that a process made at run time, of which the file that comes with the request tells. It may have grown
+    /// since it came before. Addresses are those in the process.
+    Jit {
+        /// The collector's number of the process and its file; never used for another one.
+        file: u64,
+        /// How to read it.
+        format: JitFormat,
     },
 }
 
@@ -148,6 +165,9 @@ pub struct Response {
 const OBJECT_KERNEL: u8 = 1;
 const OBJECT_VDSO: u8 = 2;
 const OBJECT_ELF: u8 = 3;
+const OBJECT_JIT: u8 = 4;
+const JIT_PERF_MAP: u8 = 1;
+const JIT_DUMP: u8 = 2;
 const DEBUG_USE: u8 = 1;
 const DEBUG_SKIP: u8 = 2;
 const NOTE_LEAVING: u8 = 1;
@@ -184,6 +204,14 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
             out.push(build_id.len() as u8);
             out.extend_from_slice(build_id);
         }
+        RequestObject::Jit { file, format } => {
+            out.push(OBJECT_JIT);
+            out.extend_from_slice(&file.to_le_bytes());
+            out.push(match format {
+                JitFormat::PerfMap => JIT_PERF_MAP,
+                JitFormat::Dump => JIT_DUMP,
+            });
+        }
     }
     push_count(&mut out, addresses.len());
     for address in addresses {
@@ -211,6 +239,14 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, ProtocolError> {
                 len => Some(
                     BuildId::new(rest.take(usize::from(len))?).ok_or(ProtocolError::TooLarge)?,
                 ),
+            },
+        },
+        OBJECT_JIT => RequestObject::Jit {
+            file: rest.u64()?,
+            format: match rest.u8()? {
+                JIT_PERF_MAP => JitFormat::PerfMap,
+                JIT_DUMP => JitFormat::Dump,
+                _ => return Err(ProtocolError::UnknownTag),
             },
         },
         _ => return Err(ProtocolError::UnknownTag),
@@ -475,6 +511,14 @@ mod tests {
             RequestObject::Vdso,
             elf(DebugInfo::Use, build_id),
             elf(DebugInfo::Skip, None),
+            RequestObject::Jit {
+                file: 8,
+                format: JitFormat::PerfMap,
+            },
+            RequestObject::Jit {
+                file: 9,
+                format: JitFormat::Dump,
+            },
         ]
         .map(|object| Request {
             id: u64::MAX,
