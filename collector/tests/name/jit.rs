@@ -114,3 +114,36 @@ fn odd_perf_maps_have_a_reason() {
     fs::write(&process.map, garbage).unwrap();
     assert_eq!(fresh(pid), none);
 }
+
+/// Maps a jitdump as a compiler does, executable, and waits.
+const DUMP_PROGRAM: &str = "
+import mmap, os, struct, sys, time
+path = f'{sys.argv[1]}/jit-{os.getpid()}.dump'
+name = b'from_dump\\0' + b'\\x90' * 64
+load = struct.pack('=IIQIIQQQQ', 0, 56 + len(name), 0, 1, 1, 0x7000, 0x7000, 64, 1) + name
+with open(path, 'w+b') as file:
+    file.write(struct.pack('=IIIIIIQQ', 0x4A695444, 1, 40, 62, 0, os.getpid(), 0, 0) + load)
+    file.flush()
+    mapped = mmap.mmap(file.fileno(), 40, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
+    time.sleep(60)
+";
+
+/// Check that the jitdump that a process has mapped is found, also when it was deleted since.
+#[test]
+fn mapped_jitdump_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let child = Command::new("python3")
+        .args(["-c", DUMP_PROGRAM])
+        .arg(directory.path())
+        .spawn();
+    let running = Running(child.unwrap());
+    let maps = format!("/proc/{}/maps", running.pid());
+    crate::target::until("the dump is mapped", || {
+        fs::read_to_string(&maps).unwrap().contains("/jit-")
+    });
+    let ask = || names(&namer().name_jit(running.pid(), &[0x7020, 0x7040]));
+    assert_eq!(ask(), ["from_dump", "unnamed: anonymous"]);
+    let dump = format!("jit-{}.dump", running.pid());
+    fs::remove_file(directory.path().join(dump)).unwrap();
+    assert_eq!(ask(), ["from_dump", "unnamed: anonymous"]);
+}
