@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     locate::{Located, LocatedFrame, StackOutcome},
     name::MappedBy,
-    process::MappedFile,
+    process::{FileKind, MappedFile},
 };
 
 /// Place of a frame in [`Window::frames`].
@@ -30,7 +30,7 @@ pub struct SeriesKey {
     pub container_id: Option<Arc<str>>,
 }
 
-/// A file that the window's stacks go through.
+/// A file that the window's stacks go through, or the memory of one process that it wrote code into.
 #[derive(Clone, Debug)]
 pub struct WindowFile {
     /// The file.
@@ -90,7 +90,8 @@ pub struct Row {
 #[derive(Default)]
 pub struct Window {
     files: Vec<WindowFile>,
-    file_places: FxHashMap<Arc<MappedFile>, u32>,
+    /// By file, and for what is a process's own its number.
+    file_places: FxHashMap<(Arc<MappedFile>, u32), u32>,
     frames: Vec<WindowFrame>,
     frame_places: FxHashMap<WindowFrame, FrameIndex>,
     nodes: Vec<(NodeIndex, FrameIndex)>,
@@ -148,7 +149,12 @@ impl Window {
 
     fn file_place(&mut self, located: &LocatedFrame<'_>, pid: u32, parent: u32) -> u32 {
         let file = located.file;
-        let place = match self.file_places.get(file) {
+        // Code that two processes made at the same address is not the same.
+        let key = match file.kind {
+            FileKind::Anonymous => (file.clone(), pid),
+            _ => (file.clone(), 0),
+        };
+        let place = match self.file_places.get(&key) {
             Some(place) => *place,
             None => {
                 let place = self.files.len() as u32;
@@ -156,7 +162,7 @@ impl Window {
                     file: file.clone(),
                     mapped_by: Vec::new(),
                 });
-                self.file_places.insert(file.clone(), place);
+                self.file_places.insert(key, place);
                 place
             }
         };
@@ -270,7 +276,7 @@ mod tests {
     use profiler_bpf::outcome::Outcome;
 
     use super::*;
-    use crate::process::{FileIdentity, FileKind, Files};
+    use crate::process::{FileIdentity, Files};
 
     fn series(comm: &str) -> SeriesKey {
         SeriesKey {
@@ -363,5 +369,32 @@ mod tests {
             .map(|it| it.pid)
             .collect();
         assert_eq!(pids, [2, 3, 4, 5]);
+    }
+
+    /// Check that code made at run time is told apart by process, also at the same address.
+    #[test]
+    fn anonymous_memory_is_of_one_process() {
+        let mut files = Files::new();
+        let file = files.intern(FileKind::Anonymous, b"[anonymous]", FileIdentity::Path);
+        let mut window = Window::default();
+        for pid in [1, 2, 1] {
+            let located = Located {
+                frames: vec![LocatedFrame {
+                    file: &file,
+                    offset: 0x1010,
+                    mapped_at: (0x1000, 0x2000),
+                }],
+                outcome: StackOutcome::Walked(Outcome::Complete),
+                parent: 0,
+            };
+            window.add(pid, [0; 16], series("a"), &located, Check::None);
+        }
+        let of: Vec<Vec<u32>> = window
+            .files()
+            .iter()
+            .map(|file| file.mapped_by.iter().map(|it| it.pid).collect())
+            .collect();
+        assert_eq!(of, [[1], [2]]);
+        assert_eq!((window.frames().len(), window.row_count()), (2, 2));
     }
 }

@@ -14,6 +14,7 @@ use super::answers::Answers;
 use super::channel::{Deadline, receive_frame, send_frame};
 use super::confine::{FileRoot, confine};
 use super::elf::{DebugOutcome, ElfFiles, ElfRequest};
+use super::jit::{JitFiles, JitRequest};
 use super::kernel::Kernel;
 use super::memory::Memory;
 use super::naming::UnnamedReason;
@@ -94,6 +95,7 @@ struct Child {
     kernel: Kernel,
     vdso: Option<OwnedFd>,
     files: ElfFiles,
+    jit: JitFiles,
 }
 
 impl Child {
@@ -111,6 +113,7 @@ impl Child {
             kernel: Kernel::new(kallsyms),
             vdso,
             files: ElfFiles::new(root),
+            jit: JitFiles::new(root),
         })
     }
 
@@ -153,6 +156,16 @@ impl Child {
                 );
                 facts = self.files.facts(file).cloned();
                 outcome
+            }
+            RequestObject::Jit { file, format } => {
+                let request = JitRequest {
+                    file,
+                    format,
+                    opened: files.into_iter().next(),
+                    addresses,
+                };
+                self.jit.name(request, &mut answers);
+                DebugOutcome::Fine
             }
         };
         Response {
@@ -198,6 +211,9 @@ impl Child {
     fn shrink(&mut self) -> bool {
         if self.memory.is_over() {
             self.files.forget();
+        }
+        if self.memory.is_over() {
+            self.jit.forget();
         }
         !self.memory.is_over()
     }

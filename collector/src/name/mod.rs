@@ -1,11 +1,11 @@
 //! (file, offset) -> names.
 //!
-//! In: offsets in the kernel, in the vDSO and in ELF files. Out: functions with
+//! In: offsets in the kernel, in the vDSO and in ELF files, and addresses of code made at run time. Out: functions with
 //! files and lines, inlined ones included, or the reason why there are none.
 //! Never parses a file in the collector's own process: its child does, and may die of it.
 //!
 //! ```text
-//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go
+//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go | jit
 //! ```
 
 mod answers;
@@ -18,6 +18,7 @@ mod demangle;
 mod elf;
 mod facts;
 mod go;
+mod jit;
 mod kallsyms;
 mod kernel;
 mod memory;
@@ -36,6 +37,7 @@ pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
 pub use facts::{FileFacts, Segment};
 pub use go::{GoFile, GoFunction};
+pub use jit::{Code, CodeName, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};

@@ -1,22 +1,25 @@
 //! The parent's side: which addresses are known, which are asked for, and what
 //! becomes of a file on which the child fails.
 
+use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use tracing::{info, warn};
 
 use super::cache::{NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
 use super::facts::Segment;
-use super::naming::{Naming, UnnamedReason};
+use super::jit::{JitProcess, open_dump, open_map};
+use super::naming::{Frame, Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
 use super::open::open_elf;
 use super::process::{ChildError, NameProcess, ended_for_memory};
-use super::protocol::{Answer, Attached, DebugInfo, Request, RequestObject, Response};
+use super::protocol::{Answer, Attached, DebugInfo, JitFormat, Request, RequestObject, Response};
 use super::stats::NamerStats;
 
 /// Addresses asked for at once: an answer of some 150 KB, so that neither side
@@ -100,8 +103,28 @@ pub struct Namer {
     window: u64,
     window_time_used: Duration,
     request: u64,
+    /// Processes that make code at run time, by number.
+    jit: FxHashMap<u32, JitState>,
+    jit_files: u64,
     stats: NamerStats,
 }
+
+/// What is known of a process that makes code.
+#[derive(Debug)]
+struct JitState {
+    process: JitProcess,
+    /// Number of the first of its files in requests to the child.
+    files: u64,
+    /// The window in which it was asked for last.
+    used: u64,
+    /// From which window on the child is asked again, after it failed, and how often in a row it did.
+    failed_until: u64,
+    failures: u32,
+}
+
+/// Windows that a process without frames is remembered for, and the child's place in its files with it: an hour with the
+/// defaults. A state takes some 100 bytes.
+const JIT_WINDOWS: u64 = 360;
 
 impl Namer {
     /// A namer without names; its child is started when first needed.
@@ -116,6 +139,8 @@ impl Namer {
             window: 0,
             window_time_used: Duration::ZERO,
             request: 0,
+            jit: FxHashMap::default(),
+            jit_files: 0,
             stats: NamerStats::default(),
         }
     }
@@ -124,6 +149,8 @@ impl Namer {
     pub fn end_window(&mut self) {
         self.window += 1;
         self.window_time_used = Duration::ZERO;
+        let window = self.window;
+        self.jit.retain(|_, it| it.used + JIT_WINDOWS > window);
         self.stuck
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
@@ -164,6 +191,109 @@ impl Namer {
     pub fn segments(&mut self, object: &Object) -> &[Segment] {
         let file = self.cache.file(ObjectKey::from(object));
         file.facts.as_ref().map_or(&[], |it| &it.segments)
+    }
+
+    /// The names of code that a process made at run time, in the order of its addresses there.
+    ///
+    /// Nothing is kept of them but in the child, which has the newest: other code may lie there the next time.
+    pub fn name_jit(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
+        let none = Naming::Unnamed(UnnamedReason::Anonymous);
+        let mut namings = vec![none; addresses.len()];
+        if let Some((process, files)) = self.find_jit(pid) {
+            type Open = fn(&JitProcess) -> Result<OwnedFd, UnnamedReason>;
+            let formats: [(JitFormat, Open); 2] =
+                [(JitFormat::PerfMap, open_map), (JitFormat::Dump, open_dump)];
+            for ((format, open), file) in formats.into_iter().zip(files..) {
+                let is_unnamed = |naming: &Naming| matches!(naming, Naming::Unnamed(_));
+                if namings.iter().any(is_unnamed) {
+                    let requested = RequestObject::Jit { file, format };
+                    self.ask_jit(pid, requested, &open(&process), addresses, &mut namings);
+                }
+            }
+        }
+        namings.iter().for_each(|naming| self.stats.count(naming));
+        namings
+    }
+
+    /// The process as it is now, or was when it was last seen, and the number of its first file.
+    fn find_jit(&mut self, pid: u32) -> Option<(JitProcess, u64)> {
+        let window = self.window;
+        let process = JitProcess::read(pid);
+        let known = self.jit.get_mut(&pid);
+        match (process, known) {
+            // Gone: the child may have read of it.
+            (None, known) => known.map(|it| (it.process.clone(), it.files)),
+            (Some(process), Some(known)) if known.process == process => {
+                known.used = window;
+                (window >= known.failed_until).then_some((process, known.files))
+            }
+            (Some(process), _) => {
+                let files = self.jit_files;
+                self.jit_files += 2;
+                let state = JitState {
+                    process: process.clone(),
+                    files,
+                    used: window,
+                    failed_until: 0,
+                    failures: 0,
+                };
+                self.jit.insert(pid, state);
+                Some((process, files))
+            }
+        }
+    }
+
+    /// Asks for the addresses that have no name yet.
+    fn ask_jit(
+        &mut self,
+        pid: u32,
+        requested: RequestObject,
+        opened: &Result<OwnedFd, UnnamedReason>,
+        addresses: &[u64],
+        namings: &mut [Naming],
+    ) {
+        let unnamed = |naming: &&mut Naming| matches!(naming, Naming::Unnamed(_));
+        let places = addresses.iter().zip(namings);
+        let mut left: Vec<(u64, &mut Naming)> = places
+            .filter(|(_, naming)| unnamed(naming))
+            .map(|(at, naming)| (*at, naming))
+            .collect();
+        let object = format!("code made by process {pid}");
+        let files: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
+        for left in left.chunks_mut(REQUEST_ADDRESSES) {
+            let addresses = left.iter().map(|(address, _)| *address).collect();
+            let reason = match self.send(requested, &files, addresses, &object) {
+                Ok(response) => {
+                    for ((_, naming), answer) in left.iter_mut().zip(&response.answers) {
+                        match answer {
+                            // There is no such file.
+                            Answer::Unnamed(UnnamedReason::FileGone) => {}
+                            answer => **naming = make_naming(&response.strings, answer),
+                        }
+                    }
+                    match opened {
+                        Err(reason) if is_all_gone(&response) => *reason,
+                        _ => continue,
+                    }
+                }
+                Err(Failure::Postponed) => UnnamedReason::Limit,
+                Err(Failure::Missing(reason) | Failure::Asked(reason)) => {
+                    if let Some(state) = self.jit.get_mut(&pid) {
+                        let windows =
+                            self.options.retry_windows << state.failures.min(FAILURE_DOUBLINGS_MAX);
+                        state.failures = state.failures.saturating_add(1);
+                        state.failed_until = self.window.saturating_add(windows);
+                    }
+                    reason
+                }
+            };
+            // That there is no file is the rule where nothing describes the code.
+            if reason != UnnamedReason::FileGone {
+                left.iter_mut()
+                    .for_each(|(_, naming)| **naming = Naming::Unnamed(reason));
+            }
+            return;
+        }
     }
 
     /// What was done so far, and what the child takes now.
@@ -297,11 +427,35 @@ impl Namer {
                 (requested, opened.map(Some))
             }
         };
+        let file = opened.as_ref().ok().and_then(Option::as_ref);
+        let files = file
+            .into_iter()
+            .chain(debug_file.as_ref().map(|(it, _)| it));
+        let files: Vec<BorrowedFd<'_>> = files.map(AsFd::as_fd).collect();
+        let mut response = self.send(requested, &files, addresses.to_vec(), object)?;
+        if let Some(facts) = response.facts.take() {
+            self.cache.file(ObjectKey::from(object)).facts = Some(facts);
+        }
+        match opened {
+            Err(reason) if is_all_gone(&response) => Err(Failure::Missing(reason)),
+            _ => Ok(response),
+        }
+    }
+
+    /// Sends a request with what could be opened. What could not is asked for all the same: the child may have it open
+    /// from before.
+    fn send(
+        &mut self,
+        requested: RequestObject,
+        files: &[BorrowedFd<'_>],
+        addresses: Vec<u64>,
+        object: &dyn Display,
+    ) -> Result<Response, Failure> {
         self.request += 1;
         let request = Request {
             id: self.request,
             object: requested,
-            addresses: addresses.to_vec(),
+            addresses,
         };
         if self.window_time_used >= self.options.window_time {
             self.stats.ends.held_back += 1;
@@ -310,27 +464,13 @@ impl Namer {
         let started = Instant::now();
         let deadline = started + self.options.request_time;
         let process = self.process()?;
-        // What could not be opened is asked for all the same: the child may have
-        // it open from before.
-        let file = opened.as_ref().ok().and_then(Option::as_ref);
-        let files: Vec<BorrowedFd<'_>> = file
-            .into_iter()
-            .chain(debug_file.as_ref().map(|(it, _)| it))
-            .map(AsFd::as_fd)
-            .collect();
-        let result = process.ask(&request, &files, deadline);
+        let result = process.ask(&request, files, deadline);
         self.stats.requests += 1;
         self.window_time_used += started.elapsed();
         match result {
-            Ok(mut response) => {
+            Ok(response) => {
                 self.read_notes(&response, object);
-                if let Some(facts) = response.facts.take() {
-                    self.cache.file(ObjectKey::from(object)).facts = Some(facts);
-                }
-                match opened {
-                    Err(reason) if is_all_gone(&response) => Err(Failure::Missing(reason)),
-                    _ => Ok(response),
-                }
+                Ok(response)
             }
             Err(err) => Err(self.end_failed(&err, object)),
         }
@@ -355,7 +495,7 @@ impl Namer {
         self.process.as_mut().ok_or(Failure::Postponed)
     }
 
-    fn read_notes(&mut self, response: &Response, object: &Object) {
+    fn read_notes(&mut self, response: &Response, object: &dyn Display) {
         let notes = response.notes;
         if notes.unconfined && !self.stats.unconfined {
             self.stats.unconfined = true;
@@ -374,7 +514,7 @@ impl Namer {
         }
     }
 
-    fn end_failed(&mut self, err: &ChildError, object: &Object) -> Failure {
+    fn end_failed(&mut self, err: &ChildError, object: &dyn Display) -> Failure {
         warn!(%err, %object, "naming child failed");
         self.failures.spend();
         self.end_process();
@@ -456,6 +596,31 @@ impl FailureBudget {
             self.since = Instant::now();
         }
         self.left = self.left.saturating_sub(1);
+    }
+}
+
+/// An answer's names, not shared with others.
+fn make_naming(strings: &[String], answer: &Answer) -> Naming {
+    let string = |index: u32| {
+        strings
+            .get(index as usize)
+            .map_or("", String::as_str)
+            .into()
+    };
+    match answer {
+        Answer::Unnamed(reason) => Naming::Unnamed(*reason),
+        Answer::Named(functions) => {
+            let frames = functions.iter().enumerate().map(|(index, function)| Frame {
+                function: string(function.function),
+                system_name: string(function.system_name),
+                file: string(function.file),
+                line: function.line,
+                column: function.column,
+                start_line: function.start_line,
+                inlined: index + 1 < functions.len(),
+            });
+            Naming::Named(frames.collect())
+        }
     }
 }
 

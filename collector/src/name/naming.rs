@@ -28,7 +28,7 @@ pub struct Frame {
 pub enum UnnamedReason {
     /// The address lies in no mapping that the collector knows.
     NoMapping = 1,
-    /// Executable memory without a file, and nothing that describes it.
+    /// Executable memory without a file, and no perf map or jitdump that describes it.
     Anonymous = 2,
     /// The file was gone before it could be read.
     FileGone = 3,

@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, readlink, statx,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open, openat2, readlink,
+    statx,
 };
 use rustix::io::Errno;
 
@@ -80,6 +81,33 @@ fn parent_roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
     parents.map(|it| format!("/proc/{it}/root"))
 }
 
+/// Whose a file must be.
+pub(super) struct Owner {
+    /// Its user, or root.
+    pub(super) user: u32,
+    /// When it was written to, at the earliest, in seconds since the epoch.
+    pub(super) modified_min_s: i64,
+}
+
+/// Opens a regular file by its path below `root`, if it has this owner.
+pub(super) fn open_owned(
+    root: &str,
+    path: &Path,
+    owner: &Owner,
+    bytes_max: u64,
+) -> Result<OwnedFd, UnnamedReason> {
+    let opened = open_below(root, path)?;
+    let found = look_at(&opened)?;
+    let is_owned = found.stx_uid == owner.user || found.stx_uid == 0;
+    if !is_owned || found.stx_mtime.tv_sec < owner.modified_min_s {
+        return Err(UnnamedReason::FileGone);
+    }
+    if found.stx_size > bytes_max {
+        return Err(UnnamedReason::Limit);
+    }
+    Ok(opened)
+}
+
 /// Where a mapping lies in a process.
 fn mapping_path(candidate: &MappedBy) -> String {
     let MappedBy {
@@ -127,7 +155,7 @@ fn open_in_root(root: &str, file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, U
 /// Any regular file of at most `bytes_max` bytes at a path in `root`.
 pub(super) fn open_beside(root: &str, relative: &Path, bytes_max: u64) -> Option<OwnedFd> {
     let opened = open_below(root, relative).ok()?;
-    check_regular(&opened, bytes_max).ok()?;
+    check_size(&look_at(&opened).ok()?, bytes_max).ok()?;
     Some(opened)
 }
 
@@ -160,7 +188,8 @@ fn check(
     bytes_max: u64,
     is_mapped: impl Fn(Inode) -> bool,
 ) -> Result<OwnedFd, UnnamedReason> {
-    let inode = check_regular(&opened, bytes_max)?;
+    let found = look_at(&opened)?;
+    let inode = check_size(&found, bytes_max)?;
     if file.build_id.is_some() || is_mapped(inode) {
         Ok(opened)
     } else {
@@ -168,8 +197,20 @@ fn check(
     }
 }
 
-/// Checks that it is a regular file and not too large, and tells which.
-fn check_regular(opened: &OwnedFd, bytes_max: u64) -> Result<Inode, UnnamedReason> {
+/// Checks that a file is not too large, and tells which it is.
+fn check_size(found: &Statx, bytes_max: u64) -> Result<Inode, UnnamedReason> {
+    if found.stx_size > bytes_max {
+        return Err(UnnamedReason::Limit);
+    }
+    Ok(Inode {
+        major: found.stx_dev_major,
+        minor: found.stx_dev_minor,
+        number: found.stx_ino,
+    })
+}
+
+/// What a regular file is like.
+fn look_at(opened: &OwnedFd) -> Result<Statx, UnnamedReason> {
     // Without a request to the server of a network file system, which may hang.
     let found = statx(
         opened.as_fd(),
@@ -181,14 +222,7 @@ fn check_regular(opened: &OwnedFd, bytes_max: u64) -> Result<Inode, UnnamedReaso
     if FileType::from_raw_mode(found.stx_mode.into()) != FileType::RegularFile {
         return Err(UnnamedReason::FileGone);
     }
-    if found.stx_size > bytes_max {
-        return Err(UnnamedReason::Limit);
-    }
-    Ok(Inode {
-        major: found.stx_dev_major,
-        minor: found.stx_dev_minor,
-        number: found.stx_ino,
-    })
+    Ok(found)
 }
 
 fn reason_of(err: Errno) -> UnnamedReason {

@@ -66,6 +66,15 @@ pub enum DebugInfo {
     Skip,
 }
 
+/// How a compiler tells of the code that it makes at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JitFormat {
+    /// `/tmp/perf-PID.map`.
+    PerfMap,
+    /// `jit-PID.dump`.
+    Dump,
+}
+
 /// What the addresses of a request lie in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestObject {
@@ -83,6 +92,14 @@ pub enum RequestObject {
         build_id: Option<BuildId>,
         /// Which files come with the request.
         attached: Attached,
+    },
+    /// Code that a process made at run time, of which the file that comes with the request tells. It may have grown
+    /// since it came before. Addresses are those in the process.
+    Jit {
+        /// The collector's number of the process and its file; never used for another one.
+        file: u64,
+        /// How to read it.
+        format: JitFormat,
     },
 }
 
@@ -163,6 +180,9 @@ pub struct Response {
 const OBJECT_KERNEL: u8 = 1;
 const OBJECT_VDSO: u8 = 2;
 const OBJECT_ELF: u8 = 3;
+const OBJECT_JIT: u8 = 4;
+const JIT_PERF_MAP: u8 = 1;
+const JIT_DUMP: u8 = 2;
 const DEBUG_USE: u8 = 1;
 const DEBUG_SKIP: u8 = 2;
 const ATTACHED_FILE: u8 = 1;
@@ -207,6 +227,14 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
             out.extend_from_slice(build_id);
             out.push(encode_attached(*attached));
         }
+        RequestObject::Jit { file, format } => {
+            out.push(OBJECT_JIT);
+            out.extend_from_slice(&file.to_le_bytes());
+            out.push(match format {
+                JitFormat::PerfMap => JIT_PERF_MAP,
+                JitFormat::Dump => JIT_DUMP,
+            });
+        }
     }
     push_count(&mut out, addresses.len());
     for address in addresses {
@@ -236,6 +264,14 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, ProtocolError> {
                 ),
             },
             attached: decode_attached(rest.u8()?)?,
+        },
+        OBJECT_JIT => RequestObject::Jit {
+            file: rest.u64()?,
+            format: match rest.u8()? {
+                JIT_PERF_MAP => JitFormat::PerfMap,
+                JIT_DUMP => JitFormat::Dump,
+                _ => return Err(ProtocolError::UnknownTag),
+            },
         },
         _ => return Err(ProtocolError::UnknownTag),
     };
@@ -581,6 +617,14 @@ mod tests {
             elf(DebugInfo::Use, build_id, true, Some(FoundBy::BuildId)),
             elf(DebugInfo::Use, None, false, Some(FoundBy::Link)),
             elf(DebugInfo::Skip, None, true, None),
+            RequestObject::Jit {
+                file: 8,
+                format: JitFormat::PerfMap,
+            },
+            RequestObject::Jit {
+                file: 9,
+                format: JitFormat::Dump,
+            },
         ]
         .map(|object| Request {
             id: u64::MAX,
@@ -679,7 +723,7 @@ mod tests {
             let mut request = random.bytes(len);
             let mut response = request.clone();
             if round % 2 == 0 {
-                request = encode_request(&requests()[random.below(5)]);
+                request = encode_request(&requests()[random.below(7)]);
                 response = encode_response(&self::response());
                 for bytes in [&mut request, &mut response] {
                     for _ in 0..1 + random.below(3) {

@@ -167,6 +167,13 @@ impl Finisher {
                 }
                 continue;
             }
+            if let (FileKind::Anonymous, Some(by)) = (file.file.kind, file.mapped_by.last()) {
+                let named = self.namer.name_jit(by.pid, &offsets);
+                for (place, naming) in places.into_iter().zip(named) {
+                    namings[place] = naming;
+                }
+                continue;
+            }
             let named = match find_object(file) {
                 Ok(object) => {
                     let named = self.namer.name(&object, &offsets);

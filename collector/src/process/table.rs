@@ -162,6 +162,7 @@ impl ProcessTable {
                 self.note_end(pid);
                 let process = Process {
                     exec_pending: true,
+                    parent: self.processes.get(&pid).map_or(0, |it| it.parent),
                     ..Process::new(&comm)
                 };
                 self.insert(pid, process);

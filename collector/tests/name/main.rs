@@ -7,6 +7,7 @@ mod go;
 #[path = "../../../testdata/fuzz/targets/go_files.rs"]
 mod go_files;
 mod hostile;
+mod jit;
 mod limits;
 mod paths;
 mod separate;

@@ -1,0 +1,20 @@
+//! Names of code that a process made at run time, from what its compiler wrote of it: a perf map or a jitdump.
+//!
+//! In: open files that grow, and addresses in the process. Out: functions. Reads only what is new, and holds no more than
+//! its limits, whatever the files say.
+//!
+//! ```text
+//! process (which files) ==descriptor==> notes (how far they were read) -> map | dump -> code (names by address)
+//! ```
+
+mod code;
+mod dump;
+mod map;
+mod notes;
+mod process;
+
+pub use code::{Code, CodeName};
+pub use dump::JitDump;
+pub use map::PerfMap;
+pub(super) use notes::{JitFiles, JitRequest};
+pub(super) use process::{JitProcess, open_dump, open_map};

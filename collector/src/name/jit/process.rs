@@ -1,0 +1,172 @@
+//! Which files tell of a process's code; the parent's side. Reads only what the kernel says of the process.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::super::naming::UnnamedReason;
+use super::super::object::{ElfFile, FileKey, Inode, MappedBy};
+use super::super::open::{Owner, open_elf, open_owned};
+use crate::process::parse_maps_line;
+
+/// Larger files are not read, in bytes: Node's map of a server that runs for weeks reaches some 100 MB.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of `maps` looked at: the kernel's default limit of 65,530 mappings, about 100 bytes each.
+const MAPS_BYTES_MAX: u64 = 8 << 20;
+/// How much the clocks of files and of processes may differ, in seconds: the kernel's own ticks are 10 ms.
+const CLOCK_SLACK_S: i64 = 2;
+
+/// A process as its code's files have to fit to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct JitProcess {
+    pid: u32,
+    /// Its number as it sees itself.
+    own_pid: u32,
+    user: u32,
+    /// Ticks since the machine started, and the program: another of either is another process, or one after an exec.
+    started: u64,
+    program: (u64, u64),
+}
+
+impl JitProcess {
+    /// `None` when it is gone.
+    pub(in super::super) fn read(pid: u32) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let (own_pid, user) = parse_status(&status)?;
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let program = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        Some(Self {
+            pid,
+            own_pid,
+            user,
+            started: parse_start(&stat)?,
+            program: (program.dev(), program.ino()),
+        })
+    }
+
+    /// When it started, in seconds since the epoch.
+    fn started_unix_s(&self) -> i64 {
+        use rustix::time::{ClockId, clock_gettime};
+        let boot_s =
+            clock_gettime(ClockId::Realtime).tv_sec - clock_gettime(ClockId::Boottime).tv_sec;
+        boot_s + (self.started / rustix::param::clock_ticks_per_second()) as i64
+    }
+}
+
+/// Opens `/tmp/perf-PID.map` in the process's root, if it is the process's own.
+pub(in super::super) fn open_map(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
+    let path = format!("tmp/perf-{}.map", process.own_pid);
+    let owner = Owner {
+        user: process.user,
+        // One that another process with this number left is older.
+        modified_min_s: process.started_unix_s() - CLOCK_SLACK_S,
+    };
+    let root = format!("/proc/{}/root", process.pid);
+    open_owned(&root, Path::new(&path), &owner, FILE_BYTES_MAX)
+}
+
+/// Opens the jitdump, `jit-PID.dump`, that the process has mapped executable to say where it is.
+pub(in super::super) fn open_dump(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
+    let pid = process.pid;
+    let maps = File::open(format!("/proc/{pid}/maps")).map_err(|_| UnnamedReason::FileGone)?;
+    let lines = BufReader::with_capacity(64 << 10, maps.take(MAPS_BYTES_MAX)).split(b'\n');
+    for line in lines.map_while(Result::ok) {
+        let Some(entry) = parse_maps_line(&line).filter(|it| it.executable) else {
+            continue;
+        };
+        if !is_dump_path(entry.path) {
+            continue;
+        }
+        let path = entry.path.strip_suffix(b" (deleted)").unwrap_or(entry.path);
+        let file = ElfFile {
+            key: FileKey::FileId(0),
+            path: std::ffi::OsStr::from_bytes(path).into(),
+            build_id: None,
+            inode: Some(Inode {
+                major: rustix::fs::major(entry.device),
+                minor: rustix::fs::minor(entry.device),
+                number: entry.inode,
+            }),
+            candidates: vec![MappedBy {
+                pid,
+                parent: 0,
+                start: entry.start,
+                end: entry.end,
+            }],
+        };
+        return open_elf(&file, FILE_BYTES_MAX);
+    }
+    Err(UnnamedReason::FileGone)
+}
+
+/// Whether a mapping's path is `…/jit-NUMBER.dump`.
+fn is_dump_path(path: &[u8]) -> bool {
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let number = name
+        .strip_prefix(b"jit-")
+        .and_then(|it| it.strip_suffix(b".dump"));
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+}
+
+/// The process's number as it sees itself, and its user, from `/proc/PID/status`.
+fn parse_status(status: &str) -> Option<(u32, u32)> {
+    let find = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
+    let own_pid = find("NSpid:").or_else(|| find("Pid:"))?;
+    let own_pid = own_pid.split_ascii_whitespace().last()?.parse().ok()?;
+    let user = find("Uid:")?
+        .split_ascii_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()?;
+    Some((own_pid, user))
+}
+
+/// The time of the start, the 22nd word of `/proc/PID/stat`; the second is in parentheses and may hold anything.
+fn parse_start(stat: &[u8]) -> Option<u64> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = str::from_utf8(stat.get(end + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check this process, and lines that are odd.
+    #[test]
+    fn processes_are_read() {
+        let own = JitProcess::read(std::process::id()).unwrap();
+        let age = crate::clock::unix_ns() as i64 / 1_000_000_000 - own.started_unix_s();
+        assert!((-2..3600).contains(&age), "{age}");
+        assert_eq!(JitProcess::read(0x7fff_ffff), None);
+        assert_eq!(
+            parse_status("Pid:\t9\nNSpid:\t9\t5\t1\nUid:\t7\t8\t9\t9\n"),
+            Some((1, 8))
+        );
+        assert_eq!(parse_status("Pid:\t9\nUid:\t7\n"), None);
+        assert_eq!(
+            parse_start(b"1 (a) b) c) S 1 1 1 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 77 5"),
+            Some(77)
+        );
+        assert_eq!(parse_start(b"1 (a"), None);
+    }
+
+    /// Check which mappings are jitdumps.
+    #[test]
+    fn dumps_are_known_by_their_names() {
+        for (path, expected) in [
+            ("/tmp/jit-1.dump", true),
+            ("/home/a b/.debug/jit/x/jit-77.dump (deleted)", true),
+            ("/tmp/jit-.dump", false),
+            ("/tmp/jit-1x.dump", false),
+            ("/tmp/jit-1.dump/x", false),
+            ("", false),
+        ] {
+            assert_eq!(is_dump_path(path.as_bytes()), expected, "{path}");
+        }
+    }
+}
