@@ -207,6 +207,9 @@ fn kill_9_loses_nothing_acknowledged() -> Result<(), Failed> {
     Ok(())
 }
 
+/// How long a sender waits for a server that may be killed. What is not answered by then counts as not acknowledged.
+const ANSWER_TIME: Duration = Duration::from_secs(20);
+
 /// What one sender of a round sends.
 struct SendPlan {
     sender: u8,
@@ -221,7 +224,9 @@ async fn send_until_killed(
     answered: Arc<AtomicU64>,
 ) -> Vec<Window> {
     let mut acknowledged = Vec::new();
-    let Ok(mut client) = running::connect(grpc).await else {
+    // One who asks for a port that was just closed can be answered by nobody, and even by itself.
+    let connect = tokio::time::timeout(ANSWER_TIME, running::connect(grpc));
+    let Ok(Ok(mut client)) = connect.await else {
         return acknowledged;
     };
     for sequence in plan.first.. {
@@ -232,7 +237,8 @@ async fn send_until_killed(
         let mut random = StdRng::seed_from_u64(sequence << 8 | u64::from(plan.sender));
         let mut window = random_window(&mut random, start_ms, sequence);
         window.head.key.instance = [plan.sender; 16];
-        if client.push(push_request(&window)).await.is_err() {
+        let answer = tokio::time::timeout(ANSWER_TIME, client.push(push_request(&window)));
+        if !matches!(answer.await, Ok(Ok(_))) {
             break;
         }
         answered.fetch_add(1, Ordering::Relaxed);
