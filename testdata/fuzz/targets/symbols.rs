@@ -7,6 +7,7 @@
 mod seeds;
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libfuzzer_sys::fuzz_target;
 use server::symbol::BuildId;
@@ -27,7 +28,9 @@ fuzz_target!(init: prepare(), |input: &[u8]| {
         _ => {
             if let Ok(Some(build_id)) = read_elf(input).map(|facts| facts.build_id) {
                 let mut out = Cursor::new(Vec::new());
-                if convert(input, &build_id, "fuzz", &mut out).is_ok() {
+                // The child may die of a file; what it wrote before that is never read.
+                let converted = catch_unwind(AssertUnwindSafe(|| convert(input, &build_id, "fuzz", &mut out)));
+                if matches!(converted, Ok(Ok(_))) {
                     look_up(out.into_inner());
                 }
             }
@@ -35,7 +38,8 @@ fuzz_target!(init: prepare(), |input: &[u8]| {
     }
 });
 
-/// A look-up catches the panics of the symcache's reader, which are no finding; one that is not caught still ends the run.
+/// Panics that are caught, as a look-up does those of the symcache's reader, are no finding; one that is not still ends the
+/// run.
 fn prepare() {
     std::panic::set_hook(Box::new(|_| {}));
     seeds::write_seeds(make_seeds());
