@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::facts::{FileFacts, Segment};
 use super::naming::{Frame, Naming, UnnamedReason};
 use super::object::{FileKey, Object};
-use super::protocol::{Answer, DebugInfo, Response};
+use super::protocol::{DebugInfo, Response};
 use super::strings::Strings;
 
 /// A slot of the table of a file: offset (8), naming (24), window (8) and a
@@ -132,7 +132,7 @@ impl NameCache {
         let namings: Vec<Naming> = response
             .answers
             .iter()
-            .map(|answer| self.naming(&response.strings, answer))
+            .map(|answer| answer.to_naming(&response.strings, |it| self.strings.intern(it)))
             .collect();
         let mut replaced = Vec::new();
         let file = self.file(key);
@@ -183,29 +183,6 @@ impl NameCache {
     pub(super) fn evictions(&self) -> u64 {
         self.evictions
     }
-
-    fn naming(&mut self, strings: &[String], answer: &Answer) -> Naming {
-        // The indices were checked when the answer was decoded.
-        let mut string = |index: u32| {
-            let string = strings.get(index as usize).map_or("", String::as_str);
-            self.strings.intern(string)
-        };
-        match answer {
-            Answer::Unnamed(reason) => Naming::Unnamed(*reason),
-            Answer::Named(functions) => {
-                let frames = functions.iter().enumerate().map(|(index, function)| Frame {
-                    function: string(function.function),
-                    system_name: string(function.system_name),
-                    file: string(function.file),
-                    line: function.line,
-                    column: function.column,
-                    start_line: function.start_line,
-                    inlined: index + 1 < functions.len(),
-                });
-                Naming::Named(frames.collect())
-            }
-        }
-    }
 }
 
 impl FileNames {
@@ -247,7 +224,7 @@ fn cost(naming: &Naming) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::protocol::{Function, Notes};
+    use crate::name::protocol::{Answer, Function, Notes};
     use crate::process::BuildId;
 
     fn key(byte: u8) -> ObjectKey {

@@ -15,7 +15,7 @@ use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
 use super::facts::Segment;
 use super::jit::{JitProcess, open_dump, open_map};
-use super::naming::{Frame, Naming, UnnamedReason};
+use super::naming::{Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
 use super::open::open_elf;
 use super::process::{ChildError, NameProcess, ended_for_memory};
@@ -268,7 +268,9 @@ impl Namer {
                         match answer {
                             // There is no such file.
                             Answer::Unnamed(UnnamedReason::FileGone) => {}
-                            answer => **naming = make_naming(&response.strings, answer),
+                            answer => {
+                                **naming = answer.to_naming(&response.strings, |it| it.into())
+                            }
                         }
                     }
                     match opened {
@@ -596,31 +598,6 @@ impl FailureBudget {
             self.since = Instant::now();
         }
         self.left = self.left.saturating_sub(1);
-    }
-}
-
-/// An answer's names, not shared with others.
-fn make_naming(strings: &[String], answer: &Answer) -> Naming {
-    let string = |index: u32| {
-        strings
-            .get(index as usize)
-            .map_or("", String::as_str)
-            .into()
-    };
-    match answer {
-        Answer::Unnamed(reason) => Naming::Unnamed(*reason),
-        Answer::Named(functions) => {
-            let frames = functions.iter().enumerate().map(|(index, function)| Frame {
-                function: string(function.function),
-                system_name: string(function.system_name),
-                file: string(function.file),
-                line: function.line,
-                column: function.column,
-                start_line: function.start_line,
-                inlined: index + 1 < functions.len(),
-            });
-            Naming::Named(frames.collect())
-        }
     }
 }
 

@@ -8,11 +8,13 @@
 //! without itself) and that many bytes; open files travel beside a
 //! request's first byte.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use super::debug_file::FoundBy;
 use super::facts::{DEBUG_LINK_BYTES_MAX, FileFacts, SEGMENTS_MAX, Segment};
-use super::naming::UnnamedReason;
+use super::naming::{Frame, Naming, UnnamedReason};
 use crate::process::BuildId;
 
 /// Addresses in one request. A typical answer is 300 bytes for an address
@@ -147,6 +149,35 @@ pub enum Answer {
     Named(Vec<Function>),
     /// No name.
     Unnamed(UnnamedReason),
+}
+
+impl Answer {
+    /// The naming that it stands for; `intern` gives each of its strings.
+    ///
+    /// The indices of `strings` were checked when the answer was decoded.
+    pub(super) fn to_naming(
+        &self,
+        strings: &[String],
+        mut intern: impl FnMut(&str) -> Arc<str>,
+    ) -> Naming {
+        let mut string =
+            |index: u32| intern(strings.get(index as usize).map_or("", String::as_str));
+        match self {
+            Self::Unnamed(reason) => Naming::Unnamed(*reason),
+            Self::Named(functions) => {
+                let frames = functions.iter().enumerate().map(|(index, function)| Frame {
+                    function: string(function.function),
+                    system_name: string(function.system_name),
+                    file: string(function.file),
+                    line: function.line,
+                    column: function.column,
+                    start_line: function.start_line,
+                    inlined: index + 1 < functions.len(),
+                });
+                Naming::Named(frames.collect())
+            }
+        }
+    }
 }
 
 /// What else the child says with an answer.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use collector::name::{GoFile, Naming};
 
-use crate::differential::{Frame, our_frames};
+use crate::differential::{Frame, ask_symbolizer, our_frames};
 use crate::go_files;
 use crate::target::{CodeSegment, Random, code_segment, functions, namer, object, unmapped_file};
 
@@ -86,48 +86,6 @@ fn copy_sources(directory: &Path) -> PathBuf {
         fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
     }
     copy
-}
-
-/// What LLVM reads in the DWARF of a file, the innermost function first. (`addr2line` of binutils 2.40 does not read the
-/// lines of DWARF 5 as Go writes it.)
-fn ask_llvm(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Frame>> {
-    let is_there = |program: &&str| Command::new(program).arg("--version").output().is_ok();
-    let program = ["llvm-symbolizer-22", "llvm-symbolizer"]
-        .into_iter()
-        .find(is_there)
-        .unwrap();
-    let mut child = Command::new(program)
-        .args(["--inlines", "--exe"])
-        .arg(path)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let addresses: String = offsets
-        .iter()
-        .map(|offset| format!("{:#x}\n", offset - code.offset + code.address))
-        .collect();
-    let writer = std::thread::spawn(move || input.write_all(addresses.as_bytes()).unwrap());
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    let output = String::from_utf8(output.stdout).unwrap();
-    let answers = output.split_terminator("\n\n").map(|answer| {
-        let lines: Vec<&str> = answer.lines().collect();
-        lines.chunks(2).map(read_frame).collect()
-    });
-    answers.collect()
-}
-
-/// A function and `file:line:column`.
-fn read_frame(lines: &[&str]) -> Frame {
-    let (place, _) = lines[1].rsplit_once(':').unwrap();
-    let (file, line) = place.rsplit_once(':').unwrap();
-    Frame {
-        name: lines[0].to_owned(),
-        file: file.to_owned(),
-        line: line.parse().unwrap(),
-    }
 }
 
 /// Go's table calls `f[go.shape.int]` `f[...]`.
@@ -214,7 +172,7 @@ fn compare(stripped: &Path, twin: &Path, count: usize) -> Compared {
     let code = code_segment(&fs::read(stripped).unwrap());
     let offsets = draw_offsets(&code, count);
     let namings = namer().name(&object(unmapped_file(stripped)), &offsets);
-    let theirs = ask_llvm(twin, &code_segment(&fs::read(twin).unwrap()), &offsets);
+    let theirs = ask_symbolizer(twin, &code_segment(&fs::read(twin).unwrap()), &offsets);
     assert_eq!(theirs.len(), offsets.len());
     let compared = Compared::count(&namings, &theirs, |ours, theirs| {
         ours.len() == theirs.len() && ours.iter().zip(theirs).all(is_same)

@@ -60,7 +60,6 @@ pub(super) struct Range {
 #[derive(Debug, Default)]
 pub(super) struct Headers {
     pub(super) segments: Vec<Segment>,
-    pub(super) has_debug_info: bool,
     /// Section that has the module's record and nothing else (since Go 1.26).
     pub(super) module: Option<Range>,
     /// Relocations with addends.
@@ -175,7 +174,6 @@ impl Headers {
                 b".gopclntab" | b".data.rel.ro.gopclntab" => self.table = Some(range),
                 b".go.module" => self.module = Some(range),
                 b".go.buildinfo" | b".note.go.buildid" => self.is_go = true,
-                b".debug_info" | b".zdebug_info" => self.has_debug_info = true,
                 _ => {}
             }
         }

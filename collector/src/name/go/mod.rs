@@ -42,12 +42,6 @@ impl<R: Fn(u64, &mut [u8]) -> usize> GoFile<R> {
         })
     }
 
-    /// Whether the file has DWARF, which knows the full names of generic functions; this table calls
-    /// all of them `name[...]`.
-    pub fn has_debug_info(&self) -> bool {
-        self.headers.has_debug_info
-    }
-
     /// The functions at an offset in the file, the innermost first: all but the last are inlined. Empty
     /// when the offset lies in no function of Go's.
     pub fn name(&mut self, offset: u64) -> Vec<GoFunction> {
