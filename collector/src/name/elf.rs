@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use blazesym::symbolize::source::{self, Source};
 use blazesym::symbolize::{CodeInfo, Input, Reason, Sym, Symbolized, Symbolizer, evict};
 use blazesym::{Error, ErrorKind};
-use object::ReadCache;
+use object::read::elf::ElfFile64;
+use object::{LittleEndian, ReadCache};
 
 use super::answers::{Answers, Found};
 use super::confine::FileRoot;
@@ -79,9 +80,6 @@ struct OpenFile {
     file: u64,
     readable: Readable,
     used: Instant,
-    facts: FileFacts,
-    /// The checksum that its debug link demands.
-    debug_checksum: Option<u32>,
     debug_file: DebugFile,
     go: Go,
 }
@@ -92,6 +90,9 @@ struct Readable {
     file: File,
     path: PathBuf,
     tables: SymbolTables,
+    facts: FileFacts,
+    /// The checksum that its debug link demands.
+    debug_checksum: Option<u32>,
 }
 
 /// A file with another one's debug information.
@@ -244,7 +245,7 @@ impl ElfFiles {
 
     /// What an open file says about itself.
     pub(super) fn facts(&self, file: u64) -> Option<&FileFacts> {
-        self.find(file).map(|it| &it.facts)
+        self.find(file).map(|it| &it.readable.facts)
     }
 
     /// Forgets what was parsed of all files. They stay open.
@@ -275,7 +276,6 @@ impl ElfFiles {
         {
             return Err(UnnamedReason::FileGone);
         }
-        let (facts, debug_checksum) = read_facts(&ReadCache::new(&readable.file));
         if self.open.len() >= OPEN_FILES_MAX {
             self.close_oldest();
         }
@@ -283,8 +283,6 @@ impl ElfFiles {
             file,
             readable,
             used: now,
-            facts,
-            debug_checksum,
             debug_file: DebugFile::None,
             go: Go::NotLookedFor,
         });
@@ -300,11 +298,17 @@ impl ElfFiles {
                     _ => UnnamedReason::FileGone,
                 }
             })?;
-        let tables = SymbolTables::read(&ReadCache::new(&file)).ok_or(UnnamedReason::Corrupt)?;
+        let cache = ReadCache::new(&file);
+        let parsed =
+            ElfFile64::<LittleEndian, _>::parse(&cache).map_err(|_| UnnamedReason::Corrupt)?;
+        let tables = SymbolTables::read(&parsed);
+        let (facts, debug_checksum) = read_facts(&parsed);
         Ok(Readable {
             path: self.root.path_of(file.as_raw_fd()),
             file,
             tables,
+            facts,
+            debug_checksum,
         })
     }
 
@@ -319,10 +323,10 @@ impl ElfFiles {
         let Some(open) = self.find(file) else {
             return true;
         };
-        if open.facts.has_debug_info || !matches!(open.debug_file, DebugFile::None) {
+        if open.readable.facts.has_debug_info || !matches!(open.debug_file, DebugFile::None) {
             return true;
         }
-        let checksum = open.debug_checksum;
+        let checksum = open.readable.debug_checksum;
         let is_it = |it: &Readable| {
             let its_build_id = read_build_id(&it.path).ok().flatten();
             match found_by {
@@ -387,7 +391,7 @@ impl OpenFile {
     }
 
     fn has_debug_info(&self) -> bool {
-        self.facts.has_debug_info || self.debug_file().is_some()
+        self.readable.facts.has_debug_info || self.debug_file().is_some()
     }
 
     /// Names by Go's own table, which every Go program has. (Debug information knows the full names of generic
@@ -425,7 +429,7 @@ impl OpenFile {
             let source = Source::Elf(source::Elf::new(&debug_file.path));
             return Some(symbolizer.symbolize(&source, Input::VirtOffset(&addresses)));
         }
-        let has_any = self.facts.has_debug_info || self.readable.tables.has_compressed;
+        let has_any = self.readable.facts.has_debug_info || self.readable.tables.has_compressed;
         has_any.then(|| {
             let source = Source::Elf(source::Elf::new(&self.readable.path));
             symbolizer.symbolize(&source, Input::FileOffset(offsets))
@@ -461,7 +465,7 @@ impl OpenFile {
 
     /// The addresses as linked. An offset that is mapped nowhere has one that nothing has.
     fn addresses_of(&self, offsets: &[u64]) -> Vec<u64> {
-        let addresses = offsets.iter().map(|it| self.facts.address_of(*it));
+        let addresses = offsets.iter().map(|it| self.readable.facts.address_of(*it));
         addresses.map(|it| it.unwrap_or(u64::MAX)).collect()
     }
 }

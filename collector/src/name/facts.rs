@@ -49,10 +49,9 @@ impl FileFacts {
 }
 
 /// A file's facts, and the checksum that its debug link demands.
-pub(super) fn read_facts<'data, R: ReadRef<'data>>(data: R) -> (FileFacts, Option<u32>) {
-    let Ok(file) = ElfFile::<FileHeader64<LittleEndian>, R>::parse(data) else {
-        return (FileFacts::default(), None);
-    };
+pub(super) fn read_facts<'data, R: ReadRef<'data>>(
+    file: &ElfFile<'data, FileHeader64<LittleEndian>, R>,
+) -> (FileFacts, Option<u32>) {
     let endian = file.endian();
     let segments = file
         .elf_program_headers()
@@ -121,16 +120,17 @@ mod tests {
         }
     }
 
-    /// Check this very program's facts, and that nonsense has none.
+    /// Check this very program's facts, and that nonsense is no file to have any.
     #[test]
     fn facts_of_this_program() {
         let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let (facts, checksum) = read_facts(&*bytes);
+        let (facts, checksum) = read_facts(&ElfFile::parse(&*bytes).unwrap());
         assert!(facts.segments.len() >= 2 && facts.has_debug_info);
         assert_eq!((facts.debug_link.as_ref(), checksum), (None, None));
         let last = facts.segments.last().unwrap();
         assert_eq!(facts.address_of(last.file_offset), Some(last.address));
         assert_eq!(facts.address_of(u64::MAX), None);
-        assert_eq!(read_facts(&b"\x7fELF"[..]), (FileFacts::default(), None));
+        type File<'data> = ElfFile<'data, FileHeader64<LittleEndian>>;
+        assert!(File::parse(&b"\x7fELF"[..]).is_err());
     }
 }

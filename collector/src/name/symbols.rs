@@ -117,14 +117,15 @@ impl Section {
 }
 
 impl SymbolTables {
-    /// Reads the section headers; `None` of what is no ELF file.
-    pub(super) fn read<'data, R: ReadRef<'data>>(data: R) -> Option<Self> {
-        let file = ElfFile::<FileHeader64<LittleEndian>, R>::parse(data).ok()?;
+    /// Reads the section headers.
+    pub(super) fn read<'data, R: ReadRef<'data>>(
+        file: &ElfFile<'data, FileHeader64<LittleEndian>, R>,
+    ) -> Self {
         let headers = file.elf_section_table().iter().take(SECTIONS_MAX);
-        Some(Self {
+        Self {
             sections: headers.map(Section::new).collect(),
             has_compressed: file.section_by_name(".gnu_debugdata").is_some(),
-        })
+        }
     }
 
     /// The names at addresses as linked, in their order.
