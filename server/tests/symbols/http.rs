@@ -388,6 +388,7 @@ async fn layouts_come_with_profiles() {
     request.file_layouts = vec![proto::v1::FileLayout {
         build_id: program.build_id().to_string(),
         segments: segments.collect(),
+        offer: 0,
     }];
     let mut wrong = request.clone();
     wrong.file_layouts[0].segments[1].bytes = u64::MAX;
