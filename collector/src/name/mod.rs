@@ -35,12 +35,14 @@ mod vdso;
 
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
+pub(crate) use debug_file::find_debug_file;
+pub(crate) use facts::parse_debug_link;
 pub use facts::{FileFacts, Segment};
 pub use go::{GoFile, GoFunction};
 pub use jit::{Code, CodeName, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
-pub(crate) use open::open_elf_that;
+pub(crate) use open::{open_elf_that, reopen};
 pub use stats::{ChildEnds, NamerStats};
 pub(crate) use vdso::copy_vdso;

@@ -468,7 +468,14 @@ mod tests {
         use Offer::{DebugInfo, SymbolTable, Unknown};
         assert_eq!(
             offers,
-            [Offer::None, Unknown, SymbolTable, DebugInfo, Offer::None, Offer::None]
+            [
+                Offer::None,
+                Unknown,
+                SymbolTable,
+                DebugInfo,
+                Offer::None,
+                Offer::None
+            ]
         );
     }
 

@@ -208,7 +208,13 @@ impl Asked {
     }
 
     /// The file is being read, which may take as long.
-    pub fn hold_on(&mut self, instance: Instance, build_id: &BuildId, time: Duration, now: Instant) {
+    pub fn hold_on(
+        &mut self,
+        instance: Instance,
+        build_id: &BuildId,
+        time: Duration,
+        now: Instant,
+    ) {
         let file = self.files.get_mut(build_id);
         let holder = file.and_then(|file| file.holder.as_mut());
         if let Some(holder) = holder.filter(|holder| holder.instance == instance) {
@@ -266,7 +272,12 @@ mod tests {
         BuildId::from_bytes(&number.to_be_bytes()).unwrap()
     }
 
-    fn choose(asked: &mut Asked, instance: Instance, numbers: &[u32], now: Instant) -> Vec<BuildId> {
+    fn choose(
+        asked: &mut Asked,
+        instance: Instance,
+        numbers: &[u32],
+        now: Instant,
+    ) -> Vec<BuildId> {
         let ids: Vec<_> = numbers.iter().map(|number| id(*number)).collect();
         asked.choose(instance, ids.iter(), now)
     }
@@ -300,7 +311,10 @@ mod tests {
         let over = begun + SECOND + SILENCE_MAX;
         assert!(choose(&mut asked, A, &[1], over).is_empty());
         assert_eq!(choose(&mut asked, B, &[1], over), [id(1)]);
-        assert_eq!(asked.begin(A, &id(1), true, over), Err(AskedError::NotAsked));
+        assert_eq!(
+            asked.begin(A, &id(1), true, over),
+            Err(AskedError::NotAsked)
+        );
         assert_eq!(asked.go_on(A, &id(1), 1, over), Err(AskedError::NotAsked));
         asked.begin(B, &id(1), false, over).unwrap();
         asked.note_failed(B, &id(1), over);
@@ -311,7 +325,10 @@ mod tests {
     #[test]
     fn nobody_sends_what_was_not_asked_for() {
         let (mut asked, now) = (Asked::default(), Instant::now());
-        assert_eq!(asked.begin(A, &id(1), false, now), Err(AskedError::NotAsked));
+        assert_eq!(
+            asked.begin(A, &id(1), false, now),
+            Err(AskedError::NotAsked)
+        );
         choose(&mut asked, A, &[1], now);
         assert_eq!(asked.begin(B, &id(1), true, now), Err(AskedError::NotAsked));
         assert_eq!(asked.go_on(A, &id(1), 1, now), Err(AskedError::NotAsked));
@@ -342,7 +359,10 @@ mod tests {
             assert_eq!(chosen.len(), usize::from(usize::from(number) < FAILED_MAX));
             asked.note_failed(instance(number), &id(1), now);
         }
-        assert_eq!(choose(&mut asked, instance(9), &[1], now + AGAIN_TIME), [id(1)]);
+        assert_eq!(
+            choose(&mut asked, instance(9), &[1], now + AGAIN_TIME),
+            [id(1)]
+        );
         let mut asked = Asked::default();
         for number in 0..FILES_MAX as u32 + 100 {
             let instance = u128::from(number).to_le_bytes();

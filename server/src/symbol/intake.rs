@@ -95,7 +95,9 @@ impl IntakeError {
     /// soon.
     fn is_final(&self) -> bool {
         match self {
-            Self::NotAsked | Self::TooSlow | Self::Busy | Self::Place(PlaceError::DiskFull(_)) => false,
+            Self::NotAsked | Self::TooSlow | Self::Busy | Self::Place(PlaceError::DiskFull(_)) => {
+                false
+            }
             Self::Malformed(_) | Self::TooLarge(..) | Self::Place(_) => true,
         }
     }
@@ -186,7 +188,9 @@ impl Intake {
     fn is_wanted(&self, build_id: &BuildId, offer: Offer, lacks: Rank) -> bool {
         let found = self.shelf.find(build_id);
         // Without a layout it names nothing; whoever sends the file sends that first.
-        let has = found.filter(|found| found.has_layout).map(|found| found.head.rank);
+        let has = found
+            .filter(|found| found.has_layout)
+            .map(|found| found.head.rank);
         match offer {
             Offer::None => false,
             Offer::SymbolTable => lacks == Rank::SymbolTable && has.is_none(),
@@ -320,7 +324,12 @@ impl Intake {
     }
 
     /// A file has come to its end, one way or another.
-    fn end(&self, instance: Instance, build_id: &BuildId, result: Result<&'static str, &IntakeError>) {
+    fn end(
+        &self,
+        instance: Instance,
+        build_id: &BuildId,
+        result: Result<&'static str, &IntakeError>,
+    ) {
         match result {
             Ok(name) => {
                 debug!(%build_id, name, "a collector has sent a file that it was asked for");

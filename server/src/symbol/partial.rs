@@ -72,14 +72,18 @@ impl Partials {
         };
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let is_plan = path.extension().is_some_and(|extension| extension == "plan");
+            let is_plan = path
+                .extension()
+                .is_some_and(|extension| extension == "plan");
             match is_plan.then(|| read_partial(&path)).flatten() {
                 Some((build_id, partial)) => {
                     let partial = Arc::new(Mutex::new(partial));
                     partials.lock().insert(build_id, partial);
                 }
                 // Data goes with its plan, below.
-                None if path.extension().is_some_and(|extension| extension == "data") => {}
+                None if path
+                    .extension()
+                    .is_some_and(|extension| extension == "data") => {}
                 None => fs::remove_file(&path)?,
             }
         }
@@ -302,7 +306,11 @@ fn read_partial(plan_path: &Path) -> Option<(BuildId, Partial)> {
     }
     let plan = UploadPlan::decode(&fs::read(plan_path).ok()?)?;
     let data_path = plan_path.with_extension("data");
-    let data = OpenOptions::new().read(true).write(true).open(data_path).ok()?;
+    let data = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(data_path)
+        .ok()?;
     let metadata = data.metadata().ok()?;
     let partial = Partial {
         received: plan.received_at(metadata.len()),
@@ -356,7 +364,10 @@ mod tests {
         assert_eq!(partials.write(&id(1), 0, b"abcd").unwrap(), Some((true, 4)));
         // What begins elsewhere, or is too much, is not taken.
         for (position, piece) in [(3, &b"x"[..]), (5, b"x"), (u64::MAX, b"x"), (4, b"1234567")] {
-            assert_eq!(partials.write(&id(1), position, piece).unwrap(), Some((false, 4)));
+            assert_eq!(
+                partials.write(&id(1), position, piece).unwrap(),
+                Some((false, 4))
+            );
         }
         assert!(partials.take(&id(1)).unwrap().is_none());
         assert_eq!(partials.begin(&id(1), &plan).unwrap(), received(b"abcd"));
@@ -364,7 +375,10 @@ mod tests {
         let partials = Partials::open(folder.path(), MEGABYTE).unwrap();
         assert_eq!(partials.numbers(), (1, 4));
         assert_eq!(partials.begin(&id(1), &plan).unwrap(), received(b"abcd"));
-        assert_eq!(partials.write(&id(1), 4, b"efghij").unwrap(), Some((true, 10)));
+        assert_eq!(
+            partials.write(&id(1), 4, b"efghij").unwrap(),
+            Some((true, 10))
+        );
         let file = partials.take(&id(1)).unwrap().unwrap();
         let mut whole = vec![0; MEGABYTE as usize];
         file.read_exact_at(&mut whole, 0).unwrap();

@@ -194,7 +194,10 @@ mod tests {
             .map(|range| (range.offset, range.bytes))
             .collect();
         assert_eq!(piece, [(3, 2), (10, 1), (90, 2)]);
-        assert_eq!(plan.places(14, 5).count() + plan.places(u64::MAX, 1).count(), 0);
+        assert_eq!(
+            plan.places(14, 5).count() + plan.places(u64::MAX, 1).count(),
+            0
+        );
         for received in 0..=14 {
             assert_eq!(plan.received_at(plan.length_at(received)), received);
         }
