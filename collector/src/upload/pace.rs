@@ -64,10 +64,7 @@ mod tests {
         for _ in 0..160 {
             now += pace.wait(now, piece);
         }
-        assert_eq!(
-            now,
-            160 * Duration::from_millis(1000 / 16) - Duration::from_micros(62_500)
-        );
+        assert_eq!(now, 159 * Duration::from_micros(62_500));
     }
 
     #[test]

@@ -74,6 +74,12 @@ async fn ask(server: &Running, method: &str, path: &str, headers: &[&str], body:
     .unwrap()
 }
 
+/// Uploads a file that is taken.
+pub(crate) async fn put(server: &Running, path: &str, body: &[u8]) {
+    let put = ask(server, "PUT", path, &[], body).await;
+    assert_eq!(put.status, 200, "{}", put.body);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_put_listed_and_deleted() {
     let workshop = Workshop::new();
