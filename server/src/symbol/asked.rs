@@ -1,7 +1,8 @@
 //! Which collector is asked for which file, so that one sends it and not a hundred. Pure: the time comes in as an argument.
 //!
 //! A collector that was asked has the file for itself for some time, and for as long as it goes on sending. One that did not
-//! deliver is not asked for the same file again soon; another one is at once.
+//! deliver is not asked for the same file again soon; another one that has offered it is, with its next window. Offers wait
+//! for their turn: a program that ran in one window only is not in the later ones.
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,13 @@ const AGAIN_TIME: Duration = Duration::from_secs(3600);
 /// Collectors that did not deliver a file, of which it is remembered. After as many the file is asked for nowhere until the
 /// first of them may be asked again: it is the file that is bad, and not the collectors.
 const FAILED_MAX: usize = 4;
+
+/// How long an offer waits for its turn. By then a short-lived program's file may be gone; a long-lived one is offered with
+/// each window.
+const OFFER_TIME: Duration = Duration::from_secs(3600);
+
+/// Collectors of which it is remembered that they offer a file; others offer it again.
+const OFFERED_MAX: usize = 8;
 
 /// Files of which something is remembered: a Debian with everything has 2,500. 4,096 take some 1 MB; beyond it nobody is
 /// asked for another one until some are forgotten.
@@ -82,18 +90,36 @@ impl Holder {
 struct File {
     holder: Option<Holder>,
     failed: Vec<(Instance, Instant)>,
+    /// Who has it, and since when that is known.
+    offered: Vec<(Instance, Instant)>,
 }
 
 impl File {
     /// Forgets what is over. A holder whose time is over has not delivered.
     fn settle(&mut self, now: Instant) {
         self.failed.retain(|(_, until)| now < *until);
+        self.offered.retain(|(_, since)| now < *since + OFFER_TIME);
         if let Some(holder) = self.holder.take_if(|holder| holder.until <= now) {
             self.note_failed(holder.instance, now);
         }
     }
 
+    fn note_offered(&mut self, instance: Instance, now: Instant) {
+        let is_known = self.offered.iter().any(|(offers, _)| *offers == instance);
+        if !is_known && self.offered.len() < OFFERED_MAX {
+            self.offered.push((instance, now));
+        }
+    }
+
+    /// Since when a collector that may be asked offers it.
+    fn waits_since(&self, instance: &Instance) -> Option<Instant> {
+        let mut offered = self.offered.iter();
+        let (_, since) = offered.find(|(offers, _)| offers == instance)?;
+        self.may_ask(instance).then_some(*since)
+    }
+
     fn note_failed(&mut self, instance: Instance, now: Instant) {
+        self.offered.retain(|(offers, _)| *offers != instance);
         self.failed.retain(|(failed, _)| *failed != instance);
         if self.failed.len() < FAILED_MAX {
             self.failed.push((instance, now + AGAIN_TIME));
@@ -118,33 +144,35 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Chooses what a collector is asked for, of what it has offered and is lacking here.
+    /// Notes what a collector offers that is lacking here, and chooses what it is asked for: what waits longest.
     pub fn choose<'a>(
         &mut self,
         instance: Instance,
         lacking: impl Iterator<Item = &'a BuildId>,
         now: Instant,
     ) -> Vec<BuildId> {
-        let held = self.files.values_mut().map(|file| {
-            file.settle(now);
-            usize::from(file.is_held_by(&instance))
-        });
-        let mut left = ASKED_MAX.saturating_sub(held.sum());
+        self.files.values_mut().for_each(|file| file.settle(now));
         self.forget_idle();
-        let mut chosen = Vec::new();
         for build_id in lacking {
-            let is_known = self.files.contains_key(build_id);
-            if left == 0 || (!is_known && self.files.len() >= FILES_MAX) {
-                break;
-            }
-            let file = self.files.entry(build_id.clone()).or_default();
-            if file.may_ask(&instance) {
-                file.holder = Some(Holder::new(instance, BEGIN_TIME, now));
-                left -= 1;
-                chosen.push(build_id.clone());
+            if self.files.len() < FILES_MAX || self.files.contains_key(build_id) {
+                let file = self.files.entry(build_id.clone()).or_default();
+                file.note_offered(instance, now);
             }
         }
-        chosen
+        let held = |file: &&File| file.is_held_by(&instance);
+        let left = ASKED_MAX.saturating_sub(self.files.values().filter(held).count());
+        let waiting = self.files.iter();
+        let mut waiting: Vec<_> = waiting
+            .filter_map(|(build_id, file)| Some((file.waits_since(&instance)?, build_id.clone())))
+            .collect();
+        waiting.sort();
+        waiting.truncate(left);
+        for (_, build_id) in &waiting {
+            if let Some(file) = self.files.get_mut(build_id) {
+                file.holder = Some(Holder::new(instance, BEGIN_TIME, now));
+            }
+        }
+        waiting.into_iter().map(|(_, build_id)| build_id).collect()
     }
 
     /// A collector begins, or goes on after its connection broke. `is_begun`: a part of the file is here already, which was
@@ -233,12 +261,13 @@ impl Asked {
         }
     }
 
-    /// A collector has delivered, or nobody needs the file any more.
+    /// A collector has delivered, or nobody needs the file any more: whoever has better offers it again.
     pub fn note_done(&mut self, instance: Instance, build_id: &BuildId) {
         if let Some(file) = self.files.get_mut(build_id)
             && file.is_held_by(&instance)
         {
             file.holder = None;
+            file.offered.clear();
         }
         self.forget_idle();
     }
@@ -255,8 +284,9 @@ impl Asked {
     }
 
     fn forget_idle(&mut self) {
+        let is_idle = |file: &File| file.failed.is_empty() && file.offered.is_empty();
         self.files
-            .retain(|_, file| file.holder.is_some() || !file.failed.is_empty());
+            .retain(|_, file| file.holder.is_some() || !is_idle(file));
     }
 }
 
@@ -282,19 +312,28 @@ mod tests {
         asked.choose(instance, ids.iter(), now)
     }
 
+    /// Check that each file is asked for once, of one collector a few, and that what waits gets its turn, also when it is not
+    /// offered again.
     #[test]
     fn one_collector_is_asked_at_a_time_and_for_few_files() {
         let (mut asked, now) = (Asked::default(), Instant::now());
         assert_eq!(
-            choose(&mut asked, A, &[1, 2, 3, 4, 5, 6], now),
+            choose(&mut asked, A, &[1, 2, 3, 4], now),
             [1, 2, 3, 4].map(id)
         );
         assert!(choose(&mut asked, A, &[5, 6], now).is_empty());
-        assert_eq!(choose(&mut asked, B, &[1, 5], now), [id(5)]);
+        assert_eq!(choose(&mut asked, B, &[1, 5], now + SECOND), [id(5)]);
         asked.begin(A, &id(1), false, now).unwrap();
         asked.note_done(A, &id(1));
-        assert_eq!(choose(&mut asked, A, &[5, 6], now), [id(6)]);
+        assert_eq!(choose(&mut asked, A, &[7], now + SECOND), [id(6)]);
         assert_eq!(asked.len(), 5);
+        // What is there is not asked for any more; what its holder has not is asked of another that has.
+        assert!(choose(&mut asked, B, &[], now + SECOND).is_empty());
+        asked.begin(B, &id(5), false, now).unwrap();
+        asked.note_failed(B, &id(5), now);
+        asked.begin(A, &id(2), false, now).unwrap();
+        asked.note_done(A, &id(2));
+        assert_eq!(choose(&mut asked, A, &[], now + SECOND), [id(5)]);
     }
 
     /// Check that a file that does not come is asked for elsewhere, and where it did not come from, only after a long while.
@@ -356,7 +395,7 @@ mod tests {
         let instance = |number: u8| [number; 16];
         for number in 0..10 {
             let chosen = choose(&mut asked, instance(number), &[1], now);
-            assert_eq!(chosen.len(), usize::from(usize::from(number) < FAILED_MAX));
+            assert_eq!(chosen.is_empty(), usize::from(number) >= FAILED_MAX);
             asked.note_failed(instance(number), &id(1), now);
         }
         assert_eq!(
@@ -364,13 +403,16 @@ mod tests {
             [id(1)]
         );
         let mut asked = Asked::default();
-        for number in 0..FILES_MAX as u32 + 100 {
-            let instance = u128::from(number).to_le_bytes();
-            choose(&mut asked, instance, &[number], now);
-        }
+        let many: Vec<u32> = (0..FILES_MAX as u32 + 100).collect();
+        assert_eq!(choose(&mut asked, A, &many, now).len(), ASKED_MAX);
         assert_eq!(asked.files.len(), FILES_MAX);
         choose(&mut asked, A, &[], now + BEGIN_TIME);
-        choose(&mut asked, A, &[], now + BEGIN_TIME + AGAIN_TIME);
+        choose(
+            &mut asked,
+            A,
+            &[],
+            now + BEGIN_TIME + AGAIN_TIME + OFFER_TIME,
+        );
         assert!(asked.files.is_empty() && asked.is_empty());
     }
 }

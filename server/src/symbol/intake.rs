@@ -167,21 +167,19 @@ impl Intake {
         Ok(intake)
     }
 
-    /// Chooses what a collector is asked for: files of its push that are lacking something which it has and the shelf has not.
+    /// Chooses what a collector is asked for: files of this push, or of one before, that are lacking something which it has and
+    /// the shelf has not.
     pub fn choose(&self, instance: Instance, lacking: &[Lacking]) -> Vec<BuildId> {
         let wanted = lacking
             .iter()
             .filter(|file| self.is_wanted(&file.build_id, file.offer, file.lacks))
             .map(|file| &file.build_id);
+        // Collected before the lock, which a look at the shelf does not need.
         let wanted: Vec<_> = wanted.collect();
-        if wanted.is_empty() {
-            return Vec::new();
-        }
-        let chosen = self
-            .asked()
-            .choose(instance, wanted.into_iter(), Instant::now());
+        let mut asked = self.asked();
+        let chosen = asked.choose(instance, wanted.into_iter(), Instant::now());
         self.metrics.count_symbol_asked(chosen.len());
-        self.show_numbers();
+        self.metrics.show_symbol_asked(asked.len());
         chosen
     }
 
