@@ -10,6 +10,7 @@ mod hostile;
 mod jit;
 mod limits;
 mod paths;
+mod sent;
 mod separate;
 mod target;
 mod variants;
