@@ -405,10 +405,10 @@ mod tests {
         let many: Vec<u32> = (0..FILES_MAX as u32 + 100).collect();
         assert_eq!(choose(&mut asked, A, &many, now).len(), ASKED_MAX);
         assert_eq!(asked.files.len(), FILES_MAX);
-        choose(&mut asked, A, &[], now + BEGIN_TIME);
+        choose(&mut asked, B, &[], now + BEGIN_TIME);
         choose(
             &mut asked,
-            A,
+            B,
             &[],
             now + BEGIN_TIME + AGAIN_TIME + OFFER_TIME,
         );
