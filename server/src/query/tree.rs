@@ -559,35 +559,14 @@ pub fn describe_unnamed(path: &str, location: &Location) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::profile::text::window;
-    use crate::store::{SeriesId, WindowRows};
+    use crate::query::test_parts::TestParts;
 
     /// The tree of the tests' language, without a store.
     pub(crate) fn tree(lines: &str) -> Tree {
-        let window = window(lines);
-        let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
-        let entries = ids
-            .iter()
-            .zip(&window.series)
-            .map(|(id, labels)| (*id, Arc::new(labels.clone())))
-            .collect();
-        let rows = WindowRows {
-            key: window.head.key,
-            window_ms: 10_000,
-            series: ids,
-            rows: window.rows,
-        };
+        let parts = TestParts::new(&[lines]);
         let mut tree = Tree::new();
-        tree.add_part(
-            &Part {
-                tables: &window.tables,
-                windows: &[Arc::new(rows)],
-            },
-            &SeriesTable::new(entries),
-        );
+        parts.for_each(|part| tree.add_part(part, &parts.table()));
         tree.sum_totals();
         tree
     }
