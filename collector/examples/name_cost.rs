@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .iter()
             .map(|naming| match naming {
                 Naming::Named(frames) => frames.len(),
-                Naming::Unnamed(_) => 0,
+                Naming::Unnamed(_) | Naming::InFunction(_) => 0,
             })
             .sum();
         let named = namings

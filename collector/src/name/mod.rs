@@ -9,6 +9,7 @@
 //! ```
 
 mod answers;
+mod boundaries;
 mod cache;
 mod channel;
 mod child;
@@ -33,9 +34,10 @@ mod strings;
 mod symbols;
 mod vdso;
 
+pub use boundaries::Boundaries;
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
-pub use facts::{FileFacts, Segment};
+pub use facts::{FileFacts, Segment, read_facts};
 pub use go::{GoFile, GoFunction};
 pub use jit::{Code, CodeName, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
@@ -43,4 +45,5 @@ pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
 pub(crate) use open::open_elf_that;
 pub use stats::{ChildEnds, NamerStats};
+pub use symbols::{ReadAt, SymbolTables};
 pub(crate) use vdso::copy_vdso;

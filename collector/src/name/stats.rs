@@ -60,9 +60,9 @@ pub struct ChildEnds {
 impl NamerStats {
     pub(super) fn count(&mut self, naming: &Naming) {
         self.addresses += 1;
-        match naming {
-            Naming::Named(_) => self.named += 1,
-            Naming::Unnamed(reason) => {
+        match naming.unnamed() {
+            None => self.named += 1,
+            Some(reason) => {
                 self.unnamed[usize::from(reason.code()) - 1] += 1;
             }
         }

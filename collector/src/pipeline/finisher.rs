@@ -118,11 +118,7 @@ impl Finisher {
         let collector_cpu_ns = own_cpu_ns.saturating_sub(self.own_cpu_before_ns);
         self.own_cpu_before_ns = own_cpu_ns;
         self.sequence += 1;
-        let (unnamed_location_ids, unnamed_reasons) = built
-            .unnamed
-            .into_iter()
-            .map(|(id, reason)| (id, i32::from(reason)))
-            .unzip();
+        let unnamed = &built.unnamed;
         Ok(PushRequest {
             collector_instance: self.instance.to_vec(),
             sequence: self.sequence,
@@ -142,8 +138,9 @@ impl Finisher {
                 collector_cpu_ns,
                 bpf_ns: account.bpf_ns,
             }),
-            unnamed_location_ids,
-            unnamed_reasons,
+            unnamed_location_ids: unnamed.iter().map(|it| it.id).collect(),
+            unnamed_reasons: unnamed.iter().map(|it| it.reason.into()).collect(),
+            unnamed_function_distances: unnamed.iter().map(|it| it.function_distance).collect(),
             file_layouts,
         })
     }
@@ -177,7 +174,7 @@ impl Finisher {
             let named = match find_object(file) {
                 Ok(object) => {
                     let named = self.namer.name(&object, &offsets);
-                    let has_unnamed = named.iter().any(|it| matches!(it, Naming::Unnamed(_)));
+                    let has_unnamed = named.iter().any(|it| it.unnamed().is_some());
                     if has_unnamed && layouts.len() < FILE_LAYOUTS_MAX {
                         layouts.extend(make_layout(&object, self.namer.segments(&object)));
                     }

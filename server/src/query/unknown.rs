@@ -222,7 +222,7 @@ mod tests {
         let windows = parts.windows_mut().iter_mut();
         for location in windows.flat_map(|window| &mut window.tables.locations) {
             if location.lines().is_empty() {
-                location.unnamed = Unnamed((location.address >> 4) as u8);
+                location.unnamed = Unnamed::new((location.address >> 4) as u8, 0);
             }
         }
         let mut sums = Sums::default();

@@ -6,7 +6,7 @@ import { useState } from "preact/hooks";
 import type { Selection } from "../api/routes.ts";
 import type { UnknownAnswer, UnnamedBinary, UnnamedReason } from "../api/shapes.ts";
 import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
-import { describeReason } from "../lib/reasons.ts";
+import { describeReason, isBuildId } from "../lib/reasons.ts";
 import { baseName, showUnsafe } from "../lib/text.ts";
 import { CopyText } from "./copy-command.tsx";
 import { Icon } from "./icons.tsx";
@@ -159,7 +159,7 @@ function Advice({ row, onSearch }: { row: UnnamedBinary; onSearch(search: string
       {row.binary !== "" && (
         <p class="unknown-path"><bdi>{showUnsafe(row.binary)}</bdi> <button type="button" class="link" onClick={() => onSearch(row.binary)}>Highlight</button></p>
       )}
-      {row.build_id !== "" && <p>build id <CopyText text={row.build_id} label="build id" /></p>}
+      {isBuildId(row.build_id) && <p>build id <CopyText text={row.build_id} label="build id" /></p>}
       {row.reasons.map(({ reason, words, advice }) => (
         <p key={reason}><span class="muted">{toSentence(words)}</span> {advice && toSentence(advice)}</p>
       ))}
