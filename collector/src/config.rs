@@ -135,6 +135,24 @@ pub struct Arguments {
         default_value = "1000"
     )]
     prove_one_in: String,
+    /// Time that naming may take in each window; what is not named by then is named by the server, which asks for the
+    /// files that it lacks. 0s leaves all names to the server
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "PILOTLIGHT_COLLECTOR_NAME_BUDGET",
+        default_value = "20s"
+    )]
+    name_budget: String,
+    /// Bytes a second in which files with symbols are sent when the server asks for them (only the parts that names
+    /// are made of, one file after the other); 0 for never
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "PILOTLIGHT_COLLECTOR_UPLOAD_RATE",
+        default_value = "4MiB"
+    )]
+    upload_rate: String,
     /// What is logged: error, warn, info, debug or trace, also for parts (`info,collector::name=debug`)
     #[arg(
         long,
@@ -189,6 +207,11 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Of this many complete stacks one is proved; 0 for none.
     pub prove_one_in: u32,
+    /// Time that naming may take in each window.
+    pub name_budget: Duration,
+    /// Bytes a second in which files are sent; 0 for never. The default is a thirtieth of a link of 1 Gbit/s: 40 MB, as a
+    /// large program has, take 10 s, and it takes some 1 % of a processor meanwhile.
+    pub upload_rate: u64,
     /// What is logged.
     pub log: String,
 }
@@ -328,6 +351,21 @@ impl Arguments {
                 "a whole number, 0 for none",
                 |text| text.parse().ok(),
             ),
+            name_budget: check.value(
+                "--name-budget",
+                &self.name_budget,
+                "whole seconds up to 60s, like 20s",
+                |text| {
+                    let seconds: u64 = text.strip_suffix('s')?.parse().ok()?;
+                    (seconds <= 60).then(|| Duration::from_secs(seconds))
+                },
+            ),
+            upload_rate: check.value(
+                "--upload-rate",
+                &self.upload_rate,
+                "64KiB or more, like 4MiB, or 0 for never",
+                |text| parse_bytes(text).filter(|bytes| *bytes == 0 || *bytes >= 64 << 10),
+            ),
             log: check.value(
                 "--log",
                 &self.log,
@@ -408,6 +446,9 @@ mod tests {
         assert!(!config.include_idle);
         assert_eq!(config.unwind, Unwind::Rows);
         assert_eq!(config.cache_dir, Some("/var/cache/pilotlight".into()));
+        assert_eq!(config.upload_rate, 4 << 20);
+        assert_eq!(config.name_budget, Duration::from_secs(20));
+        assert_eq!(build(&["--upload-rate", "0"]).unwrap().upload_rate, 0);
         assert!(build(&["--include-idle"]).unwrap().include_idle);
         assert_eq!(build(&["--cache-dir", "none"]).unwrap().cache_dir, None);
     }
@@ -444,9 +485,13 @@ mod tests {
             "cache",
             "--cache-bytes",
             "0",
+            "--name-budget",
+            "1m",
+            "--upload-rate",
+            "1",
         ])
         .unwrap_err();
-        assert_eq!(bad.len(), 14, "{bad:#?}");
+        assert_eq!(bad.len(), 16, "{bad:#?}");
         assert!(
             bad.contains(&"--frequency is `0`: expected a whole number from 1 to 1000".to_owned())
         );

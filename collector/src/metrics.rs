@@ -18,7 +18,7 @@ use crate::{
     pipeline::RowStoreStats,
     process::TableStats,
     sample::CounterTotals,
-    send::{DropReason, SenderStats},
+    send::{DropReason, SenderStats, UploadEnd, UploadStats},
     unwind::TablesStats,
 };
 
@@ -89,6 +89,8 @@ pub struct Metrics {
     pub processes: TableStats,
     /// The namer and its child.
     pub namer: NamerStats,
+    /// Files that the server asked for.
+    pub uploads: UploadStats,
     /// Unwinding in user space, and the kernel's tables.
     pub unwind: UnwindStats,
     /// Bytes of the program's maps, without the tables.
@@ -195,6 +197,7 @@ impl Metrics {
         self.render_cost(&mut text, own);
         self.render_unwinding(&mut text);
         self.render_processes_and_names(&mut text);
+        self.render_uploads(&mut text);
         text.0
     }
 
@@ -606,6 +609,46 @@ impl Metrics {
                 ("nonsense", ends.nonsense),
                 ("not_started", ends.not_started),
             ],
+        );
+    }
+}
+
+impl Metrics {
+    fn render_uploads(&self, text: &mut Text) {
+        let uploads = &self.uploads;
+        text.counter(
+            "uploads_asked_total",
+            "Files with symbols that the server asked for.",
+            uploads.asked as f64,
+        );
+        text.counters(
+            "uploads_total",
+            "Of them, those that came to an end, by what that was.",
+            "result",
+            UploadEnd::ALL
+                .map(UploadEnd::as_str)
+                .into_iter()
+                .zip(uploads.ends),
+        );
+        text.gauge(
+            "uploads_waiting",
+            "Of them, those that wait or are on their way.",
+            uploads.waiting as f64,
+        );
+        text.counter(
+            "uploaded_bytes_total",
+            "Bytes of them that the server took.",
+            uploads.sent_bytes as f64,
+        );
+        text.counter(
+            "upload_resumed_bytes_total",
+            "Bytes of them that the server still had after a break.",
+            uploads.resumed_bytes as f64,
+        );
+        text.counter(
+            "upload_retries_total",
+            "Tries to send a file that failed and were repeated.",
+            uploads.retries as f64,
         );
     }
 }

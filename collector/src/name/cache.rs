@@ -51,6 +51,8 @@ pub(super) struct FileNames {
     pub(super) failure: Option<(UnnamedReason, u64)>,
     /// How often in a row it failed.
     pub(super) failures: u32,
+    /// Whether its debug information was refused when it was last asked for.
+    pub(super) debug_refused: bool,
     /// What it says about itself, once it was read.
     pub(super) facts: Option<FileFacts>,
     key: ObjectKey,
@@ -110,6 +112,7 @@ impl NameCache {
                 debug: DebugInfo::Use,
                 failure: None,
                 failures: 0,
+                debug_refused: false,
                 facts: None,
                 key,
                 names: FxHashMap::default(),

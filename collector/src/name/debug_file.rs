@@ -33,7 +33,7 @@ pub enum FoundBy {
 }
 
 /// Finds the file with the debug information of `file`, whose debug link is `link`.
-pub(super) fn find_debug_file(
+pub(crate) fn find_debug_file(
     file: &ElfFile,
     link: Option<&str>,
     bytes_max: u64,

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::cache::{NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
-use super::facts::Segment;
+use super::facts::{FileFacts, Segment};
 use super::jit::{JitProcess, open_dump, open_map};
 use super::naming::{Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
@@ -191,6 +191,17 @@ impl Namer {
     pub fn segments(&mut self, object: &Object) -> &[Segment] {
         let file = self.cache.file(ObjectKey::from(object));
         file.facts.as_ref().map_or(&[], |it| &it.segments)
+    }
+
+    /// What a file says about itself, if it was read.
+    pub fn facts(&mut self, object: &Object) -> Option<&FileFacts> {
+        self.cache.file(ObjectKey::from(object)).facts.as_ref()
+    }
+
+    /// Whether names come from a file's debug information, should it have any.
+    pub fn uses_debug_info(&mut self, object: &Object) -> bool {
+        let file = self.cache.file(ObjectKey::from(object));
+        file.debug == DebugInfo::Use && !file.debug_refused && !self.stats.unconfined
     }
 
     /// The names of code that a process made at run time, in the order of its addresses there.
@@ -435,8 +446,10 @@ impl Namer {
             .chain(debug_file.as_ref().map(|(it, _)| it));
         let files: Vec<BorrowedFd<'_>> = files.map(AsFd::as_fd).collect();
         let mut response = self.send(requested, &files, addresses.to_vec(), object)?;
+        let known = self.cache.file(ObjectKey::from(object));
+        known.debug_refused = response.notes.without_debug_info;
         if let Some(facts) = response.facts.take() {
-            self.cache.file(ObjectKey::from(object)).facts = Some(facts);
+            known.facts = Some(facts);
         }
         match opened {
             Err(reason) if is_all_gone(&response) => Err(Failure::Missing(reason)),

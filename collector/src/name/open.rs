@@ -5,7 +5,8 @@
 //! is none. Never follows a path out of the root of the process it came from.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -66,6 +67,11 @@ pub(crate) fn open_elf_that(
         Ok(_) | Err(UnnamedReason::FileGone) => Err(reason),
         result => result,
     }
+}
+
+/// A descriptor to read from, for one that stands for a regular file.
+pub(crate) fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| UnnamedReason::Permission)
 }
 
 /// The roots of the processes that map a file, and of those that made them.

@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::OwnedFd,
     os::unix::fs::FileExt as _,
     sync::{
         Arc, Mutex, PoisonError,
@@ -22,7 +22,7 @@ use rustix::thread::ClockId;
 use super::{finisher::describe_file, row_store::RowStore, spawn};
 use crate::{
     aggregate::WindowFile,
-    name::{MappedBy, UnnamedReason, copy_vdso, open_elf_that},
+    name::{MappedBy, UnnamedReason, copy_vdso, open_elf_that, reopen},
     process::{FileIdentity, FileKind, Mapping, find_build_id},
     unwind::{
         CallFrameInformation, CfiError, Digest, Evaluation, Limits, RuleSet, Table, TableKey,
@@ -165,11 +165,6 @@ pub(super) fn open(pid: u32, mapping: &Mapping) -> Result<Option<File>, UnnamedR
     };
     let opened = open_elf_that(&described, FILE_BYTES_MAX, is_it)?;
     reopen(&opened).map(Some)
-}
-
-/// A descriptor to read from, for one that stands for a regular file.
-fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| UnnamedReason::Permission)
 }
 
 fn read_rows(file: File, store: Option<&RowStore>) -> (Evaluation, Unkept) {

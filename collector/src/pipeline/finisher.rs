@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pprof::protos::Message as _;
-use proto::v1::{FileLayout, OutcomeCount, PushRequest, Segment, WindowAccount};
+use proto::v1::{FileLayout, OutcomeCount, PushRequest, Segment, SymbolOffer, WindowAccount};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::sampler::ClosedWindow;
@@ -13,11 +13,12 @@ use crate::{
     config::Config,
     label::make_label_set,
     metrics::{SharedMetrics, Stage},
-    name::{self, ElfFile, FileKey, Frame, Inode, Namer, Naming, Object, UnnamedReason},
+    name::{ElfFile, FileKey, Frame, Inode, Namer, Naming, Object, UnnamedReason},
     process::{ContentId, FileIdentity, FileKind, read_content_id},
     profile::build_profile,
     queue::Queue,
     send::Sender,
+    upload::{Offer, Offers, SeenFile},
 };
 
 /// zstd's level: 3 is its default; higher ones save a tenth of the bytes for twice the time.
@@ -33,6 +34,8 @@ pub(super) struct Finisher {
     namer: Namer,
     sender: Sender,
     metrics: SharedMetrics,
+    /// What the server could be sent; `None` when nothing is.
+    offers: Option<Offers>,
     own_cpu_before_ns: u64,
 }
 
@@ -50,8 +53,19 @@ impl Finisher {
             namer,
             sender,
             metrics,
+            offers: (config.upload_rate > 0).then(Offers::default),
             own_cpu_before_ns: 0,
         }
+    }
+
+    /// The collector's name in its messages.
+    pub(super) fn instance(&self) -> [u8; 16] {
+        self.instance
+    }
+
+    /// What the server could be sent, if anything is.
+    pub(super) fn offers(&self) -> Option<Offers> {
+        self.offers.clone()
     }
 
     /// Runs until the queue is closed and empty; gives the sender back for its drain.
@@ -174,9 +188,8 @@ impl Finisher {
             let named = match find_object(file) {
                 Ok(object) => {
                     let named = self.namer.name(&object, &offsets);
-                    let has_unnamed = named.iter().any(|it| it.unnamed().is_some());
-                    if has_unnamed && layouts.len() < FILE_LAYOUTS_MAX {
-                        layouts.extend(make_layout(&object, self.namer.segments(&object)));
+                    if layouts.len() < FILE_LAYOUTS_MAX {
+                        layouts.extend(self.make_layout(&object, &named));
                     }
                     named
                 }
@@ -188,23 +201,70 @@ impl Finisher {
         }
         (namings, layouts)
     }
+
+    /// How a file with a build id is mapped, and what of it the server could be sent, where something is lacking.
+    fn make_layout(&mut self, object: &Object, named: &[Naming]) -> Option<FileLayout> {
+        let Object::Elf(file) = object else {
+            return None;
+        };
+        let build_id = file.build_id?;
+        let has_unnamed = named.iter().any(|it| it.unnamed().is_some());
+        let offer = self.offer(file, object, named);
+        let segments = match has_unnamed {
+            true => self.namer.segments(object),
+            false => &[],
+        };
+        let segments: Vec<Segment> = segments
+            .iter()
+            .map(|it| Segment {
+                file_offset: it.file_offset,
+                address: it.address,
+                bytes: it.bytes,
+            })
+            .collect();
+        let says_nothing = segments.is_empty() && offer == Offer::None;
+        (!says_nothing).then(|| FileLayout {
+            build_id: build_id.to_string(),
+            segments,
+            offer: SymbolOffer::from(offer).into(),
+        })
+    }
+
+    /// What the node has of a file and did not use. A file that it used and that has no name for an address is no help
+    /// elsewhere.
+    fn offer(&mut self, file: &Arc<ElfFile>, object: &Object, named: &[Naming]) -> Offer {
+        let Some((offers, least)) = self.offers.as_ref().zip(find_least(named)) else {
+            return Offer::None;
+        };
+        let is_used = self.namer.uses_debug_info(object);
+        let thinks = match self.namer.facts(object) {
+            Some(_) if is_used && least == Offer::DebugInfo => return Offer::None,
+            Some(facts) if facts.has_debug_info => Offer::DebugInfo,
+            // Its debug information may be in a file of its own.
+            Some(_) | None => Offer::Unknown,
+        };
+        let seen = SeenFile {
+            file: Arc::clone(file),
+            thinks,
+            least,
+        };
+        file.build_id
+            .map_or(Offer::None, |build_id| offers.note(build_id, seen))
+    }
 }
 
-/// How a file is mapped, for one with a build id.
-fn make_layout(object: &Object, segments: &[name::Segment]) -> Option<FileLayout> {
-    let Object::Elf(file) = object else {
-        return None;
-    };
-    let segments = segments.iter().map(|it| Segment {
-        file_offset: it.file_offset,
-        address: it.address,
-        bytes: it.bytes,
+/// The least that helps a file's frames: names, where they have none for a reason that lies with the node; debug information,
+/// where all have names, but some no source file.
+fn find_least(named: &[Naming]) -> Option<Offer> {
+    let least = named.iter().filter_map(|naming| match naming {
+        Naming::Unnamed(UnnamedReason::Limit | UnnamedReason::Corrupt) => Some(Offer::SymbolTable),
+        Naming::Unnamed(_) | Naming::InFunction(_) => None,
+        Naming::Named(frames) => {
+            let has_source = frames.last().is_some_and(|it| !it.file.is_empty());
+            (!has_source).then_some(Offer::DebugInfo)
+        }
     });
-    let layout = FileLayout {
-        build_id: file.build_id?.to_string(),
-        segments: segments.collect(),
-    };
-    (!layout.segments.is_empty()).then_some(layout)
+    least.min()
 }
 
 /// What stands for frames that were left out has no code, and is its own name.

@@ -11,7 +11,7 @@ use server::metrics::Metrics;
 use server::symbol::child::ChildLimits;
 use server::symbol::convert::RefusalKind;
 use server::symbol::known_layouts::LayoutSource;
-use server::symbol::shelf::{PlaceError, Placed};
+use server::symbol::shelf::{COLLECTOR_ORIGIN, PlaceError, Placed};
 use server::symbol::wanted::Wanted;
 use server::symbol::{BuildId, NameSource, Shelf, ShelfOptions};
 
@@ -47,12 +47,8 @@ fn is_stored(placed: &Result<Placed, PlaceError>) -> bool {
     matches!(placed, Ok(Placed::Stored(_)))
 }
 
-/// Functions at the offset of a symbol, as `function file:line`; `None` if nothing is known of the file.
-pub(crate) fn name_symbol(
-    source: &dyn NameSource,
-    program: &Built,
-    symbol: &str,
-) -> Option<Vec<String>> {
+/// Where a symbol lies in the file.
+pub(crate) fn offset_of(program: &Built, symbol: &str) -> u64 {
     use object::{Object, ObjectSymbol};
     let file = object::File::parse(&*program.bytes).unwrap();
     let address = file
@@ -67,7 +63,16 @@ pub(crate) fn name_symbol(
         .find(|segment| (segment.address..segment.address + segment.bytes).contains(&address))
         .copied()
         .unwrap();
-    let offset = address - segment.address + segment.file_offset;
+    address - segment.address + segment.file_offset
+}
+
+/// Functions at the offset of a symbol, as `function file:line`; `None` if nothing is known of the file.
+pub(crate) fn name_symbol(
+    source: &dyn NameSource,
+    program: &Built,
+    symbol: &str,
+) -> Option<Vec<String>> {
+    let offset = offset_of(program, symbol);
     let mut named = Vec::new();
     let is_known = source.name(program.build_id().as_str(), &[offset], &mut |_, frames| {
         for frame in frames {
@@ -167,6 +172,45 @@ fn a_layout_from_a_profile_is_enough() {
     assert_eq!(
         name_symbol(&shelf, &program, "work").unwrap(),
         ["work work.c:7"]
+    );
+}
+
+/// Check that what came from a collector, and so from some process, never stands in the way of what a person has given, whatever
+/// comes first; and that it counts where there is nothing as good.
+#[test]
+fn what_a_process_has_made_replaces_nothing_of_a_person() {
+    let workshop = Workshop::new();
+    let id = "-Wl,--build-id=0x0123";
+    let small = workshop.compile("small", C, &["-g", "-O0", id]);
+    let large = workshop.compile("large", C, &["-g3", "-O3", id]);
+    let (_, bare) = workshop.split("large");
+    let table = workshop.compile("table", C, &["-O2", id]);
+    let place = |shelf: &Shelf, program: &Built, origin: &str| {
+        let file = fs::File::open(&program.path).unwrap();
+        is_stored(&shelf.place(&program.build_id(), file, origin))
+    };
+    let origin = |shelf: &Shelf| shelf.list()[0].head.origin.clone();
+    let body = |shelf: &Shelf| shelf.list()[0].head.body_bytes;
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let shelf = open(options(folder.path()));
+    assert!(place(&shelf, &small, "upload"));
+    let of_person = body(&shelf);
+    assert!(!place(&shelf, &large, COLLECTOR_ORIGIN));
+    assert_eq!(
+        (origin(&shelf).as_str(), body(&shelf)),
+        ("upload", of_person)
+    );
+
+    let shelf = open(options(other.path()));
+    assert!(place(&shelf, &table, COLLECTOR_ORIGIN));
+    // A stripped file is no better for who sent it.
+    assert!(!place(&shelf, &bare, "upload"));
+    assert!(place(&shelf, &large, COLLECTOR_ORIGIN));
+    assert!(body(&shelf) > of_person);
+    assert!(place(&shelf, &small, "upload"));
+    assert_eq!(
+        (origin(&shelf).as_str(), body(&shelf)),
+        ("upload", of_person)
     );
 }
 

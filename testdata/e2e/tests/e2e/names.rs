@@ -22,7 +22,7 @@ const STAY_SECONDS: &str = "12";
 
 /// Least share of the samples that the function must have. The rest are its start, and ticks in the kernel: of a program
 /// of 30 ms an eighth.
-const SHARE_MIN: f64 = 0.8;
+pub(crate) const SHARE_MIN: f64 = 0.8;
 
 /// Starts a program of a directory.
 type Start = Box<dyn Fn(&Path) -> Result<Child>>;
@@ -76,7 +76,7 @@ fn check_matrix(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-fn range(from_ms: u64, ended_ms: u64) -> Range {
+pub(crate) fn range(from_ms: u64, ended_ms: u64) -> Range {
     Range {
         from_ms,
         to_ms: ended_ms / 10_000 * 10_000 + 10_000,
@@ -106,14 +106,14 @@ fn check_row(rig: &Rig, row: &Row, range: Range) -> Result<()> {
 }
 
 /// The share of the samples whose innermost user or kernel frame is the function.
-fn share_of(top: &Value, function: &str) -> f64 {
+pub(crate) fn share_of(top: &Value, function: &str) -> f64 {
     let functions = top["functions"].as_array().map_or(&[][..], Vec::as_slice);
     let found = functions.iter().filter(|it| it["name"] == function);
     let samples: f64 = found.filter_map(|it| it["self_samples"].as_f64()).sum();
     samples / top["samples"].as_f64().unwrap_or(1.0)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("failed to run {command:?}"))?;
@@ -133,7 +133,7 @@ fn source(name: &str) -> PathBuf {
 }
 
 /// Builds `burner.c`, its function called `function`. Names are no part of a build id: each function adds another number.
-fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
+pub(crate) fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
     run(Command::new("cc")
         .args(["-O2", "-Wl,--build-id=sha1", "-o"])
         .arg(path)
@@ -147,14 +147,14 @@ fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
 }
 
 /// Takes everything out of a program that can name its function, and puts it into `debug`.
-fn split(path: &Path, debug: &Path) -> Result<()> {
+pub(crate) fn split(path: &Path, debug: &Path) -> Result<()> {
     run(Command::new("objcopy")
         .arg("--only-keep-debug")
         .args([path, debug]))?;
     run(Command::new("strip").arg(path))
 }
 
-fn start(path: &Path) -> Result<Child> {
+pub(crate) fn start(path: &Path) -> Result<Child> {
     start_with(path, &[SECONDS])
 }
 
