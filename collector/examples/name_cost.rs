@@ -110,6 +110,7 @@ fn read_file(path: &Path, count: usize) -> Result<(Object, Vec<u64>), Box<dyn Er
             number: stat.ino(),
         }),
         candidates: Vec::new(),
+        held: None,
     };
     Ok((
         Object::Elf(Arc::new(file)),

@@ -15,7 +15,7 @@ use profiler_bpf::outcome::Outcome;
 use crate::{
     accounts::ProcessAccount,
     name::{NamerStats, UnnamedReason},
-    pipeline::RowStoreStats,
+    pipeline::{HoldStats, RowStoreStats},
     process::TableStats,
     sample::CounterTotals,
     send::{DropReason, SenderStats},
@@ -89,6 +89,8 @@ pub struct Metrics {
     pub processes: TableStats,
     /// The namer and its child.
     pub namer: NamerStats,
+    /// Files that are held open until they are named.
+    pub held: HoldStats,
     /// Unwinding in user space, and the kernel's tables.
     pub unwind: UnwindStats,
     /// Bytes of the program's maps, without the tables.
@@ -195,6 +197,7 @@ impl Metrics {
         self.render_cost(&mut text, own);
         self.render_unwinding(&mut text);
         self.render_processes_and_names(&mut text);
+        self.render_held(&mut text);
         text.0
     }
 
@@ -606,6 +609,43 @@ impl Metrics {
                 ("nonsense", ends.nonsense),
                 ("not_started", ends.not_started),
             ],
+        );
+    }
+}
+
+impl Metrics {
+    fn render_held(&self, text: &mut Text) {
+        let held = &self.held;
+        text.gauge(
+            "held_files",
+            "Files that are held open until the window in which they were sampled has its names.",
+            held.files as f64,
+        );
+        text.gauge(
+            "held_roots",
+            "Root directories of containers, and the node's, that are held with them.",
+            held.roots as f64,
+        );
+        text.counter(
+            "held_files_opened_total",
+            "Files that were opened to be held.",
+            held.opened as f64,
+        );
+        text.counters(
+            "held_files_missed_total",
+            "Files that were not held, by reason: gone before they were opened, let go for want of room, or of a process that \
+             was not looked at, since too many waited.",
+            "reason",
+            [
+                ("gone", held.failed),
+                ("evicted", held.evicted),
+                ("behind", held.dropped),
+            ],
+        );
+        text.counter(
+            "held_files_cpu_seconds_total",
+            "CPU time of opening them.",
+            held.cpu.as_secs_f64(),
         );
     }
 }

@@ -1,8 +1,9 @@
 //! The one file that knows every stage.
 //!
 //! `sample` drains, orders, locates and counts; `unwind`, with two threads `evaluate`, keeps the
-//! kernel's unwind tables and walks copied stacks; `name` names a closed window, makes its profile
-//! and hands it to the sender; `send` is the sender's own. Between them are bounded queues that count what they drop.
+//! kernel's unwind tables and walks copied stacks; `hold` keeps files open that may be gone when they
+//! are named; `name` names a closed window, makes its profile and hands it to the sender; `send` is the
+//! sender's own. Between them are bounded queues that count what they drop.
 
 use std::{
     sync::{
@@ -27,15 +28,18 @@ use crate::{
 
 mod evaluator;
 mod finisher;
+mod holder;
 mod prover;
 mod row_store;
 mod sampler;
 mod unwinder;
 mod window_clock;
 
+pub use holder::HoldStats;
 pub use row_store::RowStoreStats;
 
 use finisher::Finisher;
+use holder::{Held, Holder};
 use prover::Prover;
 use row_store::RowStore;
 use sampler::{Sampler, Sources};
@@ -94,6 +98,7 @@ impl Pipeline {
         let queue = Queue::new(NAME_QUEUE_MAX);
         let stop = Arc::new(AtomicBool::new(false));
 
+        let held = Held::default();
         let sampler = Sampler::new(
             config,
             Sources {
@@ -101,6 +106,7 @@ impl Pipeline {
                 hierarchy,
                 unwinder,
                 prover: Prover::start()?,
+                holder: Holder::start(held.clone())?,
                 online: &online,
                 started,
             },
@@ -110,7 +116,7 @@ impl Pipeline {
         let flag = stop.clone();
         let sampler = spawn("sample", move || sampler.run(&flag))?;
         let namer = Namer::new(NamerOptions::default());
-        let finisher = Finisher::new(config, namer, sender, metrics);
+        let finisher = Finisher::new(config, (namer, held), sender, metrics);
         let finisher = spawn("name", move || finisher.run(&queue))?;
         Ok(Self {
             stop,

@@ -14,14 +14,11 @@ use std::path::{Path, PathBuf};
 
 use super::facts::is_file_name;
 use super::object::ElfFile;
-use super::open::{open_beside, roots};
+use super::open::{OWN_ROOT, open_beside, roots};
 use crate::process::BuildId;
 
 /// Where debug information is installed.
 const DEBUG_DIRECTORY: &str = "usr/lib/debug";
-
-/// The node's own root.
-const OWN_ROOT: &str = "/";
 
 /// How a debug file was found, and so what must agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,6 +84,7 @@ pub(crate) fn mapped_file(pid: u32, mapping: &Mapping) -> ElfFile {
             start: mapping.start,
             end: mapping.end,
         }],
+        held: None,
     }
 }
 
@@ -100,6 +101,7 @@ pub(crate) fn unmapped_file(path: &Path) -> ElfFile {
             number: stat.ino(),
         }),
         candidates: Vec::new(),
+        held: None,
     }
 }
 
