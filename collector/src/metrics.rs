@@ -621,11 +621,6 @@ impl Metrics {
             "Files that are held open until the window in which they were sampled has its names.",
             held.files as f64,
         );
-        text.gauge(
-            "held_roots",
-            "Root directories of containers, and the node's, that are held with them.",
-            held.roots as f64,
-        );
         text.counter(
             "held_files_opened_total",
             "Files that were opened to be held.",

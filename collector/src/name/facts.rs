@@ -81,7 +81,7 @@ pub(super) fn read_facts<'data, R: ReadRef<'data>>(
 
 /// The name and the checksum in a `.gnu_debuglink` section: the name, a zero, padding to four bytes,
 /// and the CRC-32 of the file. Pure.
-fn parse_debug_link(section: &[u8]) -> Option<(&str, u32)> {
+pub(super) fn parse_debug_link(section: &[u8]) -> Option<(&str, u32)> {
     let end = section.iter().position(|byte| *byte == 0)?;
     let name = std::str::from_utf8(&section[..end]).ok()?;
     let checksum = section

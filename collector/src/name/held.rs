@@ -1,23 +1,24 @@
 //! Descriptors of files that may be gone when they are to be named.
 //!
-//! In: a file, and the processes through which it can be reached now. Out: a descriptor of it, and one of the root
-//! directory that it was found in, where its debug information may be. Nothing is read but the build id, which must be
-//! the file's.
+//! In: a file, and the processes through which it can be reached now. Out: descriptors of it, and of the file with its
+//! debug information. Nothing is read but its headers, and its build id, which must be the one that was mapped.
 //!
 //! A descriptor keeps what a deleted file takes of its disk, and its file system mounted. So who holds one drops it as
 //! soon as the file has its names.
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
+use super::debug_file::{FoundBy, find_debug_file_in};
+use super::facts::{FileFacts, Segment};
+use super::headers::read_headers;
 use super::naming::UnnamedReason;
-use super::object::{ElfFile, Inode};
-use super::open::{is_of_build, open_elf_that, open_in_root, open_root, reopen, root_of};
+use super::object::ElfFile;
+use super::open::{is_of_build, open_elf_that, open_in_root, reopen, root_of};
 
 /// Larger files are not held, as they are not named.
 const FILE_BYTES_MAX: u64 = 16 << 30;
@@ -32,47 +33,27 @@ const CGROUP_BYTES_MAX: u64 = 64;
 #[derive(Debug)]
 pub struct HeldFile {
     pub(super) file: OwnedFd,
-    root: Option<Arc<OwnedFd>>,
+    /// What it says about itself.
+    facts: Option<FileFacts>,
+    /// What may have its debug information.
+    debug_file: Option<(OwnedFd, FoundBy)>,
 }
 
 impl HeldFile {
-    /// A path to the root directory that it was found in.
-    pub(super) fn root_path(&self) -> Option<String> {
-        let root = self.root.as_ref()?;
-        Some(format!("/proc/self/fd/{}", root.as_raw_fd()))
+    /// The file with its debug information that was found when it was opened.
+    pub(super) fn debug_file(&self) -> Option<(OwnedFd, FoundBy)> {
+        let (file, found_by) = self.debug_file.as_ref()?;
+        Some((file.try_clone().ok()?, *found_by))
+    }
+
+    /// Where the parts of the file are mapped.
+    pub(super) fn segments(&self) -> &[Segment] {
+        self.facts.as_ref().map_or(&[], |it| &it.segments)
     }
 
     /// A descriptor to read from.
     pub fn read(&self) -> Option<File> {
         reopen(&self.file).ok()
-    }
-}
-
-/// The root directories that are held, each once: there is one for a container, and most files are of a few.
-#[derive(Debug, Default)]
-pub struct HeldRoots(FxHashMap<Inode, Weak<OwnedFd>>);
-
-impl HeldRoots {
-    fn hold(&mut self, root: &str) -> Option<Arc<OwnedFd>> {
-        let (opened, inode) = open_root(root)?;
-        if let Some(known) = self.0.get(&inode).and_then(Weak::upgrade) {
-            return Some(known);
-        }
-        self.0.retain(|_, root| root.strong_count() > 0);
-        let opened = Arc::new(opened);
-        self.0.insert(inode, Arc::downgrade(&opened));
-        Some(opened)
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        let held = self.0.values().filter(|it| it.strong_count() > 0);
-        held.count()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -89,19 +70,25 @@ pub struct Relatives {
 ///
 /// # Errors
 /// Why it cannot be opened.
-pub fn hold(
-    file: &ElfFile,
-    relatives: &Relatives,
-    roots: &mut HeldRoots,
-) -> Result<HeldFile, UnnamedReason> {
+pub fn hold(file: &ElfFile, relatives: &Relatives) -> Result<HeldFile, UnnamedReason> {
     let is_it = |found: &OwnedFd| is_of_build(found, file.build_id);
     let (found, root) = match open_elf_that(file, FILE_BYTES_MAX, is_it) {
         Ok(opened) => (opened.file, opened.root),
         Err(reason) => relatives.find(file, is_it).ok_or(reason)?,
     };
+    let facts = reopen(&found).ok().and_then(|file| {
+        let read = |at, buffer: &mut [u8]| file.read_exact_at(buffer, at).is_ok();
+        read_headers(read)
+    });
+    let debug_file = facts.as_ref().filter(|it| !it.has_debug_info);
+    let debug_file = debug_file.and_then(|facts| {
+        let link = facts.debug_link.as_deref();
+        find_debug_file_in(&[root], file, link, FILE_BYTES_MAX)
+    });
     Ok(HeldFile {
-        root: roots.hold(&root),
         file: found,
+        facts,
+        debug_file,
     })
 }
 
@@ -149,19 +136,5 @@ mod tests {
         let cut = format!("{}\n4444444444444444", "0".repeat(60));
         assert_eq!(read(&cut), [0]);
         assert!(read_processes(Path::new("/nowhere")).is_empty());
-    }
-
-    /// Check that one root is held once.
-    #[test]
-    fn roots_are_held_once() {
-        let mut roots = HeldRoots::default();
-        let own = root_of(std::process::id());
-        let first = roots.hold(&own).unwrap();
-        let second = roots.hold("/").unwrap();
-        assert!(Arc::ptr_eq(&first, &second));
-        assert_eq!(roots.len(), 1);
-        drop((first, second));
-        assert!(roots.is_empty());
-        assert!(roots.hold("/proc/0/root").is_none());
     }
 }

@@ -187,10 +187,14 @@ impl Namer {
         namings.inspect(|naming| self.stats.count(naming)).collect()
     }
 
-    /// Where the parts of a file are mapped, if it was read.
-    pub fn segments(&mut self, object: &Object) -> &[Segment] {
+    /// Where the parts of a file are mapped, if it was read or is held.
+    pub fn segments<'a>(&'a mut self, object: &'a Object) -> &'a [Segment] {
         let file = self.cache.file(ObjectKey::from(object));
-        file.facts.as_ref().map_or(&[], |it| &it.segments)
+        match (&file.facts, object) {
+            (Some(facts), _) => &facts.segments,
+            (None, Object::Elf(file)) => file.held.as_ref().map_or(&[], |it| it.segments()),
+            (None, _) => &[],
+        }
     }
 
     /// The names of code that a process made at run time, in the order of its addresses there.

@@ -94,12 +94,11 @@ pub(crate) fn open_elf_that(
     }
 }
 
-/// The roots of the processes that map a file, the one that is held with it, and those of the processes that made them.
+/// The roots of the processes that map a file, and of those that made them.
 pub(super) fn roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
     let candidates = file.candidates.iter().take(CANDIDATES_MAX);
     let own = candidates.map(|it| root_of(it.pid));
-    let held = file.held.iter().filter_map(|it| it.root_path());
-    own.chain(held).chain(parent_roots(file))
+    own.chain(parent_roots(file))
 }
 
 fn parent_roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
@@ -252,34 +251,18 @@ fn check_size(found: &Statx, bytes_max: u64) -> Result<Inode, UnnamedReason> {
     if found.stx_size > bytes_max {
         return Err(UnnamedReason::Limit);
     }
-    Ok(inode_of(found))
-}
-
-fn inode_of(found: &Statx) -> Inode {
-    Inode {
+    Ok(Inode {
         major: found.stx_dev_major,
         minor: found.stx_dev_minor,
         number: found.stx_ino,
-    }
-}
-
-/// Opens the root directory of a process, and tells which directory it is.
-pub(super) fn open_root(root: &str) -> Option<(OwnedFd, Inode)> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = open(root, flags, Mode::empty()).ok()?;
-    let inode = inode_of(&stat(&opened).ok()?);
-    Some((opened, inode))
-}
-
-fn stat(opened: &OwnedFd) -> Result<Statx, UnnamedReason> {
-    // Without a request to the server of a network file system, which may hang.
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    statx(opened.as_fd(), c"", flags, StatxFlags::BASIC_STATS).map_err(reason_of)
+    })
 }
 
 /// What a regular file is like.
 fn look_at(opened: &OwnedFd) -> Result<Statx, UnnamedReason> {
-    let found = stat(opened)?;
+    // Without a request to the server of a network file system, which may hang.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = statx(opened.as_fd(), c"", flags, StatxFlags::BASIC_STATS).map_err(reason_of)?;
     if FileType::from_raw_mode(found.stx_mode.into()) != FileType::RegularFile {
         return Err(UnnamedReason::FileGone);
     }

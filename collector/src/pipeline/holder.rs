@@ -15,18 +15,24 @@ use std::{
 
 use anyhow::Result;
 use rustc_hash::FxHashMap;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{finisher::describe_unread, spawn};
 use crate::{
     clock::thread_cpu,
-    name::{HeldFile, HeldRoots, MappedBy, Relatives, hold},
+    name::{HeldFile, MappedBy, Relatives, hold},
     process::{FileKind, MappedFile, Mappings},
 };
 
-/// Files that are held, the one used longest ago goes first. A window of a machine that compiles has 150; beyond the limit
-/// files are named as long as they can be opened then. Each takes a descriptor, of which a process may have 1,024 as a
-/// rule, and some 1.5 KB in the kernel (a descriptor of 256 bytes, and the inode and directory entry that it keeps): 0.6 MB.
-const FILES_MAX: usize = 384;
+/// Files that are held; beyond, the one used longest ago goes. A window of a machine that compiles has 150, and what is let
+/// go is still named as long as it can be opened then. Each takes one descriptor, and a second if it has its debug
+/// information elsewhere: 640 (see [`DESCRIPTORS_WANTED`]). In the kernel each is some 1.5 KB (256 bytes,
+/// and the inode and the directory entry that it keeps): 1 MB.
+const FILES_MAX: usize = 320;
+
+/// Descriptors that the collector may have in all, if it is permitted: as a rule it starts with 1,024, and sampling takes
+/// three on each processor.
+const DESCRIPTORS_WANTED: u64 = 4096;
 
 /// Files of one process: most map some 10, and one that maps hundreds must not push out all others.
 const PROCESS_FILES_MAX: usize = 128;
@@ -50,8 +56,6 @@ pub(super) struct HoldRequest {
 pub struct HoldStats {
     /// Files that are held.
     pub files: usize,
-    /// Root directories that are held.
-    pub roots: usize,
     /// Files that were opened to be held.
     pub opened: u64,
     /// Files that could not be opened: their processes had ended, and nobody has the same root.
@@ -150,6 +154,7 @@ impl Holder {
     /// Starts the thread, which keeps what it opens in `held`. It ends by itself some time after this was dropped: it may be
     /// waiting for a file system.
     pub(super) fn start(held: Held) -> Result<Self> {
+        raise_descriptor_limit();
         let (to, requests) = sync_channel(REQUESTS_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = dropped.clone();
@@ -165,19 +170,33 @@ impl Holder {
     }
 }
 
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS_WANTED, |maximum| {
+        maximum.min(DESCRIPTORS_WANTED)
+    });
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            ..limit
+        };
+        if let Err(err) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%err, wanted, "failed to raise the limit of open files");
+        }
+    }
+}
+
 fn run(held: &Held, requests: &Receiver<HoldRequest>, dropped: &AtomicU64) {
-    let mut roots = HeldRoots::default();
     while let Ok(request) = requests.recv() {
-        hold_files(held, &request, &mut roots);
+        hold_files(held, &request);
         let mut files = held.lock();
-        files.stats.roots = roots.len();
         files.stats.dropped = dropped.load(Ordering::Relaxed);
         files.stats.cpu = thread_cpu();
     }
 }
 
 /// Opens the files of a process that are not held yet.
-fn hold_files(held: &Held, request: &HoldRequest, roots: &mut HeldRoots) {
+fn hold_files(held: &Held, request: &HoldRequest) {
     let HoldRequest {
         pid,
         parent,
@@ -203,7 +222,7 @@ fn hold_files(held: &Held, request: &HoldRequest, roots: &mut HeldRoots) {
         }
     }
     for (file, mapped_by) in missing {
-        let result = hold(&describe_unread(&file, &[mapped_by]), relatives, roots);
+        let result = hold(&describe_unread(&file, &[mapped_by]), relatives);
         let mut files = held.lock();
         match result {
             Ok(opened) => files.insert(

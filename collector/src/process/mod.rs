@@ -16,6 +16,7 @@ mod side_band;
 mod table;
 
 pub use build_id::{BuildId, find_build_id};
+pub(crate) use build_id::{u16_at, u32_at, u64_at};
 pub use content::{identify, read_content_id};
 pub use file::{ContentId, FileIdentity, FileKind, Files, MappedFile};
 pub use mappings::{Mapping, Mappings};

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use collector::name::{
-    ElfFile, HeldFile, HeldRoots, MappedBy, Naming, Relatives, UnnamedReason, hold,
-};
+use collector::name::{ElfFile, HeldFile, MappedBy, Naming, Relatives, UnnamedReason, hold};
 
 use crate::paths::{build_id, directory, start_in_root};
 use crate::target::{
@@ -15,7 +13,7 @@ use crate::target::{
 };
 
 fn hold_alone(file: &ElfFile) -> Result<HeldFile, UnnamedReason> {
-    hold(file, &Relatives::default(), &mut HeldRoots::default())
+    hold(file, &Relatives::default())
 }
 
 fn held(file: ElfFile, held: HeldFile) -> ElfFile {
@@ -115,7 +113,7 @@ fn relatives_lead_to_the_root() {
         cgroup: Some(cgroup.path().into()),
     };
     for relatives in [by_ancestor, by_cgroup] {
-        let opened = hold(&file, &relatives, &mut HeldRoots::default()).unwrap();
+        let opened = hold(&file, &relatives).unwrap();
         let file = ElfFile {
             key: new_key(),
             ..held(file.clone(), opened)
@@ -125,10 +123,10 @@ fn relatives_lead_to_the_root() {
     }
 }
 
-/// Check that a debug link is followed in the root that a process had, when all its processes have ended, and that the
-/// host's file of that path is not taken.
+/// Check that a debug link is followed in the root of a process while it is there, so that lines are known when the whole
+/// root is gone.
 #[test]
-fn debug_links_are_found_in_a_root_that_is_held() {
+fn debug_files_are_held_too() {
     let directory = directory();
     let root = directory.path().canonicalize().unwrap().join("root");
     fs::create_dir_all(root.join("opt/app")).unwrap();
@@ -147,6 +145,7 @@ fn debug_links_are_found_in_a_root_that_is_held() {
     let file = ended_in_root(&program, "/opt/app/tool", running.pid());
     let opened = hold_alone(&file).unwrap();
     drop(running);
+    fs::remove_dir_all(&root).unwrap();
     let namings = namer().name(&object(held(file.clone(), opened)), &[offset + 4]);
     let Naming::Named(frames) = &namings[0] else {
         panic!("{namings:?}");
