@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use collector::name::{ElfFile, FileKey, Inode, Namer, NamerOptions, Naming, Object};
+use collector::name::{CpuBudget, ElfFile, FileKey, Inode, Namer, NamerOptions, Naming, Object};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut namer = Namer::new(NamerOptions {
         program: program.into(),
         window_time: Duration::MAX,
+        cpu: CpuBudget::UNLIMITED,
         ..NamerOptions::default()
     });
     println!(

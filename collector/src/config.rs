@@ -1,6 +1,6 @@
 //! What was typed, and what it means.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use thiserror::Error;
@@ -135,6 +135,15 @@ pub struct Arguments {
         default_value = "1000"
     )]
     prove_one_in: String,
+    /// CPU time that naming may take on average, in percent of one core: 0.1 to 100. What is not named for want of it is named
+    /// in a later window, or by the server
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        env = "PILOTLIGHT_COLLECTOR_NAME_CPU",
+        default_value = "5"
+    )]
+    name_cpu: String,
     /// What is logged: error, warn, info, debug or trace, also for parts (`info,collector::name=debug`)
     #[arg(
         long,
@@ -189,6 +198,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Of this many complete stacks one is proved; 0 for none.
     pub prove_one_in: u32,
+    /// CPU time that naming may take on average, for each second.
+    pub name_cpu_share: f64,
     /// What is logged.
     pub log: String,
 }
@@ -287,12 +298,7 @@ impl Arguments {
                 "--walk-budget",
                 &self.walk_budget,
                 "a percentage from 0.01 to 10",
-                |text| {
-                    let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse().ok()?;
-                    (0.01..=10.0)
-                        .contains(&percent)
-                        .then_some((percent * 10_000.0) as u32)
-                },
+                |text| Some((parse_percent(text, 0.01..=10.0)? * 10_000.0) as u32),
             ),
             unwind_bytes: check.value(
                 "--unwind-bytes",
@@ -327,6 +333,12 @@ impl Arguments {
                 &self.prove_one_in,
                 "a whole number, 0 for none",
                 |text| text.parse().ok(),
+            ),
+            name_cpu_share: check.value(
+                "--name-cpu",
+                &self.name_cpu,
+                "a percentage from 0.1 to 100",
+                |text| Some(parse_percent(text, 0.1..=100.0)? / 100.0),
             ),
             log: check.value(
                 "--log",
@@ -367,6 +379,12 @@ impl Checks<'_> {
     }
 }
 
+/// Parses `5` and `0.8%`.
+fn parse_percent(text: &str, range: RangeInclusive<f64>) -> Option<f64> {
+    let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse().ok()?;
+    range.contains(&percent).then_some(percent)
+}
+
 /// Parses `512`, `64MiB`, `1GiB`, `10MB`.
 fn parse_bytes(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 6] = [
@@ -405,6 +423,7 @@ mod tests {
         assert_eq!(config.buffer_bytes, 64 << 20);
         assert_eq!(config.window, Duration::from_secs(10));
         assert_eq!(config.walk_budget_ppm, 8_000);
+        assert_eq!(config.name_cpu_share, 0.05);
         assert!(!config.include_idle);
         assert_eq!(config.unwind, Unwind::Rows);
         assert_eq!(config.cache_dir, Some("/var/cache/pilotlight".into()));
@@ -436,6 +455,8 @@ mod tests {
             "nan",
             "--prove-one-in",
             "some",
+            "--name-cpu",
+            "0",
             "--unwind-bytes",
             "1GiB",
             "--unwind",
@@ -446,7 +467,7 @@ mod tests {
             "0",
         ])
         .unwrap_err();
-        assert_eq!(bad.len(), 14, "{bad:#?}");
+        assert_eq!(bad.len(), 15, "{bad:#?}");
         assert!(
             bad.contains(&"--frequency is `0`: expected a whole number from 1 to 1000".to_owned())
         );

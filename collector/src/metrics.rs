@@ -597,6 +597,27 @@ impl Metrics {
             "Files whose names were dropped for want of room.",
             names.cache_evictions as f64,
         );
+        text.counter(
+            "name_cpu_seconds_total",
+            "CPU time of naming, in the child and in the thread that asks it (--name-cpu).",
+            names.asking_cpu.as_secs_f64() + seconds(names.child_cpu_ns),
+        );
+        text.gauge(
+            "name_cpu_left_seconds",
+            "CPU time that naming may use now; below 0 when it has used more and waits.",
+            names.cpu_left_s,
+        );
+        text.counters(
+            "name_requests_held_back_total",
+            "Requests for up to 512 names that were put off, by reason: the CPU time was spent (--name-cpu), or the window's \
+             time, or too many naming children had failed just before.",
+            "reason",
+            [
+                ("cpu_time", names.held_back.cpu_time),
+                ("window_time", names.held_back.window_time),
+                ("children", names.held_back.children),
+            ],
+        );
         let ends = names.ends;
         text.counters(
             "namer_ends_total",

@@ -115,7 +115,9 @@ impl Pipeline {
         )?;
         let flag = stop.clone();
         let sampler = spawn("sample", move || sampler.run(&flag))?;
-        let namer = Namer::new(NamerOptions::default());
+        let mut options = NamerOptions::default();
+        options.cpu.share = config.name_cpu_share;
+        let namer = Namer::new(options);
         let finisher = Finisher::new(config, (namer, held), sender, metrics);
         let finisher = spawn("name", move || finisher.run(&queue))?;
         Ok(Self {

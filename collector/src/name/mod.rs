@@ -9,6 +9,7 @@
 //! ```
 
 mod answers;
+mod budget;
 mod cache;
 mod channel;
 mod child;
@@ -35,6 +36,7 @@ mod strings;
 mod symbols;
 mod vdso;
 
+pub use budget::CpuBudget;
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
 pub use facts::{FileFacts, Segment};
@@ -46,5 +48,5 @@ pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
 pub(crate) use open::{is_of_build, open_elf_that, reopen};
-pub use stats::{ChildEnds, NamerStats};
+pub use stats::{ChildEnds, HeldBack, NamerStats};
 pub(crate) use vdso::copy_vdso;
