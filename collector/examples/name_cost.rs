@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use collector::name::{ElfFile, FileKey, Inode, Namer, NamerOptions, Naming, Object};
+use collector::name::{CpuBudget, ElfFile, FileKey, Inode, Namer, NamerOptions, Naming, Object};
 use rustix::time::{ClockId, clock_gettime};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut namer = Namer::new(NamerOptions {
         program: program.into(),
         window_time: Duration::MAX,
+        cpu: CpuBudget::UNLIMITED,
         ..NamerOptions::default()
     });
     println!(
@@ -133,6 +134,7 @@ fn read_file(path: &Path, count: usize) -> Result<(Object, Vec<u64>), Box<dyn Er
             number: stat.ino(),
         }),
         candidates: Vec::new(),
+        held: None,
     };
     Ok((
         Object::Elf(Arc::new(file)),

@@ -221,6 +221,7 @@ fn missing_file_is_gone() {
         build_id: None,
         inode: None,
         candidates: Vec::new(),
+        held: None,
     };
     let mut namer = namer();
     let object = object(file);

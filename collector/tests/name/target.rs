@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use collector::name::{
-    ElfFile, FileKey, Inode, MappedBy, Namer, NamerOptions, Naming, Object, UnnamedReason,
+    CpuBudget, ElfFile, FileKey, Inode, MappedBy, Namer, NamerOptions, Naming, Object,
+    UnnamedReason,
 };
 
 /// A namer's options with this build's child, that never holds back.
@@ -17,6 +18,7 @@ pub(crate) fn options() -> NamerOptions {
         program: env!("CARGO_BIN_EXE_pilotlight-collector").into(),
         failures_at_once: u32::MAX,
         window_time: Duration::MAX,
+        cpu: CpuBudget::UNLIMITED,
         ..NamerOptions::default()
     }
 }
@@ -84,6 +86,7 @@ pub(crate) fn mapped_file(pid: u32, mapping: &Mapping) -> ElfFile {
             start: mapping.start,
             end: mapping.end,
         }],
+        held: None,
     }
 }
 
@@ -100,6 +103,7 @@ pub(crate) fn unmapped_file(path: &Path) -> ElfFile {
             number: stat.ino(),
         }),
         candidates: Vec::new(),
+        held: None,
     }
 }
 
