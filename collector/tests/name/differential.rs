@@ -19,7 +19,7 @@ use crate::target::{
 const SAME_MIN: f64 = 0.995;
 
 /// A function at an address, with its name in the symbol table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) name: String,
     pub(crate) file: String,

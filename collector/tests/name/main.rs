@@ -11,6 +11,7 @@ mod hostile;
 mod jit;
 mod limits;
 mod paths;
+mod sent;
 mod separate;
 mod target;
 mod variants;
