@@ -115,6 +115,8 @@ pub struct Namer {
     window: u64,
     window_time_used: Duration,
     allowance: CpuAllowance,
+    /// Nothing was left of it in this window: nothing more is asked for, since what comes later has fewer samples.
+    is_spent: bool,
     /// CPU time of the child that is taken from the allowance already.
     child_cpu_spent: Duration,
     request: u64,
@@ -154,6 +156,7 @@ impl Namer {
             stuck: Vec::new(),
             window: 0,
             window_time_used: Duration::ZERO,
+            is_spent: false,
             child_cpu_spent: Duration::ZERO,
             request: 0,
             jit: FxHashMap::default(),
@@ -166,6 +169,7 @@ impl Namer {
     pub fn end_window(&mut self) {
         self.window += 1;
         self.window_time_used = Duration::ZERO;
+        self.is_spent = false;
         let window = self.window;
         self.jit.retain(|_, it| it.used + JIT_WINDOWS > window);
         self.stuck
@@ -538,9 +542,10 @@ impl Namer {
     /// Whether there is time for one more request.
     fn may_ask(&mut self) -> Result<(), Failure> {
         let held_back = &mut self.stats.held_back;
+        self.is_spent = self.is_spent || self.allowance.is_spent(Instant::now());
         if self.window_time_used >= self.options.window_time {
             held_back.window_time += 1;
-        } else if self.allowance.is_spent(Instant::now()) {
+        } else if self.is_spent {
             held_back.cpu_time += 1;
         } else {
             return Ok(());

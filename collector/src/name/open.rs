@@ -31,14 +31,15 @@ const CANDIDATES_MAX: usize = 8;
 /// Opens `file`: as it is held, through a process that maps it, or else by its path.
 ///
 /// The file is the mapped one when it is held or came from the mapping itself; otherwise
-/// it has the same inode, or a build id that the child has still to compare.
+/// it has the same inode, or the same build id, which the child compares again.
 pub(super) fn open_elf(file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
     if let Some(held) = &file.held {
         let duplicate = held.file.try_clone().map_err(|_| UnnamedReason::Limit)?;
         check_size(&look_at(&duplicate)?, bytes_max)?;
         return Ok(duplicate);
     }
-    open_elf_that(file, bytes_max, |_| true).map(|it| it.file)
+    let is_it = |found: &OwnedFd| is_of_build(found, file.build_id);
+    open_elf_that(file, bytes_max, is_it).map(|it| it.file)
 }
 
 /// A file, and where it was found.

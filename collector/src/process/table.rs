@@ -605,6 +605,86 @@ mod tests {
         assert_eq!(table.take_changes(), []);
     }
 
+    /// Check that a process's ancestors are told, also when they have run something else since, and not more than are wanted.
+    #[test]
+    fn ancestors() {
+        let mut table = empty_table();
+        table.apply(exec(PID, "init"), 1);
+        for pid in PID + 1..PID + 20 {
+            let parent = pid - 1;
+            table.apply(SideBandEvent::Fork { pid, parent }, 2);
+            table.apply(exec(pid, "sh"), 3);
+        }
+        let ancestors = |table: &mut ProcessTable, pid| {
+            let process = table.find(pid, 4).unwrap().clone();
+            table.ancestors(&process)
+        };
+        assert_eq!(ancestors(&mut table, PID + 2), [PID + 1, PID]);
+        let all = ancestors(&mut table, PID + 19);
+        assert_eq!(all.len(), ANCESTORS_MAX);
+        assert_eq!(all[..2], [PID + 18, PID + 17]);
+        assert!(ancestors(&mut table, PID).is_empty());
+    }
+
+    /// Check that a process has another number for what it maps when it has mapped a file, and after each exec, and not when
+    /// it has mapped memory.
+    #[test]
+    fn versions_of_mapped_files() {
+        let mut table = empty_table();
+        let version = |table: &mut ProcessTable, event| {
+            table.apply(event, 1);
+            table.find(PID, 1).unwrap().files_version
+        };
+        let versions = [
+            exec(PID, "a"),
+            map(PID, 0x1000, "/a"),
+            map(PID, 0x3000, "/b"),
+            map(PID, 0x5000, "//anon"),
+            exec(PID, "a"),
+            map(PID, 0x1000, "/a"),
+            map(PID, 0x3000, "/b"),
+        ]
+        .map(|event| version(&mut table, event));
+        assert_eq!(versions, [0, 1, 2, 2, 0, 3, 4]);
+    }
+
+    /// Check that a file is found in other processes, by what it is or by its build id, in those that live, and not in more
+    /// than are wanted.
+    #[test]
+    fn living_processes_of_a_file() {
+        let mut table = empty_table();
+        let build_id = |byte| FileIdentity::BuildId(BuildId::new(&[byte; 20]).unwrap());
+        let map_build = |pid, path: &str, byte| SideBandEvent::Map {
+            pid,
+            start: 0x5000,
+            end: 0x6000,
+            file_offset: 0,
+            path: path.into(),
+            identity: build_id(byte),
+        };
+        for pid in PID..PID + 6 {
+            table.apply(exec(pid, "a"), 1);
+            table.apply(map(pid, 0x1000, "/plain"), 1);
+        }
+        table.apply(map_build(PID, "/a", 1), 2);
+        table.apply(map_build(PID + 1, "/copy of a", 1), 2);
+        table.apply(map_build(PID + 2, "/a", 2), 2);
+        table.apply(SideBandEvent::Exit { pid: PID }, 3);
+        assert!(table.is_living(PID + 1) && !table.is_living(PID));
+
+        let mut intern = |path: &[u8], identity| table.files.intern(FileKind::File, path, identity);
+        let built = intern(b"/a", build_id(1));
+        let plain = intern(b"/plain", FileIdentity::Path);
+        let unknown = intern(b"/unknown", FileIdentity::Path);
+        let found = table.find_living(&[built.clone(), plain.clone(), unknown], 2);
+        let of = |file: &Arc<MappedFile>| found.iter().filter(|it| it.file == *file).count();
+        assert_eq!((of(&built), of(&plain), found.len()), (1, 2, 3));
+        let by = found.iter().find(|it| it.file == built).unwrap();
+        assert_eq!((by.pid, by.start, by.end), (PID + 1, 0x5000, 0x6000));
+        assert!(found.iter().all(|it| it.pid != PID));
+        assert_eq!(table.find_living(&[], 2), []);
+    }
+
     /// Check what a mapping's name is taken for.
     #[test]
     fn kinds() {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use collector::name::{ElfFile, HeldFile, MappedBy, Naming, Relatives, UnnamedReason, hold};
 
+use collector::process::{FileIdentity, FileKind, Files, ProcessTable};
+
 use crate::paths::{build_id, directory, start_in_root};
 use crate::target::{
     Program, Running, functions, namer, new_key, object, options, reason, unmapped_file,
@@ -154,6 +156,51 @@ fn debug_files_are_held_too() {
     assert_eq!(frames[0].line, 2, "{frames:?}");
     // And without what is held: neither the program nor its debug information.
     let namings = namer().name(&object(file), &[offset + 4]);
+    assert_eq!(reason(&namings), UnnamedReason::FileGone);
+}
+
+/// Check that a file that is gone with its processes is named through a process that lives and maps another file of the
+/// same build, elsewhere.
+#[test]
+fn another_living_process_leads_to_the_build() {
+    let directory = directory();
+    let program = Program::compile(directory.path().join("gone"), "a_function");
+    let offset = program.offset_of("a_function");
+    let identity = FileIdentity::BuildId(build_id(&program.path));
+    let copy = directory.path().join("copy");
+    fs::copy(&program.path, &copy).unwrap();
+    fs::remove_file(&program.path).unwrap();
+    let living = Program { path: copy }.start();
+
+    let table = ProcessTable::scan();
+    let path = program.path.to_str().unwrap().as_bytes();
+    let gone = Files::new().intern(FileKind::File, path, identity);
+    let found = table.find_living(std::slice::from_ref(&gone), 2);
+    let [by] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!((by.pid, &by.file), (living.pid(), &gone));
+    let FileIdentity::BuildId(id) = identity else {
+        unreachable!("it was made with one");
+    };
+    let file = |candidates: Vec<MappedBy>| ElfFile {
+        key: new_key(),
+        path: program.path.clone().into(),
+        build_id: Some(id),
+        inode: None,
+        candidates,
+        held: None,
+    };
+    let mapped_by = MappedBy {
+        pid: by.pid,
+        parent: by.parent,
+        start: by.start,
+        end: by.end,
+    };
+    let mut namer = namer();
+    let namings = namer.name(&object(file(vec![mapped_by])), &[offset]);
+    assert_eq!(functions(&namings[0]), ["a_function"]);
+    let namings = namer.name(&object(file(Vec::new())), &[offset]);
     assert_eq!(reason(&namings), UnnamedReason::FileGone);
 }
 
