@@ -1,6 +1,6 @@
 //! What was typed, and what it means.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use thiserror::Error;
@@ -135,15 +135,15 @@ pub struct Arguments {
         default_value = "1000"
     )]
     prove_one_in: String,
-    /// Time that naming may take in each window; what is not named by then is named by the server, which asks for the
-    /// files that it lacks. 0s leaves all names to the server
+    /// CPU time that naming may take on average, in percent of one core, up to 100. What is not named for want of it is named
+    /// in a later window, or by the server, which asks for the files that it lacks; 0 leaves all names to the server
     #[arg(
         long,
-        value_name = "DURATION",
-        env = "PILOTLIGHT_COLLECTOR_NAME_BUDGET",
-        default_value = "20s"
+        value_name = "PERCENT",
+        env = "PILOTLIGHT_COLLECTOR_NAME_CPU",
+        default_value = "5"
     )]
-    name_budget: String,
+    name_cpu: String,
     /// Bytes a second in which files with symbols are sent when the server asks for them (only the parts that names
     /// are made of, one file after the other); 0 for never
     #[arg(
@@ -207,8 +207,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Of this many complete stacks one is proved; 0 for none.
     pub prove_one_in: u32,
-    /// Time that naming may take in each window.
-    pub name_budget: Duration,
+    /// CPU time that naming may take on average, for each second.
+    pub name_cpu_share: f64,
     /// Bytes a second in which files are sent; 0 for never. The default is a thirtieth of a link of 1 Gbit/s: 40 MB, as a
     /// large program has, take 10 s, and 2 % of a processor meanwhile (4.2 ms a MB).
     pub upload_rate: u64,
@@ -310,12 +310,7 @@ impl Arguments {
                 "--walk-budget",
                 &self.walk_budget,
                 "a percentage from 0.01 to 10",
-                |text| {
-                    let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse().ok()?;
-                    (0.01..=10.0)
-                        .contains(&percent)
-                        .then_some((percent * 10_000.0) as u32)
-                },
+                |text| Some((parse_percent(text, 0.01..=10.0)? * 10_000.0) as u32),
             ),
             unwind_bytes: check.value(
                 "--unwind-bytes",
@@ -351,14 +346,11 @@ impl Arguments {
                 "a whole number, 0 for none",
                 |text| text.parse().ok(),
             ),
-            name_budget: check.value(
-                "--name-budget",
-                &self.name_budget,
-                "whole seconds up to 60s, like 20s",
-                |text| {
-                    let seconds: u64 = text.strip_suffix('s')?.parse().ok()?;
-                    (seconds <= 60).then(|| Duration::from_secs(seconds))
-                },
+            name_cpu_share: check.value(
+                "--name-cpu",
+                &self.name_cpu,
+                "a percentage from 0 to 100",
+                |text| Some(parse_percent(text, 0.0..=100.0)? / 100.0),
             ),
             upload_rate: check.value(
                 "--upload-rate",
@@ -405,6 +397,12 @@ impl Checks<'_> {
     }
 }
 
+/// Parses `5` and `0.8%`.
+fn parse_percent(text: &str, range: RangeInclusive<f64>) -> Option<f64> {
+    let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse().ok()?;
+    range.contains(&percent).then_some(percent)
+}
+
 /// Parses `512`, `64MiB`, `1GiB`, `10MB`.
 fn parse_bytes(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 6] = [
@@ -443,11 +441,11 @@ mod tests {
         assert_eq!(config.buffer_bytes, 64 << 20);
         assert_eq!(config.window, Duration::from_secs(10));
         assert_eq!(config.walk_budget_ppm, 8_000);
+        assert_eq!(config.name_cpu_share, 0.05);
         assert!(!config.include_idle);
         assert_eq!(config.unwind, Unwind::Rows);
         assert_eq!(config.cache_dir, Some("/var/cache/pilotlight".into()));
         assert_eq!(config.upload_rate, 4 << 20);
-        assert_eq!(config.name_budget, Duration::from_secs(20));
         assert_eq!(build(&["--upload-rate", "0"]).unwrap().upload_rate, 0);
         assert!(build(&["--include-idle"]).unwrap().include_idle);
         assert_eq!(build(&["--cache-dir", "none"]).unwrap().cache_dir, None);
@@ -477,6 +475,8 @@ mod tests {
             "nan",
             "--prove-one-in",
             "some",
+            "--name-cpu",
+            "0",
             "--unwind-bytes",
             "1GiB",
             "--unwind",
@@ -485,8 +485,6 @@ mod tests {
             "cache",
             "--cache-bytes",
             "0",
-            "--name-budget",
-            "1m",
             "--upload-rate",
             "1",
         ])

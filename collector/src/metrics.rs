@@ -15,7 +15,7 @@ use profiler_bpf::outcome::Outcome;
 use crate::{
     accounts::ProcessAccount,
     name::{NamerStats, UnnamedReason},
-    pipeline::RowStoreStats,
+    pipeline::{HoldStats, RowStoreStats},
     process::TableStats,
     sample::CounterTotals,
     send::{DropReason, SenderStats, UploadEnd, UploadStats},
@@ -91,6 +91,8 @@ pub struct Metrics {
     pub namer: NamerStats,
     /// Files that the server asked for.
     pub uploads: UploadStats,
+    /// Files that are held open until they are named.
+    pub held: HoldStats,
     /// Unwinding in user space, and the kernel's tables.
     pub unwind: UnwindStats,
     /// Bytes of the program's maps, without the tables.
@@ -198,6 +200,7 @@ impl Metrics {
         self.render_unwinding(&mut text);
         self.render_processes_and_names(&mut text);
         self.render_uploads(&mut text);
+        self.render_held(&mut text);
         text.0
     }
 
@@ -597,6 +600,27 @@ impl Metrics {
             "Files whose names were dropped for want of room.",
             names.cache_evictions as f64,
         );
+        text.counter(
+            "name_cpu_seconds_total",
+            "CPU time of naming, in the child and in the thread that asks it (--name-cpu).",
+            names.asking_cpu.as_secs_f64() + seconds(names.child_cpu_ns),
+        );
+        text.gauge(
+            "name_cpu_left_seconds",
+            "CPU time that naming may use now; below 0 when it has used more and waits.",
+            names.cpu_left_s,
+        );
+        text.counters(
+            "name_requests_held_back_total",
+            "Requests for up to 512 names that were put off, by reason: the CPU time was spent (--name-cpu), or the window's \
+             time, or too many naming children had failed just before.",
+            "reason",
+            [
+                ("cpu_time", names.held_back.cpu_time),
+                ("window_time", names.held_back.window_time),
+                ("children", names.held_back.children),
+            ],
+        );
         let ends = names.ends;
         text.counters(
             "namer_ends_total",
@@ -649,6 +673,36 @@ impl Metrics {
             "upload_retries_total",
             "Tries to send a file that failed and were repeated.",
             uploads.retries as f64,
+        );
+    }
+
+    fn render_held(&self, text: &mut Text) {
+        let held = &self.held;
+        text.gauge(
+            "held_files",
+            "Files that are held open until the window in which they were sampled has its names.",
+            held.files as f64,
+        );
+        text.counter(
+            "held_files_opened_total",
+            "Files that were opened to be held.",
+            held.opened as f64,
+        );
+        text.counters(
+            "held_files_missed_total",
+            "Files that were not held, by reason: gone before they were opened, let go for want of room, or of a process that \
+             was not looked at, since too many waited.",
+            "reason",
+            [
+                ("gone", held.failed),
+                ("evicted", held.evicted),
+                ("behind", held.dropped),
+            ],
+        );
+        text.counter(
+            "held_files_cpu_seconds_total",
+            "CPU time of opening them.",
+            held.cpu.as_secs_f64(),
         );
     }
 }

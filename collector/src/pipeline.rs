@@ -1,8 +1,9 @@
 //! The one file that knows every stage.
 //!
 //! `sample` drains, orders, locates and counts; `unwind`, with two threads `evaluate`, keeps the
-//! kernel's unwind tables and walks copied stacks; `name` names a closed window, makes its profile
-//! and hands it to the sender; `send` is the sender's own, and `upload` sends files that the server asks for. Between them are bounded queues that count what they drop.
+//! kernel's unwind tables and walks copied stacks; `hold` keeps files open that may be gone when they
+//! are named; `name` names a closed window, makes its profile and hands it to the sender; `send` is the
+//! sender's own, and `upload` sends files that the server asks for. Between them are bounded queues that count what they drop.
 
 use std::{
     sync::{
@@ -29,15 +30,18 @@ use crate::{
 
 mod evaluator;
 mod finisher;
+mod holder;
 mod prover;
 mod row_store;
 mod sampler;
 mod unwinder;
 mod window_clock;
 
+pub use holder::HoldStats;
 pub use row_store::RowStoreStats;
 
 use finisher::Finisher;
+use holder::{Held, Holder};
 use prover::Prover;
 use row_store::RowStore;
 use sampler::{Sampler, Sources};
@@ -99,6 +103,7 @@ impl Pipeline {
         let queue = Queue::new(NAME_QUEUE_MAX);
         let stop = Arc::new(AtomicBool::new(false));
 
+        let held = Held::default();
         let sampler = Sampler::new(
             config,
             Sources {
@@ -106,6 +111,7 @@ impl Pipeline {
                 hierarchy,
                 unwinder,
                 prover: Prover::start()?,
+                holder: Holder::start(held.clone())?,
                 online: &online,
                 started,
             },
@@ -114,11 +120,10 @@ impl Pipeline {
         )?;
         let flag = stop.clone();
         let sampler = spawn("sample", move || sampler.run(&flag))?;
-        let namer = Namer::new(NamerOptions {
-            window_time: config.name_budget,
-            ..NamerOptions::default()
-        });
-        let finisher = Finisher::new(config, namer, sender, metrics.clone());
+        let mut options = NamerOptions::default();
+        options.cpu = options.cpu.with_share(config.name_cpu_share);
+        let namer = Namer::new(options);
+        let finisher = Finisher::new(config, (namer, held), sender, metrics.clone());
         let uploader = finisher.offers().map(|offers| {
             let options = UploaderOptions::new(
                 config.server.clone(),

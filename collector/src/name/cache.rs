@@ -193,9 +193,9 @@ impl FileNames {
     /// another try.
     pub(super) fn get(&self, address: u64, window: u64, retry_windows: u64) -> Option<&Naming> {
         let known = self.names.get(&address)?;
-        let is_due = match known.naming {
-            Naming::Named(_) => false,
-            Naming::Unnamed(reason) => {
+        let is_due = match known.naming.unnamed() {
+            None => false,
+            Some(reason) => {
                 // Modules and BPF programs come and go.
                 let may_pass = reason.may_pass() || self.key == ObjectKey::Kernel;
                 may_pass && window >= known.window.saturating_add(retry_windows)
@@ -220,7 +220,7 @@ fn cost(naming: &Naming) -> usize {
     SLOT_BYTES
         + match naming {
             Naming::Named(frames) => FRAMES_BYTES + size_of_val::<[Frame]>(frames),
-            Naming::Unnamed(_) => 0,
+            Naming::Unnamed(_) | Naming::InFunction(_) => 0,
         }
 }
 

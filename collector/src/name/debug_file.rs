@@ -14,14 +14,11 @@ use std::path::{Path, PathBuf};
 
 use super::facts::is_file_name;
 use super::object::ElfFile;
-use super::open::{open_beside, roots};
+use super::open::{OWN_ROOT, open_beside, roots};
 use crate::process::BuildId;
 
 /// Where debug information is installed.
 const DEBUG_DIRECTORY: &str = "usr/lib/debug";
-
-/// The node's own root.
-const OWN_ROOT: &str = "/";
 
 /// How a debug file was found, and so what must agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +35,20 @@ pub(crate) fn find_debug_file(
     link: Option<&str>,
     bytes_max: u64,
 ) -> Option<(OwnedFd, FoundBy)> {
+    if let Some(held) = file.held.as_ref().and_then(|it| it.debug_file()) {
+        return Some(held);
+    }
     let roots: Vec<String> = roots(file).collect();
+    find_debug_file_in(&roots, file, link, bytes_max)
+}
+
+/// As [`find_debug_file`], in these roots, and by build id in the node's own.
+pub(super) fn find_debug_file_in(
+    roots: &[String],
+    file: &ElfFile,
+    link: Option<&str>,
+    bytes_max: u64,
+) -> Option<(OwnedFd, FoundBy)> {
     if let Some(path) = file.build_id.as_ref().map(build_id_path) {
         let all = std::iter::once(OWN_ROOT).chain(roots.iter().map(String::as_str));
         for root in all {

@@ -17,6 +17,7 @@ use object::read::elf::ElfFile64;
 use object::{LittleEndian, ReadCache};
 
 use super::answers::{Answers, Found};
+use super::boundaries::Boundaries;
 use super::confine::FileRoot;
 use super::debug_file::FoundBy;
 use super::demangle::is_mangled;
@@ -90,6 +91,7 @@ struct Readable {
     file: File,
     path: PathBuf,
     tables: SymbolTables,
+    boundaries: Boundaries,
     facts: FileFacts,
     /// The checksum that its debug link demands.
     debug_checksum: Option<u32>,
@@ -125,6 +127,8 @@ enum Named {
     },
     /// Nothing.
     Unnamed(UnnamedReason),
+    /// No symbol, but so many bytes before the address its function starts.
+    InFunction(u32),
 }
 
 /// A name in the symbol table that says more.
@@ -185,11 +189,13 @@ impl ElfFiles {
                 open.read_go(offsets, &mut named);
             }
             open.read_symbols(offsets, &mut named);
+            open.find_starts(offsets, &mut named);
         }
         for it in &named {
             match it {
                 Named::Functions { found, .. } => answers.push_named(found),
                 Named::Unnamed(reason) => answers.push_unnamed(*reason),
+                Named::InFunction(distance) => answers.push_in_function(*distance),
             }
         }
         match is_refused || is_damaged {
@@ -302,11 +308,13 @@ impl ElfFiles {
         let parsed =
             ElfFile64::<LittleEndian, _>::parse(&cache).map_err(|_| UnnamedReason::Corrupt)?;
         let tables = SymbolTables::read(&parsed);
+        let boundaries = Boundaries::read(&parsed);
         let (facts, debug_checksum) = read_facts(&parsed);
         Ok(Readable {
             path: self.root.path_of(file.as_raw_fd()),
             file,
             tables,
+            boundaries,
             facts,
             debug_checksum,
         })
@@ -463,6 +471,24 @@ impl OpenFile {
         }
     }
 
+    /// Finds the functions of what has no symbol.
+    fn find_starts(&self, offsets: &[u64], named: &mut [Named]) {
+        let Readable {
+            file,
+            facts,
+            boundaries,
+            ..
+        } = &self.readable;
+        for (offset, named) in offsets.iter().zip(named) {
+            if let Named::Unnamed(UnnamedReason::NoSymbol) = named
+                && let Some(address) = facts.address_of(*offset)
+                && let Some(distance) = boundaries.find(file, facts, address)
+            {
+                *named = Named::InFunction(distance);
+            }
+        }
+    }
+
     /// The addresses as linked. An offset that is mapped nowhere has one that nothing has.
     fn addresses_of(&self, offsets: &[u64]) -> Vec<u64> {
         let addresses = offsets.iter().map(|it| self.readable.facts.address_of(*it));
@@ -474,7 +500,7 @@ impl Named {
     fn wants_symbol(&self) -> bool {
         match self {
             Self::Functions { longer, .. } => *longer != Longer::None,
-            Self::Unnamed(_) => true,
+            Self::Unnamed(_) | Self::InFunction(_) => true,
         }
     }
 
@@ -495,7 +521,7 @@ impl Named {
                 }
                 *longer = Longer::None;
             }
-            Self::Unnamed(_) => {
+            Self::Unnamed(_) | Self::InFunction(_) => {
                 *self = Self::Functions {
                     found: vec![Found::bare(symbol)],
                     longer: Longer::None,

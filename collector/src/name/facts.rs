@@ -46,10 +46,18 @@ impl FileFacts {
             (within < it.bytes).then(|| it.address.wrapping_add(within))
         })
     }
+
+    /// The offset in the file of an address as linked.
+    pub fn offset_of(&self, address: u64) -> Option<u64> {
+        self.segments.iter().find_map(|it| {
+            let within = address.checked_sub(it.address)?;
+            (within < it.bytes).then(|| it.file_offset.wrapping_add(within))
+        })
+    }
 }
 
 /// A file's facts, and the checksum that its debug link demands.
-pub(super) fn read_facts<'data, R: ReadRef<'data>>(
+pub fn read_facts<'data, R: ReadRef<'data>>(
     file: &ElfFile<'data, FileHeader64<LittleEndian>, R>,
 ) -> (FileFacts, Option<u32>) {
     let endian = file.endian();
@@ -129,7 +137,9 @@ mod tests {
         assert_eq!((facts.debug_link.as_ref(), checksum), (None, None));
         let last = facts.segments.last().unwrap();
         assert_eq!(facts.address_of(last.file_offset), Some(last.address));
+        assert_eq!(facts.offset_of(last.address), Some(last.file_offset));
         assert_eq!(facts.address_of(u64::MAX), None);
+        assert_eq!(facts.offset_of(u64::MAX), None);
         type File<'data> = ElfFile<'data, FileHeader64<LittleEndian>>;
         assert!(File::parse(&b"\x7fELF"[..]).is_err());
     }

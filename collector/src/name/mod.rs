@@ -9,6 +9,8 @@
 //! ```
 
 mod answers;
+mod boundaries;
+mod budget;
 mod cache;
 mod channel;
 mod child;
@@ -18,6 +20,8 @@ mod demangle;
 mod elf;
 mod facts;
 mod go;
+mod headers;
+mod held;
 mod jit;
 mod kallsyms;
 mod kernel;
@@ -33,16 +37,21 @@ mod strings;
 mod symbols;
 mod vdso;
 
+pub use boundaries::Boundaries;
+pub use budget::CpuBudget;
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
 pub(crate) use debug_file::find_debug_file;
 pub(crate) use facts::parse_debug_link;
-pub use facts::{FileFacts, Segment};
+pub use facts::{FileFacts, Segment, read_facts};
 pub use go::{GoFile, GoFunction};
+pub use headers::read_headers;
+pub use held::{HeldFile, Relatives, hold};
 pub use jit::{Code, CodeName, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
-pub(crate) use open::{open_elf_that, reopen};
-pub use stats::{ChildEnds, NamerStats};
+pub(crate) use open::{is_of_build, open_elf_that, reopen};
+pub use stats::{ChildEnds, HeldBack, NamerStats};
+pub use symbols::{ReadAt, SymbolTables};
 pub(crate) use vdso::copy_vdso;

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{info, warn};
 
+use super::budget::{CpuAllowance, CpuBudget};
 use super::cache::{NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
@@ -21,6 +22,8 @@ use super::open::open_elf;
 use super::process::{ChildError, NameProcess, ended_for_memory};
 use super::protocol::{Answer, Attached, DebugInfo, JitFormat, Request, RequestObject, Response};
 use super::stats::NamerStats;
+use crate::accounts::ProcessAccount;
+use crate::clock::thread_cpu;
 
 /// Addresses asked for at once: an answer of some 150 KB, so that neither side
 /// holds much, and a time-out costs few names.
@@ -45,10 +48,13 @@ pub struct NamerOptions {
     /// of debug information takes 70 ms of CPU for 200 scattered addresses, so
     /// this allows for some gigabytes, or for a node where the CPU is scarce.
     pub request_time: Duration,
-    /// How long the child may take in all between two [`Namer::end_window`]. What
-    /// is not named by then is asked for in the next window. Wall-clock time: on a
-    /// node where the CPU is scarce 4 s left a quarter of a window without names. The
-    /// four windows that may wait for their names (40 s) bear 20 s now and then.
+    /// CPU time of the child and of the thread that asks it. What is not named when
+    /// it is spent is asked for in a later window, or named by the server.
+    pub cpu: CpuBudget,
+    /// How long the child may take in all between two [`Namer::end_window`], by the
+    /// clock on the wall, so that no window waits long for its names. Where the CPU is
+    /// scarce 4 s left a quarter of a window without names; the four windows that may
+    /// wait (40 s) bear 20 s now and then.
     pub window_time: Duration,
     /// Windows after which a reason that may pass is tried again; 6 are a minute.
     pub retry_windows: u64,
@@ -71,7 +77,13 @@ impl Default for NamerOptions {
             program: "/proc/self/exe".into(),
             cache_bytes_max: 16 << 20,
             request_time: Duration::from_secs(10),
-            // Less than half a window, so that names never hold up the windows.
+            cpu: CpuBudget {
+                // 0.5 s in a window of 10 s. A machine that compiles all the time, and so always has new
+                // code, took 0.14 s; 0.5 s name some 3,000 addresses of large programs that are new.
+                share: 0.05,
+                // When all is new, as at the start: it is there again after 200 s with nothing to name.
+                burst: Duration::from_secs(10),
+            },
             window_time: Duration::from_secs(20),
             retry_windows: 6,
             file_bytes_max: 16 << 30,
@@ -102,6 +114,11 @@ pub struct Namer {
     failures: FailureBudget,
     window: u64,
     window_time_used: Duration,
+    allowance: CpuAllowance,
+    /// Nothing was left of it in this window: nothing more is asked for, since what comes later has fewer samples.
+    is_spent: bool,
+    /// CPU time of the child that is taken from the allowance already.
+    child_cpu_spent: Duration,
     request: u64,
     /// Processes that make code at run time, by number.
     jit: FxHashMap<u32, JitState>,
@@ -132,12 +149,15 @@ impl Namer {
         let cache = NameCache::new(options.cache_bytes_max);
         Self {
             failures: FailureBudget::new(options.failures_at_once, options.failure_period),
+            allowance: CpuAllowance::new(options.cpu, Instant::now()),
             options,
             cache,
             process: None,
             stuck: Vec::new(),
             window: 0,
             window_time_used: Duration::ZERO,
+            is_spent: false,
+            child_cpu_spent: Duration::ZERO,
             request: 0,
             jit: FxHashMap::default(),
             jit_files: 0,
@@ -149,19 +169,34 @@ impl Namer {
     pub fn end_window(&mut self) {
         self.window += 1;
         self.window_time_used = Duration::ZERO;
+        self.is_spent = false;
         let window = self.window;
         self.jit.retain(|_, it| it.used + JIT_WINDOWS > window);
         self.stuck
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
-    /// The names of `addresses` in `object`, in the same order.
+    /// The names of `addresses` in `object`, in the same order, which is also the one in which they are asked for.
     ///
     /// An address is that of the instruction: for a caller's frame, the return
     /// address less one. Blocks, if at all, for at most
     /// [`NamerOptions::window_time`] in a window, and twice
     /// [`NamerOptions::request_time`] for the request that was running then.
     pub fn name(&mut self, object: &Object, addresses: &[u64]) -> Vec<Naming> {
+        self.on_own_account(|namer| namer.find_names(object, addresses))
+    }
+
+    /// Takes the CPU time of this thread from the allowance.
+    fn on_own_account<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let before = thread_cpu();
+        let result = work(self);
+        let cpu = thread_cpu().saturating_sub(before);
+        self.stats.asking_cpu += cpu;
+        self.allowance.spend(cpu);
+        result
+    }
+
+    fn find_names(&mut self, object: &Object, addresses: &[u64]) -> Vec<Naming> {
         let key = ObjectKey::from(object);
         let (window, retry_windows) = (self.window, self.options.retry_windows);
         let file = self.cache.file(key);
@@ -187,10 +222,14 @@ impl Namer {
         namings.inspect(|naming| self.stats.count(naming)).collect()
     }
 
-    /// Where the parts of a file are mapped, if it was read.
-    pub fn segments(&mut self, object: &Object) -> &[Segment] {
+    /// Where the parts of a file are mapped, if it was read or is held.
+    pub fn segments<'a>(&'a mut self, object: &'a Object) -> &'a [Segment] {
         let file = self.cache.file(ObjectKey::from(object));
-        file.facts.as_ref().map_or(&[], |it| &it.segments)
+        match (&file.facts, object) {
+            (Some(facts), _) => &facts.segments,
+            (None, Object::Elf(file)) => file.held.as_ref().map_or(&[], |it| it.segments()),
+            (None, _) => &[],
+        }
     }
 
     /// What a file says about itself, if it was read.
@@ -208,6 +247,10 @@ impl Namer {
     ///
     /// Nothing is kept of them but in the child, which has the newest: other code may lie there the next time.
     pub fn name_jit(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
+        self.on_own_account(|namer| namer.find_jit_names(pid, addresses))
+    }
+
+    fn find_jit_names(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
         let none = Naming::Unnamed(UnnamedReason::Anonymous);
         let mut namings = vec![none; addresses.len()];
         if let Some((process, files)) = self.find_jit(pid) {
@@ -273,7 +316,9 @@ impl Namer {
         let files: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
         for left in left.chunks_mut(REQUEST_ADDRESSES) {
             let addresses = left.iter().map(|(address, _)| *address).collect();
-            let reason = match self.send(requested, &files, addresses, &object) {
+            let may_ask = self.may_ask();
+            let answered = may_ask.and_then(|()| self.send(requested, &files, addresses, &object));
+            let reason = match answered {
                 Ok(response) => {
                     for ((_, naming), answer) in left.iter_mut().zip(&response.answers) {
                         match answer {
@@ -317,6 +362,7 @@ impl Namer {
             cache_bytes: self.cache.bytes() as u64,
             cache_files: self.cache.files() as u64,
             cache_evictions: self.cache.evictions(),
+            cpu_left_s: self.allowance.left_s(),
             child_cpu_ns: self.stats.child_cpu_ns + account.cpu_ns(),
             child_resident_peak_bytes: self
                 .stats
@@ -341,8 +387,12 @@ impl Namer {
             return Some(reason);
         }
         for addresses in addresses.chunks(REQUEST_ADDRESSES) {
-            match self.ask(object, addresses) {
-                Ok(response) => self.keep(key, addresses, &response),
+            // Neighbours share what is read for them.
+            let mut addresses = addresses.to_vec();
+            addresses.sort_unstable();
+            let may_ask = self.may_ask();
+            match may_ask.and_then(|()| self.ask(object, &addresses)) {
+                Ok(response) => self.keep(key, &addresses, &response),
                 Err(Failure::Postponed) => return Some(UnnamedReason::Limit),
                 Err(Failure::Missing(reason) | Failure::Asked(reason)) => {
                     self.fail(key, reason);
@@ -472,16 +522,14 @@ impl Namer {
             object: requested,
             addresses,
         };
-        if self.window_time_used >= self.options.window_time {
-            self.stats.ends.held_back += 1;
-            return Err(Failure::Postponed);
-        }
         let started = Instant::now();
         let deadline = started + self.options.request_time;
         let process = self.process()?;
         let result = process.ask(&request, files, deadline);
         self.stats.requests += 1;
-        self.window_time_used += started.elapsed();
+        let elapsed = started.elapsed();
+        self.window_time_used += elapsed;
+        self.spend_child_cpu(elapsed);
         match result {
             Ok(response) => {
                 self.read_notes(&response, object);
@@ -491,10 +539,35 @@ impl Namer {
         }
     }
 
+    /// Whether there is time for one more request.
+    fn may_ask(&mut self) -> Result<(), Failure> {
+        let held_back = &mut self.stats.held_back;
+        self.is_spent = self.is_spent || self.allowance.is_spent(Instant::now());
+        if self.window_time_used >= self.options.window_time {
+            held_back.window_time += 1;
+        } else if self.is_spent {
+            held_back.cpu_time += 1;
+        } else {
+            return Ok(());
+        }
+        Err(Failure::Postponed)
+    }
+
+    /// Takes from the allowance what the child has used since it was looked at last. One that died cannot be looked at: it
+    /// used at most the time that passed.
+    fn spend_child_cpu(&mut self, elapsed: Duration) {
+        let pid = self.child_pid();
+        let used = match pid.and_then(ProcessAccount::read_cpu) {
+            Some(used) => used.saturating_sub(std::mem::replace(&mut self.child_cpu_spent, used)),
+            None => elapsed,
+        };
+        self.allowance.spend(used);
+    }
+
     fn process(&mut self) -> Result<&mut NameProcess, Failure> {
         if self.process.is_none() {
             if self.stuck.len() >= STUCK_MAX || !self.failures.allow(Instant::now()) {
-                self.stats.ends.held_back += 1;
+                self.stats.held_back.children += 1;
                 return Err(Failure::Postponed);
             }
             let started = NameProcess::start(&self.options.program, self.options.child);
@@ -505,6 +578,7 @@ impl Namer {
                 Failure::Postponed
             })?;
             self.stats.starts += 1;
+            self.child_cpu_spent = Duration::ZERO;
             self.process = Some(process);
         }
         self.process.as_mut().ok_or(Failure::Postponed)
@@ -623,16 +697,14 @@ fn is_all_gone(response: &Response) -> bool {
     response.answers.iter().all(|answer| *answer == gone)
 }
 
-/// The addresses without a naming, each once.
+/// The addresses without a naming, each once, in their order.
 fn missing(addresses: &[u64], namings: &[Option<Naming>]) -> Vec<u64> {
-    let mut missing: Vec<u64> = addresses
-        .iter()
-        .zip(namings)
-        .filter_map(|(address, naming)| naming.is_none().then_some(*address))
-        .collect();
-    missing.sort_unstable();
-    missing.dedup();
+    let mut seen = FxHashSet::default();
+    let missing = addresses.iter().zip(namings);
     missing
+        .filter(|(address, naming)| naming.is_none() && seen.insert(**address))
+        .map(|(address, _)| *address)
+        .collect()
 }
 
 #[cfg(test)]

@@ -149,6 +149,8 @@ pub enum Answer {
     Named(Vec<Function>),
     /// No name.
     Unnamed(UnnamedReason),
+    /// No symbol, but so many bytes before the address its function starts.
+    InFunction(u32),
 }
 
 impl Answer {
@@ -164,6 +166,7 @@ impl Answer {
             |index: u32| intern(strings.get(index as usize).map_or("", String::as_str));
         match self {
             Self::Unnamed(reason) => Naming::Unnamed(*reason),
+            Self::InFunction(distance) => Naming::InFunction(*distance),
             Self::Named(functions) => {
                 let frames = functions.iter().enumerate().map(|(index, function)| Frame {
                     function: string(function.function),
@@ -227,6 +230,7 @@ const NOTE_WITHOUT_DEBUG_INFO: u8 = 2;
 const NOTE_UNCONFINED: u8 = 4;
 /// Tag of a named answer; an unnamed one has its reason's number.
 const ANSWER_NAMED: u8 = 0;
+const ANSWER_IN_FUNCTION: u8 = 0xff;
 
 /// The bytes of `request`, without the length in front.
 pub fn encode_request(request: &Request) -> Vec<u8> {
@@ -338,6 +342,10 @@ pub fn encode_response(response: &Response) -> Vec<u8> {
     for answer in answers {
         match answer {
             Answer::Unnamed(reason) => out.push(reason.code()),
+            Answer::InFunction(distance) => {
+                out.push(ANSWER_IN_FUNCTION);
+                out.extend_from_slice(&distance.to_le_bytes());
+            }
             Answer::Named(functions) => {
                 out.push(ANSWER_NAMED);
                 push_count(&mut out, functions.len());
@@ -566,6 +574,9 @@ impl<'a> Rest<'a> {
 
     fn answer(&mut self, strings: usize) -> Result<Answer, ProtocolError> {
         let tag = self.u8()?;
+        if tag == ANSWER_IN_FUNCTION {
+            return self.u32().map(Answer::InFunction);
+        }
         if tag != ANSWER_NAMED {
             return UnnamedReason::from_code(tag)
                 .map(Answer::Unnamed)
@@ -685,6 +696,7 @@ mod tests {
             answers: vec![
                 Answer::Named(vec![function(0), function(2)]),
                 Answer::Unnamed(UnnamedReason::NoSymbol),
+                Answer::InFunction(u32::MAX),
             ],
             facts: Some(FileFacts {
                 segments: vec![SEGMENT; 2],
@@ -708,7 +720,7 @@ mod tests {
         }
         let response = response();
         let bytes = encode_response(&response);
-        assert_eq!(decode_response(&bytes, 9, 2).as_ref(), Ok(&response));
+        assert_eq!(decode_response(&bytes, 9, 3).as_ref(), Ok(&response));
         let mut staying = response;
         staying.notes.leaving = false;
         let mut noted = encode_response(&staying);
@@ -719,7 +731,7 @@ mod tests {
             ..self::response()
         };
         let bytes_without = encode_response(&without);
-        assert_eq!(decode_response(&bytes_without, 9, 2), Ok(without));
+        assert_eq!(decode_response(&bytes_without, 9, 3), Ok(without));
         let mismatch = Err(ProtocolError::Mismatch);
         assert_eq!(decode_response(&bytes, 8, 2), mismatch);
         assert_eq!(decode_response(&bytes, 9, 1), mismatch);
@@ -738,10 +750,10 @@ mod tests {
         }
         let mut bytes = encode_response(&response());
         for len in 0..bytes.len() {
-            assert!(decode_response(&bytes[..len], 9, 2).is_err(), "{len}");
+            assert!(decode_response(&bytes[..len], 9, 3).is_err(), "{len}");
         }
         bytes.push(0);
-        assert_eq!(decode_response(&bytes, 9, 2), Err(ProtocolError::Trailing));
+        assert_eq!(decode_response(&bytes, 9, 3), Err(ProtocolError::Trailing));
     }
 
     /// Check that random frames, and good ones with random bytes in them, are
@@ -766,11 +778,11 @@ mod tests {
             if let Ok(request) = decode_request(&request) {
                 assert!(request.addresses.len() <= ADDRESSES_MAX);
             }
-            if let Ok(response) = decode_response(&response, 9, 2) {
-                assert_eq!(response.answers.len(), 2);
+            if let Ok(response) = decode_response(&response, 9, 3) {
+                assert_eq!(response.answers.len(), 3);
                 let functions = response.answers.iter().flat_map(|answer| match answer {
                     Answer::Named(functions) => functions.as_slice(),
-                    Answer::Unnamed(_) => &[],
+                    Answer::Unnamed(_) | Answer::InFunction(_) => &[],
                 });
                 for function in functions {
                     assert!((function.file as usize) < response.strings.len());
@@ -790,7 +802,7 @@ mod tests {
             let mut response = response();
             change(&mut response);
             assert_eq!(
-                decode_response(&encode_response(&response), 9, 2),
+                decode_response(&encode_response(&response), 9, 3),
                 Err(too_large)
             );
         };

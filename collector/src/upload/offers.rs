@@ -123,6 +123,7 @@ mod tests {
                 build_id: Some(id(number)),
                 inode: None,
                 candidates: Vec::new(),
+                held: None,
             }),
             thinks: Offer::Unknown,
             least,

@@ -12,9 +12,10 @@ use thiserror::Error;
 use super::offers::Offer;
 use super::parts::{FilePart, FileParts, find_parts};
 use crate::name::{
-    ElfFile, Segment, UnnamedReason, find_debug_file, open_elf_that, parse_debug_link, reopen,
+    ElfFile, Segment, UnnamedReason, find_debug_file, is_of_build, open_elf_that, parse_debug_link,
+    reopen,
 };
-use crate::process::{BuildId, find_build_id};
+use crate::process::BuildId;
 
 /// The largest file that is opened, the server's own limit by default: a browser's debug information has 3 GB.
 const FILE_BYTES_MAX: u64 = 4 << 30;
@@ -68,11 +69,9 @@ pub struct FileSource {
 /// # Errors
 /// There is no such file any more, or nothing in it.
 pub fn open_source(file: &ElfFile, build_id: BuildId) -> Result<FileSource, SourceError> {
-    let is_it = |opened: &OwnedFd| {
-        reopen(opened).is_ok_and(|it| find_build_id(reader(&it)) == Some(build_id))
-    };
+    let is_it = |opened: &OwnedFd| is_of_build(opened, Some(build_id));
     let own = open_elf_that(file, FILE_BYTES_MAX, is_it)
-        .and_then(|opened| reopen(&opened))
+        .and_then(|opened| reopen(&opened.file))
         .map_err(SourceError::Missing)
         .and_then(FileSource::new);
     if own

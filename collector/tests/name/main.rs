@@ -6,6 +6,7 @@ mod differential;
 mod go;
 #[path = "../../../testdata/fuzz/targets/go_files.rs"]
 mod go_files;
+mod held;
 mod hostile;
 mod jit;
 mod limits;

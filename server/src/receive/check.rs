@@ -61,6 +61,7 @@ pub fn check_push(
     let unnamed = UnnamedLocations {
         ids: &request.unnamed_location_ids,
         reasons: &request.unnamed_reasons,
+        function_distances: &request.unnamed_function_distances,
     };
     let content = read_profile(&bytes, series.len(), unnamed)?;
     let head = WindowHead {
@@ -348,6 +349,28 @@ mod tests {
         let refusal = check_push(&request, NOW_MS, LIMITS).expect_err(words);
         assert_eq!(refusal.reason, reason, "{refusal}");
         assert!(refusal.message.contains(words), "{refusal}");
+    }
+
+    #[test]
+    fn function_distances_are_for_all_or_for_none() {
+        let mut request = valid();
+        request.unnamed_function_distances = Vec::new();
+        let window = check_push(&request, NOW_MS, LIMITS).unwrap();
+        assert_eq!(distances(&window), [0]);
+        request.unnamed_function_distances = vec![3];
+        let window = check_push(&request, NOW_MS, LIMITS).unwrap();
+        assert_eq!(distances(&window), [3]);
+        check_refused(
+            RefusalReason::Profile,
+            "1 unnamed_location_ids and 2 unnamed_function_distances",
+            |request| request.unnamed_function_distances = vec![3, 4],
+        );
+    }
+
+    fn distances(window: &Window) -> Vec<u32> {
+        let unnamed = window.tables.locations.iter().map(|it| it.unnamed);
+        let unnamed = unnamed.filter(|it| it.code() != 0);
+        unnamed.map(|it| it.function_distance()).collect()
     }
 
     fn label(name: &str, value: &str) -> v1::Label {

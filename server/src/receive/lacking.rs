@@ -50,7 +50,7 @@ fn find_lack(tables: &Tables, id: LocationId, location: &Location) -> Option<Ran
     let lines = tables.own_lines_of(id);
     if lines.is_empty() {
         return [CORRUPT, LIMIT]
-            .contains(&location.unnamed.0)
+            .contains(&location.unnamed.code())
             .then_some(Rank::SymbolTable);
     }
     (!tables.have_source(lines)).then_some(Rank::DebugInfo)

@@ -92,7 +92,7 @@ impl<'a> Collector<'a> {
         window.head.key.instance = self.instance;
         let id = window.tables.push_string(&self.id());
         window.tables.mappings[0].build_id = id;
-        window.tables.locations[0].unnamed = Unnamed(reason);
+        window.tables.locations[0].unnamed = Unnamed::new(reason, 0);
         let mut request = push_request(&window);
         request.file_layouts = vec![v1::FileLayout {
             build_id: self.id(),

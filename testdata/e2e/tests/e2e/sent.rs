@@ -45,7 +45,7 @@ fn check_sent() -> Result<()> {
     let link = format!("--add-gnu-debuglink={}", at("ns-link.debug").display());
     run(Command::new("objcopy").arg(link).arg(at("ns-link")))?;
 
-    let mut rig = Rig::start_with("sent", &["--name-budget=0s", "--upload-rate=64MiB"])?;
+    let mut rig = Rig::start_with("sent", &["--name-cpu=0", "--upload-rate=64MiB"])?;
     let sampled = sample(&rig, programs.map(|(comm, _)| at(comm)).as_slice())?;
     for (comm, function) in programs {
         wait_named(&rig, sampled, comm, function)?;
@@ -80,7 +80,7 @@ fn check_server_killed() -> Result<()> {
     let id = format!("-Wl,--build-id=0x{LARGE_ID}");
     compile(&at("ns-large"), "burn_sent_large", &["-g", &id, &source])?;
 
-    let mut rig = Rig::start_with("resumed", &["--name-budget=0s", "--upload-rate=4MiB"])?;
+    let mut rig = Rig::start_with("resumed", &["--name-cpu=0", "--upload-rate=4MiB"])?;
     let sampled = sample(&rig, &[at("ns-large")])?;
     let partial = rig.data().join(format!("symbols/partial/{LARGE_ID}.data"));
     let came = |path: &Path| fs::metadata(path).map_or(0, |it| it.len());
