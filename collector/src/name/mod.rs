@@ -37,7 +37,7 @@ pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
 pub use facts::{FileFacts, Segment};
 pub use go::{GoFile, GoFunction};
-pub use jit::{Code, CodeName, JitDump, PerfMap};
+pub use jit::{Code, CodeName, GrowingFile, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};

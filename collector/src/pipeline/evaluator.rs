@@ -154,6 +154,7 @@ pub(super) fn open(pid: u32, mapping: &Mapping) -> Result<Option<File>, UnnamedR
             start: *start,
             end: *end,
         }],
+        made_by: None,
     });
     // In its place, or by its path, there may be another file by now.
     let is_it = |found: &OwnedFd| match file.identity {

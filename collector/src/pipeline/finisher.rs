@@ -241,7 +241,9 @@ fn find_object(file: &WindowFile) -> Result<Object, UnnamedReason> {
 }
 
 pub(super) fn describe_file(file: &WindowFile) -> ElfFile {
-    let WindowFile { file, mapped_by } = file;
+    let WindowFile {
+        file, mapped_by, ..
+    } = file;
     if file.content.get().is_none() {
         let found = mapped_by
             .iter()

@@ -8,6 +8,8 @@ mod go;
 mod go_files;
 mod hostile;
 mod jit;
+#[path = "../../../testdata/fuzz/targets/jit_files.rs"]
+mod jit_files;
 mod limits;
 mod paths;
 mod separate;
