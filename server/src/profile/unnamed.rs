@@ -107,7 +107,9 @@ impl WhyNot {
             Self::Permission => "the collector may not read it",
             Self::Corrupt => "the file's symbols could not be parsed",
             Self::Limit => "a limit of the collector was reached before the address was named",
-            Self::ProcessUnknown => "the process ended before its mappings were known",
+            Self::ProcessUnknown => {
+                "the process ended before its mappings, or the map of the code that it made, were read"
+            }
             Self::Unknown => "the collector gave no reason that this server knows",
         }
     }
@@ -121,7 +123,7 @@ impl WhyNot {
         let rebuild = "link it with -Wl,--build-id, so that its symbols can be found by what it is";
         match self {
             Self::Permission if is_kernel(binary) => {
-                "set the sysctl kernel.kptr_restrict to 0 or 1, and give the collector CAP_SYSLOG".into()
+                "set the sysctl kernel.kptr_restrict to 0 or 1, give the collector CAP_SYSLOG, and start it again".into()
             }
             _ if is_kernel(binary) => {
                 "look at the kernel's /proc/kallsyms on the node: it has no symbol there".into()

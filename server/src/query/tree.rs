@@ -549,9 +549,11 @@ pub fn name_function<'a>(tables: &'a Tables, function: &Function) -> &'a str {
     }
 }
 
-/// What stands for the name of a location that has none: the file's name and the offset, or the reason.
+/// What stands for the name of a location that has none: the file's name and the offset, or the reason. Of code that a program
+/// made, addresses say nothing: it is one.
 pub fn describe_unnamed(path: &str, location: &Location) -> String {
     match path.rsplit('/').next() {
+        _ if path.starts_with("[JIT] ") => path.to_owned(),
         Some(base) if !base.is_empty() => format!("{base}+{:#x}", location.address),
         _ => format!("[{}]", location.unnamed.reason()),
     }
@@ -564,6 +566,14 @@ pub(crate) mod tests {
     use super::*;
     use crate::profile::text::window;
     use crate::store::{SeriesId, WindowRows};
+
+    #[test]
+    fn code_that_a_program_made_is_one_whatever_its_address() {
+        let location = window("comm=a | 0x1f@/lib/b.so | 1").tables.locations[0];
+        assert_eq!(describe_unnamed("/lib/b.so", &location), "b.so+0x1f");
+        assert_eq!(describe_unnamed("[JIT] node", &location), "[JIT] node");
+        assert_eq!(describe_unnamed("", &location), "[no symbol]");
+    }
 
     /// The tree of the tests' language, without a store.
     pub(crate) fn tree(lines: &str) -> Tree {

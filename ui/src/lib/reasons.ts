@@ -14,7 +14,7 @@ const TEXTS: Record<string, ReasonText> = {
   permission: { label: "no permission", meaning: "The collector may not read it." },
   corrupt: { label: "corrupt file", meaning: "The file's symbols could not be parsed." },
   limit: { label: "limit reached", meaning: "A limit of the collector was reached before this address was named. Its metrics say which." },
-  process_unknown: { label: "process unknown", meaning: "The process ended before its mappings were known." },
+  process_unknown: { label: "process unknown", meaning: "The process ended before its mappings, or the map of the code that it made, were read." },
   unknown: { label: "no reason given", meaning: "The collector gave no reason." },
 };
 
