@@ -11,9 +11,9 @@ use super::answers::{Answers, Found};
 use super::kallsyms::{KernelSymbols, Lookup};
 use super::naming::UnnamedReason;
 
-/// Reading takes 60 to 90 ms of CPU, most of it the kernel's. A window less its jitter: what is loaded is named when the first
-/// window with it is over, unless there was a reading just before.
-const REREAD_FIRST: Duration = Duration::from_secs(9);
+/// Reading takes 60 to 90 ms of CPU, most of it the kernel's. Half a window, since the kernel's turn comes sooner in one window
+/// and later in the next: what was loaded is named when the first window with it is over.
+const REREAD_FIRST: Duration = Duration::from_secs(5);
 /// Each reading makes the next wait twice as long, up to this: on a node that loads BPF programs all the time they take 0.15 %
 /// of a core ...
 const REREAD_USEFUL_MAX: Duration = Duration::from_secs(60);
@@ -163,7 +163,7 @@ mod tests {
             kernel.reread_after
         };
         let waits: Vec<u64> = (0..8).map(|_| unknown(&mut kernel).as_secs()).collect();
-        assert_eq!(waits, [72, 144, 288, 576, 1152, 2304, 3600, 3600]);
+        assert_eq!(waits, [40, 80, 160, 320, 640, 1280, 2560, 3600]);
         std::fs::write(
             &path,
             format!("{core}9000 t loaded [module]\n40f00 t more [module]\n"),
