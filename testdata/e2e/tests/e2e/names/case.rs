@@ -8,8 +8,8 @@ use e2e::graph::{Frame, Stack};
 use crate::names::{SHARE_MIN, range};
 use crate::rig::{Rig, now_ms};
 
-/// Fewer samples say nothing: each program has half a second of CPU time and more, 50 samples.
-const SAMPLES_MIN: u64 = 25;
+/// Fewer samples say nothing: each program has a quarter of a second of CPU time and more.
+const SAMPLES_MIN: u64 = 20;
 
 /// A program that was sampled.
 pub(super) struct Case {

@@ -73,7 +73,8 @@ fn compile(directory: &TempDir, comm: &str) -> Result<PathBuf> {
 /// The module `raid6_pq`, which measures its own functions for a second when it is loaded, and needs no other: the file that
 /// `deploy/test-kernels` names, or the running kernel's own if it is not loaded.
 pub(crate) fn find_module() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("PILOTLIGHT_E2E_MODULE") {
+    let named = std::env::var_os("PILOTLIGHT_E2E_MODULE");
+    if let Some(path) = named.filter(|it| !it.is_empty()) {
         return Some(path.into());
     }
     let loaded = fs::read_to_string("/proc/modules").ok()?;
