@@ -16,8 +16,9 @@ use rustix::thread::{
 };
 
 /// Descriptors: 32 files, each with a debug file, twice (ours and blazesym's), one more of each to read Go's tables, and
+/// two that its debug information is shared with or split into: 224. The 68 of a request, which are opened once more, and
 /// the child's own few.
-const OPEN_FILES_MAX: u64 = 192;
+const OPEN_FILES_MAX: u64 = 384;
 /// Names may wait for the node's own work: against one busy thread on each CPU
 /// the child still gets a quarter of one. At 10 it would be a tenth, and time-outs
 /// would hit files that are only waiting.

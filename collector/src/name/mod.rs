@@ -5,7 +5,7 @@
 //! Never parses a file in the collector's own process: its child does, and may die of it.
 //!
 //! ```text
-//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go | jit
+//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- dwarf | go | jit
 //! ```
 
 mod answers;
@@ -15,12 +15,14 @@ mod child;
 mod confine;
 mod debug_file;
 mod demangle;
+mod dwarf;
 mod elf;
 mod facts;
 mod go;
 mod jit;
 mod kallsyms;
 mod kernel;
+mod linked_file;
 mod memory;
 mod namer;
 mod naming;
@@ -35,7 +37,7 @@ mod vdso;
 
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
-pub use facts::{FileFacts, Segment};
+pub use facts::{AlternativeLink, FileFacts, Segment};
 pub use go::{GoFile, GoFunction};
 pub use jit::{Code, CodeName, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};

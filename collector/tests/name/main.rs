@@ -9,6 +9,7 @@ mod go_files;
 mod hostile;
 mod jit;
 mod limits;
+mod linked;
 mod paths;
 mod separate;
 mod target;
