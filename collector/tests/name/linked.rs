@@ -297,7 +297,7 @@ fn many_split_files_are_asked_for_in_turn() {
 }
 
 /// A file that no process maps, seen by this one, so that it is looked for in its root.
-fn seen_here(path: &Path) -> ElfFile {
+pub(crate) fn seen_here(path: &Path) -> ElfFile {
     ElfFile {
         candidates: vec![MappedBy {
             pid: std::process::id(),
@@ -359,21 +359,20 @@ fn main() {
     }
 }
 
-/// Two programs of which `dwz` has moved what is the same into a third file; `None` without that tool.
-fn share(container: &Container, link: &str) -> Option<PathBuf> {
+/// Has `dwz` move what a program shares with another one into `shared`; `None` without that tool.
+pub(crate) fn share(program: &Path, shared: &Path, link: &str) -> Option<()> {
     if Command::new("dwz").arg("--version").output().is_err() {
         eprintln!("skipped: dwz is not installed");
         return None;
     }
-    let other = container.root.join("src/other");
-    fs::copy(&container.program, &other).unwrap();
-    let shared = container.root.join("shared.debug");
+    let other = program.with_extension("other");
+    fs::copy(program, &other).unwrap();
     run(Command::new("dwz")
         .arg("-m")
-        .arg(&shared)
+        .arg(shared)
         .args(["-M", link])
-        .args([&container.program, &other]));
-    Some(shared)
+        .args([program, &other]));
+    Some(())
 }
 
 /// Check that names which `dwz` has moved into a file of its own are found there, by its build id and by its path, and
@@ -382,9 +381,10 @@ fn share(container: &Container, link: &str) -> Option<PathBuf> {
 fn shared_debug_information_is_read() {
     const LINK: &str = "/usr/lib/debug/.dwz/shared.debug";
     let container = Container::new(&["-gdwarf-4"]);
-    let Some(shared) = share(&container, LINK) else {
+    let shared = container.root.join("shared.debug");
+    if share(&container.program, &shared, LINK).is_none() {
         return;
-    };
+    }
     let check = |knows: bool, what: &str| {
         let mut namer = namer();
         let frames = container.frames(&mut namer, container.file());
@@ -421,9 +421,10 @@ fn shared_debug_information_is_read() {
 #[test]
 fn shared_files_may_be_named_from_the_debug_file() {
     let container = Container::new(&[]);
-    let Some(shared) = share(&container, "../../.dwz/shared") else {
+    let shared = container.root.join("shared.debug");
+    if share(&container.program, &shared, "../../.dwz/shared").is_none() {
         return;
-    };
+    }
     let hex = build_id(&container.program).to_string();
     let (head, tail) = hex.split_at(2);
     let debug = container.place(&format!("usr/lib/debug/.build-id/{head}/{tail}.debug"));

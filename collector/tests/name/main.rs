@@ -8,6 +8,7 @@ mod go;
 mod go_files;
 mod hostile;
 mod jit;
+mod kernel;
 mod limits;
 mod linked;
 mod paths;

@@ -113,7 +113,7 @@ fn debug_information_of_each_kind_is_read() {
             &["-g", "-ffunction-sections", "-Wl,--gc-sections"],
             Knows::Inlined,
         ),
-        // The inlined calls are in files that stay where the program was built.
+        // The inlined calls are in other files, which are looked for in the root of a process (see `linked`).
         (&["-g", "-gsplit-dwarf"], Knows::Line),
         (&["-g", "-gdwarf-4", "-gsplit-dwarf"], Knows::Line),
         (&[], Knows::Name),
