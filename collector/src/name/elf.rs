@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use blazesym::symbolize::source::{self, Source};
@@ -20,7 +21,7 @@ use super::answers::{Answers, Found};
 use super::confine::FileRoot;
 use super::debug_file::FoundBy;
 use super::demangle::is_mangled;
-use super::dwarf::{LinkedFiles, Linking, Lookup};
+use super::dwarf::{BlockCache, LinkedFiles, Linking, Lookup};
 use super::facts::{FileFacts, read_facts};
 use super::go::{GoFile, GoFunction};
 use super::memory::Memory;
@@ -88,6 +89,7 @@ pub(super) struct ElfFiles {
     symbolizer: Option<Symbolizer>,
     root: FileRoot,
     open: Vec<OpenFile>,
+    blocks: Rc<BlockCache>,
     /// Split files that the last request lacked, each once.
     wanted: Vec<SplitFile>,
 }
@@ -164,6 +166,7 @@ impl ElfFiles {
             symbolizer: None,
             root,
             open: Vec::new(),
+            blocks: Rc::default(),
             wanted: Vec::new(),
         }
     }
@@ -328,7 +331,7 @@ impl ElfFiles {
             readable,
             used: now,
             debug_file: DebugFile::None,
-            linked: LinkedFiles::default(),
+            linked: LinkedFiles::new(Rc::clone(&self.blocks)),
             go: Go::NotLookedFor,
         });
         Ok(())

@@ -1,75 +1,122 @@
-//! A mapped ELF file and its sections.
+//! An ELF file and its sections.
 //!
 //! In: a file that nobody has checked. Out: the bytes of its sections, unpacked where they are compressed; none where
-//! they are not there, cannot be read, or are larger than they may be. A file that is cut while it is mapped ends the
-//! child, as it does with blazesym.
+//! they are not there, cannot be read, or are larger than they may be.
 
 use std::cell::Cell;
 use std::fs::File;
+use std::ops::Range;
+use std::rc::Rc;
 
 use object::elf::FileHeader64;
 use object::read::elf::{ElfFile, FileHeader as _};
-use object::{CompressionFormat, LittleEndian, Object as _, ObjectSection as _};
-use symbolic_common::ByteView;
+use object::{CompressionFormat, LittleEndian, Object as _, ObjectSection as _, ReadCache};
+use rustc_hash::FxHashMap;
 
-use super::bytes::Bytes;
+use super::bytes::{BlockCache, Blocks, Bytes};
 use crate::process::BuildId;
 
 /// Bytes that the compressed sections of a file may have unpacked: half of what the child may allocate. A compiler's
 /// have 100 MB.
 const UNPACKED_BYTES_MAX: u64 = 128 << 20;
 
-/// Sections of a file; each look-up goes through all their names. Split files of C++ reach some thousands, one for each type.
+/// Sections of a file. Split files of C++ reach some thousands, one for each type.
 const SECTIONS_MAX: usize = 1 << 16;
 
-/// A mapped file.
+/// A file whose sections are known.
 pub(super) struct Image {
-    view: ByteView<'static>,
+    blocks: Rc<Blocks>,
+    sections: Sections,
+    build_id: Option<BuildId>,
     unpacked_left: Cell<u64>,
 }
 
-impl Image {
-    /// Maps a file, if it is a 64-bit ELF file.
-    pub(super) fn map(file: &File) -> Option<Self> {
-        let view = ByteView::map_file_ref(file).ok()?;
-        let image = Self {
-            view,
-            unpacked_left: Cell::new(UNPACKED_BYTES_MAX),
-        };
-        let header = FileHeader64::<LittleEndian>::parse(image.view.as_slice()).ok()?;
-        let endian = header.endian().ok()?;
-        let sections = header.sections(endian, image.view.as_slice()).ok()?;
-        (sections.len() <= SECTIONS_MAX).then_some(image)
-    }
+/// Where a section is.
+enum Place {
+    File(Range<usize>),
+    /// Compressed, and of this size.
+    Packed(u64),
+}
 
-    fn parse(&self) -> Option<ElfFile<'_, FileHeader64<LittleEndian>>> {
-        ElfFile::parse(self.view.as_slice()).ok()
+impl Image {
+    /// Reads the section headers, if it is a 64-bit ELF file.
+    pub(super) fn open(file: &File, cache: &Rc<BlockCache>) -> Option<Self> {
+        let file = file.try_clone().ok()?;
+        let (sections, build_id) = read_headers(&file)?;
+        Some(Self {
+            blocks: Rc::new(Blocks::new(file, cache)),
+            sections,
+            build_id,
+            unpacked_left: Cell::new(UNPACKED_BYTES_MAX),
+        })
     }
 
     /// A section, unpacked.
     pub(super) fn section(&self, name: &str) -> Bytes {
-        self.find_section(name).unwrap_or_else(Bytes::none)
+        let bytes = match self.sections.get(name) {
+            Some(Place::File(range)) => {
+                Some(Bytes::of_file(&self.blocks, range.start, range.len()))
+            }
+            Some(Place::Packed(bytes)) => self.unpack(name, *bytes),
+            None => None,
+        };
+        bytes.unwrap_or_else(Bytes::none)
     }
 
-    fn find_section(&self, name: &str) -> Option<Bytes> {
-        let file = self.parse()?;
-        let section = file.section_by_name(name)?;
-        let range = section.compressed_file_range().ok()?;
-        if range.format == CompressionFormat::None {
-            let start = usize::try_from(range.offset).ok()?;
-            let len = usize::try_from(range.uncompressed_size).ok()?;
-            return Some(Bytes::new(self.view.clone(), start, len));
-        }
+    fn unpack(&self, name: &str, bytes: u64) -> Option<Bytes> {
         let left = self.unpacked_left.get();
-        self.unpacked_left
-            .set(left.checked_sub(range.uncompressed_size)?);
+        self.unpacked_left.set(left.checked_sub(bytes)?);
+        let read = ReadCache::new(self.blocks.file());
+        let parsed = parse(&read)?;
+        let section = parsed.section_by_name(name)?;
         let unpacked = section.uncompressed_data().ok()?.into_owned();
-        let len = unpacked.len();
-        Some(Bytes::new(ByteView::from_vec(unpacked), 0, len))
+        Some(Bytes::of_memory(unpacked))
     }
 
     /// Its build id, if it has one.
     pub(super) fn build_id(&self) -> Option<BuildId> {
-        BuildId::new(self.parse()?.build_id().ok()??)
+        self.build_id
     }
+}
+
+type Sections = FxHashMap<String, Place>;
+
+fn read_headers(file: &File) -> Option<(Sections, Option<BuildId>)> {
+    let read = ReadCache::new(file);
+    let parsed = parse(&read)?;
+    let mut sections = FxHashMap::default();
+    for section in parsed.sections() {
+        let name = section.name().unwrap_or_default();
+        // As compressed sections were called once.
+        let name = name.strip_prefix(".z").or(name.strip_prefix('.'));
+        let Some(name) = name.filter(|it| it.starts_with("debug_")) else {
+            continue;
+        };
+        let Ok(range) = section.compressed_file_range() else {
+            continue;
+        };
+        let place = match range.format {
+            CompressionFormat::None => {
+                let start = usize::try_from(range.offset).ok()?;
+                let len = usize::try_from(range.uncompressed_size).ok()?;
+                Place::File(start..start.saturating_add(len))
+            }
+            _ => Place::Packed(range.uncompressed_size),
+        };
+        // The first of a name counts.
+        sections.entry(format!(".{name}")).or_insert(place);
+    }
+    let build_id = parsed.build_id().ok().flatten().and_then(BuildId::new);
+    Some((sections, build_id))
+}
+
+fn parse<'a>(
+    read: &'a ReadCache<&'a File>,
+) -> Option<ElfFile<'a, FileHeader64<LittleEndian>, &'a ReadCache<&'a File>>> {
+    let header = FileHeader64::<LittleEndian>::parse(read).ok()?;
+    let sections = header.sections(header.endian().ok()?, read).ok()?;
+    if sections.len() > SECTIONS_MAX {
+        return None;
+    }
+    ElfFile::parse(read).ok()
 }

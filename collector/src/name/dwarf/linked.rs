@@ -1,9 +1,11 @@
 //! What belongs to one file's debug information: the files that came so far, and what was parsed of them.
 
 use std::fs::File;
+use std::rc::Rc;
 
 use rustc_hash::FxHashSet;
 
+use super::bytes::BlockCache;
 use super::image::Image;
 use super::reader::{Lookup, Reader, is_split};
 use crate::name::facts::AlternativeLink;
@@ -22,14 +24,19 @@ pub(crate) struct Linking {
     pub(crate) split: Vec<(u64, Option<File>)>,
 }
 
+/// Split files of one program that are open; when there are more, what was parsed is forgotten, and those that are needed
+/// come again. A descriptor each, of the child's 2048.
+const SPLIT_OPEN_MAX: usize = 256;
+
 /// The files that belong to one.
-#[derive(Default)]
 pub(crate) struct LinkedFiles {
+    cache: Rc<BlockCache>,
     /// Not known before it is looked at.
     is_split: Option<bool>,
     alternative: Option<File>,
     package: Option<File>,
     absent: FxHashSet<u64>,
+    split_open: usize,
     reader: Parsed,
 }
 
@@ -43,6 +50,19 @@ enum Parsed {
 }
 
 impl LinkedFiles {
+    /// None so far.
+    pub(crate) fn new(cache: Rc<BlockCache>) -> Self {
+        Self {
+            cache,
+            is_split: None,
+            alternative: None,
+            package: None,
+            absent: FxHashSet::default(),
+            split_open: 0,
+            reader: Parsed::NotYet,
+        }
+    }
+
     /// Whether split units were seen.
     pub(crate) fn is_split(&self) -> bool {
         self.is_split == Some(true)
@@ -50,8 +70,8 @@ impl LinkedFiles {
 
     /// Looks whether `main` has split units, if that is not known.
     pub(crate) fn look(&mut self, main: &File) {
-        self.is_split
-            .get_or_insert_with(|| Image::map(main).is_some_and(|it| is_split(&it)));
+        let is_now = || Image::open(main, &self.cache).is_some_and(|it| is_split(&it));
+        self.is_split.get_or_insert_with(is_now);
     }
 
     /// Whether this is to be asked for names, and not blazesym.
@@ -68,7 +88,7 @@ impl LinkedFiles {
     ) -> bool {
         let mut is_right = true;
         if let (None, Some(file)) = (&self.alternative, files.alternative) {
-            let build_id = Image::map(&file).and_then(|it| it.build_id());
+            let build_id = self.open(&file).and_then(|it| it.build_id());
             if build_id.is_some() && build_id == link.map(|it| it.build_id) {
                 self.alternative = Some(file);
                 self.reader = Parsed::NotYet;
@@ -84,10 +104,18 @@ impl LinkedFiles {
         if self.absent.len() > ABSENT_MAX {
             self.absent.clear();
         }
+        if self.split_open + files.split.len() > SPLIT_OPEN_MAX {
+            self.forget();
+        }
         for (id, file) in files.split {
             self.absent.insert(id);
-            if let (Some(file), Some(reader)) = (file, self.read(main)) {
-                is_right &= reader.take_split(id, &file);
+            let Some(file) = file else { continue };
+            let image = self.open(&file);
+            if let (Some(image), Some(reader)) = (image, self.read(main)) {
+                is_right &= reader.take_split(id, &image);
+                self.split_open += 1;
+            } else {
+                is_right = false;
             }
         }
         is_right
@@ -108,6 +136,7 @@ impl LinkedFiles {
     /// Forgets what was parsed. Split files must come again.
     pub(crate) fn forget(&mut self) {
         self.absent.clear();
+        self.split_open = 0;
         if matches!(self.reader, Parsed::Read(_)) {
             self.reader = Parsed::NotYet;
         }
@@ -128,13 +157,17 @@ impl LinkedFiles {
 
     fn parse(&self, main: &File) -> Option<Reader> {
         let alternative = match &self.alternative {
-            Some(file) => Some(Image::map(file)?),
+            Some(file) => Some(self.open(file)?),
             None => None,
         };
-        let mut reader = Reader::open(&Image::map(main)?, alternative.as_ref()).ok()?;
-        if let Some(package) = &self.package {
-            reader.take_package(package);
+        let mut reader = Reader::open(&self.open(main)?, alternative.as_ref()).ok()?;
+        if let Some(package) = self.package.as_ref().and_then(|it| self.open(it)) {
+            reader.take_package(&package);
         }
         Some(reader)
+    }
+
+    fn open(&self, file: &File) -> Option<Image> {
+        Image::open(file, &self.cache)
     }
 }

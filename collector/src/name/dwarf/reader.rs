@@ -1,6 +1,5 @@
 //! Functions at addresses, from debug information in several files.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use addr2line::{Context, LookupContinuation as _, LookupResult, SplitDwarfLoad};
@@ -16,7 +15,7 @@ use crate::name::answers::Found;
 use crate::name::protocol::{SPLIT_PATH_BYTES_MAX, SplitFile};
 
 /// Units that are looked at for being split: what is not split comes from libraries, which are linked last. Each may
-/// cost a page of the file, so these are 16 MB at most.
+/// cost a block of the file, so these are 16 MB at most.
 const UNITS_LOOKED_AT: usize = 4096;
 
 /// What is found at an address.
@@ -55,10 +54,7 @@ impl Reader {
     }
 
     /// Takes a package of split units. Gives whether it is one.
-    pub(super) fn take_package(&mut self, file: &File) -> bool {
-        let Some(image) = Image::map(file) else {
-            return false;
-        };
+    pub(super) fn take_package(&mut self, image: &Image) -> bool {
         let section = |id: SectionId| {
             Ok(id
                 .dwo_name()
@@ -70,8 +66,8 @@ impl Reader {
     }
 
     /// Takes a file with the split unit `id`. Gives whether it has that.
-    pub(super) fn take_split(&mut self, id: u64, file: &File) -> bool {
-        let dwarf = Image::map(file).and_then(|it| load_split(&it, id));
+    pub(super) fn take_split(&mut self, id: u64, image: &Image) -> bool {
+        let dwarf = load_split(image, id);
         let is_it = dwarf.is_some();
         self.split.extend(dwarf.map(|it| (id, it)));
         is_it
