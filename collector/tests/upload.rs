@@ -175,6 +175,7 @@ impl Program {
             inode: None,
             // This process does not map it; it has it in its root.
             candidates: vec![MappedBy {
+                held: None,
                 pid: std::process::id(),
                 parent: 0,
                 start: 0,
