@@ -27,7 +27,7 @@ use crate::upload::{FileSource, Offer, Offers, Pace, SourceError, open_source};
 /// Bytes of one piece; the server takes 1 MiB. At the default pace 16 go in a second.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Files that wait to be sent. The server asks for at most four at a time.
+/// Files that wait to be sent. The server asks for at most eight at a time.
 const WAITING_MAX: usize = 16;
 
 /// How long the thread may take to end. It may wait for a file system that does not answer, and is left alone then.

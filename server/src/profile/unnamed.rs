@@ -132,8 +132,8 @@ impl WhyNot {
             {
                 match self {
                     Self::Limit => format!(
-                        "wait: the collector names it when its budget allows; if it stays, raise the limit that its \
-                         metrics name, or {upload}"
+                        "wait: the server asks the collector for the file's symbols and names these frames too when they are \
+                         there; if it stays, the collector sends nothing (--upload-rate 0) or its metrics say why: {upload}"
                     ),
                     Self::Permission => {
                         format!("give the collector the right to read it (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), or {upload}")
@@ -150,10 +150,10 @@ impl WhyNot {
             Self::Permission => {
                 "give the collector the right to read it: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".into()
             }
-            Self::Limit => {
-                "wait: the collector names it when its budget allows; if it stays, raise the limit that its metrics name"
-                    .into()
-            }
+            Self::Limit => format!(
+                "wait: the collector names it in later windows, when its budget allows (--name-budget), but not what is \
+                 stored: {rebuild}"
+            ),
             Self::Anonymous => "let the JIT write its names where the collector looks: Node with --perf-basic-prof, a JVM \
                                 with an agent that writes /tmp/perf-PID.map, CPython with -X perf, .NET with \
                                 DOTNET_PerfMapEnabled=1, others as perf map or jitdump"

@@ -14,12 +14,12 @@ use super::build_id::BuildId;
 /// What tells one running collector from others.
 pub type Instance = [u8; 16];
 
-/// Files that one collector is asked for at a time. It sends one after the other, at 4 MiB a second unless told otherwise:
-/// usual libraries take seconds, so that four give it enough to do until its next window, 10 s later.
-pub const ASKED_MAX: usize = 4;
+/// Files that one collector is asked for at a time. It sends one after the other, at 4 MiB a second unless told otherwise, and
+/// hears what is next with its next window, 10 s later: usual libraries have 1 to 5 MB.
+pub const ASKED_MAX: usize = 8;
 
-/// How long a collector may take to begin. Three files of 500 MB before this one take 6 minutes at 4 MiB a second.
-const BEGIN_TIME: Duration = Duration::from_secs(600);
+/// How long a collector may take to begin. Seven files of 500 MB before this one take 15 minutes at 4 MiB a second.
+const BEGIN_TIME: Duration = Duration::from_secs(1800);
 
 /// How long it may then send nothing. It tries again for longer than that when the server was away; whoever was asked
 /// meanwhile goes on where it was.
@@ -317,23 +317,22 @@ mod tests {
     #[test]
     fn one_collector_is_asked_at_a_time_and_for_few_files() {
         let (mut asked, now) = (Asked::default(), Instant::now());
-        assert_eq!(
-            choose(&mut asked, A, &[1, 2, 3, 4], now),
-            [1, 2, 3, 4].map(id)
-        );
-        assert!(choose(&mut asked, A, &[5, 6], now).is_empty());
-        assert_eq!(choose(&mut asked, B, &[1, 5], now + SECOND), [id(5)]);
+        let first: Vec<u32> = (1..=ASKED_MAX as u32).collect();
+        let ids: Vec<_> = first.iter().map(|number| id(*number)).collect();
+        assert_eq!(choose(&mut asked, A, &first, now), ids);
+        assert!(choose(&mut asked, A, &[50, 60], now).is_empty());
+        assert_eq!(choose(&mut asked, B, &[1, 50], now + SECOND), [id(50)]);
         asked.begin(A, &id(1), false, now).unwrap();
         asked.note_done(A, &id(1));
-        assert_eq!(choose(&mut asked, A, &[7], now + SECOND), [id(6)]);
-        assert_eq!(asked.len(), 5);
+        assert_eq!(choose(&mut asked, A, &[70], now + SECOND), [id(60)]);
+        assert_eq!(asked.len(), ASKED_MAX + 1);
         // What is there is not asked for any more; what its holder has not is asked of another that has.
         assert!(choose(&mut asked, B, &[], now + SECOND).is_empty());
-        asked.begin(B, &id(5), false, now).unwrap();
-        asked.note_failed(B, &id(5), now);
+        asked.begin(B, &id(50), false, now).unwrap();
+        asked.note_failed(B, &id(50), now);
         asked.begin(A, &id(2), false, now).unwrap();
         asked.note_done(A, &id(2));
-        assert_eq!(choose(&mut asked, A, &[], now + SECOND), [id(5)]);
+        assert_eq!(choose(&mut asked, A, &[], now + SECOND), [id(50)]);
     }
 
     /// Check that a file that does not come is asked for elsewhere, and where it did not come from, only after a long while.
@@ -406,10 +405,10 @@ mod tests {
         let many: Vec<u32> = (0..FILES_MAX as u32 + 100).collect();
         assert_eq!(choose(&mut asked, A, &many, now).len(), ASKED_MAX);
         assert_eq!(asked.files.len(), FILES_MAX);
-        choose(&mut asked, A, &[], now + BEGIN_TIME);
+        choose(&mut asked, B, &[], now + BEGIN_TIME);
         choose(
             &mut asked,
-            A,
+            B,
             &[],
             now + BEGIN_TIME + AGAIN_TIME + OFFER_TIME,
         );
