@@ -1,7 +1,7 @@
 //! CPU time and memory as the kernel accounts for them: the machine's, and those
 //! of single processes.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use rustix::param::clock_ticks_per_second;
@@ -85,6 +85,13 @@ impl ProcessAccount {
     /// Reads the account of a process; `None` when it can no longer be seen.
     pub fn read(pid: u32) -> Option<Self> {
         Self::read_from(&pid.to_string())
+    }
+
+    /// The CPU time alone of a process; `None` when it can no longer be seen.
+    pub fn read_cpu(pid: u32) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let account = Self::parse(&stat, "", tick_ns())?;
+        Some(Duration::from_nanos(account.cpu_ns()))
     }
 
     /// CPU time, user and system, in nanoseconds.

@@ -1,4 +1,6 @@
-//! The two clocks: CLOCK_MONOTONIC for order and lengths, CLOCK_REALTIME for people.
+//! The clocks: CLOCK_MONOTONIC for order and lengths, CLOCK_REALTIME for people, and a thread's own for its CPU time.
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -10,6 +12,11 @@ pub fn monotonic_ns() -> u64 {
 /// Nanoseconds since the Unix epoch.
 pub fn unix_ns() -> u64 {
     to_ns(clock_gettime(ClockId::Realtime))
+}
+
+/// CPU time that the calling thread has used.
+pub fn thread_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 fn to_ns(time: Timespec) -> u64 {

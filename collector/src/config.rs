@@ -1,6 +1,6 @@
 //! What was typed, and what it means.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use thiserror::Error;
@@ -135,6 +135,24 @@ pub struct Arguments {
         default_value = "1000"
     )]
     prove_one_in: String,
+    /// CPU time that naming may take on average, in percent of one core, up to 100. What is not named for want of it is named
+    /// in a later window, or by the server, which asks for the files that it lacks; 0 leaves all names to the server
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        env = "PILOTLIGHT_COLLECTOR_NAME_CPU",
+        default_value = "5"
+    )]
+    name_cpu: String,
+    /// Bytes a second in which files with symbols are sent when the server asks for them (only the parts that names
+    /// are made of, one file after the other); 0 for never
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "PILOTLIGHT_COLLECTOR_UPLOAD_RATE",
+        default_value = "4MiB"
+    )]
+    upload_rate: String,
     /// What is logged: error, warn, info, debug or trace, also for parts (`info,collector::name=debug`)
     #[arg(
         long,
@@ -189,6 +207,11 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Of this many complete stacks one is proved; 0 for none.
     pub prove_one_in: u32,
+    /// CPU time that naming may take on average, for each second.
+    pub name_cpu_share: f64,
+    /// Bytes a second in which files are sent; 0 for never. The default is a thirtieth of a link of 1 Gbit/s: 40 MB, as a
+    /// large program has, take 10 s, and 2 % of a processor meanwhile (4.2 ms a MB).
+    pub upload_rate: u64,
     /// What is logged.
     pub log: String,
 }
@@ -287,12 +310,7 @@ impl Arguments {
                 "--walk-budget",
                 &self.walk_budget,
                 "a percentage from 0.01 to 10",
-                |text| {
-                    let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse().ok()?;
-                    (0.01..=10.0)
-                        .contains(&percent)
-                        .then_some((percent * 10_000.0) as u32)
-                },
+                |text| Some((parse_percent(text, 0.01..=10.0)? * 10_000.0) as u32),
             ),
             unwind_bytes: check.value(
                 "--unwind-bytes",
@@ -327,6 +345,18 @@ impl Arguments {
                 &self.prove_one_in,
                 "a whole number, 0 for none",
                 |text| text.parse().ok(),
+            ),
+            name_cpu_share: check.value(
+                "--name-cpu",
+                &self.name_cpu,
+                "a percentage from 0 to 100",
+                |text| Some(parse_percent(text, 0.0..=100.0)? / 100.0),
+            ),
+            upload_rate: check.value(
+                "--upload-rate",
+                &self.upload_rate,
+                "64KiB or more, like 4MiB, or 0 for never",
+                |text| parse_bytes(text).filter(|bytes| *bytes == 0 || *bytes >= 64 << 10),
             ),
             log: check.value(
                 "--log",
@@ -367,6 +397,12 @@ impl Checks<'_> {
     }
 }
 
+/// Parses `5` and `0.8%`.
+fn parse_percent(text: &str, range: RangeInclusive<f64>) -> Option<f64> {
+    let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse().ok()?;
+    range.contains(&percent).then_some(percent)
+}
+
 /// Parses `512`, `64MiB`, `1GiB`, `10MB`.
 fn parse_bytes(text: &str) -> Option<u64> {
     const UNITS: [(&str, u64); 6] = [
@@ -405,9 +441,12 @@ mod tests {
         assert_eq!(config.buffer_bytes, 64 << 20);
         assert_eq!(config.window, Duration::from_secs(10));
         assert_eq!(config.walk_budget_ppm, 8_000);
+        assert_eq!(config.name_cpu_share, 0.05);
         assert!(!config.include_idle);
         assert_eq!(config.unwind, Unwind::Rows);
         assert_eq!(config.cache_dir, Some("/var/cache/pilotlight".into()));
+        assert_eq!(config.upload_rate, 4 << 20);
+        assert_eq!(build(&["--upload-rate", "0"]).unwrap().upload_rate, 0);
         assert!(build(&["--include-idle"]).unwrap().include_idle);
         assert_eq!(build(&["--cache-dir", "none"]).unwrap().cache_dir, None);
     }
@@ -436,6 +475,8 @@ mod tests {
             "nan",
             "--prove-one-in",
             "some",
+            "--name-cpu",
+            "0",
             "--unwind-bytes",
             "1GiB",
             "--unwind",
@@ -444,9 +485,11 @@ mod tests {
             "cache",
             "--cache-bytes",
             "0",
+            "--upload-rate",
+            "1",
         ])
         .unwrap_err();
-        assert_eq!(bad.len(), 14, "{bad:#?}");
+        assert_eq!(bad.len(), 16, "{bad:#?}");
         assert!(
             bad.contains(&"--frequency is `0`: expected a whole number from 1 to 1000".to_owned())
         );

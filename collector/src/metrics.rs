@@ -15,10 +15,10 @@ use profiler_bpf::outcome::Outcome;
 use crate::{
     accounts::ProcessAccount,
     name::{NamerStats, UnnamedReason},
-    pipeline::RowStoreStats,
+    pipeline::{HoldStats, RowStoreStats},
     process::TableStats,
     sample::CounterTotals,
-    send::{DropReason, SenderStats},
+    send::{DropReason, SenderStats, UploadEnd, UploadStats},
     unwind::TablesStats,
 };
 
@@ -89,6 +89,10 @@ pub struct Metrics {
     pub processes: TableStats,
     /// The namer and its child.
     pub namer: NamerStats,
+    /// Files that the server asked for.
+    pub uploads: UploadStats,
+    /// Files that are held open until they are named.
+    pub held: HoldStats,
     /// Unwinding in user space, and the kernel's tables.
     pub unwind: UnwindStats,
     /// Bytes of the program's maps, without the tables.
@@ -195,6 +199,8 @@ impl Metrics {
         self.render_cost(&mut text, own);
         self.render_unwinding(&mut text);
         self.render_processes_and_names(&mut text);
+        self.render_uploads(&mut text);
+        self.render_held(&mut text);
         text.0
     }
 
@@ -594,6 +600,42 @@ impl Metrics {
             "Files whose names were dropped for want of room.",
             names.cache_evictions as f64,
         );
+        text.counter(
+            "name_cpu_seconds_total",
+            "CPU time of naming, in the child and in the thread that asks it (--name-cpu).",
+            names.asking_cpu.as_secs_f64() + seconds(names.child_cpu_ns),
+        );
+        text.gauge(
+            "name_cpu_left_seconds",
+            "CPU time that naming may use now; below 0 when it has used more and waits.",
+            names.cpu_left_s,
+        );
+        text.counters(
+            "name_requests_held_back_total",
+            "Requests for up to 512 names that were put off, by reason: the CPU time was spent (--name-cpu), or the window's \
+             time, or too many naming children had failed just before.",
+            "reason",
+            [
+                ("cpu_time", names.held_back.cpu_time),
+                ("window_time", names.held_back.window_time),
+                ("children", names.held_back.children),
+            ],
+        );
+        text.counter(
+            "name_files_without_debug_info_total",
+            "Files whose debug information could not be used, so that the symbol table served.",
+            names.files_without_debug_info as f64,
+        );
+        text.counters(
+            "name_split_files_total",
+            "Files with split debug information (.dwo) that names needed, by what became of it.",
+            "result",
+            [
+                ("found", names.split_files - names.split_files_missing),
+                ("missing", names.split_files_missing),
+                ("left", names.split_files_left),
+            ],
+        );
         let ends = names.ends;
         text.counters(
             "namer_ends_total",
@@ -606,6 +648,76 @@ impl Metrics {
                 ("nonsense", ends.nonsense),
                 ("not_started", ends.not_started),
             ],
+        );
+    }
+}
+
+impl Metrics {
+    fn render_uploads(&self, text: &mut Text) {
+        let uploads = &self.uploads;
+        text.counter(
+            "uploads_asked_total",
+            "Files with symbols that the server asked for.",
+            uploads.asked as f64,
+        );
+        text.counters(
+            "uploads_total",
+            "Of them, those that came to an end, by what that was.",
+            "result",
+            UploadEnd::ALL
+                .map(UploadEnd::as_str)
+                .into_iter()
+                .zip(uploads.ends),
+        );
+        text.gauge(
+            "uploads_waiting",
+            "Of them, those that wait or are on their way.",
+            uploads.waiting as f64,
+        );
+        text.counter(
+            "uploaded_bytes_total",
+            "Bytes of them that the server took.",
+            uploads.sent_bytes as f64,
+        );
+        text.counter(
+            "upload_resumed_bytes_total",
+            "Bytes of them that the server still had after a break.",
+            uploads.resumed_bytes as f64,
+        );
+        text.counter(
+            "upload_retries_total",
+            "Tries to send a file that failed and were repeated.",
+            uploads.retries as f64,
+        );
+    }
+
+    fn render_held(&self, text: &mut Text) {
+        let held = &self.held;
+        text.gauge(
+            "held_files",
+            "Files that are held open until the window in which they were sampled has its names.",
+            held.files as f64,
+        );
+        text.counter(
+            "held_files_opened_total",
+            "Files that were opened to be held.",
+            held.opened as f64,
+        );
+        text.counters(
+            "held_files_missed_total",
+            "Files that were not held, by reason: gone before they were opened, let go for want of room, or of a process that \
+             was not looked at, since too many waited.",
+            "reason",
+            [
+                ("gone", held.failed),
+                ("evicted", held.evicted),
+                ("behind", held.dropped),
+            ],
+        );
+        text.counter(
+            "held_files_cpu_seconds_total",
+            "CPU time of opening them.",
+            held.cpu.as_secs_f64(),
         );
     }
 }

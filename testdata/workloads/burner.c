@@ -1,13 +1,12 @@
 /* Uses CPU time in one function, which only its symbols or its debug information can name: `burner SECONDS`. FUNCTION is
- * that function's name, SALT a number that makes its code another one. `burner SECONDS STAY` stays that many seconds. */
+ * that function's name, SALT a number that makes its code another one. */
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 static volatile unsigned long sink;
 
 __attribute__((noinline)) static void FUNCTION(void) {
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 200000; i++) {
         sink += i + SALT;
     }
 }
@@ -16,9 +15,6 @@ int main(int argc, char **argv) {
     double seconds = argc > 1 ? atof(argv[1]) : 1;
     while (clock() < seconds * CLOCKS_PER_SEC) {
         FUNCTION();
-    }
-    if (argc > 2) {
-        sleep(atoi(argv[2]));
     }
     return 0;
 }

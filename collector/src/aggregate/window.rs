@@ -41,6 +41,22 @@ pub struct WindowFile {
     pub made_by: Option<Arc<str>>,
 }
 
+impl WindowFile {
+    /// Processes remembered of a file.
+    const PROCESSES_MAX: usize = 4;
+
+    fn add(&mut self, mapped_by: MappedBy) {
+        let known = &mut self.mapped_by;
+        if known.iter().any(|it| it.pid == mapped_by.pid) {
+            return;
+        }
+        if known.len() == Self::PROCESSES_MAX {
+            known.remove(0);
+        }
+        known.push(mapped_by);
+    }
+}
+
 /// A frame: an offset in one of the window's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WindowFrame {
@@ -115,9 +131,6 @@ impl Window {
     /// is reached only by stacks that are all different down to the root.
     pub const NODES_MAX: usize = 1 << 20;
 
-    /// Processes remembered of a file.
-    const PROCESSES_MAX: usize = 4;
-
     /// Adds one sample. Gives `false`, and changes no count, when a limit is reached.
     pub fn add(
         &mut self,
@@ -174,12 +187,8 @@ impl Window {
             }
         };
         let (start, end) = located.mapped_at;
-        let mapped_by = &mut self.files[place as usize].mapped_by;
-        if end != 0 && !mapped_by.iter().any(|it| it.pid == pid) {
-            if mapped_by.len() == Self::PROCESSES_MAX {
-                mapped_by.remove(0);
-            }
-            mapped_by.push(MappedBy {
+        if end != 0 {
+            self.files[place as usize].add(MappedBy {
                 pid,
                 parent,
                 start,
@@ -187,6 +196,38 @@ impl Window {
             });
         }
         place
+    }
+
+    /// The files of which no process lives any more that was sampled with them.
+    pub fn orphans(&self, is_living: impl Fn(u32) -> bool) -> Vec<Arc<MappedFile>> {
+        let files = self.files.iter().filter(|it| {
+            it.file.kind == FileKind::File && !it.mapped_by.iter().any(|by| is_living(by.pid))
+        });
+        files.map(|it| it.file.clone()).collect()
+    }
+
+    /// Adds a process that maps one of the files.
+    pub fn add_process(&mut self, file: &Arc<MappedFile>, mapped_by: MappedBy) {
+        if let Some(place) = self.file_places.get(&(file.clone(), 0)) {
+            self.files[*place as usize].add(mapped_by);
+        }
+    }
+
+    /// Samples by frame, parallel to [`frames`](Self::frames): of those that have it in their stacks, each as often as it
+    /// is there.
+    pub fn samples_by_frame(&self) -> Vec<u64> {
+        let mut by_node = vec![0; self.nodes.len() + 1];
+        for (row, count) in &self.rows {
+            by_node[row.leaf.0 as usize] += count;
+        }
+        let mut by_frame = vec![0; self.frames.len()];
+        // Parents have smaller numbers than their children.
+        for (place, (parent, frame)) in self.nodes.iter().enumerate().rev() {
+            let samples: u64 = by_node[place + 1];
+            by_node[parent.0 as usize] += samples;
+            by_frame[frame.0 as usize] += samples;
+        }
+        by_frame
     }
 
     fn frame_place(&mut self, frame: WindowFrame) -> FrameIndex {
@@ -385,6 +426,49 @@ mod tests {
             .map(|it| it.pid)
             .collect();
         assert_eq!(pids, [2, 3, 4, 5]);
+    }
+
+    /// Check that samples are counted at each frame of their stacks.
+    #[test]
+    fn samples_of_frames() {
+        let window = window(&[("a", "A B C"), ("a", "A B"), ("b", "A B C"), ("a", "D D")]);
+        let counts = window.samples_by_frame();
+        let of: String = window
+            .frames()
+            .iter()
+            .zip(counts)
+            .map(|(frame, count)| format!("{}{count} ", char::from(frame.offset as u8)))
+            .collect();
+        assert_eq!(of, "A3 B3 C2 D2 ");
+    }
+
+    /// Check which files are orphans, and that one is not when it was given a process.
+    #[test]
+    fn orphans() {
+        let mut files = Files::new();
+        let file = files.intern(FileKind::File, b"/bin/a", FileIdentity::Path);
+        let mut window = Window::default();
+        let located = Located {
+            frames: vec![LocatedFrame {
+                file: &file,
+                offset: 1,
+                mapped_at: (0x1000, 0x2000),
+            }],
+            outcome: StackOutcome::Walked(Outcome::Complete),
+            parent: 0,
+        };
+        window.add(7, [0; 16], series("a"), &located, Check::None);
+        assert_eq!(window.orphans(|pid| pid == 7), []);
+        assert_eq!(window.orphans(|pid| pid == 8), std::slice::from_ref(&file));
+        let mapped_by = MappedBy {
+            pid: 8,
+            parent: 0,
+            start: 0x5000,
+            end: 0x6000,
+        };
+        window.add_process(&file, mapped_by);
+        assert_eq!(window.orphans(|pid| pid == 8), []);
+        assert_eq!(window.files()[0].mapped_by.last(), Some(&mapped_by));
     }
 
     /// Check that code made at run time is told apart by process, also at the same address.

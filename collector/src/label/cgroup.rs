@@ -70,18 +70,25 @@ impl CgroupHierarchy {
     }
 }
 
+/// A cgroup that belongs to a container.
+#[derive(Clone, Debug)]
+struct Container {
+    id: Arc<str>,
+    directory: Arc<Path>,
+}
+
 /// The containers of cgroups, by the cgroups' ids, which are the inode numbers of
 /// their directories.
 pub struct CgroupTable {
     hierarchy: CgroupHierarchy,
-    containers: FxHashMap<u64, Option<Arc<str>>>,
+    containers: FxHashMap<u64, Option<Container>>,
     /// When the directories were last read, nanoseconds of the caller's clock.
     read_ns: Option<u64>,
 }
 
 impl CgroupTable {
     /// Cgroups known at a time: 110 pods of 5 containers have some 1,000; at 120
-    /// bytes each 32,768 are 4 MB.
+    /// bytes each, and 300 more for those of containers, 32,768 are 14 MB at most.
     const CGROUPS_MAX: usize = 32_768;
 
     /// The directories are read at most this often: once a drain.
@@ -103,7 +110,7 @@ impl CgroupTable {
             return None;
         }
         if let Some(container) = self.containers.get(&id) {
-            return container.clone();
+            return container.as_ref().map(|it| it.id.clone());
         }
         if self
             .read_ns
@@ -113,7 +120,14 @@ impl CgroupTable {
         }
         self.read_ns = Some(now_ns);
         self.read_directories();
-        self.containers.get(&id).cloned().flatten()
+        let container = self.containers.get(&id)?.as_ref()?;
+        Some(container.id.clone())
+    }
+
+    /// The directory of the cgroup with this id, if it belongs to a container that was found.
+    pub fn container_directory(&self, id: u64) -> Option<Arc<Path>> {
+        let container = self.containers.get(&id)?.as_ref()?;
+        Some(container.directory.clone())
     }
 
     fn read_directories(&mut self) {
@@ -143,7 +157,10 @@ impl CgroupTable {
                     return;
                 }
                 let path = format!("{path}/{}", entry.file_name().to_string_lossy());
-                let container = find_container_id(&path).map(Into::into);
+                let container = find_container_id(&path).map(|id| Container {
+                    id: id.into(),
+                    directory: entry.path().into(),
+                });
                 self.containers.insert(entry.ino(), container);
                 pending.push((entry.path(), path));
             }
@@ -171,7 +188,10 @@ mod tests {
             mount: root.path().to_owned(),
         });
         assert_eq!(table.find_container(id, 0).as_deref(), Some(&*early));
-        assert_eq!(table.find_container(make("pods").0, 0), None);
+        assert_eq!(table.container_directory(id).as_deref(), Some(&*directory));
+        let (pods, _) = make("pods");
+        assert_eq!(table.find_container(pods, 0), None);
+        assert_eq!(table.container_directory(pods), None);
         assert_eq!(table.find_container(0, 0), None);
 
         let (late_id, _) = make(&format!("pods/{late}"));

@@ -7,20 +7,26 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{info, warn};
 
-use super::cache::{NameCache, ObjectKey};
+use super::budget::{CpuAllowance, CpuBudget};
+use super::cache::{Links, NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
-use super::facts::Segment;
+use super::facts::{FileFacts, Segment};
 use super::jit::{JitProcess, open_dump, open_map};
+use super::linked_file::{find_alternative, find_package, find_split};
 use super::naming::{Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
 use super::open::open_elf;
 use super::process::{ChildError, NameProcess, ended_for_memory};
-use super::protocol::{Answer, Attached, DebugInfo, JitFormat, Request, RequestObject, Response};
+use super::protocol::{
+    Answer, Attached, DebugInfo, JitFormat, Request, RequestObject, Response, SplitFile, SplitPart,
+};
 use super::stats::NamerStats;
+use crate::accounts::ProcessAccount;
+use crate::clock::thread_cpu;
 
 /// Addresses asked for at once: an answer of some 150 KB, so that neither side
 /// holds much, and a time-out costs few names.
@@ -28,6 +34,9 @@ const REQUEST_ADDRESSES: usize = 512;
 /// A file that keeps failing is tried again after 1, 2, 4, … up to 64 times
 /// [`NamerOptions::retry_windows`]: about an hour, with the defaults.
 const FAILURE_DOUBLINGS_MAX: u32 = 6;
+/// How often a question is asked again with the files that the answer named: for the debug file, for what that shares
+/// with others or a package, and four times for 64 split files each, so that 512 addresses may lie in 256 units.
+const FOLLOWED_MAX: usize = 6;
 /// Children that could not be ended (they wait for a broken disk or network file
 /// system); with more of them, no new one is started.
 const STUCK_MAX: usize = 4;
@@ -45,10 +54,13 @@ pub struct NamerOptions {
     /// of debug information takes 70 ms of CPU for 200 scattered addresses, so
     /// this allows for some gigabytes, or for a node where the CPU is scarce.
     pub request_time: Duration,
-    /// How long the child may take in all between two [`Namer::end_window`]. What
-    /// is not named by then is asked for in the next window. Wall-clock time: on a
-    /// node where the CPU is scarce 4 s left a quarter of a window without names. The
-    /// four windows that may wait for their names (40 s) bear 20 s now and then.
+    /// CPU time of the child and of the thread that asks it. What is not named when
+    /// it is spent is asked for in a later window, or named by the server.
+    pub cpu: CpuBudget,
+    /// How long the child may take in all between two [`Namer::end_window`], by the
+    /// clock on the wall, so that no window waits long for its names. Where the CPU is
+    /// scarce 4 s left a quarter of a window without names; the four windows that may
+    /// wait (40 s) bear 20 s now and then.
     pub window_time: Duration,
     /// Windows after which a reason that may pass is tried again; 6 are a minute.
     pub retry_windows: u64,
@@ -71,7 +83,13 @@ impl Default for NamerOptions {
             program: "/proc/self/exe".into(),
             cache_bytes_max: 16 << 20,
             request_time: Duration::from_secs(10),
-            // Less than half a window, so that names never hold up the windows.
+            cpu: CpuBudget {
+                // 0.5 s in a window of 10 s. A machine that compiles all the time, and so always has new
+                // code, took 0.14 s; 0.5 s name some 3,000 addresses of large programs that are new.
+                share: 0.05,
+                // When all is new, as at the start: it is there again after 200 s with nothing to name.
+                burst: Duration::from_secs(10),
+            },
             window_time: Duration::from_secs(20),
             retry_windows: 6,
             file_bytes_max: 16 << 30,
@@ -102,6 +120,11 @@ pub struct Namer {
     failures: FailureBudget,
     window: u64,
     window_time_used: Duration,
+    allowance: CpuAllowance,
+    /// Nothing was left of it in this window: nothing more is asked for, since what comes later has fewer samples.
+    is_spent: bool,
+    /// CPU time of the child that is taken from the allowance already.
+    child_cpu_spent: Duration,
     request: u64,
     /// Processes that make code at run time, by number.
     jit: FxHashMap<u32, JitState>,
@@ -132,12 +155,15 @@ impl Namer {
         let cache = NameCache::new(options.cache_bytes_max);
         Self {
             failures: FailureBudget::new(options.failures_at_once, options.failure_period),
+            allowance: CpuAllowance::new(options.cpu, Instant::now()),
             options,
             cache,
             process: None,
             stuck: Vec::new(),
             window: 0,
             window_time_used: Duration::ZERO,
+            is_spent: false,
+            child_cpu_spent: Duration::ZERO,
             request: 0,
             jit: FxHashMap::default(),
             jit_files: 0,
@@ -149,19 +175,34 @@ impl Namer {
     pub fn end_window(&mut self) {
         self.window += 1;
         self.window_time_used = Duration::ZERO;
+        self.is_spent = false;
         let window = self.window;
         self.jit.retain(|_, it| it.used + JIT_WINDOWS > window);
         self.stuck
             .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
 
-    /// The names of `addresses` in `object`, in the same order.
+    /// The names of `addresses` in `object`, in the same order, which is also the one in which they are asked for.
     ///
     /// An address is that of the instruction: for a caller's frame, the return
     /// address less one. Blocks, if at all, for at most
     /// [`NamerOptions::window_time`] in a window, and twice
     /// [`NamerOptions::request_time`] for the request that was running then.
     pub fn name(&mut self, object: &Object, addresses: &[u64]) -> Vec<Naming> {
+        self.on_own_account(|namer| namer.find_names(object, addresses))
+    }
+
+    /// Takes the CPU time of this thread from the allowance.
+    fn on_own_account<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let before = thread_cpu();
+        let result = work(self);
+        let cpu = thread_cpu().saturating_sub(before);
+        self.stats.asking_cpu += cpu;
+        self.allowance.spend(cpu);
+        result
+    }
+
+    fn find_names(&mut self, object: &Object, addresses: &[u64]) -> Vec<Naming> {
         let key = ObjectKey::from(object);
         let (window, retry_windows) = (self.window, self.options.retry_windows);
         let file = self.cache.file(key);
@@ -187,16 +228,35 @@ impl Namer {
         namings.inspect(|naming| self.stats.count(naming)).collect()
     }
 
-    /// Where the parts of a file are mapped, if it was read.
-    pub fn segments(&mut self, object: &Object) -> &[Segment] {
+    /// Where the parts of a file are mapped, if it was read or is held.
+    pub fn segments<'a>(&'a mut self, object: &'a Object) -> &'a [Segment] {
         let file = self.cache.file(ObjectKey::from(object));
-        file.facts.as_ref().map_or(&[], |it| &it.segments)
+        match (&file.facts, object) {
+            (Some(facts), _) => &facts.segments,
+            (None, Object::Elf(file)) => file.held.as_ref().map_or(&[], |it| it.segments()),
+            (None, _) => &[],
+        }
+    }
+
+    /// What a file says about itself, if it was read.
+    pub fn facts(&mut self, object: &Object) -> Option<&FileFacts> {
+        self.cache.file(ObjectKey::from(object)).facts.as_ref()
+    }
+
+    /// Whether names come from a file's debug information, should it have any.
+    pub fn uses_debug_info(&mut self, object: &Object) -> bool {
+        let file = self.cache.file(ObjectKey::from(object));
+        file.debug == DebugInfo::Use && !file.debug_refused && !self.stats.unconfined
     }
 
     /// The names of code that a process made at run time, in the order of its addresses there.
     ///
     /// Nothing is kept of them but in the child, which has the newest: other code may lie there the next time.
     pub fn name_jit(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
+        self.on_own_account(|namer| namer.find_jit_names(pid, addresses))
+    }
+
+    fn find_jit_names(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
         let reason = match self.jit.contains_key(&pid) || JitProcess::is_there(pid) {
             true => UnnamedReason::Anonymous,
             false => UnnamedReason::ProcessUnknown,
@@ -265,7 +325,14 @@ impl Namer {
         let files: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
         for left in left.chunks_mut(REQUEST_ADDRESSES) {
             let addresses = left.iter().map(|(address, _)| *address).collect();
-            let reason = match self.send(requested, &files, addresses, &object) {
+            let question = Question {
+                object: requested,
+                addresses,
+                split: Vec::new(),
+            };
+            let may_ask = self.may_ask();
+            let answered = may_ask.and_then(|()| self.send(question, &files, &object));
+            let reason = match answered {
                 Ok(response) => {
                     for ((_, naming), answer) in left.iter_mut().zip(&response.answers) {
                         match answer {
@@ -309,6 +376,7 @@ impl Namer {
             cache_bytes: self.cache.bytes() as u64,
             cache_files: self.cache.files() as u64,
             cache_evictions: self.cache.evictions(),
+            cpu_left_s: self.allowance.left_s(),
             child_cpu_ns: self.stats.child_cpu_ns + account.cpu_ns(),
             child_resident_peak_bytes: self
                 .stats
@@ -333,8 +401,12 @@ impl Namer {
             return Some(reason);
         }
         for addresses in addresses.chunks(REQUEST_ADDRESSES) {
-            match self.ask(object, addresses) {
-                Ok(response) => self.keep(key, addresses, &response),
+            // Neighbours share what is read for them.
+            let mut addresses = addresses.to_vec();
+            addresses.sort_unstable();
+            let may_ask = self.may_ask();
+            match may_ask.and_then(|()| self.ask(object, &addresses)) {
+                Ok(response) => self.keep(key, &addresses, &response),
                 Err(Failure::Postponed) => return Some(UnnamedReason::Limit),
                 Err(Failure::Missing(reason) | Failure::Asked(reason)) => {
                     self.fail(key, reason);
@@ -360,35 +432,97 @@ impl Namer {
         file.failure = Some((reason, self.window.saturating_add(windows)));
     }
 
-    /// Asks once, and once more without debug information if the child failed on it, or with it if the file
-    /// says only now where that is.
+    /// Asks once, and once more without debug information if the child failed on it, or with more of it as long as the
+    /// answer says where more is.
     fn ask(&mut self, object: &Object, addresses: &[u64]) -> Result<Response, Failure> {
         let key = ObjectKey::from(object);
         let file = self.cache.file(key);
         let (number, debug) = (file.number, file.debug);
-        let link_before = file.debug_link().is_some();
+        let links = file.links();
         match self.ask_once(object, number, debug, addresses) {
             Err(Failure::Asked(_)) if is_file(object) && debug == DebugInfo::Use => {
                 self.cache.file(key).debug = DebugInfo::Skip;
                 self.stats.files_without_debug_info += 1;
                 self.ask_once(object, number, DebugInfo::Skip, addresses)
             }
-            Ok(response) if !link_before && self.is_linked(object, debug) => {
-                // If it fails now, the first answer is there.
-                let again = self.ask_once(object, number, debug, addresses);
-                Ok(again.unwrap_or(response))
-            }
+            Ok(response) => match object {
+                Object::Elf(file) if debug == DebugInfo::Use => {
+                    Ok(self.ask_on(object, file, addresses, (links, response)))
+                }
+                _ => Ok(response),
+            },
             result => result,
         }
     }
 
-    /// Whether the file's debug link leads to a file.
-    fn is_linked(&mut self, object: &Object, debug: DebugInfo) -> bool {
-        let Object::Elf(file) = object else {
-            return false;
-        };
-        let link = self.cache.file(ObjectKey::from(object)).debug_link();
-        link.is_some() && self.find_debug_file(object, file, debug).is_some()
+    /// Asks again with the files that the last answer named, of which `links` were known before. What is not there by then
+    /// is not in the names.
+    fn ask_on(
+        &mut self,
+        object: &Object,
+        file: &ElfFile,
+        addresses: &[u64],
+        (mut links, mut response): (Links, Response),
+    ) -> Response {
+        let key = ObjectKey::from(object);
+        for _ in 0..FOLLOWED_MAX {
+            let now = self.cache.file(key).links();
+            let split = match self.has_more(object, file, links, now) {
+                // A package has them all.
+                true => Vec::new(),
+                false if response.wanted.is_empty() => return response,
+                false => self.find_split(file, &response.wanted),
+            };
+            links = now;
+            let number = self.cache.file(key).number;
+            match self.ask_with(object, number, DebugInfo::Use, addresses, &split) {
+                Ok(again) => response = again,
+                // If it fails now, the last answer is there; the next question is not to fail again.
+                Err(Failure::Asked(_)) => {
+                    self.cache.file(key).debug = DebugInfo::Skip;
+                    self.stats.files_without_debug_info += 1;
+                    return response;
+                }
+                Err(_) => return response,
+            }
+        }
+        self.stats.split_files_left += response.wanted.len() as u64;
+        response
+    }
+
+    /// Whether what the file says `now` and did not say `before` leads to a file.
+    fn has_more(&mut self, object: &Object, file: &ElfFile, before: Links, now: Links) -> bool {
+        let is_linked = now.debug_file && !before.debug_file;
+        let is_shared = now.alternative && !before.alternative;
+        let is_split = now.split && !before.split;
+        (is_linked && self.find_debug_file(object, file, DebugInfo::Use).is_some())
+            || (is_shared && self.find_alternative(object, file).is_some())
+            || (is_split && self.find_package(object, file).is_some())
+    }
+
+    fn find_package(&mut self, object: &Object, file: &ElfFile) -> Option<OwnedFd> {
+        let known = self.cache.file(ObjectKey::from(object)).facts.as_ref();
+        known.filter(|it| it.is_split)?;
+        find_package(file, self.options.file_bytes_max)
+    }
+
+    fn find_alternative(&mut self, object: &Object, file: &ElfFile) -> Option<OwnedFd> {
+        let known = self.cache.file(ObjectKey::from(object)).facts.as_ref();
+        let link = known?.alternative.as_ref()?;
+        find_alternative(file, link, self.options.file_bytes_max)
+    }
+
+    /// The split files that the child lacks, as far as they are there.
+    fn find_split(&mut self, file: &ElfFile, wanted: &[SplitFile]) -> Vec<(u64, Option<OwnedFd>)> {
+        let bytes_max = self.options.file_bytes_max;
+        let found = wanted
+            .iter()
+            .map(|it| (it.id, find_split(file, it, bytes_max)));
+        let found: Vec<_> = found.collect();
+        self.stats.split_files += found.len() as u64;
+        let missing = found.iter().filter(|(_, it)| it.is_none());
+        self.stats.split_files_missing += missing.count() as u64;
+        found
     }
 
     /// Finds the file with the debug information of one that may have none itself.
@@ -413,13 +547,28 @@ impl Namer {
         debug: DebugInfo,
         addresses: &[u64],
     ) -> Result<Response, Failure> {
-        let mut debug_file = None;
+        self.ask_with(object, number, debug, addresses, &[])
+    }
+
+    fn ask_with(
+        &mut self,
+        object: &Object,
+        number: u64,
+        debug: DebugInfo,
+        addresses: &[u64],
+        split: &[(u64, Option<OwnedFd>)],
+    ) -> Result<Response, Failure> {
+        let (mut debug_file, mut alternative, mut package) = (None, None, None);
         let (requested, opened) = match object {
             Object::Kernel => (RequestObject::Kernel, Ok(None)),
             Object::Vdso => (RequestObject::Vdso, Ok(None)),
             Object::Elf(file) => {
                 let opened = open_elf(file, self.options.file_bytes_max);
                 debug_file = self.find_debug_file(object, file, debug);
+                if debug == DebugInfo::Use {
+                    alternative = self.find_alternative(object, file);
+                    package = self.find_package(object, file);
+                }
                 let requested = RequestObject::Elf {
                     file: number,
                     debug,
@@ -427,6 +576,8 @@ impl Namer {
                     attached: Attached {
                         file: opened.is_ok(),
                         debug_file: debug_file.as_ref().map(|(_, found_by)| *found_by),
+                        alternative: alternative.is_some(),
+                        package: package.is_some(),
                     },
                 };
                 (requested, opened.map(Some))
@@ -435,11 +586,25 @@ impl Namer {
         let file = opened.as_ref().ok().and_then(Option::as_ref);
         let files = file
             .into_iter()
-            .chain(debug_file.as_ref().map(|(it, _)| it));
+            .chain(debug_file.as_ref().map(|(it, _)| it))
+            .chain(&alternative)
+            .chain(&package)
+            .chain(split.iter().filter_map(|(_, it)| it.as_ref()));
         let files: Vec<BorrowedFd<'_>> = files.map(AsFd::as_fd).collect();
-        let mut response = self.send(requested, &files, addresses.to_vec(), object)?;
+        let parts = split.iter().map(|(id, file)| SplitPart {
+            id: *id,
+            attached: file.is_some(),
+        });
+        let question = Question {
+            object: requested,
+            addresses: addresses.to_vec(),
+            split: parts.collect(),
+        };
+        let mut response = self.send(question, &files, object)?;
+        let known = self.cache.file(ObjectKey::from(object));
+        known.debug_refused = response.notes.without_debug_info;
         if let Some(facts) = response.facts.take() {
-            self.cache.file(ObjectKey::from(object)).facts = Some(facts);
+            known.facts = Some(facts);
         }
         match opened {
             Err(reason) if is_all_gone(&response) => Err(Failure::Missing(reason)),
@@ -451,27 +616,25 @@ impl Namer {
     /// from before.
     fn send(
         &mut self,
-        requested: RequestObject,
+        question: Question,
         files: &[BorrowedFd<'_>],
-        addresses: Vec<u64>,
         object: &dyn Display,
     ) -> Result<Response, Failure> {
         self.request += 1;
         let request = Request {
             id: self.request,
-            object: requested,
-            addresses,
+            object: question.object,
+            addresses: question.addresses,
+            split: question.split,
         };
-        if self.window_time_used >= self.options.window_time {
-            self.stats.ends.held_back += 1;
-            return Err(Failure::Postponed);
-        }
         let started = Instant::now();
         let deadline = started + self.options.request_time;
         let process = self.process()?;
         let result = process.ask(&request, files, deadline);
         self.stats.requests += 1;
-        self.window_time_used += started.elapsed();
+        let elapsed = started.elapsed();
+        self.window_time_used += elapsed;
+        self.spend_child_cpu(elapsed);
         match result {
             Ok(response) => {
                 self.read_notes(&response, object);
@@ -481,10 +644,35 @@ impl Namer {
         }
     }
 
+    /// Whether there is time for one more request.
+    fn may_ask(&mut self) -> Result<(), Failure> {
+        let held_back = &mut self.stats.held_back;
+        self.is_spent = self.is_spent || self.allowance.is_spent(Instant::now());
+        if self.window_time_used >= self.options.window_time {
+            held_back.window_time += 1;
+        } else if self.is_spent {
+            held_back.cpu_time += 1;
+        } else {
+            return Ok(());
+        }
+        Err(Failure::Postponed)
+    }
+
+    /// Takes from the allowance what the child has used since it was looked at last. One that died cannot be looked at: it
+    /// used at most the time that passed.
+    fn spend_child_cpu(&mut self, elapsed: Duration) {
+        let pid = self.child_pid();
+        let used = match pid.and_then(ProcessAccount::read_cpu) {
+            Some(used) => used.saturating_sub(std::mem::replace(&mut self.child_cpu_spent, used)),
+            None => elapsed,
+        };
+        self.allowance.spend(used);
+    }
+
     fn process(&mut self) -> Result<&mut NameProcess, Failure> {
         if self.process.is_none() {
             if self.stuck.len() >= STUCK_MAX || !self.failures.allow(Instant::now()) {
-                self.stats.ends.held_back += 1;
+                self.stats.held_back.children += 1;
                 return Err(Failure::Postponed);
             }
             let started = NameProcess::start(&self.options.program, self.options.child);
@@ -495,6 +683,7 @@ impl Namer {
                 Failure::Postponed
             })?;
             self.stats.starts += 1;
+            self.child_cpu_spent = Duration::ZERO;
             self.process = Some(process);
         }
         self.process.as_mut().ok_or(Failure::Postponed)
@@ -556,6 +745,13 @@ impl Drop for Namer {
     }
 }
 
+/// What is sent to the child.
+struct Question {
+    object: RequestObject,
+    addresses: Vec<u64>,
+    split: Vec<SplitPart>,
+}
+
 /// Why a request has no answer.
 #[derive(Clone, Copy, Debug)]
 enum Failure {
@@ -613,16 +809,14 @@ fn is_all_gone(response: &Response) -> bool {
     response.answers.iter().all(|answer| *answer == gone)
 }
 
-/// The addresses without a naming, each once.
+/// The addresses without a naming, each once, in their order.
 fn missing(addresses: &[u64], namings: &[Option<Naming>]) -> Vec<u64> {
-    let mut missing: Vec<u64> = addresses
-        .iter()
-        .zip(namings)
-        .filter_map(|(address, naming)| naming.is_none().then_some(*address))
-        .collect();
-    missing.sort_unstable();
-    missing.dedup();
+    let mut seen = FxHashSet::default();
+    let missing = addresses.iter().zip(namings);
     missing
+        .filter(|(address, naming)| naming.is_none() && seen.insert(**address))
+        .map(|(address, _)| *address)
+        .collect()
 }
 
 #[cfg(test)]

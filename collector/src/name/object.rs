@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
 
+use super::held::HeldFile;
 use crate::process::BuildId;
 
 /// What makes a file's contents unique, so that its names are kept under it.
@@ -56,6 +57,8 @@ pub struct ElfFile {
     /// Processes that map it. Ended ones do no harm; without a living one the
     /// path is tried in the collector's own root.
     pub candidates: Vec<MappedBy>,
+    /// The file itself, if it was opened while it was there.
+    pub held: Option<Arc<HeldFile>>,
 }
 
 /// What addresses are named in, and how they are to be read.

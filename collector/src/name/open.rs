@@ -5,8 +5,10 @@
 //! is none. Never follows a path out of the root of the process it came from.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{
@@ -17,28 +19,45 @@ use rustix::io::Errno;
 
 use super::naming::UnnamedReason;
 use super::object::{ElfFile, Inode, MappedBy};
+use crate::process::{BuildId, find_build_id};
+
+/// The node's own root.
+pub(super) const OWN_ROOT: &str = "/";
 
 /// Processes tried for one file: if the first few are gone, the node is
 /// churning and the path itself is the better chance.
 const CANDIDATES_MAX: usize = 8;
 
-/// Opens `file` through a process that maps it, or else by its path.
+/// Opens `file`: as it is held, through a process that maps it, or else by its path.
 ///
-/// The file is the mapped one when it came from the mapping itself; otherwise
-/// it has the same inode, or a build id that the child has still to compare.
+/// The file is the mapped one when it is held or came from the mapping itself; otherwise
+/// it has the same inode, or the same build id, which the child compares again.
 pub(super) fn open_elf(file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
-    open_elf_that(file, bytes_max, |_| true)
+    if let Some(held) = &file.held {
+        let duplicate = held.file.try_clone().map_err(|_| UnnamedReason::Limit)?;
+        check_size(&look_at(&duplicate)?, bytes_max)?;
+        return Ok(duplicate);
+    }
+    let is_it = |found: &OwnedFd| is_of_build(found, file.build_id);
+    open_elf_that(file, bytes_max, is_it).map(|it| it.file)
 }
 
-/// As [`open_elf`], but tries on when what is found is not what the caller wants.
+/// A file, and where it was found.
+pub(crate) struct Opened {
+    pub(crate) file: OwnedFd,
+    /// The root directory of the process that it was found through.
+    pub(super) root: String,
+}
+
+/// Opens a file anew, and tries on when what is found is not what the caller wants.
 pub(crate) fn open_elf_that(
     file: &ElfFile,
     bytes_max: u64,
     is_it: impl Fn(&OwnedFd) -> bool,
-) -> Result<OwnedFd, UnnamedReason> {
+) -> Result<Opened, UnnamedReason> {
     let mut reason = UnnamedReason::FileGone;
     for candidate in file.candidates.iter().take(CANDIDATES_MAX) {
-        let root = format!("/proc/{}/root", candidate.pid);
+        let root = root_of(candidate.pid);
         let mut ways: [&dyn Fn() -> Result<OwnedFd, UnnamedReason>; 2] =
             [&|| open_mapping(candidate, file, bytes_max), &|| {
                 open_in_root(&root, file, bytes_max)
@@ -49,7 +68,12 @@ pub(crate) fn open_elf_that(
         }
         for way in ways {
             match way() {
-                Ok(opened) if is_it(&opened) => return Ok(opened),
+                Ok(file) if is_it(&file) => {
+                    return Ok(Opened {
+                        file,
+                        root: root.clone(),
+                    });
+                }
                 Ok(_) | Err(UnnamedReason::FileGone) => {}
                 Err(other) => reason = other,
             }
@@ -57,28 +81,50 @@ pub(crate) fn open_elf_that(
     }
     for root in parent_roots(file) {
         match open_in_root(&root, file, bytes_max) {
-            Ok(opened) if is_it(&opened) => return Ok(opened),
+            Ok(file) if is_it(&file) => return Ok(Opened { file, root }),
             _ => {}
         }
     }
-    match open_in_root("/", file, bytes_max) {
-        Ok(opened) if is_it(&opened) => Ok(opened),
+    match open_in_root(OWN_ROOT, file, bytes_max) {
+        Ok(file) if is_it(&file) => Ok(Opened {
+            file,
+            root: OWN_ROOT.to_owned(),
+        }),
         Ok(_) | Err(UnnamedReason::FileGone) => Err(reason),
-        result => result,
+        Err(other) => Err(other),
     }
 }
 
 /// The roots of the processes that map a file, and of those that made them.
 pub(super) fn roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
     let candidates = file.candidates.iter().take(CANDIDATES_MAX);
-    let own = candidates.map(|it| format!("/proc/{}/root", it.pid));
+    let own = candidates.map(|it| root_of(it.pid));
     own.chain(parent_roots(file))
 }
 
 fn parent_roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
     let candidates = file.candidates.iter().take(CANDIDATES_MAX);
     let parents = candidates.map(|it| it.parent).filter(|it| *it != 0);
-    parents.map(|it| format!("/proc/{it}/root"))
+    parents.map(root_of)
+}
+
+/// The root directory of a process.
+pub(super) fn root_of(pid: u32) -> String {
+    format!("/proc/{pid}/root")
+}
+
+/// A descriptor to read from, for one that stands for a regular file.
+pub(crate) fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| UnnamedReason::Permission)
+}
+
+/// Whether a file has the build id that it must have, if it must: in its place, or by its path, there may be another
+/// file by now.
+pub(crate) fn is_of_build(file: &OwnedFd, expected: Option<BuildId>) -> bool {
+    expected.is_none_or(|expected| {
+        let read = |file: File| find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok());
+        reopen(file).ok().and_then(read) == Some(expected)
+    })
 }
 
 /// Whose a file must be.
@@ -146,7 +192,11 @@ fn open_mapping(
 }
 
 /// By the path in `root`: exact if the inode or the build id agree.
-fn open_in_root(root: &str, file: &ElfFile, bytes_max: u64) -> Result<OwnedFd, UnnamedReason> {
+pub(super) fn open_in_root(
+    root: &str,
+    file: &ElfFile,
+    bytes_max: u64,
+) -> Result<OwnedFd, UnnamedReason> {
     let relative = relative_path(&file.path).ok_or(UnnamedReason::FileGone)?;
     let opened = open_below(root, relative)?;
     check(opened, file, bytes_max, |inode| file.inode == Some(inode))
@@ -212,13 +262,8 @@ fn check_size(found: &Statx, bytes_max: u64) -> Result<Inode, UnnamedReason> {
 /// What a regular file is like.
 fn look_at(opened: &OwnedFd) -> Result<Statx, UnnamedReason> {
     // Without a request to the server of a network file system, which may hang.
-    let found = statx(
-        opened.as_fd(),
-        c"",
-        AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
-        StatxFlags::BASIC_STATS,
-    )
-    .map_err(reason_of)?;
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = statx(opened.as_fd(), c"", flags, StatxFlags::BASIC_STATS).map_err(reason_of)?;
     if FileType::from_raw_mode(found.stx_mode.into()) != FileType::RegularFile {
         return Err(UnnamedReason::FileGone);
     }

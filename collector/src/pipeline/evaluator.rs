@@ -5,8 +5,7 @@
 
 use std::{
     fs::File,
-    os::fd::{AsRawFd as _, OwnedFd},
-    os::unix::fs::FileExt as _,
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, Sender, channel},
@@ -17,13 +16,12 @@ use std::{
 
 use anyhow::Result;
 use object::ReadCache;
-use rustix::thread::ClockId;
 
-use super::{finisher::describe_file, row_store::RowStore, spawn};
+use super::{finisher::describe_unread, row_store::RowStore, spawn};
 use crate::{
-    aggregate::WindowFile,
-    name::{MappedBy, UnnamedReason, copy_vdso, open_elf_that},
-    process::{FileIdentity, FileKind, Mapping, find_build_id},
+    clock::thread_cpu,
+    name::{MappedBy, UnnamedReason, copy_vdso, is_of_build, open_elf_that, reopen},
+    process::{FileIdentity, FileKind, Mapping},
     unwind::{
         CallFrameInformation, CfiError, Digest, Evaluation, Limits, RuleSet, Table, TableKey,
         encode_table,
@@ -146,31 +144,20 @@ pub(super) fn open(pid: u32, mapping: &Mapping) -> Result<Option<File>, UnnamedR
         let image = copy_vdso().map_err(|_| UnnamedReason::FileGone)?;
         return Ok(image.map(File::from));
     }
-    let described = describe_file(&WindowFile {
-        file: file.clone(),
-        mapped_by: vec![MappedBy {
-            pid,
-            parent: 0,
-            start: *start,
-            end: *end,
-        }],
-        made_by: None,
-    });
-    // In its place, or by its path, there may be another file by now.
-    let is_it = |found: &OwnedFd| match file.identity {
-        FileIdentity::BuildId(expected) => reopen(found).is_ok_and(|file| {
-            let found = find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok());
-            found == Some(expected)
-        }),
-        FileIdentity::Inode { .. } | FileIdentity::Path => true,
+    let mapped_by = MappedBy {
+        pid,
+        parent: 0,
+        start: *start,
+        end: *end,
     };
+    let described = describe_unread(file, &[mapped_by]);
+    let expected = match file.identity {
+        FileIdentity::BuildId(expected) => Some(expected),
+        FileIdentity::Inode { .. } | FileIdentity::Path => None,
+    };
+    let is_it = |found: &OwnedFd| is_of_build(found, expected);
     let opened = open_elf_that(&described, FILE_BYTES_MAX, is_it)?;
-    reopen(&opened).map(Some)
-}
-
-/// A descriptor to read from, for one that stands for a regular file.
-fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| UnnamedReason::Permission)
+    reopen(&opened.file).map(Some)
 }
 
 fn read_rows(file: File, store: Option<&RowStore>) -> (Evaluation, Unkept) {
@@ -204,9 +191,4 @@ fn find_rows(
         .filter(|_| is_kept)
         .map(|(_, digest)| (digest, encode_table(&table, &rules)));
     Ok((table, rules, unkept))
-}
-
-fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }

@@ -1,23 +1,26 @@
 //! The thread `name`: names, labels, pprof, and on to the sender.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use pprof::protos::Message as _;
-use proto::v1::{FileLayout, OutcomeCount, PushRequest, Segment, WindowAccount};
+use proto::v1::{FileLayout, OutcomeCount, PushRequest, Segment, SymbolOffer, WindowAccount};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::sampler::ClosedWindow;
+use super::{holder::Held, sampler::ClosedWindow};
 use crate::{
     accounts::ProcessAccount,
     aggregate::{Window, WindowFile},
     config::Config,
     label::make_label_set,
     metrics::{SharedMetrics, Stage},
-    name::{self, ElfFile, FileKey, Frame, Inode, Namer, Naming, Object, UnnamedReason},
-    process::{ContentId, FileIdentity, FileKind, read_content_id},
+    name::{
+        ElfFile, FileKey, Frame, HeldFile, Inode, MappedBy, Namer, Naming, Object, UnnamedReason,
+    },
+    process::{ContentId, FileIdentity, FileKind, MappedFile, identify, read_content_id},
     profile::build_profile,
     queue::Queue,
     send::Sender,
+    upload::{Offer, Offers, SeenFile},
 };
 
 /// zstd's level: 3 is its default; higher ones save a tenth of the bytes for twice the time.
@@ -31,33 +34,50 @@ pub(super) struct Finisher {
     instance: [u8; 16],
     sequence: u64,
     namer: Namer,
+    held: Held,
     sender: Sender,
     metrics: SharedMetrics,
+    /// What the server could be sent; `None` when nothing is.
+    offers: Option<Offers>,
     own_cpu_before_ns: u64,
 }
 
 impl Finisher {
     pub(super) fn new(
         config: &Config,
-        namer: Namer,
+        naming: (Namer, Held),
         sender: Sender,
         metrics: SharedMetrics,
     ) -> Self {
+        let (namer, held) = naming;
         Self {
             node: config.node.clone(),
             instance: draw_instance(),
             sequence: 0,
             namer,
+            held,
             sender,
             metrics,
+            offers: (config.upload_rate > 0).then(Offers::default),
             own_cpu_before_ns: 0,
         }
+    }
+
+    /// The collector's name in its messages.
+    pub(super) fn instance(&self) -> [u8; 16] {
+        self.instance
+    }
+
+    /// What the server could be sent, if anything is.
+    pub(super) fn offers(&self) -> Option<Offers> {
+        self.offers.clone()
     }
 
     /// Runs until the queue is closed and empty; gives the sender back for its drain.
     pub(super) fn run(mut self, queue: &Queue<ClosedWindow>) -> Sender {
         while let Some(closed) = queue.pop() {
             let samples = closed.window.samples();
+            let end_ns = closed.bounds.end_ns;
             match self.finish(closed) {
                 Ok(request) => self.sender.push(&request, samples),
                 Err(err) => {
@@ -66,8 +86,10 @@ impl Finisher {
                 }
             }
             self.namer.end_window();
+            let held = self.held.end_window(end_ns);
             let mut metrics = self.metrics.lock();
             metrics.namer = self.namer.stats();
+            metrics.held = held;
             metrics.name_queue = queue.len();
             drop(metrics);
         }
@@ -118,11 +140,7 @@ impl Finisher {
         let collector_cpu_ns = own_cpu_ns.saturating_sub(self.own_cpu_before_ns);
         self.own_cpu_before_ns = own_cpu_ns;
         self.sequence += 1;
-        let (unnamed_location_ids, unnamed_reasons) = built
-            .unnamed
-            .into_iter()
-            .map(|(id, reason)| (id, i32::from(reason)))
-            .unzip();
+        let unnamed = &built.unnamed;
         Ok(PushRequest {
             collector_instance: self.instance.to_vec(),
             sequence: self.sequence,
@@ -142,72 +160,161 @@ impl Finisher {
                 collector_cpu_ns,
                 bpf_ns: account.bpf_ns,
             }),
-            unnamed_location_ids,
-            unnamed_reasons,
+            unnamed_location_ids: unnamed.iter().map(|it| it.id).collect(),
+            unnamed_reasons: unnamed.iter().map(|it| it.reason.into()).collect(),
+            unnamed_function_distances: unnamed.iter().map(|it| it.function_distance).collect(),
             file_layouts,
         })
     }
 
     /// The names of the window's frames, parallel to them, and the layouts of files in which some have none.
+    ///
+    /// What has most samples is asked for first, for when the time does not last.
     fn name_frames(&mut self, window: &Window) -> (Vec<Naming>, Vec<FileLayout>) {
-        let mut by_file: Vec<Vec<usize>> = vec![Vec::new(); window.files().len()];
-        for (place, frame) in window.frames().iter().enumerate() {
-            by_file[frame.file as usize].push(place);
-        }
         let mut namings = vec![Naming::Unnamed(UnnamedReason::Limit); window.frames().len()];
         let mut layouts = Vec::new();
-        for (file, places) in window.files().iter().zip(by_file) {
+        for (file, places) in by_weight(window) {
             let offsets: Vec<u64> = places
                 .iter()
                 .map(|it| window.frames()[*it].offset)
                 .collect();
-            if file.file.kind == FileKind::LeftOut {
-                for place in places {
-                    namings[place] = name_left_out(&file.file.path);
-                }
-                continue;
-            }
-            if let (FileKind::Anonymous, Some(by)) = (file.file.kind, file.mapped_by.last()) {
-                let named = self.namer.name_jit(by.pid, &offsets);
-                for (place, naming) in places.into_iter().zip(named) {
-                    namings[place] = naming;
-                }
-                continue;
-            }
-            let named = match find_object(file) {
-                Ok(object) => {
-                    let named = self.namer.name(&object, &offsets);
-                    let has_unnamed = named.iter().any(|it| matches!(it, Naming::Unnamed(_)));
-                    if has_unnamed && layouts.len() < FILE_LAYOUTS_MAX {
-                        layouts.extend(make_layout(&object, self.namer.segments(&object)));
-                    }
-                    named
-                }
-                Err(reason) => vec![Naming::Unnamed(reason); offsets.len()],
-            };
+            let named = self.name_file(file, &offsets, &mut layouts);
             for (place, naming) in places.into_iter().zip(named) {
                 namings[place] = naming;
             }
         }
         (namings, layouts)
     }
+
+    fn name_file(
+        &mut self,
+        file: &WindowFile,
+        offsets: &[u64],
+        layouts: &mut Vec<FileLayout>,
+    ) -> Vec<Naming> {
+        if file.file.kind == FileKind::LeftOut {
+            return vec![name_left_out(&file.file.path); offsets.len()];
+        }
+        if let (FileKind::Anonymous, Some(by)) = (file.file.kind, file.mapped_by.last()) {
+            return self.namer.name_jit(by.pid, offsets);
+        }
+        let object = match self.find_object(file) {
+            Ok(object) => object,
+            Err(reason) => return vec![Naming::Unnamed(reason); offsets.len()],
+        };
+        let named = self.namer.name(&object, offsets);
+        if layouts.len() < FILE_LAYOUTS_MAX {
+            layouts.extend(self.make_layout(&object, &named));
+        }
+        named
+    }
+
+    /// What a file's offsets are to be named in, or why they cannot be.
+    fn find_object(&self, file: &WindowFile) -> Result<Object, UnnamedReason> {
+        match file.file.kind {
+            FileKind::Kernel => Ok(Object::Kernel),
+            FileKind::Vdso => Ok(Object::Vdso),
+            FileKind::File => {
+                let held = self.held.find(&file.file);
+                Ok(Object::Elf(Arc::new(describe_file(file, held))))
+            }
+            FileKind::Anonymous => Err(UnnamedReason::Anonymous),
+            FileKind::NoMapping => Err(UnnamedReason::NoMapping),
+            FileKind::NoProcess => Err(UnnamedReason::ProcessUnknown),
+            FileKind::Limit | FileKind::LeftOut => Err(UnnamedReason::Limit),
+        }
+    }
+
+    /// How a file with a build id is mapped, and what of it the server could be sent, where something is lacking.
+    fn make_layout(&mut self, object: &Object, named: &[Naming]) -> Option<FileLayout> {
+        let Object::Elf(file) = object else {
+            return None;
+        };
+        let build_id = file.build_id?;
+        let has_unnamed = named.iter().any(|it| it.unnamed().is_some());
+        let offer = self.offer(file, object, named);
+        let segments = match has_unnamed {
+            true => self.namer.segments(object),
+            false => &[],
+        };
+        let segments: Vec<Segment> = segments
+            .iter()
+            .map(|it| Segment {
+                file_offset: it.file_offset,
+                address: it.address,
+                bytes: it.bytes,
+            })
+            .collect();
+        let says_nothing = segments.is_empty() && offer == Offer::None;
+        (!says_nothing).then(|| FileLayout {
+            build_id: build_id.to_string(),
+            segments,
+            offer: SymbolOffer::from(offer).into(),
+        })
+    }
+
+    /// What the node has of a file and did not use. A file that it used and that has no name for an address is no help
+    /// elsewhere.
+    fn offer(&mut self, file: &Arc<ElfFile>, object: &Object, named: &[Naming]) -> Offer {
+        let Some((offers, least)) = self.offers.as_ref().zip(find_least(named)) else {
+            return Offer::None;
+        };
+        let is_used = self.namer.uses_debug_info(object);
+        let thinks = match self.namer.facts(object) {
+            Some(_) if is_used && least == Offer::DebugInfo => return Offer::None,
+            Some(facts) if facts.has_debug_info => Offer::DebugInfo,
+            // Its debug information may be in a file of its own.
+            Some(_) | None => Offer::Unknown,
+        };
+        let seen = SeenFile {
+            // What is held is let go when its window is named, lest it keep a file system from being unmounted.
+            file: Arc::new(ElfFile {
+                held: None,
+                ..(**file).clone()
+            }),
+            thinks,
+            least,
+        };
+        file.build_id
+            .map_or(Offer::None, |build_id| offers.note(build_id, seen))
+    }
 }
 
-/// How a file is mapped, for one with a build id.
-fn make_layout(object: &Object, segments: &[name::Segment]) -> Option<FileLayout> {
-    let Object::Elf(file) = object else {
-        return None;
-    };
-    let segments = segments.iter().map(|it| Segment {
-        file_offset: it.file_offset,
-        address: it.address,
-        bytes: it.bytes,
+/// The window's files with the places of their frames, those with most samples first.
+fn by_weight(window: &Window) -> Vec<(&WindowFile, Vec<usize>)> {
+    let samples = window.samples_by_frame();
+    let mut files: Vec<(u64, &WindowFile, Vec<usize>)> = window
+        .files()
+        .iter()
+        .map(|file| (0, file, Vec::new()))
+        .collect();
+    for (place, frame) in window.frames().iter().enumerate() {
+        let (weight, _, places) = &mut files[frame.file as usize];
+        *weight += samples[place];
+        places.push(place);
+    }
+    files.sort_by_key(|(weight, ..)| Reverse(*weight));
+    for (.., places) in &mut files {
+        places.sort_by_key(|place| Reverse(samples[*place]));
+    }
+    files
+        .into_iter()
+        .map(|(_, file, places)| (file, places))
+        .collect()
+}
+
+/// The least that helps a file's frames: names, where they have none for a reason that lies with the node; debug information,
+/// where all have names, but some no source file.
+fn find_least(named: &[Naming]) -> Option<Offer> {
+    let least = named.iter().filter_map(|naming| match naming {
+        Naming::Unnamed(UnnamedReason::Limit | UnnamedReason::Corrupt) => Some(Offer::SymbolTable),
+        Naming::Unnamed(_) | Naming::InFunction(_) => None,
+        Naming::Named(frames) => {
+            let has_source = frames.last().is_some_and(|it| !it.file.is_empty());
+            (!has_source).then_some(Offer::DebugInfo)
+        }
     });
-    let layout = FileLayout {
-        build_id: file.build_id?.to_string(),
-        segments: segments.collect(),
-    };
-    (!layout.segments.is_empty()).then_some(layout)
+    least.min()
 }
 
 /// What stands for frames that were left out has no code, and is its own name.
@@ -227,33 +334,27 @@ fn name_left_out(name: &Arc<str>) -> Naming {
     )
 }
 
-/// What a file's offsets are to be named in, or why they cannot be.
-fn find_object(file: &WindowFile) -> Result<Object, UnnamedReason> {
-    match file.file.kind {
-        FileKind::Kernel => Ok(Object::Kernel),
-        FileKind::Vdso => Ok(Object::Vdso),
-        FileKind::File => Ok(Object::Elf(Arc::new(describe_file(file)))),
-        FileKind::Anonymous => Err(UnnamedReason::Anonymous),
-        FileKind::NoMapping => Err(UnnamedReason::NoMapping),
-        FileKind::NoProcess => Err(UnnamedReason::ProcessUnknown),
-        FileKind::Limit | FileKind::LeftOut => Err(UnnamedReason::Limit),
-    }
-}
-
-pub(super) fn describe_file(file: &WindowFile) -> ElfFile {
+/// The file with the identity that its contents give it, for which it is read if it must be.
+fn describe_file(file: &WindowFile, held: Option<Arc<HeldFile>>) -> ElfFile {
     let WindowFile {
         file, mapped_by, ..
     } = file;
     if file.content.get().is_none() {
-        let found = mapped_by
-            .iter()
-            .rev()
-            .find_map(|it| read_content_id(it.pid, it.start, it.end, file.identity));
-        if let Some(id) = found {
+        let of_held = || identify(&held.as_ref()?.read()?);
+        let read = |it: &MappedBy| read_content_id(it.pid, it.start, it.end, file.identity);
+        if let Some(id) = of_held().or_else(|| mapped_by.iter().rev().find_map(read)) {
             // Another thread may not set it: this is the only one that does.
             let _ = file.content.set(id);
         }
     }
+    ElfFile {
+        held,
+        ..describe_unread(file, mapped_by)
+    }
+}
+
+/// The file as far as it is known without reading it.
+pub(super) fn describe_unread(file: &MappedFile, mapped_by: &[MappedBy]) -> ElfFile {
     let content = file.content.get().copied();
     let build_id = match content {
         Some(ContentId::BuildId(id)) => Some(id),
@@ -281,6 +382,7 @@ pub(super) fn describe_file(file: &WindowFile) -> ElfFile {
         build_id,
         inode,
         candidates: mapped_by.iter().rev().copied().collect(),
+        held: None,
     }
 }
 

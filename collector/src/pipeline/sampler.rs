@@ -12,6 +12,7 @@ use profiler_bpf::outcome::Outcome;
 use rustc_hash::FxHashMap;
 
 use super::{
+    holder::{HoldRequest, Holder},
     prover::{Proof, Proved, Prover},
     unwinder::{self, Request, Unwinder, Walked},
     window_clock::WindowBounds,
@@ -24,6 +25,7 @@ use crate::{
     label::{CgroupHierarchy, CgroupTable},
     locate::{Addresses, KernelText, StackOutcome, StandIns, locate_stack},
     metrics::{SharedMetrics, Stage},
+    name::{MappedBy, Relatives},
     process::{Process, ProcessTable, SideBand, Timed},
     queue::Queue,
     sample::{Batch, CounterTotals, Program, Sample, Schedule, Timers, read_online_cpus},
@@ -54,6 +56,9 @@ const WAITING_MAX: usize = 16_384;
 
 /// How long a closed window waits for such samples: a little longer than they wait for rows.
 const CLOSING_NS: u64 = unwinder::WAIT_NS + 500_000_000;
+
+/// Processes that are looked for, by build id, for a file whose own have all ended: one is enough, if it does not end, too.
+const OTHER_PROCESSES_MAX: usize = 2;
 
 /// A window that is over, on its way to get names.
 pub(super) struct ClosedWindow {
@@ -118,6 +123,7 @@ pub(super) struct Sources<'a> {
     pub(super) hierarchy: CgroupHierarchy,
     pub(super) unwinder: Unwinder,
     pub(super) prover: Prover,
+    pub(super) holder: Holder,
     pub(super) online: &'a [u32],
     pub(super) started: Instant,
 }
@@ -126,6 +132,9 @@ pub(super) struct Sampler {
     program: Program,
     unwinder: Unwinder,
     prover: Prover,
+    holder: Holder,
+    /// Processes whose files were asked for in this window, and what they mapped then ([`Process::files_version`]).
+    asked: FxHashMap<u32, u64>,
     to_unwind: unwinder::Batch,
     waiting: FxHashMap<u64, Waiting>,
     waiting_bytes: usize,
@@ -169,6 +178,7 @@ impl Sampler {
             hierarchy,
             unwinder,
             prover,
+            holder,
             online,
             started,
         } = sources;
@@ -196,6 +206,8 @@ impl Sampler {
             program,
             unwinder,
             prover,
+            holder,
+            asked: FxHashMap::default(),
             to_unwind: unwinder::Batch::default(),
             waiting: FxHashMap::default(),
             waiting_bytes: 0,
@@ -314,6 +326,9 @@ impl Sampler {
             0 => None,
             pid => self.table.find(pid, sample.time_ns).cloned(),
         };
+        if let Some(process) = &process {
+            self.hold_files(sample, process);
+        }
         if sample.outcome == Outcome::NoRows
             && let Some(process) = &process
             && self.ask_for_rows(batch, sample, process)
@@ -328,6 +343,27 @@ impl Sampler {
         }
         let addresses = Addresses::of_sample(batch, sample);
         self.add(sample, process.as_ref(), &addresses, Check::None);
+    }
+
+    /// Has the files of a process opened, once in a window, and again when it has mapped another.
+    fn hold_files(&mut self, sample: &Sample, process: &Process) {
+        let version = process.files_version;
+        if self.asked.insert(sample.pid, version) == Some(version) {
+            return;
+        }
+        let cgroup_id = sample.cgroup_id;
+        // So that the cgroup is known.
+        self.cgroups.find_container(cgroup_id, sample.time_ns);
+        self.holder.push(HoldRequest {
+            pid: sample.pid,
+            parent: process.parent,
+            relatives: Relatives {
+                ancestors: self.table.ancestors(process),
+                cgroup: self.cgroups.container_directory(cgroup_id),
+            },
+            mappings: process.mappings.clone(),
+            time_ns: sample.time_ns,
+        });
     }
 
     /// Has a stack walked again that was copied for it. Gives whether the sample waits for that.
@@ -590,6 +626,7 @@ impl Sampler {
         }
         // It has waited a whole window's time.
         self.finish_closing();
+        self.asked.clear();
         let window = mem::take(&mut self.window);
         let account = self.make_account(bounds);
         self.table.maintain(now_ns);
@@ -612,10 +649,11 @@ impl Sampler {
         };
         let Closing {
             bounds,
-            window,
+            mut window,
             mut account,
             ..
         } = closing;
+        self.find_other_processes(&mut window);
         let sampled_ns = window.samples() * self.schedule.sample_ns();
         let mut metrics = self.metrics.lock();
         metrics.windows += 1;
@@ -645,6 +683,20 @@ impl Sampler {
             self.unsent.push((oldest.account, oldest.window.samples()));
         }
         metrics.name_queue = self.queue.len();
+    }
+
+    /// Finds processes that live for the files whose own have ended.
+    fn find_other_processes(&self, window: &mut Window) {
+        let orphans = window.orphans(|pid| self.table.is_living(pid));
+        for it in self.table.find_living(&orphans, OTHER_PROCESSES_MAX) {
+            let mapped_by = MappedBy {
+                pid: it.pid,
+                parent: it.parent,
+                start: it.start,
+                end: it.end,
+            };
+            window.add_process(&it.file, mapped_by);
+        }
     }
 
     fn make_account(&mut self, bounds: WindowBounds) -> Account {

@@ -30,10 +30,15 @@ pub fn read_content_id(
     {
         return None;
     }
+    identify(&file)
+}
+
+/// The identity of a file by its contents; `None` when it cannot be read.
+pub fn identify(file: &File) -> Option<ContentId> {
     if let Some(id) = find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok()) {
         return Some(ContentId::BuildId(id));
     }
-    hash_file(&file).map(ContentId::Hash)
+    hash_file(file).map(ContentId::Hash)
 }
 
 /// Hash of head, tail and size.

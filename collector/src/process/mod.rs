@@ -16,9 +16,10 @@ mod side_band;
 mod table;
 
 pub use build_id::{BuildId, find_build_id};
-pub use content::read_content_id;
+pub(crate) use build_id::{u16_at, u32_at, u64_at};
+pub use content::{identify, read_content_id};
 pub use file::{ContentId, FileIdentity, FileKind, Files, MappedFile};
 pub use mappings::{Mapping, Mappings};
 pub use maps::{MapsEntry, parse_maps_line};
 pub use side_band::{SideBand, SideBandEvent, Timed};
-pub use table::{Change, Process, ProcessTable, TableStats};
+pub use table::{Change, LivingMapping, Process, ProcessTable, TableStats};

@@ -17,12 +17,14 @@ use crate::target::{
 fn is_known_reason(naming: &Naming) -> bool {
     match naming {
         Naming::Named(frames) => !frames.is_empty(),
-        Naming::Unnamed(reason) => matches!(
-            reason,
-            UnnamedReason::NoSymbol
-                | UnnamedReason::Corrupt
-                | UnnamedReason::Limit
-                | UnnamedReason::FileGone
+        unnamed => matches!(
+            unnamed.unnamed(),
+            Some(
+                UnnamedReason::NoSymbol
+                    | UnnamedReason::Corrupt
+                    | UnnamedReason::Limit
+                    | UnnamedReason::FileGone
+            )
         ),
     }
 }
@@ -219,6 +221,7 @@ fn missing_file_is_gone() {
         build_id: None,
         inode: None,
         candidates: Vec::new(),
+        held: None,
     };
     let mut namer = namer();
     let object = object(file);

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use collector::name::{ChildLimits, Namer, NamerOptions, Naming, Object, UnnamedReason};
+use collector::name::{
+    ChildLimits, CpuBudget, ElfFile, Namer, NamerOptions, NamerStats, Naming, Object, UnnamedReason,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -147,7 +149,10 @@ fn impostors_are_survived() {
     assert_eq!((reason, stats.ends.died), (UnnamedReason::Corrupt, 2));
     // The second try is held back.
     let (reason, stats) = name(script(&directory, "exit 3"), 1);
-    assert_eq!((reason, stats.ends.held_back), (UnnamedReason::Limit, 1));
+    assert_eq!(
+        (reason, stats.held_back.children),
+        (UnnamedReason::Limit, 1)
+    );
     let (reason, stats) = name(directory.path().join("absent"), u32::MAX);
     assert_eq!((reason, stats.ends.not_started), (UnnamedReason::Limit, 1));
 }
@@ -177,6 +182,85 @@ fn without_chroot_only_symbol_tables_are_read() {
     assert_eq!(&*frames[0].function, "name::a_function_with_a_name");
     assert_eq!(&*frames[0].file, "");
     assert!(namer.stats().unconfined);
+}
+
+/// Check that no more CPU time is used than is allowed, that what is asked for first is named first, and that in the end
+/// all is named.
+#[test]
+fn cpu_time_is_limited() {
+    let budget = CpuBudget {
+        share: 0.1,
+        burst: Duration::from_millis(30),
+    };
+    let mut namer = Namer::new(NamerOptions {
+        cpu: budget,
+        ..options()
+    });
+    let (file, offset) = locate(own_address());
+    // Each is new to the child, which has to read this program's debug information for it: some 4 ms.
+    let objects: Vec<Object> = (0..60)
+        .map(|_| {
+            let key = crate::target::new_key();
+            object(ElfFile {
+                key,
+                ..file.clone()
+            })
+        })
+        .collect();
+    let started = Instant::now();
+    let used = |stats: &NamerStats| stats.asking_cpu.as_nanos() as u64 + stats.child_cpu_ns;
+    let mut largest = 0;
+    let mut windows = 0;
+    loop {
+        let mut named = Vec::new();
+        for object in &objects {
+            let before = used(&namer.stats());
+            let namings = namer.name(object, &[offset]);
+            largest = largest.max(used(&namer.stats()) - before);
+            named.push(matches!(namings[..], [Naming::Named(_)]));
+            assert!(named[named.len() - 1] || reason(&namings) == UnnamedReason::Limit);
+        }
+        namer.end_window();
+        windows += 1;
+        // The first that has no name ends them: no later one was named before it.
+        let first = named.iter().take_while(|it| **it).count();
+        assert!(first > 0 && !named[first..].contains(&true), "{named:?}");
+        if first == objects.len() {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(120), "{named:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let stats = namer.stats();
+    let allowed = budget.burst + started.elapsed().mul_f64(budget.share);
+    // The kernel accounts the child in ticks of 10 ms.
+    let allowed = allowed + Duration::from_nanos(largest) + Duration::from_millis(20);
+    let used = Duration::from_nanos(used(&stats));
+    eprintln!("{windows} windows, {used:?} used of {allowed:?}");
+    assert!(windows > 1 && used <= allowed, "{windows} {used:?}");
+    assert!(stats.held_back.cpu_time > 0 && stats.requests == 60);
+}
+
+/// Check that within a file the addresses that were given first are asked for first.
+#[test]
+fn first_addresses_are_named_first() {
+    let mut namer = Namer::new(NamerOptions {
+        cpu: CpuBudget {
+            share: 1e-9,
+            // One request, which takes more.
+            burst: Duration::from_nanos(1),
+        },
+        ..options()
+    });
+    let (file, offset) = locate(own_address());
+    // Backwards: what comes first has the highest addresses.
+    let offsets: Vec<u64> = (0..700).rev().map(|at| offset + at).collect();
+    let namings = namer.name(&object(file), &offsets);
+    let limit = Naming::Unnamed(UnnamedReason::Limit);
+    let first_left = namings.iter().position(|it| *it == limit);
+    assert_eq!(first_left, Some(512));
+    assert!(namings[512..].iter().all(|it| *it == limit));
+    assert_eq!(namer.stats().held_back.cpu_time, 1);
 }
 
 /// Check that the cache stays within its bytes and that what was dropped is

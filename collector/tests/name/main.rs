@@ -6,21 +6,24 @@ mod differential;
 mod go;
 #[path = "../../../testdata/fuzz/targets/go_files.rs"]
 mod go_files;
+mod held;
 mod hostile;
 mod jit;
 #[path = "../../../testdata/fuzz/targets/jit_files.rs"]
 mod jit_files;
+mod kernel;
 mod limits;
+mod linked;
 mod paths;
+mod sent;
 mod separate;
 mod target;
 mod variants;
 
 use std::fs;
-use std::sync::Mutex;
 
 use collector::name::{Naming, Object, UnnamedReason};
-use target::{functions, locate, namer, object, reason, unmapped_file};
+use target::{functions, locate, namer, object, unmapped_file};
 
 #[inline(never)]
 fn a_function_with_a_name(x: u64) -> u64 {
@@ -55,46 +58,10 @@ fn own_function_is_named() {
     assert!(stats.child.unwrap().resident_bytes > 0);
 }
 
-/// Whether the kernel shows its addresses: tests that set it or rely on it go one by one.
-static KERNEL_ADDRESSES: Mutex<()> = Mutex::new(());
-
-/// Hides the kernel's addresses from everybody for a moment, where that is allowed.
-struct Hidden(String);
-
-const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
-
-impl Hidden {
-    fn new() -> Option<Self> {
-        let before = fs::read_to_string(KPTR_RESTRICT).ok()?;
-        fs::write(KPTR_RESTRICT, "2").ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        fs::write(KPTR_RESTRICT, &self.0).unwrap();
-    }
-}
-
-/// Check that the kernel's frames say that its addresses may not be seen, where `kernel.kptr_restrict` hides them.
-#[test]
-fn a_kernel_that_hides_its_addresses_is_a_matter_of_permission() {
-    let _alone = KERNEL_ADDRESSES.lock().unwrap();
-    let mut namer = namer();
-    let namings = {
-        let Some(_hidden) = Hidden::new() else {
-            return eprintln!("not checked: {KPTR_RESTRICT} cannot be set");
-        };
-        namer.name(&Object::Kernel, &[0x1000, 0xffff_ffff_8100_1000])
-    };
-    assert_eq!(reason(&namings), UnnamedReason::Permission);
-}
-
 /// Check the kernel and the vDSO.
 #[test]
 fn kernel_and_vdso_are_named() {
-    let _alone = KERNEL_ADDRESSES.lock().unwrap();
+    let _shown = kernel::SHOWN.lock().unwrap();
     let mut namer = namer();
     let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap();
     let address = |name: &str| {

@@ -1,7 +1,7 @@
 //! Files that are not where, or not what, their path says.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use collector::process::BuildId;
 use tempfile::TempDir;
 
 use crate::target::{
-    Program, Running, functions, mappings, namer, object, options, reason, unmapped_file, until,
+    Program, Running, functions, mappings, namer, new_key, object, options, reason, unmapped_file,
+    until,
 };
 
 pub(crate) fn directory() -> TempDir {
@@ -155,6 +156,49 @@ fn odd_files_have_a_reason() {
     let mut namer = collector::name::Namer::new(options);
     let namings = namer.name(&object(unmapped_file(&path)), &[0]);
     assert_eq!(reason(&namings), UnnamedReason::Limit);
+}
+
+/// Check a file with a hole of many gigabytes: its program is named, without the time or the memory to read it all; beyond
+/// the limit it has a reason; and so it has when its headers claim that all of it are headers.
+#[test]
+fn huge_files_are_not_read_whole() {
+    let directory = directory();
+    let program = Program::compile(directory.path().join("program"), "a_function");
+    let offset = program.offset_of("a_function");
+    let path = directory.path().join("huge");
+    fs::copy(&program.path, &path).unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let mut namer = namer();
+    let started = Instant::now();
+    let mut name = |key| {
+        let file = ElfFile {
+            key,
+            ..unmapped_file(&path)
+        };
+        let namings = namer.name(&object(file), &[offset]);
+        let stats = namer.stats();
+        assert!(stats.child_resident_peak_bytes < 300 << 20, "{stats:?}");
+        namings
+    };
+    file.set_len(options().file_bytes_max).unwrap();
+    assert_eq!(functions(&name(new_key())[0]), ["a_function"]);
+    // No number of section headers, so that the first of them says how many there are: 200 million.
+    let sections = options().file_bytes_max - (200_000_000 * 64);
+    file.write_all_at(&sections.to_le_bytes(), 40).unwrap();
+    file.write_all_at(&[0; 2], 60).unwrap();
+    file.write_all_at(&200_000_000_u64.to_le_bytes(), sections + 32)
+        .unwrap();
+    let namings = name(new_key());
+    assert!(
+        matches!(
+            reason(&namings),
+            UnnamedReason::Limit | UnnamedReason::Corrupt
+        ),
+        "{namings:?}"
+    );
+    file.set_len(options().file_bytes_max + 1).unwrap();
+    assert_eq!(reason(&name(new_key())), UnnamedReason::Limit);
+    assert!(started.elapsed() < Duration::from_secs(20));
 }
 
 /// A process in a root directory of its own, in which `sleep` runs.

@@ -176,3 +176,25 @@ fn links_do_not_leave_the_root() {
     symlink("/elsewhere/tool.debug", &place).unwrap();
     container.assert_named(container.file(), "a link within the root");
 }
+
+/// Check that a container's program does not get the debug information that the host has at the same path, though it
+/// would fit, but its own.
+#[test]
+fn the_host_has_no_debug_files_for_containers() {
+    let container = Container::new("--strip-all");
+    let host = directory();
+    let host = host.path().canonicalize().unwrap();
+    fs::copy(&container.debug, host.join("tool.debug")).unwrap();
+    let place = host.strip_prefix("/").unwrap();
+    fs::create_dir_all(container.root.join(place)).unwrap();
+    let copy = container.root.join(place).join("tool");
+    fs::copy(&container.program.path, &copy).unwrap();
+    let file = || ElfFile {
+        path: host.join("tool").into(),
+        candidates: container.file().candidates,
+        ..unmapped_file(&copy)
+    };
+    container.assert_unnamed(file(), "the host's");
+    container.put(place.join("tool.debug").to_str().unwrap());
+    container.assert_named(file(), "the container's");
+}

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use collector::name::{
-    ElfFile, FileKey, Inode, MappedBy, Namer, NamerOptions, Naming, Object, UnnamedReason,
+    CpuBudget, ElfFile, FileKey, Inode, MappedBy, Namer, NamerOptions, Naming, Object,
+    UnnamedReason,
 };
 
 /// A namer's options with this build's child, that never holds back.
@@ -17,6 +18,7 @@ pub(crate) fn options() -> NamerOptions {
         program: env!("CARGO_BIN_EXE_pilotlight-collector").into(),
         failures_at_once: u32::MAX,
         window_time: Duration::MAX,
+        cpu: CpuBudget::UNLIMITED,
         ..NamerOptions::default()
     }
 }
@@ -84,6 +86,7 @@ pub(crate) fn mapped_file(pid: u32, mapping: &Mapping) -> ElfFile {
             start: mapping.start,
             end: mapping.end,
         }],
+        held: None,
     }
 }
 
@@ -100,6 +103,7 @@ pub(crate) fn unmapped_file(path: &Path) -> ElfFile {
             number: stat.ino(),
         }),
         candidates: Vec::new(),
+        held: None,
     }
 }
 
@@ -121,20 +125,20 @@ pub(crate) fn locate(address: u64) -> (ElfFile, u64) {
 
 /// Names of the functions at an address, the innermost first, or the reason.
 pub(crate) fn functions(naming: &Naming) -> Vec<String> {
-    match naming {
-        Naming::Named(frames) => {
-            let functions = frames.iter().map(|frame| frame.function.to_string());
-            functions.collect()
-        }
-        Naming::Unnamed(reason) => vec![format!("unnamed: {}", reason.as_str())],
+    if let Some(reason) = naming.unnamed() {
+        return vec![format!("unnamed: {}", reason.as_str())];
     }
+    let Naming::Named(frames) = naming else {
+        return Vec::new();
+    };
+    frames.iter().map(|it| it.function.to_string()).collect()
 }
 
 /// The reason for which all of these have no name.
 pub(crate) fn reason(namings: &[Naming]) -> UnnamedReason {
-    let mut reasons = namings.iter().map(|naming| match naming {
-        Naming::Unnamed(reason) => *reason,
-        Naming::Named(_) => panic!("named: {namings:?}"),
+    let mut reasons = namings.iter().map(|naming| match naming.unnamed() {
+        Some(reason) => reason,
+        None => panic!("named: {namings:?}"),
     });
     let first = reasons.next().unwrap();
     assert!(reasons.all(|reason| reason == first), "{namings:?}");

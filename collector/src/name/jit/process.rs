@@ -101,6 +101,7 @@ pub(in super::super) fn open_dump(process: &JitProcess) -> Result<OwnedFd, Unnam
                 start: entry.start,
                 end: entry.end,
             }],
+            held: None,
         };
         return open_elf(&file, FILE_BYTES_MAX);
     }

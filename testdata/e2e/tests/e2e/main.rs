@@ -7,6 +7,7 @@
 mod names;
 mod profile;
 mod rig;
+mod sent;
 mod trouble;
 mod workload;
 
@@ -60,6 +61,9 @@ fn main() -> ExitCode {
                 &Arc::new(missing),
                 move || check(&*shared.get()?),
             ));
+        }
+        for (name, check) in sent::CHECKS {
+            trials.push(trial(&format!("sent::{name}"), &missing, check));
         }
     }
     let no_module =

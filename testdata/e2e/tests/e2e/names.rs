@@ -11,6 +11,7 @@ mod made;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -21,13 +22,22 @@ use crate::rig::{Range, Rig, now_ms};
 /// CPU seconds of each: 150 samples.
 const SECONDS: &str = "1.5";
 
-/// How long a program stays after that whose file nobody finds any more when it has ended: until its window is closed
-/// and named.
-const STAY_SECONDS: &str = "12";
+/// CPU seconds of those that live for a short time.
+const BRIEF_SECONDS: &str = "0.03";
+
+/// Length of a window, milliseconds.
+const WINDOW_MS: u64 = 10_000;
+
+/// Containers that live for a short time: 72 samples in some 4 s, most of which `runc` takes.
+const JOBS: u32 = 24;
+
+/// How long before a window's end a program whose file is gone then may still be started: they take up to 4 s, and on a
+/// machine with other work longer.
+const LEAD_MS: u64 = 8_000;
 
 /// Least share of the samples that the function must have. The rest are its start, and ticks in the kernel: of a program
 /// of 30 ms an eighth.
-const SHARE_MIN: f64 = 0.8;
+pub(crate) const SHARE_MIN: f64 = 0.8;
 
 /// Starts a program of a directory.
 type Start = Box<dyn Fn(&Path) -> Result<Child>>;
@@ -44,6 +54,8 @@ struct Row {
     sharing: u32,
     /// Starts it.
     start: Start,
+    /// What is deleted as soon as it has ended: long before its window is closed, which is when it is named.
+    gone: Option<PathBuf>,
 }
 
 /// A check of what the shared collector has seen.
@@ -72,16 +84,9 @@ pub(crate) const MODULE_CHECK: Check = kernel::check_module;
 fn check_matrix(rig: &Rig) -> Result<()> {
     let directory = TempDir::new().context("failed to make a directory")?;
     let rows = make_rows(directory.path())?;
-    let from_ms = now_ms()? / 10_000 * 10_000;
+    let from_ms = now_ms()? / WINDOW_MS * WINDOW_MS;
     for pair in rows.chunks(2) {
-        let children: Result<Vec<Child>> = pair
-            .iter()
-            .map(|row| (row.start)(directory.path()))
-            .collect();
-        for mut child in children? {
-            let status = child.wait().context("failed to wait for a program")?;
-            ensure!(status.success(), "a program ended with {status}");
-        }
+        run_rows(pair, directory.path())?;
     }
     let ended_ms = now_ms()?;
     rig.wait_stored(ended_ms)?;
@@ -96,10 +101,51 @@ fn check_matrix(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-fn range(from_ms: u64, ended_ms: u64) -> Range {
+/// Runs some rows at once, to their ends.
+fn run_rows(rows: &[Row], directory: &Path) -> Result<()> {
+    let is_gone = rows.iter().any(|row| row.gone.is_some());
+    if is_gone {
+        begin_early_in_window()?;
+    }
+    let started_ms = now_ms()?;
+    let children: Result<Vec<Child>> = rows.iter().map(|row| (row.start)(directory)).collect();
+    for (mut child, row) in children?.into_iter().zip(rows) {
+        let status = child.wait().context("failed to wait for a program")?;
+        ensure!(status.success(), "`{}` ended with {status}", row.comm);
+        if let Some(path) = &row.gone {
+            remove(path)?;
+        }
+    }
+    let is_over = now_ms()? / WINDOW_MS > started_ms / WINDOW_MS;
+    ensure!(
+        !is_gone || !is_over,
+        "`{}` was too slow: its window was closed before its file was gone",
+        rows[0].comm
+    );
+    Ok(())
+}
+
+/// Waits for the next window if this one ends soon.
+fn begin_early_in_window() -> Result<()> {
+    let left_ms = WINDOW_MS - now_ms()? % WINDOW_MS;
+    if left_ms < LEAD_MS {
+        std::thread::sleep(Duration::from_millis(left_ms));
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    removed.with_context(|| format!("failed to delete `{}`", path.display()))
+}
+
+pub(crate) fn range(from_ms: u64, ended_ms: u64) -> Range {
     Range {
         from_ms,
-        to_ms: ended_ms / 10_000 * 10_000 + 10_000,
+        to_ms: ended_ms / WINDOW_MS * WINDOW_MS + WINDOW_MS,
     }
 }
 
@@ -126,14 +172,14 @@ fn check_row(rig: &Rig, row: &Row, range: Range) -> Result<()> {
 }
 
 /// The share of the samples whose innermost user or kernel frame is the function.
-fn share_of(top: &Value, function: &str) -> f64 {
+pub(crate) fn share_of(top: &Value, function: &str) -> f64 {
     let functions = top["functions"].as_array().map_or(&[][..], Vec::as_slice);
     let found = functions.iter().filter(|it| it["name"] == function);
     let samples: f64 = found.filter_map(|it| it["self_samples"].as_f64()).sum();
     samples / top["samples"].as_f64().unwrap_or(1.0)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("failed to run {command:?}"))?;
@@ -153,7 +199,7 @@ fn source(name: &str) -> PathBuf {
 }
 
 /// Builds `burner.c`, its function called `function`. Names are no part of a build id: each function adds another number.
-fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
+pub(crate) fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
     run(Command::new("cc")
         .args(["-O2", "-Wl,--build-id=sha1", "-o"])
         .arg(path)
@@ -167,20 +213,16 @@ fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
 }
 
 /// Takes everything out of a program that can name its function, and puts it into `debug`.
-fn split(path: &Path, debug: &Path) -> Result<()> {
+pub(crate) fn split(path: &Path, debug: &Path) -> Result<()> {
     run(Command::new("objcopy")
         .arg("--only-keep-debug")
         .args([path, debug]))?;
     run(Command::new("strip").arg(path))
 }
 
-fn start(path: &Path) -> Result<Child> {
-    start_with(path, &[SECONDS])
-}
-
-fn start_with(path: &Path, arguments: &[&str]) -> Result<Child> {
+pub(crate) fn start(path: &Path) -> Result<Child> {
     Command::new(path)
-        .args(arguments)
+        .arg(SECONDS)
         .stdin(Stdio::null())
         .spawn()
         .with_context(|| format!("failed to start `{}`", path.display()))
@@ -194,6 +236,7 @@ fn plain(what: &'static str, comm: &'static str, function: &'static str) -> Row 
         function,
         sharing: 1,
         start: Box::new(move |directory| start(&directory.join(comm))),
+        gone: None,
     }
 }
 
@@ -265,20 +308,15 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
         rows.push(plain(what, comm, "main.burnInGo"));
     }
 
-    compile(&at("nm-deleted"), "burn_deleted", &[])?;
-    rows.push(Row {
-        what: "a program whose file is deleted while it runs",
-        comm: "nm-deleted",
-        function: "burn_deleted",
-        sharing: 1,
-        start: Box::new(|directory| {
-            let path = directory.join("nm-deleted");
-            let child = start_with(&path, &[SECONDS, STAY_SECONDS])?;
-            fs::remove_file(path).context("failed to delete the program")?;
-            Ok(child)
-        }),
-    });
+    rows.extend(make_gone_rows(directory)?);
+    rows.extend(make_container_rows(directory)?);
+    Ok(rows)
+}
 
+/// Programs whose files are gone when they are named.
+fn make_gone_rows(directory: &Path) -> Result<Vec<Row>> {
+    let at = |name: &str| directory.join(name);
+    let mut rows = Vec::new();
     // Both run at once, and have the same path.
     fs::create_dir_all(at("replaced")).context("failed to make a directory")?;
     for (what, comm, function) in [
@@ -298,10 +336,27 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
             start: Box::new(move |directory| {
                 let path = directory.join("replaced/nm-replaced");
                 fs::rename(directory.join(comm), &path).context("failed to replace a program")?;
-                start_with(&path, &[SECONDS, STAY_SECONDS])
+                start(&path)
             }),
+            gone: (comm == "nm-new").then(|| at("replaced/nm-replaced")),
         });
     }
+
+    compile(&at("nm-deleted"), "burn_deleted", &[])?;
+    fs::create_dir_all(at("deleted")).context("failed to make a directory")?;
+    rows.push(Row {
+        what: "a program whose file is deleted while it runs",
+        comm: "nm-deleted",
+        function: "burn_deleted",
+        sharing: 1,
+        start: Box::new(|directory| {
+            let path = directory.join("nm-deleted");
+            let child = start(&path)?;
+            fs::remove_file(path).context("failed to delete the program")?;
+            Ok(child)
+        }),
+        gone: Some(at("deleted")),
+    });
 
     compile(&at("nm-brief"), "burn_brief", &[])?;
     rows.push(Row {
@@ -310,48 +365,129 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
         function: "burn_brief",
         sharing: 1,
         start: Box::new(|directory| {
+            let run = format!("for i in $(seq 60); do \"$0\" {BRIEF_SECONDS}; done");
             Command::new("sh")
-                .args(["-c", "for i in $(seq 60); do \"$0\" 0.03; done"])
+                .args(["-c", &run])
                 .arg(directory.join("nm-brief"))
                 .spawn()
                 .context("failed to start a shell")
         }),
-    });
-
-    let bundle = at("bundle");
-    fs::create_dir_all(bundle.join("rootfs")).context("failed to make a directory")?;
-    compile(
-        &bundle.join("rootfs/nm-container"),
-        "burn_contained",
-        &["-static"],
-    )?;
-    write_bundle(&bundle)?;
-    rows.push(Row {
-        what: "a program in a container, with a root and process numbers of its own",
-        comm: "nm-container",
-        function: "burn_contained",
-        sharing: 1,
-        start: Box::new(move |_| {
-            Command::new("runc")
-                .args(["run", "--bundle"])
-                .arg(&bundle)
-                .arg(format!("pilotlight-names-{}", std::process::id()))
-                .stdin(Stdio::null())
-                .spawn()
-                .context("failed to start `runc`")
-        }),
+        gone: Some(at("nm-brief")),
     });
     Ok(rows)
 }
 
+/// Programs in containers, with roots and process numbers of their own. The containers and their files are gone when they
+/// are named.
+fn make_container_rows(directory: &Path) -> Result<Vec<Row>> {
+    let static_program = |root: &Path, comm: &str, function: &str, options: &[&str]| {
+        let options: Vec<&str> = options.iter().copied().chain(["-static"]).collect();
+        compile(&root.join(comm), function, &options)
+    };
+
+    let lasting = Bundle::make(&directory.join("lasting"), &["/nm-container", SECONDS])?;
+    static_program(&lasting.root(), "nm-container", "burn_contained", &[])?;
+
+    let linked = Bundle::make(&directory.join("linked"), &["/nm-contlink", SECONDS])?;
+    static_program(&linked.root(), "nm-contlink", "burn_cont_link", &["-g"])?;
+    let (program, debug) = (
+        linked.root().join("nm-contlink"),
+        linked.root().join("nm-contlink.debug"),
+    );
+    split(&program, &debug)?;
+    run(Command::new("objcopy")
+        .arg(format!("--add-gnu-debuglink={}", debug.display()))
+        .arg(&program))?;
+
+    let again = ["/again", "60", "/nm-contbrief", BRIEF_SECONDS];
+    let brief = Bundle::make(&directory.join("brief"), &again)?;
+    static_program(&brief.root(), "nm-contbrief", "burn_cont_brief", &[])?;
+    run(Command::new("cc")
+        .args(["-O2", "-static", "-o"])
+        .arg(brief.root().join("again"))
+        .arg(source("again.c")))?;
+
+    let job = Bundle::make(&directory.join("job"), &["/nm-contjob", BRIEF_SECONDS])?;
+    static_program(&job.root(), "nm-contjob", "burn_cont_job", &[])?;
+    let row = |what, comm, function, bundle: Bundle, times| Row {
+        what,
+        comm,
+        function,
+        sharing: 1,
+        gone: Some(bundle.root()),
+        start: Box::new(move |_| bundle.start(times)),
+    };
+    Ok(vec![
+        row(
+            "a program in a container",
+            "nm-container",
+            "burn_contained",
+            lasting,
+            1,
+        ),
+        row(
+            "a stripped program in a container, where its debug information is",
+            "nm-contlink",
+            "burn_cont_link",
+            linked,
+            1,
+        ),
+        row(
+            "a program that lives for 30 ms, again and again in one container",
+            "nm-contbrief",
+            "burn_cont_brief",
+            brief,
+            1,
+        ),
+        row(
+            "a program that lives for 30 ms, each time in a container of its own",
+            "nm-contjob",
+            "burn_cont_job",
+            job,
+            JOBS,
+        ),
+    ])
+}
+
+/// A container for `runc`.
+struct Bundle(PathBuf);
+
+impl Bundle {
+    /// Makes a directory for a container that runs this.
+    fn make(directory: &Path, arguments: &[&str]) -> Result<Self> {
+        fs::create_dir_all(directory.join("rootfs")).context("failed to make a directory")?;
+        write_bundle(directory, arguments)?;
+        Ok(Self(directory.to_owned()))
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.join("rootfs")
+    }
+
+    /// Runs it so many times, each time as a new container.
+    fn start(&self, times: u32) -> Result<Child> {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
+        let name = format!("pilotlight-{name}-{}", std::process::id());
+        let run = format!(
+            "for i in $(seq {times}); do runc run --bundle \"$0\" {name}-$i || exit 1; done"
+        );
+        Command::new("sh")
+            .args(["-c", &run])
+            .arg(&self.0)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("failed to start a shell")
+    }
+}
+
 /// What `runc` is to run: its own example, with our program in it.
-fn write_bundle(bundle: &Path) -> Result<()> {
+fn write_bundle(bundle: &Path, arguments: &[&str]) -> Result<()> {
     run(Command::new("runc").arg("spec").arg("--bundle").arg(bundle))?;
     let path = bundle.join("config.json");
     let text = fs::read_to_string(&path).context("failed to read what `runc spec` wrote")?;
     let mut config: Value = serde_json::from_str(&text).context("`runc spec` wrote no JSON")?;
     config["process"]["terminal"] = false.into();
-    config["process"]["args"] = serde_json::json!(["/nm-container", SECONDS, STAY_SECONDS]);
+    config["process"]["args"] = serde_json::json!(arguments);
     fs::write(&path, config.to_string()).context("failed to write the bundle")
 }
 
@@ -362,7 +498,7 @@ fn check_named_later(rig: &Rig) -> Result<()> {
     let at = |name: &str| directory.path().join(name);
     compile(&at("nm-later"), "burn_named_later", &["-g"])?;
     split(&at("nm-later"), &at("nm-later.debug"))?;
-    let from_ms = now_ms()? / 10_000 * 10_000;
+    let from_ms = now_ms()? / WINDOW_MS * WINDOW_MS;
     let status = start(&at("nm-later"))?.wait().context("failed to wait")?;
     ensure!(status.success(), "the program ended with {status}");
     let ended_ms = now_ms()?;

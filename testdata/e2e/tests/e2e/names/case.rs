@@ -1,6 +1,6 @@
 //! A program, and what the stacks of its samples must show.
 
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::graph::{Frame, Stack};
@@ -10,6 +10,9 @@ use crate::rig::{Rig, now_ms};
 
 /// Fewer samples say nothing: each program has a quarter of a second of CPU time and more.
 const SAMPLES_MIN: u64 = 20;
+
+/// How long a program stays whose code nobody can tell any more when it has ended: until its window is over and named.
+pub(super) const STAY_SECONDS: &str = "12";
 
 /// A program that was sampled.
 pub(super) struct Case {
@@ -49,6 +52,12 @@ pub(super) fn check_cases(
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
+}
+
+/// Starts a program without an input.
+pub(super) fn spawn(command: &mut Command) -> Result<Child> {
+    let started = command.stdin(Stdio::null()).spawn();
+    started.with_context(|| format!("failed to start {command:?}"))
 }
 
 fn check_stacks(case: &Case, stacks: &[Stack<'_>]) -> Result<()> {

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use e2e::graph::{Frame, Stack};
 use tempfile::TempDir;
 
-use super::case::{Case, all, check_cases};
-use super::{SECONDS, STAY_SECONDS, run, source, start_with};
+use super::case::{Case, STAY_SECONDS, all, check_cases, spawn};
+use super::{SECONDS, run, source};
 use crate::rig::{Rig, now_ms};
 
 /// Check system calls.
@@ -30,7 +30,7 @@ pub(super) fn check_calls(rig: &Rig) -> Result<()> {
         unnamed_max: 0.02,
     };
     check_cases(rig, &[case], || {
-        Ok(vec![start_with(&path, &["read", SECONDS])?])
+        Ok(vec![spawn(Command::new(&path).args(["read", SECONDS]))?])
     })
 }
 
@@ -48,7 +48,11 @@ pub(super) fn check_bpf(_: &Rig) -> Result<()> {
         unnamed_max: 0.02,
     };
     check_cases(&rig, &[case], || {
-        Ok(vec![start_with(&path, &["bpf", SECONDS, STAY_SECONDS])?])
+        Ok(vec![spawn(Command::new(&path).args([
+            "bpf",
+            SECONDS,
+            STAY_SECONDS,
+        ]))?])
     })?;
     rig.stop_collectors()?;
     rig.check_books()?;

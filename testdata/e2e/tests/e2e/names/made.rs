@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use e2e::graph::Stack;
 use tempfile::TempDir;
 
-use super::case::{Case, all, check_cases, user_leaf};
-use super::{STAY_SECONDS, run, source};
+use super::case::{Case, STAY_SECONDS, all, check_cases, spawn, user_leaf};
+use super::{run, source};
 use crate::rig::Rig;
 
 /// CPU seconds of each: compilers take some of it.
@@ -36,7 +36,7 @@ pub(super) fn check_jitdump(rig: &Rig) -> Result<()> {
     check_cases(rig, &[case], || {
         let mut command = Command::new(&path);
         command.current_dir(directory.path());
-        Ok(vec![start(command.args([SECONDS, STAY_SECONDS]))?])
+        Ok(vec![spawn(command.args([SECONDS, STAY_SECONDS]))?])
     })
 }
 
@@ -60,7 +60,7 @@ pub(super) fn check_node(rig: &Rig) -> Result<()> {
         symlink(find_tool("node")?, &path).context("failed to make a link")?;
         let mut command = Command::new(path);
         let command = command.arg("--perf-basic-prof").arg(source("burner.js"));
-        Ok(vec![start(command.args([SECONDS, STAY_SECONDS]))?])
+        Ok(vec![spawn(command.args([SECONDS, STAY_SECONDS]))?])
     })
 }
 
@@ -86,7 +86,7 @@ pub(super) fn check_java(rig: &Rig) -> Result<()> {
                       sleep \"$2\"; sleep 2; jcmd $! Compiler.perfmap >/dev/null; wait $!";
         let mut command = Command::new("sh");
         let command = command.args(["-c", script]).args([&path, directory.path()]);
-        Ok(vec![start(command.args([SECONDS, STAY_SECONDS]))?])
+        Ok(vec![spawn(command.args([SECONDS, STAY_SECONDS]))?])
     })
 }
 
@@ -109,17 +109,12 @@ pub(super) fn check_beam(rig: &Rig) -> Result<()> {
         let mut command = Command::new("erl");
         command.current_dir(directory.path());
         let command = command.args(["+JPperf", "true", "-noshell", "-run", "burner", "main"]);
-        Ok(vec![start(command.args([SECONDS, STAY_SECONDS]))?])
+        Ok(vec![spawn(command.args([SECONDS, STAY_SECONDS]))?])
     })
 }
 
 fn is_made(stack: &Stack<'_>, binary: &str, names: &[&str]) -> bool {
     user_leaf(stack).is_some_and(|it| it.binary == binary && names.contains(&it.name))
-}
-
-fn start(command: &mut Command) -> Result<Child> {
-    let started = command.stdin(Stdio::null()).spawn();
-    started.with_context(|| format!("failed to start {command:?}"))
 }
 
 /// Where a tool lies, links followed.

@@ -1,0 +1,173 @@
+//! What belongs to one file's debug information: the files that came so far, and what was parsed of them.
+
+use std::fs::File;
+use std::rc::Rc;
+
+use rustc_hash::FxHashSet;
+
+use super::bytes::BlockCache;
+use super::image::Image;
+use super::reader::{Lookup, Reader, is_split};
+use crate::name::facts::AlternativeLink;
+
+/// Split files that are known not to be there. Above it, they are looked for again.
+const ABSENT_MAX: usize = 1 << 16;
+
+/// Files that came with a request, open for reading.
+#[derive(Default)]
+pub(crate) struct Linking {
+    /// The one that several files share, by `.gnu_debugaltlink`.
+    pub(crate) alternative: Option<File>,
+    /// The package of split units.
+    pub(crate) package: Option<File>,
+    /// Split files by their numbers; those without one are not to be had.
+    pub(crate) split: Vec<(u64, Option<File>)>,
+}
+
+/// Split files of one program that are open; when there are more, what was parsed is forgotten, and those that are needed
+/// come again. A descriptor each, of the child's 2048.
+const SPLIT_OPEN_MAX: usize = 256;
+
+/// The files that belong to one.
+pub(crate) struct LinkedFiles {
+    cache: Rc<BlockCache>,
+    /// Not known before it is looked at.
+    is_split: Option<bool>,
+    alternative: Option<File>,
+    package: Option<File>,
+    absent: FxHashSet<u64>,
+    split_open: usize,
+    reader: Parsed,
+}
+
+#[derive(Default)]
+enum Parsed {
+    #[default]
+    NotYet,
+    /// It cannot be read in this way.
+    Not,
+    Read(Box<Reader>),
+}
+
+impl LinkedFiles {
+    /// None so far.
+    pub(crate) fn new(cache: Rc<BlockCache>) -> Self {
+        Self {
+            cache,
+            is_split: None,
+            alternative: None,
+            package: None,
+            absent: FxHashSet::default(),
+            split_open: 0,
+            reader: Parsed::NotYet,
+        }
+    }
+
+    /// Whether split units were seen.
+    pub(crate) fn is_split(&self) -> bool {
+        self.is_split == Some(true)
+    }
+
+    /// Looks whether `main` has split units, if that is not known.
+    pub(crate) fn look(&mut self, main: &File) {
+        let is_now = || Image::open(main, &self.cache).is_some_and(|it| is_split(&it));
+        self.is_split.get_or_insert_with(is_now);
+    }
+
+    /// Whether this is to be asked for names, and not blazesym.
+    pub(crate) fn is_needed(&self) -> bool {
+        (self.is_split() || self.alternative.is_some()) && !matches!(self.reader, Parsed::Not)
+    }
+
+    /// Takes what came. Gives `false` if some of it is not what it should be.
+    pub(crate) fn take(
+        &mut self,
+        files: Linking,
+        main: &File,
+        link: Option<&AlternativeLink>,
+    ) -> bool {
+        let mut is_right = true;
+        if let (None, Some(file)) = (&self.alternative, files.alternative) {
+            let build_id = self.open(&file).and_then(|it| it.build_id());
+            if build_id.is_some() && build_id == link.map(|it| it.build_id) {
+                self.alternative = Some(file);
+                self.reader = Parsed::NotYet;
+            } else {
+                is_right = false;
+            }
+        }
+        if let (None, Some(file)) = (&self.package, files.package) {
+            self.package = Some(file);
+            // Units that it has may have been given up.
+            self.forget();
+        }
+        if self.absent.len() > ABSENT_MAX {
+            self.absent.clear();
+        }
+        if self.split_open + files.split.len() > SPLIT_OPEN_MAX {
+            self.forget();
+        }
+        for (id, file) in files.split {
+            self.absent.insert(id);
+            let Some(file) = file else { continue };
+            let image = self.open(&file);
+            if let (Some(image), Some(reader)) = (image, self.read(main)) {
+                is_right &= reader.take_split(id, &image);
+                self.split_open += 1;
+            } else {
+                is_right = false;
+            }
+        }
+        is_right
+    }
+
+    /// The functions at an address as linked in `main`.
+    pub(crate) fn find(&mut self, main: &File, address: u64) -> Lookup {
+        // The end of the last address; addr2line adds one to it.
+        if address == u64::MAX || self.read(main).is_none() {
+            return Lookup::Nothing;
+        }
+        match &mut self.reader {
+            Parsed::Read(reader) => reader.find(address, &self.absent),
+            _ => Lookup::Nothing,
+        }
+    }
+
+    /// Forgets what was parsed. Split files must come again.
+    pub(crate) fn forget(&mut self) {
+        self.absent.clear();
+        self.split_open = 0;
+        if matches!(self.reader, Parsed::Read(_)) {
+            self.reader = Parsed::NotYet;
+        }
+    }
+
+    fn read(&mut self, main: &File) -> Option<&mut Reader> {
+        if matches!(self.reader, Parsed::NotYet) {
+            self.reader = match self.parse(main) {
+                Some(reader) => Parsed::Read(Box::new(reader)),
+                None => Parsed::Not,
+            };
+        }
+        match &mut self.reader {
+            Parsed::Read(reader) => Some(reader),
+            _ => None,
+        }
+    }
+
+    fn parse(&self, main: &File) -> Option<Reader> {
+        let alternative = match &self.alternative {
+            Some(file) => Some(self.open(file)?),
+            None => None,
+        };
+        let mut reader = Reader::open(&self.open(main)?, alternative.as_ref()).ok()?;
+        if let Some(package) = self.package.as_ref().and_then(|it| self.open(it)) {
+            reader.take_package(&package);
+        }
+        Some(reader)
+    }
+
+    fn open(&self, file: &File) -> Option<Image> {
+        Image::open(file, &self.cache)
+    }
+}

@@ -1,0 +1,241 @@
+//! The thread `hold`: opens the files of processes when these are sampled, since they may be gone when their window is named.
+//!
+//! In: processes, when they are first sampled in a window or have mapped another file since. Out: descriptors of their
+//! files, until the last window in which somebody was sampled who maps them has its names. Opening may wait for a broken
+//! file system; so nobody waits for this thread.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    time::Duration,
+};
+
+use anyhow::Result;
+use rustc_hash::FxHashMap;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::{finisher::describe_unread, spawn};
+use crate::{
+    clock::thread_cpu,
+    name::{HeldFile, MappedBy, Relatives, hold},
+    process::{FileKind, MappedFile, Mappings},
+};
+
+/// Files that are held; beyond, the one used longest ago goes. A window of a machine that compiles has 150, and what is let
+/// go is still named as long as it can be opened then. Each takes one descriptor, and a second if it has its debug
+/// information elsewhere: 640 (see [`DESCRIPTORS_WANTED`]). In the kernel each is some 1.5 KB (256 bytes,
+/// and the inode and the directory entry that it keeps): 1 MB.
+const FILES_MAX: usize = 320;
+
+/// Descriptors that the collector may have in all, if it is permitted: as a rule it starts with 1,024, and sampling takes
+/// three on each processor.
+const DESCRIPTORS_WANTED: u64 = 4096;
+
+/// Files of one process: most map some 10, and one that maps hundreds must not push out all others.
+const PROCESS_FILES_MAX: usize = 128;
+
+/// Processes that may wait for the thread. A drain brings at most what started in its 100 ms, 30 at 300 starts a second;
+/// so this is patience of 3 s.
+const REQUESTS_MAX: usize = 1024;
+
+/// A process whose files are wanted.
+pub(super) struct HoldRequest {
+    pub(super) pid: u32,
+    pub(super) parent: u32,
+    pub(super) relatives: Relatives,
+    pub(super) mappings: Arc<Mappings>,
+    /// When it was sampled.
+    pub(super) time_ns: u64,
+}
+
+/// What the thread did.
+#[derive(Clone, Debug, Default)]
+pub struct HoldStats {
+    /// Files that are held.
+    pub files: usize,
+    /// Files that were opened to be held.
+    pub opened: u64,
+    /// Files that could not be opened: their processes had ended, and nobody has the same root.
+    pub failed: u64,
+    /// Files that were let go for want of room.
+    pub evicted: u64,
+    /// Processes that were not looked at, since the thread was behind.
+    pub dropped: u64,
+    /// CPU time of the thread.
+    pub cpu: Duration,
+}
+
+/// The files that are held. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Held {
+    files: Arc<Mutex<HeldFiles>>,
+}
+
+#[derive(Default)]
+struct HeldFiles {
+    known: FxHashMap<Arc<MappedFile>, Known>,
+    stats: HoldStats,
+}
+
+struct Known {
+    held: Arc<HeldFile>,
+    /// When a process that maps it was sampled.
+    wanted_ns: u64,
+}
+
+impl Held {
+    /// The descriptor of a file.
+    pub(super) fn find(&self, file: &Arc<MappedFile>) -> Option<Arc<HeldFile>> {
+        self.lock().known.get(file).map(|it| it.held.clone())
+    }
+
+    /// Lets go what nobody was sampled with since a window ended that has its names now.
+    pub(super) fn end_window(&self, end_ns: u64) -> HoldStats {
+        let mut files = self.lock();
+        let mut ended = Vec::new();
+        files.known.retain(|_, it| {
+            let is_wanted = it.wanted_ns >= end_ns;
+            if !is_wanted {
+                ended.push(it.held.clone());
+            }
+            is_wanted
+        });
+        files.stats.files = files.known.len();
+        let stats = files.stats.clone();
+        drop(files);
+        // Closing the last descriptor of a deleted file frees its blocks, which takes time.
+        drop(ended);
+        stats
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HeldFiles> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HeldFiles {
+    /// Whether the file is held; it is wanted still.
+    fn touch(&mut self, file: &Arc<MappedFile>, time_ns: u64) -> bool {
+        let Some(known) = self.known.get_mut(file) else {
+            return false;
+        };
+        known.wanted_ns = known.wanted_ns.max(time_ns);
+        true
+    }
+
+    fn insert(&mut self, file: Arc<MappedFile>, known: Known) {
+        if self.known.len() >= FILES_MAX {
+            let used_ns = |file: &MappedFile, known: &Known| {
+                let located_ns = file.used_ns.load(Ordering::Relaxed);
+                located_ns.max(known.wanted_ns)
+            };
+            let oldest = self.known.iter().min_by_key(|it| used_ns(it.0, it.1));
+            if let Some(oldest) = oldest.map(|(file, _)| file.clone()) {
+                self.known.remove(&oldest);
+                self.stats.evicted += 1;
+            }
+        }
+        self.known.insert(file, known);
+        self.stats.opened += 1;
+        self.stats.files = self.known.len();
+    }
+}
+
+/// The sampler's end of the thread.
+pub(super) struct Holder {
+    to: SyncSender<HoldRequest>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Holder {
+    /// Starts the thread, which keeps what it opens in `held`. It ends by itself some time after this was dropped: it may be
+    /// waiting for a file system.
+    pub(super) fn start(held: Held) -> Result<Self> {
+        raise_descriptor_limit();
+        let (to, requests) = sync_channel(REQUESTS_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counted = dropped.clone();
+        spawn("hold", move || run(&held, &requests, &counted))?;
+        Ok(Self { to, dropped })
+    }
+
+    /// Asks for the files of a process.
+    pub(super) fn push(&self, request: HoldRequest) {
+        if let Err(TrySendError::Full(_)) = self.to.try_send(request) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS_WANTED, |maximum| {
+        maximum.min(DESCRIPTORS_WANTED)
+    });
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            ..limit
+        };
+        if let Err(err) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%err, wanted, "failed to raise the limit of open files");
+        }
+    }
+}
+
+fn run(held: &Held, requests: &Receiver<HoldRequest>, dropped: &AtomicU64) {
+    while let Ok(request) = requests.recv() {
+        hold_files(held, &request);
+        let mut files = held.lock();
+        files.stats.dropped = dropped.load(Ordering::Relaxed);
+        files.stats.cpu = thread_cpu();
+    }
+}
+
+/// Opens the files of a process that are not held yet.
+fn hold_files(held: &Held, request: &HoldRequest) {
+    let HoldRequest {
+        pid,
+        parent,
+        relatives,
+        mappings,
+        time_ns,
+    } = request;
+    let mut missing: Vec<(Arc<MappedFile>, MappedBy)> = Vec::new();
+    {
+        let mut files = held.lock();
+        let mapped = mappings.iter().filter(|it| it.file.kind == FileKind::File);
+        for mapping in mapped.take(PROCESS_FILES_MAX) {
+            let is_asked = missing.iter().any(|(file, _)| *file == mapping.file);
+            if !is_asked && !files.touch(&mapping.file, *time_ns) {
+                let mapped_by = MappedBy {
+                    pid: *pid,
+                    parent: *parent,
+                    start: mapping.start,
+                    end: mapping.end,
+                };
+                missing.push((mapping.file.clone(), mapped_by));
+            }
+        }
+    }
+    for (file, mapped_by) in missing {
+        let result = hold(&describe_unread(&file, &[mapped_by]), relatives);
+        let mut files = held.lock();
+        match result {
+            Ok(opened) => files.insert(
+                file,
+                Known {
+                    held: Arc::new(opened),
+                    wanted_ns: *time_ns,
+                },
+            ),
+            Err(reason) => {
+                tracing::trace!(pid, file = %file.path, ?reason, "failed to hold a file");
+                files.stats.failed += 1;
+            }
+        }
+    }
+}

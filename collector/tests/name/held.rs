@@ -1,0 +1,228 @@
+//! Files that are held open, of processes that have ended since.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use collector::name::{ElfFile, HeldFile, MappedBy, Naming, Relatives, UnnamedReason, hold};
+
+use collector::process::{FileIdentity, FileKind, Files, ProcessTable};
+
+use crate::paths::{build_id, directory, start_in_root};
+use crate::target::{
+    Program, Running, functions, namer, new_key, object, options, reason, unmapped_file,
+};
+
+fn hold_alone(file: &ElfFile) -> Result<HeldFile, UnnamedReason> {
+    hold(file, &Relatives::default())
+}
+
+fn held(file: ElfFile, held: HeldFile) -> ElfFile {
+    ElfFile {
+        held: Some(Arc::new(held)),
+        ..file
+    }
+}
+
+/// The number of a process that has ended.
+fn ended_pid() -> u32 {
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    child.id()
+}
+
+/// Check that a program whose process has ended and whose file was deleted, or replaced, is named as what it was if it was
+/// held, and not otherwise.
+#[test]
+fn held_files_are_named_when_they_are_gone() {
+    let directory = directory();
+    let path = directory.path().join("program");
+    let first = Program::compile(path.clone(), "first_function");
+    let offset = first.offset_of("first_function");
+    let (file, opened) = {
+        let running = first.start();
+        fs::remove_file(&path).unwrap();
+        let file = running.code_file(&path);
+        let opened = hold_alone(&file).unwrap();
+        (file, opened)
+    };
+    Program::compile(path, "other_function");
+    let mut namer = namer();
+    let namings = namer.name(&object(file.clone()), &[offset]);
+    assert_eq!(reason(&namings), UnnamedReason::FileGone);
+    let file = ElfFile {
+        key: new_key(),
+        ..held(file, opened)
+    };
+    let namings = namer.name(&object(file), &[offset]);
+    assert_eq!(functions(&namings[0]), ["first_function"]);
+}
+
+/// Check that another file in a file's place is not held for it, neither by the mapping nor by the path.
+#[test]
+fn only_the_build_that_is_meant_is_held() {
+    let directory = directory();
+    let program = Program::compile(directory.path().join("program"), "a_function");
+    let other = Program::compile(directory.path().join("other"), "other_function");
+    let running = program.start();
+    let mut file = ElfFile {
+        build_id: Some(build_id(&program.path)),
+        ..running.code_file(&program.path)
+    };
+    assert!(hold_alone(&file).is_ok());
+    file.build_id = Some(build_id(&other.path));
+    assert_eq!(hold_alone(&file).unwrap_err(), UnnamedReason::FileGone);
+}
+
+/// A file in a root directory, of a process there that has ended.
+fn ended_in_root(program: &Program, path: &str, pid: u32) -> ElfFile {
+    ElfFile {
+        path: path.into(),
+        candidates: vec![MappedBy {
+            pid,
+            parent: 0,
+            start: 0x1000,
+            end: 0x2000,
+        }],
+        ..unmapped_file(&program.path)
+    }
+}
+
+/// Check that the file of a process that has ended is found in the root of an ancestor, or of a process of its cgroup.
+#[test]
+fn relatives_lead_to_the_root() {
+    let root = directory();
+    let root = root.path().canonicalize().unwrap();
+    let living = start_in_root(&root);
+    let program = Program::compile(root.join("brief"), "brief_function");
+    let offset = program.offset_of("brief_function");
+    let file = ended_in_root(&program, "/brief", ended_pid());
+    assert_eq!(hold_alone(&file).unwrap_err(), UnnamedReason::FileGone);
+
+    let cgroup = directory();
+    fs::write(
+        cgroup.path().join("cgroup.procs"),
+        format!("{}\n{}\n", ended_pid(), living.pid()),
+    )
+    .unwrap();
+    let by_ancestor = Relatives {
+        ancestors: vec![ended_pid(), std::process::id(), living.pid()],
+        cgroup: None,
+    };
+    let by_cgroup = Relatives {
+        ancestors: vec![std::process::id()],
+        cgroup: Some(cgroup.path().into()),
+    };
+    for relatives in [by_ancestor, by_cgroup] {
+        let opened = hold(&file, &relatives).unwrap();
+        let file = ElfFile {
+            key: new_key(),
+            ..held(file.clone(), opened)
+        };
+        let namings = namer().name(&object(file), &[offset]);
+        assert_eq!(functions(&namings[0]), ["brief_function"]);
+    }
+}
+
+/// Check that a debug link is followed in the root of a process while it is there, so that lines are known when the whole
+/// root is gone.
+#[test]
+fn debug_files_are_held_too() {
+    let directory = directory();
+    let root = directory.path().canonicalize().unwrap().join("root");
+    fs::create_dir_all(root.join("opt/app")).unwrap();
+    let program = Program::compile(root.join("opt/app/tool"), "a_function");
+    let offset = program.offset_of("a_function");
+    let debug = root.join("opt/app/tool.debug");
+    run(Command::new("objcopy")
+        .arg("--only-keep-debug")
+        .args([&program.path, &debug]));
+    run(Command::new("objcopy")
+        .arg("--strip-all")
+        .arg(format!("--add-gnu-debuglink={}", debug.display()))
+        .arg(&program.path));
+
+    let running: Running = start_in_root(&root);
+    let file = ended_in_root(&program, "/opt/app/tool", running.pid());
+    let opened = hold_alone(&file).unwrap();
+    drop(running);
+    fs::remove_dir_all(&root).unwrap();
+    let namings = namer().name(&object(held(file.clone(), opened)), &[offset + 4]);
+    let Naming::Named(frames) = &namings[0] else {
+        panic!("{namings:?}");
+    };
+    assert_eq!(functions(&namings[0]), ["a_function"]);
+    assert_eq!(frames[0].line, 2, "{frames:?}");
+    // And without what is held: neither the program nor its debug information.
+    let namings = namer().name(&object(file), &[offset + 4]);
+    assert_eq!(reason(&namings), UnnamedReason::FileGone);
+}
+
+/// Check that a file that is gone with its processes is named through a process that lives and maps another file of the
+/// same build, elsewhere.
+#[test]
+fn another_living_process_leads_to_the_build() {
+    let directory = directory();
+    let program = Program::compile(directory.path().join("gone"), "a_function");
+    let offset = program.offset_of("a_function");
+    let identity = FileIdentity::BuildId(build_id(&program.path));
+    let copy = directory.path().join("copy");
+    fs::copy(&program.path, &copy).unwrap();
+    fs::remove_file(&program.path).unwrap();
+    let living = Program { path: copy }.start();
+
+    let table = ProcessTable::scan();
+    let path = program.path.to_str().unwrap().as_bytes();
+    let gone = Files::new().intern(FileKind::File, path, identity);
+    let found = table.find_living(std::slice::from_ref(&gone), 2);
+    let [by] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!((by.pid, &by.file), (living.pid(), &gone));
+    let FileIdentity::BuildId(id) = identity else {
+        unreachable!("it was made with one");
+    };
+    let file = |candidates: Vec<MappedBy>| ElfFile {
+        key: new_key(),
+        path: program.path.clone().into(),
+        build_id: Some(id),
+        inode: None,
+        candidates,
+        held: None,
+    };
+    let mapped_by = MappedBy {
+        pid: by.pid,
+        parent: by.parent,
+        start: by.start,
+        end: by.end,
+    };
+    let mut namer = namer();
+    let namings = namer.name(&object(file(vec![mapped_by])), &[offset]);
+    assert_eq!(functions(&namings[0]), ["a_function"]);
+    let namings = namer.name(&object(file(Vec::new())), &[offset]);
+    assert_eq!(reason(&namings), UnnamedReason::FileGone);
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
+
+/// Check that what is no regular file is not held, and that a held file that is too large has that reason.
+#[test]
+fn odd_files_are_not_held() {
+    let root = directory();
+    let fifo = root.path().join("fifo");
+    run(Command::new("mkfifo").arg(&fifo));
+    for path in [&fifo, root.path(), Path::new("/dev/zero")] {
+        let result = hold_alone(&unmapped_file(path));
+        assert_eq!(result.unwrap_err(), UnnamedReason::FileGone);
+    }
+    let program = Program::compile(root.path().join("program"), "a_function");
+    let file = unmapped_file(&program.path);
+    let opened = hold_alone(&file).unwrap();
+    let mut small = options();
+    small.file_bytes_max = 3;
+    let namings = collector::name::Namer::new(small).name(&object(held(file, opened)), &[0]);
+    assert_eq!(reason(&namings), UnnamedReason::Limit);
+}
