@@ -175,12 +175,12 @@ impl Program {
             inode: None,
             // This process does not map it; it has it in its root.
             candidates: vec![MappedBy {
-                held: None,
                 pid: std::process::id(),
                 parent: 0,
                 start: 0,
                 end: 0,
             }],
+            held: None,
         }
     }
 

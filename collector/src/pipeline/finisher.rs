@@ -403,3 +403,50 @@ fn draw_instance() -> [u8; 16] {
     }
     instance
 }
+
+#[cfg(test)]
+mod tests {
+    use profiler_bpf::outcome::Outcome;
+
+    use super::*;
+    use crate::{
+        aggregate::{Check, SeriesKey},
+        locate::{Located, LocatedFrame, StackOutcome},
+        process::Files,
+    };
+
+    /// Check that files and their frames are named in the order of their samples, callers included.
+    #[test]
+    fn what_has_most_samples_is_first() {
+        let mut files = Files::new();
+        let [program, library] = [b"/program", b"/library"]
+            .map(|path| files.intern(FileKind::File, path, FileIdentity::Path));
+        let mut window = Window::default();
+        // Outermost first: the program's 1 calls all others.
+        for (leaf, samples) in [((&library, 7), 1), ((&library, 8), 3), ((&program, 9), 2)] {
+            for _ in 0..samples {
+                let stack = [(&program, 1), leaf];
+                let frames = stack.map(|(file, offset)| LocatedFrame::stand_in(file, offset));
+                let located = Located {
+                    frames: frames.into(),
+                    outcome: StackOutcome::Walked(Outcome::Complete),
+                    parent: 0,
+                };
+                let series = SeriesKey {
+                    comm: "a".into(),
+                    exe: None,
+                    container_id: None,
+                };
+                assert!(window.add(1, [0; 16], series, &located, Check::None));
+            }
+        }
+        let order: Vec<(&str, Vec<u64>)> = by_weight(&window)
+            .into_iter()
+            .map(|(file, places)| {
+                let offsets = places.iter().map(|it| window.frames()[*it].offset);
+                (&*file.file.path, offsets.collect())
+            })
+            .collect();
+        assert_eq!(order, [("/program", vec![1, 9]), ("/library", vec![8, 7])]);
+    }
+}

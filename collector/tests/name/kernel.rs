@@ -107,7 +107,7 @@ fn kernel_is_named_as_in_kallsyms() {
     for (address, naming) in addresses.iter().zip(&namings) {
         let names = kallsyms.find(*address);
         let is_same = match naming {
-            Naming::Unnamed(_) => names.is_empty(),
+            Naming::Unnamed(_) | Naming::InFunction(_) => names.is_empty(),
             Naming::Named(_) => names.contains(&functions(naming)[0]),
         };
         same += usize::from(is_same);

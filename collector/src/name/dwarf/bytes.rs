@@ -87,10 +87,20 @@ impl Blocks {
     }
 }
 
+/// Bytes that stand in the place of those in the file.
+#[derive(Debug)]
+pub(super) struct Patch {
+    /// Where, from the start of the section.
+    pub(super) at: usize,
+    /// What.
+    pub(super) bytes: Vec<u8>,
+}
+
 /// Where bytes come from.
 #[derive(Clone)]
 enum Source {
     File(Rc<Blocks>),
+    Patched(Rc<Blocks>, Rc<[Patch]>),
     Memory(Rc<[u8]>),
 }
 
@@ -150,6 +160,20 @@ impl Bytes {
         Self::of_memory(Vec::new())
     }
 
+    /// The same section with something else in some places. Those in memory stay as they are.
+    pub(super) fn patch(&self, mut patches: Vec<Patch>) -> Self {
+        patches.iter_mut().for_each(|it| it.at += self.start);
+        let source = match &self.source {
+            Source::File(blocks) => Source::Patched(Rc::clone(blocks), patches.into()),
+            other => other.clone(),
+        };
+        Self {
+            source,
+            block: None,
+            ..*self
+        }
+    }
+
     fn too_short(&self) -> Error {
         Error::UnexpectedEof(self.offset_id())
     }
@@ -183,12 +207,10 @@ impl Bytes {
                 start: 0,
                 bytes: Rc::clone(bytes),
             },
-            Source::File(blocks) => {
-                let index = self.start / BLOCK_BYTES;
-                Block {
-                    start: index * BLOCK_BYTES,
-                    bytes: blocks.read(index as u64)?,
-                }
+            Source::File(blocks) => read_block(blocks, self.start)?,
+            Source::Patched(blocks, patches) => {
+                let block = read_block(blocks, self.start)?;
+                patch_block(block, patches)
             }
         });
         Ok(())
@@ -204,6 +226,37 @@ impl Bytes {
             rest.start += read;
         }
         Ok(bytes)
+    }
+}
+
+fn read_block(blocks: &Blocks, at: usize) -> Result<Block> {
+    let index = at / BLOCK_BYTES;
+    Ok(Block {
+        start: index * BLOCK_BYTES,
+        bytes: blocks.read(index as u64)?,
+    })
+}
+
+fn patch_block(block: Block, patches: &[Patch]) -> Block {
+    let Block { start, bytes } = block;
+    let end = start + bytes.len();
+    let within = |it: &&Patch| it.at < end && it.at + it.bytes.len() > start;
+    let mut within = patches.iter().filter(within).peekable();
+    if within.peek().is_none() {
+        return Block { start, bytes };
+    }
+    let mut patched = bytes.to_vec();
+    for patch in within {
+        for (at, byte) in (patch.at..).zip(&patch.bytes) {
+            let place = at.checked_sub(start).and_then(|it| patched.get_mut(it));
+            if let Some(place) = place {
+                *place = *byte;
+            }
+        }
+    }
+    Block {
+        start,
+        bytes: patched.into(),
     }
 }
 
@@ -355,6 +408,24 @@ mod tests {
         assert!(long.read_u8_array::<[u8; 8]>().is_err());
         let mut far = Bytes::of_file(&blocks, usize::MAX, usize::MAX);
         assert!(far.read_u8().is_err());
+    }
+
+    /// Check bytes that stand in the place of others, over the edge of two blocks.
+    #[test]
+    fn patches_stand_in_the_place_of_bytes() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; 3 * BLOCK_BYTES]).unwrap();
+        let cache = Rc::default();
+        let blocks = Rc::new(Blocks::new(file, &cache));
+        let section = Bytes::of_file(&blocks, 10, 3 * BLOCK_BYTES - 10);
+        let patched = section.patch(vec![Patch {
+            at: BLOCK_BYTES - 12,
+            bytes: vec![2, 3, 4],
+        }]);
+        let mut expected = vec![1; 3 * BLOCK_BYTES - 10];
+        expected[BLOCK_BYTES - 12..BLOCK_BYTES - 9].copy_from_slice(&[2, 3, 4]);
+        assert_eq!(patched.to_vec().unwrap(), expected);
+        assert_eq!(section.to_vec().unwrap(), vec![1; expected.len()]);
     }
 
     /// Check that only so many blocks are kept.

@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::rc::Rc;
 
+use gimli::Reader as _;
 use rustc_hash::FxHashSet;
 
 use super::bytes::BlockCache;
 use super::image::Image;
-use super::reader::{Lookup, Reader, is_split};
+use super::reader::{Lookup, Reader, is_split, load_main};
+use super::unitwise::UnitwiseReader;
 use crate::name::facts::AlternativeLink;
 
 /// Split files that are known not to be there. Above it, they are looked for again.
@@ -28,16 +30,27 @@ pub(crate) struct Linking {
 /// come again. A descriptor each, of the child's 2048.
 const SPLIT_OPEN_MAX: usize = 256;
 
+/// Bytes of debug information without lines and names, above which it is read unit by unit. What is kept of all units
+/// otherwise is as much again, so this is what the child may take.
+const LARGE_BYTES: usize = 48 << 20;
+
 /// The files that belong to one.
 pub(crate) struct LinkedFiles {
     cache: Rc<BlockCache>,
     /// Not known before it is looked at.
-    is_split: Option<bool>,
+    kind: Option<Kind>,
     alternative: Option<File>,
     package: Option<File>,
     absent: FxHashSet<u64>,
     split_open: usize,
     reader: Parsed,
+}
+
+/// What was seen of the debug information.
+#[derive(Clone, Copy, Default)]
+struct Kind {
+    is_split: bool,
+    is_large: bool,
 }
 
 #[derive(Default)]
@@ -47,6 +60,8 @@ enum Parsed {
     /// It cannot be read in this way.
     Not,
     Read(Box<Reader>),
+    /// It is too large for that.
+    Unitwise(Box<UnitwiseReader>),
 }
 
 impl LinkedFiles {
@@ -54,7 +69,7 @@ impl LinkedFiles {
     pub(crate) fn new(cache: Rc<BlockCache>) -> Self {
         Self {
             cache,
-            is_split: None,
+            kind: None,
             alternative: None,
             package: None,
             absent: FxHashSet::default(),
@@ -65,18 +80,25 @@ impl LinkedFiles {
 
     /// Whether split units were seen.
     pub(crate) fn is_split(&self) -> bool {
-        self.is_split == Some(true)
+        self.kind.is_some_and(|it| it.is_split)
     }
 
-    /// Looks whether `main` has split units, if that is not known.
+    /// Looks what `main` is like, if that is not known.
     pub(crate) fn look(&mut self, main: &File) {
-        let is_now = || Image::open(main, &self.cache).is_some_and(|it| is_split(&it));
-        self.is_split.get_or_insert_with(is_now);
+        if self.kind.is_none() {
+            let image = self.open(main);
+            self.kind = Some(image.map_or_else(Kind::default, |it| Kind {
+                is_split: is_split(&it),
+                is_large: it.section(".debug_info").len() >= LARGE_BYTES,
+            }));
+        }
     }
 
     /// Whether this is to be asked for names, and not blazesym.
     pub(crate) fn is_needed(&self) -> bool {
-        (self.is_split() || self.alternative.is_some()) && !matches!(self.reader, Parsed::Not)
+        let kind = self.kind.unwrap_or_default();
+        (kind.is_split || kind.is_large || self.alternative.is_some())
+            && !matches!(self.reader, Parsed::Not)
     }
 
     /// Takes what came. Gives `false` if some of it is not what it should be.
@@ -124,12 +146,14 @@ impl LinkedFiles {
     /// The functions at an address as linked in `main`.
     pub(crate) fn find(&mut self, main: &File, address: u64) -> Lookup {
         // The end of the last address; addr2line adds one to it.
-        if address == u64::MAX || self.read(main).is_none() {
+        if address == u64::MAX {
             return Lookup::Nothing;
         }
+        self.parse_once(main);
         match &mut self.reader {
             Parsed::Read(reader) => reader.find(address, &self.absent),
-            _ => Lookup::Nothing,
+            Parsed::Unitwise(reader) => reader.find(address),
+            Parsed::NotYet | Parsed::Not => Lookup::Nothing,
         }
     }
 
@@ -137,34 +161,42 @@ impl LinkedFiles {
     pub(crate) fn forget(&mut self) {
         self.absent.clear();
         self.split_open = 0;
-        if matches!(self.reader, Parsed::Read(_)) {
-            self.reader = Parsed::NotYet;
+        match &mut self.reader {
+            Parsed::Read(_) => self.reader = Parsed::NotYet,
+            Parsed::Unitwise(reader) => reader.forget(),
+            Parsed::NotYet | Parsed::Not => {}
         }
     }
 
     fn read(&mut self, main: &File) -> Option<&mut Reader> {
-        if matches!(self.reader, Parsed::NotYet) {
-            self.reader = match self.parse(main) {
-                Some(reader) => Parsed::Read(Box::new(reader)),
-                None => Parsed::Not,
-            };
-        }
+        self.parse_once(main);
         match &mut self.reader {
             Parsed::Read(reader) => Some(reader),
             _ => None,
         }
     }
 
-    fn parse(&self, main: &File) -> Option<Reader> {
+    fn parse_once(&mut self, main: &File) {
+        if matches!(self.reader, Parsed::NotYet) {
+            self.reader = self.parse(main).unwrap_or(Parsed::Not);
+        }
+    }
+
+    fn parse(&self, main: &File) -> Option<Parsed> {
+        let image = self.open(main)?;
+        if !self.is_split() && self.alternative.is_none() {
+            let reader = UnitwiseReader::open(load_main(&image).ok()?).ok()?;
+            return Some(Parsed::Unitwise(Box::new(reader)));
+        }
         let alternative = match &self.alternative {
             Some(file) => Some(self.open(file)?),
             None => None,
         };
-        let mut reader = Reader::open(&self.open(main)?, alternative.as_ref()).ok()?;
+        let mut reader = Reader::open(&image, alternative.as_ref()).ok()?;
         if let Some(package) = self.package.as_ref().and_then(|it| self.open(it)) {
             reader.take_package(&package);
         }
-        Some(reader)
+        Some(Parsed::Read(Box::new(reader)))
     }
 
     fn open(&self, file: &File) -> Option<Image> {

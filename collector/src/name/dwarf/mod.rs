@@ -4,7 +4,7 @@
 //! needed for that. `addr2line` does the reading, as blazesym's own reader is a copy of it.
 //!
 //! ```text
-//! bytes (of a file, in blocks) -- image (its sections) -- reader (addr2line) -- linked (what belongs together)
+//! bytes (of a file, in blocks) -- image (its sections) -- reader | unitwise -- linked (what belongs together)
 //! ```
 //!
 //! Sources: DWARF 5, 7.3.2 (split units), 7.3.5 (packages); GCC wiki, "DebugFission" (DWARF 4); dwz(1) and the comment at
@@ -14,6 +14,8 @@ mod bytes;
 mod image;
 mod linked;
 mod reader;
+mod units;
+mod unitwise;
 
 pub(super) use bytes::BlockCache;
 pub(super) use linked::{LinkedFiles, Linking};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use addr2line::{Context, LookupContinuation as _, LookupResult, SplitDwarfLoad};
 use gimli::{
-    AbbreviationsCacheStrategy, Dwarf, DwarfFileType, DwarfPackage, DwoId, Reader as _, SectionId,
-    UnitType,
+    AbbreviationsCacheStrategy, Dwarf, DwarfFileType, DwarfPackage, DwarfSections, DwoId,
+    Reader as _, SectionId, UnitType,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -83,8 +83,10 @@ impl Reader {
         let mut lookup = context.find_frames(address);
         loop {
             lookup = match lookup {
-                LookupResult::Output(Ok(mut frames)) => return read_frames(&mut frames),
-                LookupResult::Output(Err(_)) => return Lookup::Damaged,
+                LookupResult::Output(frames) => {
+                    let found = frames.and_then(|mut frames| read_lookup(&mut frames));
+                    return found.unwrap_or(Lookup::Damaged);
+                }
                 LookupResult::Load { load, continuation } => {
                     let unit = find_in_package(package.as_ref(), &load)
                         .or_else(|| take_unit(split, &load));
@@ -131,6 +133,11 @@ impl SectionNames for SectionId {
     fn name_of_split(&self) -> Option<&'static str> {
         self.dwo_name()
     }
+}
+
+/// The sections of a file that is whole.
+pub(super) fn load_main(image: &Image) -> gimli::Result<DwarfSections<Bytes>> {
+    DwarfSections::load(|id| Ok(image.section(id.name())))
 }
 
 fn load(
@@ -191,26 +198,21 @@ fn find_line(context: &Context<Bytes>, address: u64) -> Vec<Found> {
     }
 }
 
-fn read_frames(frames: &mut addr2line::FrameIter<'_, Bytes>) -> Lookup {
+/// The functions at an address.
+pub(super) fn read_lookup(frames: &mut addr2line::FrameIter<'_, Bytes>) -> gimli::Result<Lookup> {
     let mut found_frames = Vec::new();
-    loop {
-        match frames.next() {
-            Ok(Some(frame)) => {
-                let name = frame.function.as_ref().and_then(|it| it.raw_name().ok());
-                let name = name.map(|it| it.into_owned()).unwrap_or_default();
-                found_frames.push(found(name, frame.location.as_ref()));
-            }
-            Ok(None) => break,
-            Err(_) => return Lookup::Damaged,
-        }
+    while let Some(frame) = frames.next()? {
+        let name = frame.function.as_ref().and_then(|it| it.raw_name().ok());
+        let name = name.map(|it| it.into_owned()).unwrap_or_default();
+        found_frames.push(found(name, frame.location.as_ref()));
     }
     let Some(outer) = found_frames.pop() else {
-        return Lookup::Nothing;
+        return Ok(Lookup::Nothing);
     };
     // An inlined function without a name is known to nobody; the line that called it is.
     found_frames.retain(|it| !it.symbol.is_empty());
     found_frames.push(outer);
-    Lookup::Found(found_frames)
+    Ok(Lookup::Found(found_frames))
 }
 
 fn found(symbol: String, location: Option<&addr2line::Location<'_>>) -> Found {

@@ -342,21 +342,36 @@ fn make_gone_rows(directory: &Path) -> Result<Vec<Row>> {
         });
     }
 
-    compile(&at("nm-deleted"), "burn_deleted", &[])?;
-    fs::create_dir_all(at("deleted")).context("failed to make a directory")?;
-    rows.push(Row {
-        what: "a program whose file is deleted while it runs",
-        comm: "nm-deleted",
-        function: "burn_deleted",
-        sharing: 1,
-        start: Box::new(|directory| {
-            let path = directory.join("nm-deleted");
-            let child = start(&path)?;
-            fs::remove_file(path).context("failed to delete the program")?;
-            Ok(child)
-        }),
-        gone: Some(at("deleted")),
-    });
+    for (what, comm, function, options) in [
+        (
+            "a program whose file is deleted while it runs",
+            "nm-deleted",
+            "burn_deleted",
+            &[][..],
+        ),
+        (
+            "one without a build id",
+            "nm-nobuild",
+            "burn_no_build_id",
+            &["-Wl,--build-id=none"],
+        ),
+    ] {
+        fs::create_dir_all(at("deleted").join(comm)).context("failed to make a directory")?;
+        compile(&at("deleted").join(comm).join(comm), function, options)?;
+        rows.push(Row {
+            what,
+            comm,
+            function,
+            sharing: 1,
+            start: Box::new(move |directory| {
+                let path = directory.join("deleted").join(comm).join(comm);
+                let child = start(&path)?;
+                fs::remove_file(path).context("failed to delete the program")?;
+                Ok(child)
+            }),
+            gone: Some(at("deleted").join(comm)),
+        });
+    }
 
     compile(&at("nm-brief"), "burn_brief", &[])?;
     rows.push(Row {
