@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Profiles are megabytes: `Bytes` shares the receive buffer instead of copying it.
         .bytes(".pilotlight.v1.PushRequest.profile_zstd")
+        .bytes(".pilotlight.v1.UploadPieceRequest.data")
         .compile_fds(files)?;
     Ok(())
 }

@@ -135,8 +135,8 @@ pub struct Arguments {
         default_value = "1000"
     )]
     prove_one_in: String,
-    /// CPU time that naming may take on average, in percent of one core: 0.1 to 100. What is not named for want of it is named
-    /// in a later window, or by the server
+    /// CPU time that naming may take on average, in percent of one core, up to 100. What is not named for want of it is named
+    /// in a later window, or by the server, which asks for the files that it lacks; 0 leaves all names to the server
     #[arg(
         long,
         value_name = "PERCENT",
@@ -144,6 +144,15 @@ pub struct Arguments {
         default_value = "5"
     )]
     name_cpu: String,
+    /// Bytes a second in which files with symbols are sent when the server asks for them (only the parts that names
+    /// are made of, one file after the other); 0 for never
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "PILOTLIGHT_COLLECTOR_UPLOAD_RATE",
+        default_value = "4MiB"
+    )]
+    upload_rate: String,
     /// What is logged: error, warn, info, debug or trace, also for parts (`info,collector::name=debug`)
     #[arg(
         long,
@@ -200,6 +209,9 @@ pub struct Config {
     pub prove_one_in: u32,
     /// CPU time that naming may take on average, for each second.
     pub name_cpu_share: f64,
+    /// Bytes a second in which files are sent; 0 for never. The default is a thirtieth of a link of 1 Gbit/s: 40 MB, as a
+    /// large program has, take 10 s, and 2 % of a processor meanwhile (4.2 ms a MB).
+    pub upload_rate: u64,
     /// What is logged.
     pub log: String,
 }
@@ -337,8 +349,14 @@ impl Arguments {
             name_cpu_share: check.value(
                 "--name-cpu",
                 &self.name_cpu,
-                "a percentage from 0.1 to 100",
-                |text| Some(parse_percent(text, 0.1..=100.0)? / 100.0),
+                "a percentage from 0 to 100",
+                |text| Some(parse_percent(text, 0.0..=100.0)? / 100.0),
+            ),
+            upload_rate: check.value(
+                "--upload-rate",
+                &self.upload_rate,
+                "64KiB or more, like 4MiB, or 0 for never",
+                |text| parse_bytes(text).filter(|bytes| *bytes == 0 || *bytes >= 64 << 10),
             ),
             log: check.value(
                 "--log",
@@ -427,6 +445,8 @@ mod tests {
         assert!(!config.include_idle);
         assert_eq!(config.unwind, Unwind::Rows);
         assert_eq!(config.cache_dir, Some("/var/cache/pilotlight".into()));
+        assert_eq!(config.upload_rate, 4 << 20);
+        assert_eq!(build(&["--upload-rate", "0"]).unwrap().upload_rate, 0);
         assert!(build(&["--include-idle"]).unwrap().include_idle);
         assert_eq!(build(&["--cache-dir", "none"]).unwrap().cache_dir, None);
     }
@@ -465,9 +485,11 @@ mod tests {
             "cache",
             "--cache-bytes",
             "0",
+            "--upload-rate",
+            "1",
         ])
         .unwrap_err();
-        assert_eq!(bad.len(), 15, "{bad:#?}");
+        assert_eq!(bad.len(), 16, "{bad:#?}");
         assert!(
             bad.contains(&"--frequency is `0`: expected a whole number from 1 to 1000".to_owned())
         );

@@ -20,6 +20,7 @@ pub mod profile;
 pub mod sample;
 pub mod send;
 pub mod unwind;
+pub mod upload;
 
 pub mod pipeline;
 

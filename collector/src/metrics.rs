@@ -18,7 +18,7 @@ use crate::{
     pipeline::{HoldStats, RowStoreStats},
     process::TableStats,
     sample::CounterTotals,
-    send::{DropReason, SenderStats},
+    send::{DropReason, SenderStats, UploadEnd, UploadStats},
     unwind::TablesStats,
 };
 
@@ -89,6 +89,8 @@ pub struct Metrics {
     pub processes: TableStats,
     /// The namer and its child.
     pub namer: NamerStats,
+    /// Files that the server asked for.
+    pub uploads: UploadStats,
     /// Files that are held open until they are named.
     pub held: HoldStats,
     /// Unwinding in user space, and the kernel's tables.
@@ -197,6 +199,7 @@ impl Metrics {
         self.render_cost(&mut text, own);
         self.render_unwinding(&mut text);
         self.render_processes_and_names(&mut text);
+        self.render_uploads(&mut text);
         self.render_held(&mut text);
         text.0
     }
@@ -618,6 +621,21 @@ impl Metrics {
                 ("children", names.held_back.children),
             ],
         );
+        text.counter(
+            "name_files_without_debug_info_total",
+            "Files whose debug information could not be used, so that the symbol table served.",
+            names.files_without_debug_info as f64,
+        );
+        text.counters(
+            "name_split_files_total",
+            "Files with split debug information (.dwo) that names needed, by what became of it.",
+            "result",
+            [
+                ("found", names.split_files - names.split_files_missing),
+                ("missing", names.split_files_missing),
+                ("left", names.split_files_left),
+            ],
+        );
         let ends = names.ends;
         text.counters(
             "namer_ends_total",
@@ -635,6 +653,44 @@ impl Metrics {
 }
 
 impl Metrics {
+    fn render_uploads(&self, text: &mut Text) {
+        let uploads = &self.uploads;
+        text.counter(
+            "uploads_asked_total",
+            "Files with symbols that the server asked for.",
+            uploads.asked as f64,
+        );
+        text.counters(
+            "uploads_total",
+            "Of them, those that came to an end, by what that was.",
+            "result",
+            UploadEnd::ALL
+                .map(UploadEnd::as_str)
+                .into_iter()
+                .zip(uploads.ends),
+        );
+        text.gauge(
+            "uploads_waiting",
+            "Of them, those that wait or are on their way.",
+            uploads.waiting as f64,
+        );
+        text.counter(
+            "uploaded_bytes_total",
+            "Bytes of them that the server took.",
+            uploads.sent_bytes as f64,
+        );
+        text.counter(
+            "upload_resumed_bytes_total",
+            "Bytes of them that the server still had after a break.",
+            uploads.resumed_bytes as f64,
+        );
+        text.counter(
+            "upload_retries_total",
+            "Tries to send a file that failed and were repeated.",
+            uploads.retries as f64,
+        );
+    }
+
     fn render_held(&self, text: &mut Text) {
         let held = &self.held;
         text.gauge(

@@ -3,7 +3,7 @@
 //! `sample` drains, orders, locates and counts; `unwind`, with two threads `evaluate`, keeps the
 //! kernel's unwind tables and walks copied stacks; `hold` keeps files open that may be gone when they
 //! are named; `name` names a closed window, makes its profile and hands it to the sender; `send` is the
-//! sender's own. Between them are bounded queues that count what they drop.
+//! sender's own, and `upload` sends files that the server asks for. Between them are bounded queues that count what they drop.
 
 use std::{
     sync::{
@@ -23,7 +23,9 @@ use crate::{
     name::{Namer, NamerOptions},
     queue::Queue,
     sample::{Program, ProgramOptions, read_online_cpus},
-    send::{DropReason, Sender, SenderOptions, SenderWatch},
+    send::{
+        DropReason, Sender, SenderOptions, SenderWatch, Uploader, UploaderOptions, WantedFiles,
+    },
     unwind::PAGE_BYTES,
 };
 
@@ -62,6 +64,7 @@ pub struct Pipeline {
     sampler: JoinHandle<()>,
     finisher: JoinHandle<Sender>,
     sender: SenderWatch,
+    uploader: Option<Uploader>,
 }
 
 impl Pipeline {
@@ -91,8 +94,10 @@ impl Pipeline {
             },
             metrics.clone(),
         )?;
+        let wanted = WantedFiles::default();
         let sender = Sender::start(SenderOptions {
             queue_bytes_max: config.buffer_bytes as usize,
+            wanted: wanted.clone(),
             ..SenderOptions::new(config.server.clone())
         })?;
         let watch = sender.watch();
@@ -117,15 +122,25 @@ impl Pipeline {
         let flag = stop.clone();
         let sampler = spawn("sample", move || sampler.run(&flag))?;
         let mut options = NamerOptions::default();
-        options.cpu.share = config.name_cpu_share;
+        options.cpu = options.cpu.with_share(config.name_cpu_share);
         let namer = Namer::new(options);
-        let finisher = Finisher::new(config, (namer, held), sender, metrics);
+        let finisher = Finisher::new(config, (namer, held), sender, metrics.clone());
+        let uploader = finisher.offers().map(|offers| {
+            let options = UploaderOptions::new(
+                config.server.clone(),
+                finisher.instance(),
+                config.upload_rate,
+            );
+            Uploader::start(options, wanted, offers, metrics)
+        });
+        let uploader = uploader.transpose()?;
         let finisher = spawn("name", move || finisher.run(&queue))?;
         Ok(Self {
             stop,
             sampler,
             finisher,
             sender: watch,
+            uploader,
         })
     }
 
@@ -140,6 +155,7 @@ impl Pipeline {
     /// A thread ended in a panic.
     pub fn stop(self) -> Result<bool> {
         self.stop.store(true, Ordering::Relaxed);
+        drop(self.uploader);
         let ended = |_| anyhow::anyhow!("a thread of the collector panicked");
         self.sampler.join().map_err(ended)?;
         let sender = self.finisher.join().map_err(ended)?;

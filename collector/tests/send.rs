@@ -59,7 +59,10 @@ impl Ingest for Server {
         }
         match act {
             Act::TakeAndFail => Err(Status::internal("after it was stored")),
-            _ => Ok(Response::new(PushResponse { duplicate })),
+            _ => Ok(Response::new(PushResponse {
+                duplicate,
+                ..PushResponse::default()
+            })),
         }
     }
 }

@@ -168,7 +168,7 @@ fn intern_function(dictionary: &mut Dictionary, function: usize) -> LocationId {
         lines_start: 0,
         lines_end: 0,
         is_folded: false,
-        unnamed: Unnamed(0),
+        unnamed: Unnamed::default(),
     };
     dictionary.intern_location(location, &lines)
 }

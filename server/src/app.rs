@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use proto::v1::ingest_server::IngestServer;
+use proto::v1::symbols_server::SymbolsServer;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -22,11 +23,11 @@ use crate::http::debuginfo::UPLOADS_MAX;
 use crate::http::gate::Gate;
 use crate::http::{HttpState, router};
 use crate::metrics::Metrics;
-use crate::receive::{CheckLimits, IngestService, correct_status};
+use crate::receive::{CheckLimits, IngestParts, IngestService, SymbolsService, correct_status};
 use crate::store::{EmbeddedStore, Store};
 use crate::symbol::fetch::start_fetchers;
 use crate::symbol::wanted::{RETRY_TIME, Wanted};
-use crate::symbol::{NameSource, Shelf, ShelfOptions};
+use crate::symbol::{Intake, NameSource, Shelf, ShelfOptions};
 
 /// Pushes that are received at once. Each may hold a message of 32 MiB, so that this is 1 GiB at worst and some 30 MB
 /// usually; the store's queue takes twice as many.
@@ -41,6 +42,7 @@ pub struct App {
     grpc: TcpListener,
     store: Arc<EmbeddedStore>,
     symbols: Arc<Shelf>,
+    intake: Arc<Intake>,
     metrics: Arc<Metrics>,
     config: Config,
 }
@@ -74,6 +76,8 @@ impl App {
         metrics.note_recovery(&report);
         info!(path = %config.store.path.display(), ?report, "opened the store");
         let symbols = open_symbols(&config, &metrics).await?;
+        let intake = Intake::open(Arc::clone(&symbols), Arc::clone(&metrics))
+            .context("failed to open what has come of files from collectors")?;
         let names = names.unwrap_or_else(|| symbols.clone());
         let http = listen(config.http_listen, "--http-listen").await?;
         let grpc = listen(config.grpc_listen, "--grpc-listen").await?;
@@ -82,6 +86,7 @@ impl App {
             grpc,
             store: Arc::new(store.with_names(names)),
             symbols,
+            intake: Arc::new(intake),
             metrics,
             config,
         })
@@ -106,6 +111,7 @@ impl App {
             grpc,
             store,
             symbols,
+            intake,
             metrics,
             config,
         } = self;
@@ -133,16 +139,19 @@ impl App {
         let limits = CheckLimits {
             profile_bytes_max: config.profile_bytes_max,
         };
-        let shared = Arc::clone(&store) as Arc<dyn Store>;
-        let ingest = IngestService::new(
-            shared,
-            Arc::clone(&symbols),
-            Arc::clone(&metrics),
-            limits,
-            config.ingest_bytes_max,
-        );
-        let ingest = IngestServer::new(ingest).max_decoding_message_size(config.message_bytes_max);
-        let serve_grpc = serve_ingest(grpc, ingest, metrics, wait(stopped));
+        let parts = IngestParts {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            symbols: Arc::clone(&symbols),
+            intake: Arc::clone(&intake),
+            metrics: Arc::clone(&metrics),
+        };
+        let ingest = IngestService::new(parts, limits, config.ingest_bytes_max);
+        let services = Services {
+            ingest: IngestServer::new(ingest).max_decoding_message_size(config.message_bytes_max),
+            // A piece of 1 MiB and its names; gRPC's own limit is 4 MiB.
+            symbols: SymbolsServer::new(SymbolsService::new(intake)),
+        };
+        let serve_grpc = serve_collectors(grpc, services, metrics, wait(stopped));
         let mut servers = tokio::spawn(async move {
             let ((), grpc) = tokio::join!(serve_http, serve_grpc);
             grpc.context("failed to serve gRPC")
@@ -187,9 +196,15 @@ async fn open_symbols(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<She
     Ok(shelf)
 }
 
-async fn serve_ingest(
-    listener: TcpListener,
+/// What collectors talk to.
+struct Services {
     ingest: IngestServer<IngestService>,
+    symbols: SymbolsServer<SymbolsService>,
+}
+
+async fn serve_collectors(
+    listener: TcpListener,
+    services: Services,
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -202,7 +217,8 @@ async fn serve_ingest(
         .layer(GlobalConcurrencyLimitLayer::new(PUSHES_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(health_service)
-        .add_service(ingest)
+        .add_service(services.ingest)
+        .add_service(services.symbols)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop)
         .await
 }

@@ -95,6 +95,13 @@ struct SymbolMetrics {
     waiting: Gauge,
     evictions: Counter,
     damaged: Counter,
+    asked: Counter,
+    asked_now: Gauge,
+    sent: Family<ResultLabel, Counter>,
+    received_bytes: Counter,
+    resumed_bytes: Counter,
+    partials: Gauge,
+    partial_bytes: Gauge,
 }
 
 impl SymbolMetrics {
@@ -156,6 +163,50 @@ impl SymbolMetrics {
             "symbol_indexes_damaged",
             "Index files that could not be used and were dropped",
             self.damaged.clone(),
+        );
+        self.register_intake(own);
+    }
+
+    /// What collectors are asked for and send.
+    fn register_intake(&self, own: &mut Registry) {
+        own.register(
+            "symbol_asked",
+            "Files that collectors were asked for",
+            self.asked.clone(),
+        );
+        own.register(
+            "symbol_asked_waiting",
+            "Files that collectors are asked for and have not sent yet",
+            self.asked_now.clone(),
+        );
+        own.register(
+            "symbol_sent",
+            "Files that collectors were asked for, by result: stored, unchanged, unneeded (there was as good by then), \
+             given_up (the collector had nothing), or why not",
+            self.sent.clone(),
+        );
+        own.register_with_unit(
+            "symbol_sent",
+            "Bytes of files that collectors sent",
+            Unit::Bytes,
+            self.received_bytes.clone(),
+        );
+        own.register_with_unit(
+            "symbol_resumed",
+            "Bytes that did not have to be sent again after a break",
+            Unit::Bytes,
+            self.resumed_bytes.clone(),
+        );
+        own.register(
+            "symbol_partials",
+            "Files of which a part has come from a collector",
+            self.partials.clone(),
+        );
+        own.register_with_unit(
+            "symbol_partials",
+            "Bytes of these parts on the disk",
+            Unit::Bytes,
+            self.partial_bytes.clone(),
         );
     }
 }
@@ -441,6 +492,40 @@ impl Metrics {
     /// Counts an index that could not be used.
     pub fn count_symbol_index_damaged(&self) {
         self.symbols.damaged.inc();
+    }
+
+    /// Counts files that a collector was asked for.
+    pub fn count_symbol_asked(&self, files: usize) {
+        self.symbols.asked.inc_by(files as u64);
+    }
+
+    /// Shows how many files collectors are asked for.
+    pub fn show_symbol_asked(&self, files: usize) {
+        self.symbols.asked_now.set(files as i64);
+    }
+
+    /// Counts a file that a collector was asked for and has sent, or has not.
+    pub fn count_symbol_sent(&self, result: &'static str) {
+        self.symbols
+            .sent
+            .get_or_create(&ResultLabel { result })
+            .inc();
+    }
+
+    /// Counts bytes that a collector has sent.
+    pub fn add_symbol_received_bytes(&self, bytes: u64) {
+        self.symbols.received_bytes.inc_by(bytes);
+    }
+
+    /// Counts bytes that a collector need not send again.
+    pub fn add_symbol_resumed_bytes(&self, bytes: u64) {
+        self.symbols.resumed_bytes.inc_by(bytes);
+    }
+
+    /// Shows of how many files a part has come, and the bytes of these.
+    pub fn show_symbol_partials(&self, files: usize, bytes: u64) {
+        self.symbols.partials.set(files as i64);
+        self.symbols.partial_bytes.set(bytes as i64);
     }
 
     /// Writes all metrics as text.

@@ -74,6 +74,12 @@ impl Answers {
         self.answers.push(Answer::Unnamed(reason));
     }
 
+    /// Adds an address without a name, so many bytes into its function.
+    pub(super) fn push_in_function(&mut self, distance: u32) {
+        self.bytes += ENTRY_BYTES;
+        self.answers.push(Answer::InFunction(distance));
+    }
+
     fn function(&mut self, found: &Found) -> Function {
         let demangled = demangle(&found.symbol);
         let (function, system_name) = match &demangled {

@@ -19,6 +19,15 @@ impl CpuBudget {
         share: 1e6,
         burst: Duration::MAX,
     };
+
+    /// The same with another share. With 0 there is nothing at the start either: what needs the child is left to the server.
+    pub fn with_share(self, share: f64) -> Self {
+        let burst = match share > 0.0 {
+            true => self.burst,
+            false => Duration::ZERO,
+        };
+        Self { share, burst }
+    }
 }
 
 /// What is left of a budget.
@@ -113,6 +122,14 @@ mod tests {
             (given..=given + 0.07).contains(&used.as_secs_f64()),
             "{used:?}"
         );
+    }
+
+    /// Check that a share of nothing is nothing from the start.
+    #[test]
+    fn no_share() {
+        let now = Instant::now();
+        let mut allowance = CpuAllowance::new(BUDGET.with_share(0.0), now);
+        assert!(allowance.is_spent(now) && allowance.is_spent(now + Duration::from_secs(9)));
     }
 
     /// Check that without a limit nothing is ever spent.

@@ -51,6 +51,8 @@ pub(super) struct FileNames {
     pub(super) failure: Option<(UnnamedReason, u64)>,
     /// How often in a row it failed.
     pub(super) failures: u32,
+    /// Whether its debug information was refused when it was last asked for.
+    pub(super) debug_refused: bool,
     /// What it says about itself, once it was read.
     pub(super) facts: Option<FileFacts>,
     key: ObjectKey,
@@ -71,6 +73,27 @@ impl FileNames {
     pub(super) fn debug_link(&self) -> Option<&str> {
         self.facts.as_ref()?.debug_link.as_deref()
     }
+
+    /// Which other files it is known to name.
+    pub(super) fn links(&self) -> Links {
+        let facts = self.facts.as_ref();
+        Links {
+            debug_file: self.debug_link().is_some(),
+            alternative: facts.is_some_and(|it| it.alternative.is_some()),
+            split: facts.is_some_and(|it| it.is_split),
+        }
+    }
+}
+
+/// The kinds of files that one names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Links {
+    /// The one with its debug information.
+    pub(super) debug_file: bool,
+    /// The one that this is shared in with others.
+    pub(super) alternative: bool,
+    /// Those that it is split into.
+    pub(super) split: bool,
 }
 
 /// The names of all files.
@@ -110,6 +133,7 @@ impl NameCache {
                 debug: DebugInfo::Use,
                 failure: None,
                 failures: 0,
+                debug_refused: false,
                 facts: None,
                 key,
                 names: FxHashMap::default(),
@@ -190,9 +214,9 @@ impl FileNames {
     /// another try.
     pub(super) fn get(&self, address: u64, window: u64, retry_windows: u64) -> Option<&Naming> {
         let known = self.names.get(&address)?;
-        let is_due = match known.naming {
-            Naming::Named(_) => false,
-            Naming::Unnamed(reason) => {
+        let is_due = match known.naming.unnamed() {
+            None => false,
+            Some(reason) => {
                 // Modules and BPF programs come and go.
                 let may_pass = reason.may_pass() || self.key == ObjectKey::Kernel;
                 may_pass && window >= known.window.saturating_add(retry_windows)
@@ -217,7 +241,7 @@ fn cost(naming: &Naming) -> usize {
     SLOT_BYTES
         + match naming {
             Naming::Named(frames) => FRAMES_BYTES + size_of_val::<[Frame]>(frames),
-            Naming::Unnamed(_) => 0,
+            Naming::Unnamed(_) | Naming::InFunction(_) => 0,
         }
 }
 
@@ -247,6 +271,7 @@ mod tests {
             strings: vec![name.to_owned(), String::new()],
             answers: vec![Answer::Named(vec![function])],
             facts: None,
+            wanted: Vec::new(),
         }
     }
 

@@ -5,10 +5,11 @@
 //! Never parses a file in the collector's own process: its child does, and may die of it.
 //!
 //! ```text
-//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go | jit
+//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- dwarf | go | jit
 //! ```
 
 mod answers;
+mod boundaries;
 mod budget;
 mod cache;
 mod channel;
@@ -16,6 +17,7 @@ mod child;
 mod confine;
 mod debug_file;
 mod demangle;
+mod dwarf;
 mod elf;
 mod facts;
 mod go;
@@ -24,6 +26,7 @@ mod held;
 mod jit;
 mod kallsyms;
 mod kernel;
+mod linked_file;
 mod memory;
 mod namer;
 mod naming;
@@ -36,10 +39,13 @@ mod strings;
 mod symbols;
 mod vdso;
 
+pub use boundaries::Boundaries;
 pub use budget::CpuBudget;
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
-pub use facts::{FileFacts, Segment};
+pub(crate) use debug_file::find_debug_file;
+pub(crate) use facts::parse_debug_link;
+pub use facts::{AlternativeLink, FileFacts, Segment, read_facts};
 pub use go::{GoFile, GoFunction};
 pub use headers::read_headers;
 pub use held::{HeldFile, Relatives, hold};
@@ -49,4 +55,5 @@ pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
 pub(crate) use open::{is_of_build, open_elf_that, reopen};
 pub use stats::{ChildEnds, HeldBack, NamerStats};
+pub use symbols::{ReadAt, SymbolTables};
 pub(crate) use vdso::copy_vdso;

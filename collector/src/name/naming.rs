@@ -102,4 +102,17 @@ pub enum Naming {
     Named(Arc<[Frame]>),
     /// No name.
     Unnamed(UnnamedReason),
+    /// No symbol, but so many bytes before the address its function starts.
+    InFunction(u32),
+}
+
+impl Naming {
+    /// Why there is no name, if there is none.
+    pub fn unnamed(&self) -> Option<UnnamedReason> {
+        match self {
+            Self::Named(_) => None,
+            Self::Unnamed(reason) => Some(*reason),
+            Self::InFunction(_) => Some(UnnamedReason::NoSymbol),
+        }
+    }
 }

@@ -46,7 +46,7 @@ const RELOCATION_GLOB_DAT: u32 = 6;
 const RELOCATION_JUMP_SLOT: u32 = 7;
 
 /// What can be read from at any place.
-pub(super) trait ReadAt {
+pub trait ReadAt {
     /// Fills `buffer` with what lies at `offset`. Gives `false` when not all of it is there.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> bool;
 }
@@ -70,7 +70,7 @@ impl ReadAt for [u8] {
 
 /// Where a file's tables of symbols are, and its code.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SymbolTables {
+pub struct SymbolTables {
     sections: Vec<Section>,
     /// Whether there is another table, compressed (`.gnu_debugdata`).
     pub(super) has_compressed: bool,
@@ -118,7 +118,7 @@ impl Section {
 
 impl SymbolTables {
     /// Reads the section headers.
-    pub(super) fn read<'data, R: ReadRef<'data>>(
+    pub fn read<'data, R: ReadRef<'data>>(
         file: &ElfFile<'data, FileHeader64<LittleEndian>, R>,
     ) -> Self {
         let headers = file.elf_section_table().iter().take(SECTIONS_MAX);
@@ -129,11 +129,7 @@ impl SymbolTables {
     }
 
     /// The names at addresses as linked, in their order.
-    pub(super) fn find(
-        &self,
-        file: &(impl ReadAt + ?Sized),
-        addresses: &[u64],
-    ) -> Vec<Option<String>> {
+    pub fn find(&self, file: &(impl ReadAt + ?Sized), addresses: &[u64]) -> Vec<Option<String>> {
         let mut search = Search::new(addresses, &self.sections);
         // The dynamic symbols are among the others, where there are others.
         if let Some(table) = self

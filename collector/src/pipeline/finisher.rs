@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use pprof::protos::Message as _;
-use proto::v1::{FileLayout, OutcomeCount, PushRequest, Segment, WindowAccount};
+use proto::v1::{FileLayout, OutcomeCount, PushRequest, Segment, SymbolOffer, WindowAccount};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{holder::Held, sampler::ClosedWindow};
@@ -14,13 +14,13 @@ use crate::{
     label::make_label_set,
     metrics::{SharedMetrics, Stage},
     name::{
-        self, ElfFile, FileKey, Frame, HeldFile, Inode, MappedBy, Namer, Naming, Object,
-        UnnamedReason,
+        ElfFile, FileKey, Frame, HeldFile, Inode, MappedBy, Namer, Naming, Object, UnnamedReason,
     },
     process::{ContentId, FileIdentity, FileKind, MappedFile, identify, read_content_id},
     profile::build_profile,
     queue::Queue,
     send::Sender,
+    upload::{Offer, Offers, SeenFile},
 };
 
 /// zstd's level: 3 is its default; higher ones save a tenth of the bytes for twice the time.
@@ -37,6 +37,8 @@ pub(super) struct Finisher {
     held: Held,
     sender: Sender,
     metrics: SharedMetrics,
+    /// What the server could be sent; `None` when nothing is.
+    offers: Option<Offers>,
     own_cpu_before_ns: u64,
 }
 
@@ -56,8 +58,19 @@ impl Finisher {
             held,
             sender,
             metrics,
+            offers: (config.upload_rate > 0).then(Offers::default),
             own_cpu_before_ns: 0,
         }
+    }
+
+    /// The collector's name in its messages.
+    pub(super) fn instance(&self) -> [u8; 16] {
+        self.instance
+    }
+
+    /// What the server could be sent, if anything is.
+    pub(super) fn offers(&self) -> Option<Offers> {
+        self.offers.clone()
     }
 
     /// Runs until the queue is closed and empty; gives the sender back for its drain.
@@ -127,11 +140,7 @@ impl Finisher {
         let collector_cpu_ns = own_cpu_ns.saturating_sub(self.own_cpu_before_ns);
         self.own_cpu_before_ns = own_cpu_ns;
         self.sequence += 1;
-        let (unnamed_location_ids, unnamed_reasons) = built
-            .unnamed
-            .into_iter()
-            .map(|(id, reason)| (id, i32::from(reason)))
-            .unzip();
+        let unnamed = &built.unnamed;
         Ok(PushRequest {
             collector_instance: self.instance.to_vec(),
             sequence: self.sequence,
@@ -151,8 +160,9 @@ impl Finisher {
                 collector_cpu_ns,
                 bpf_ns: account.bpf_ns,
             }),
-            unnamed_location_ids,
-            unnamed_reasons,
+            unnamed_location_ids: unnamed.iter().map(|it| it.id).collect(),
+            unnamed_reasons: unnamed.iter().map(|it| it.reason.into()).collect(),
+            unnamed_function_distances: unnamed.iter().map(|it| it.function_distance).collect(),
             file_layouts,
         })
     }
@@ -193,9 +203,8 @@ impl Finisher {
             Err(reason) => return vec![Naming::Unnamed(reason); offsets.len()],
         };
         let named = self.namer.name(&object, offsets);
-        let has_unnamed = named.iter().any(|it| matches!(it, Naming::Unnamed(_)));
-        if has_unnamed && layouts.len() < FILE_LAYOUTS_MAX {
-            layouts.extend(make_layout(&object, self.namer.segments(&object)));
+        if layouts.len() < FILE_LAYOUTS_MAX {
+            layouts.extend(self.make_layout(&object, &named));
         }
         named
     }
@@ -214,6 +223,60 @@ impl Finisher {
             FileKind::NoProcess => Err(UnnamedReason::ProcessUnknown),
             FileKind::Limit | FileKind::LeftOut => Err(UnnamedReason::Limit),
         }
+    }
+
+    /// How a file with a build id is mapped, and what of it the server could be sent, where something is lacking.
+    fn make_layout(&mut self, object: &Object, named: &[Naming]) -> Option<FileLayout> {
+        let Object::Elf(file) = object else {
+            return None;
+        };
+        let build_id = file.build_id?;
+        let has_unnamed = named.iter().any(|it| it.unnamed().is_some());
+        let offer = self.offer(file, object, named);
+        let segments = match has_unnamed {
+            true => self.namer.segments(object),
+            false => &[],
+        };
+        let segments: Vec<Segment> = segments
+            .iter()
+            .map(|it| Segment {
+                file_offset: it.file_offset,
+                address: it.address,
+                bytes: it.bytes,
+            })
+            .collect();
+        let says_nothing = segments.is_empty() && offer == Offer::None;
+        (!says_nothing).then(|| FileLayout {
+            build_id: build_id.to_string(),
+            segments,
+            offer: SymbolOffer::from(offer).into(),
+        })
+    }
+
+    /// What the node has of a file and did not use. A file that it used and that has no name for an address is no help
+    /// elsewhere.
+    fn offer(&mut self, file: &Arc<ElfFile>, object: &Object, named: &[Naming]) -> Offer {
+        let Some((offers, least)) = self.offers.as_ref().zip(find_least(named)) else {
+            return Offer::None;
+        };
+        let is_used = self.namer.uses_debug_info(object);
+        let thinks = match self.namer.facts(object) {
+            Some(_) if is_used && least == Offer::DebugInfo => return Offer::None,
+            Some(facts) if facts.has_debug_info => Offer::DebugInfo,
+            // Its debug information may be in a file of its own.
+            Some(_) | None => Offer::Unknown,
+        };
+        let seen = SeenFile {
+            // What is held is let go when its window is named, lest it keep a file system from being unmounted.
+            file: Arc::new(ElfFile {
+                held: None,
+                ..(**file).clone()
+            }),
+            thinks,
+            least,
+        };
+        file.build_id
+            .map_or(Offer::None, |build_id| offers.note(build_id, seen))
     }
 }
 
@@ -240,21 +303,18 @@ fn by_weight(window: &Window) -> Vec<(&WindowFile, Vec<usize>)> {
         .collect()
 }
 
-/// How a file is mapped, for one with a build id.
-fn make_layout(object: &Object, segments: &[name::Segment]) -> Option<FileLayout> {
-    let Object::Elf(file) = object else {
-        return None;
-    };
-    let segments = segments.iter().map(|it| Segment {
-        file_offset: it.file_offset,
-        address: it.address,
-        bytes: it.bytes,
+/// The least that helps a file's frames: names, where they have none for a reason that lies with the node; debug information,
+/// where all have names, but some no source file.
+fn find_least(named: &[Naming]) -> Option<Offer> {
+    let least = named.iter().filter_map(|naming| match naming {
+        Naming::Unnamed(UnnamedReason::Limit | UnnamedReason::Corrupt) => Some(Offer::SymbolTable),
+        Naming::Unnamed(_) | Naming::InFunction(_) => None,
+        Naming::Named(frames) => {
+            let has_source = frames.last().is_some_and(|it| !it.file.is_empty());
+            (!has_source).then_some(Offer::DebugInfo)
+        }
     });
-    let layout = FileLayout {
-        build_id: file.build_id?.to_string(),
-        segments: segments.collect(),
-    };
-    (!layout.segments.is_empty()).then_some(layout)
+    least.min()
 }
 
 /// What stands for frames that were left out has no code, and is its own name.

@@ -30,6 +30,18 @@ impl BuildId {
         })
     }
 
+    /// The build id that is written so, in hexadecimal; `None` if it is none.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits: Option<Vec<u32>> = text.chars().map(|it| it.to_digit(16)).collect();
+        let digits = digits.filter(|it| it.len() % 2 == 0 && it.len() <= 2 * Self::BYTES_MAX)?;
+        // Two digits are less than 256.
+        let bytes: Vec<u8> = digits
+            .chunks(2)
+            .map(|it| (it[0] * 16 + it[1]) as u8)
+            .collect();
+        Self::new(&bytes)
+    }
+
     /// The bytes of the note.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
@@ -109,14 +121,17 @@ fn find_in_notes(mut notes: &[u8]) -> Option<BuildId> {
     }
 }
 
+/// The little-endian number at a place, if the bytes reach so far.
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+/// As [`u16_at`].
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+/// As [`u16_at`].
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
@@ -135,6 +150,11 @@ mod tests {
         assert_eq!(short.as_bytes(), [0xab, 0]);
         assert_eq!(short.to_string(), "ab00");
         assert_ne!(Some(short), BuildId::new(&[0xab]));
+        assert_eq!(BuildId::from_hex("AB00"), Some(short));
+        let long = "ab".repeat(21);
+        for text in ["", "a", "abc", "0x12", "g0", "é", &long] {
+            assert_eq!(BuildId::from_hex(text), None, "{text}");
+        }
     }
 
     fn find(file: &[u8]) -> Option<BuildId> {

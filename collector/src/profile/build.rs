@@ -10,15 +10,37 @@ use rustc_hash::FxHashMap;
 use super::strings::Strings;
 use crate::{
     aggregate::{FrameIndex, Window, WindowFile},
-    name::{Frame, Naming},
+    name::{Frame, Naming, UnnamedReason as Reason},
 };
 
 /// A profile, and what it could not name.
 pub struct Built {
     /// The profile.
     pub profile: Profile,
-    /// Ids of the locations without lines, and why they have none.
-    pub unnamed: Vec<(u64, UnnamedReason)>,
+    /// The locations without lines.
+    pub unnamed: Vec<UnnamedLocation>,
+}
+
+/// A location without lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnnamedLocation {
+    /// Its number in the profile.
+    pub id: u64,
+    /// Why it has none.
+    pub reason: UnnamedReason,
+    /// Bytes from the start of its function, plus one; 0 when that is not known.
+    pub function_distance: u32,
+}
+
+impl UnnamedLocation {
+    fn new(id: u64, reason: Reason, function_distance: u32) -> Self {
+        let code = i32::from(reason.code());
+        Self {
+            id,
+            reason: UnnamedReason::try_from(code).unwrap_or_default(),
+            function_distance,
+        }
+    }
 }
 
 /// Makes the profile of a window.
@@ -55,8 +77,13 @@ pub fn build_profile(
                 make_lines(&mut strings, &mut functions, frames)
             }
             Naming::Unnamed(reason) => {
-                let code = i32::from(reason.code());
-                unnamed.push((id, UnnamedReason::try_from(code).unwrap_or_default()));
+                unnamed.push(UnnamedLocation::new(id, *reason, 0));
+                Vec::new()
+            }
+            Naming::InFunction(distance) => {
+                // One that is 4 GiB long is none.
+                let distance = distance.saturating_add(1);
+                unnamed.push(UnnamedLocation::new(id, Reason::NoSymbol, distance));
                 Vec::new()
             }
         };
@@ -224,7 +251,6 @@ mod tests {
     use crate::{
         aggregate::{Check, SeriesKey},
         locate::{Located, LocatedFrame, StackOutcome},
-        name::UnnamedReason as Reason,
         process::{FileIdentity, FileKind, Files},
     };
 
@@ -271,7 +297,7 @@ mod tests {
         let namings = [
             Naming::Named(Arc::new([frame("main", 7, false)])),
             Naming::Named(Arc::new([frame("inner", 3, true), frame("leaf", 5, false)])),
-            Naming::Unnamed(Reason::NoSymbol),
+            Naming::InFunction(0xf),
         ];
         build_profile(&window, &namings, 5, 10, 10_000_000)
     }
@@ -326,7 +352,12 @@ mod tests {
         assert_eq!(names(1), ["inner", "leaf"]);
         assert_eq!(names(2), [""; 0]);
         assert_eq!(profile.location[2].address, 0x30);
-        assert_eq!(unnamed, [(3, UnnamedReason::NoSymbol)]);
+        let expected = UnnamedLocation {
+            id: 3,
+            reason: UnnamedReason::NoSymbol,
+            function_distance: 0x10,
+        };
+        assert_eq!(unnamed, [expected]);
         let mapping = &profile.mapping[0];
         assert_eq!(text(mapping.filename), "/bin/a");
         assert!(mapping.has_functions && mapping.has_inline_frames);

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use super::backoff::Backoff;
 use super::queue::{Window, WindowQueue};
 use super::stats::{DropReason, SenderStats};
+use super::uploader::WantedFiles;
 
 /// Where windows are sent, and what waiting for it may cost.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct SenderOptions {
     pub retry_first: Duration,
     /// The longest wait.
     pub retry_max: Duration,
+    /// Where files go that the server asks for in its answers.
+    pub wanted: WantedFiles,
 }
 
 impl SenderOptions {
@@ -52,6 +55,7 @@ impl SenderOptions {
             request_time: Duration::from_secs(30),
             retry_first: Duration::from_millis(100),
             retry_max: Duration::from_secs(10),
+            wanted: WantedFiles::default(),
         }
     }
 }
@@ -373,6 +377,8 @@ impl Courier {
         self.note_connection(&result);
         match result {
             Ok(response) => {
+                let wanted = &response.get_ref().wanted_build_ids;
+                self.options.wanted.ask(wanted.iter().map(String::as_str));
                 let mut state = self.shared.lock();
                 state.stats.ack_time_last = started.elapsed();
                 state.stats.ack_time_total += started.elapsed();
@@ -452,7 +458,7 @@ impl Courier {
 }
 
 /// Whether the server was not reached, or did not answer.
-fn is_transport_error(status: &Status) -> bool {
+pub(super) fn is_transport_error(status: &Status) -> bool {
     // tonic keeps the connection's own error as the source of the status.
     std::error::Error::source(status).is_some()
         || matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)

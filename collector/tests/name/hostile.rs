@@ -17,12 +17,14 @@ use crate::target::{
 fn is_known_reason(naming: &Naming) -> bool {
     match naming {
         Naming::Named(frames) => !frames.is_empty(),
-        Naming::Unnamed(reason) => matches!(
-            reason,
-            UnnamedReason::NoSymbol
-                | UnnamedReason::Corrupt
-                | UnnamedReason::Limit
-                | UnnamedReason::FileGone
+        unnamed => matches!(
+            unnamed.unnamed(),
+            Some(
+                UnnamedReason::NoSymbol
+                    | UnnamedReason::Corrupt
+                    | UnnamedReason::Limit
+                    | UnnamedReason::FileGone
+            )
         ),
     }
 }

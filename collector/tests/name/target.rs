@@ -125,20 +125,20 @@ pub(crate) fn locate(address: u64) -> (ElfFile, u64) {
 
 /// Names of the functions at an address, the innermost first, or the reason.
 pub(crate) fn functions(naming: &Naming) -> Vec<String> {
-    match naming {
-        Naming::Named(frames) => {
-            let functions = frames.iter().map(|frame| frame.function.to_string());
-            functions.collect()
-        }
-        Naming::Unnamed(reason) => vec![format!("unnamed: {}", reason.as_str())],
+    if let Some(reason) = naming.unnamed() {
+        return vec![format!("unnamed: {}", reason.as_str())];
     }
+    let Naming::Named(frames) = naming else {
+        return Vec::new();
+    };
+    frames.iter().map(|it| it.function.to_string()).collect()
 }
 
 /// The reason for which all of these have no name.
 pub(crate) fn reason(namings: &[Naming]) -> UnnamedReason {
-    let mut reasons = namings.iter().map(|naming| match naming {
-        Naming::Unnamed(reason) => *reason,
-        Naming::Named(_) => panic!("named: {namings:?}"),
+    let mut reasons = namings.iter().map(|naming| match naming.unnamed() {
+        Some(reason) => reason,
+        None => panic!("named: {namings:?}"),
     });
     let first = reasons.next().unwrap();
     assert!(reasons.all(|reason| reason == first), "{namings:?}");

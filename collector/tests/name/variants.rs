@@ -10,7 +10,7 @@ use crate::paths::directory;
 use crate::target::{code_segment, namer, object, unmapped_file};
 
 /// A function of which nobody else knows the line, called inline by another one, which is not exported.
-const SOURCE: &str = "\
+pub(crate) const SOURCE: &str = "\
 static inline __attribute__((always_inline)) int inlined(int n) {
     for (int i = 0; i < n; i++) __asm__ volatile(\"nop\" : \"+r\"(n));
     return n;
@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
 }
 ";
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     assert!(command.status().unwrap().success(), "{command:?}");
 }
 
@@ -40,7 +40,7 @@ fn compile(directory: &Path, options: &[&str]) -> PathBuf {
 }
 
 /// Where `nop` is in `outer`, by what `objdump` says of the program, before it is stripped.
-fn offset_in_outer(path: &Path) -> u64 {
+pub(crate) fn offset_in_outer(path: &Path) -> u64 {
     let output = Command::new("objdump")
         .args(["-d", "--no-show-raw-insn", "--disassemble=outer"])
         .arg(path)
@@ -53,11 +53,21 @@ fn offset_in_outer(path: &Path) -> u64 {
     address - code.address + code.offset
 }
 
+/// The offset in the file where `outer` starts, by its symbol.
+fn start_of_outer(path: &Path) -> u64 {
+    let output = Command::new("nm").arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|it| it.ends_with(" outer")).unwrap();
+    let address = u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap();
+    let code = code_segment(&fs::read(path).unwrap());
+    address - code.address + code.offset
+}
+
 fn frames(path: &Path, offset: u64) -> Vec<Frame> {
     let namings = namer().name(&object(unmapped_file(path)), &[offset]);
     match &namings[0] {
         Naming::Named(frames) => frames.to_vec(),
-        Naming::Unnamed(reason) => panic!("{}: {reason:?}", path.display()),
+        unnamed => panic!("{}: {unnamed:?}", path.display()),
     }
 }
 
@@ -113,7 +123,7 @@ fn debug_information_of_each_kind_is_read() {
             &["-g", "-ffunction-sections", "-Wl,--gc-sections"],
             Knows::Inlined,
         ),
-        // The inlined calls are in files that stay where the program was built.
+        // The inlined calls are in other files, which are looked for in the root of a process (see `linked`).
         (&["-g", "-gsplit-dwarf"], Knows::Line),
         (&["-g", "-gdwarf-4", "-gsplit-dwarf"], Knows::Line),
         (&[], Knows::Name),
@@ -174,6 +184,21 @@ fn compressed_symbol_tables_are_read() {
         ))
         .arg(&path));
     check(&path, offset, Knows::Name, "a compressed symbol table");
+}
+
+/// Check that a stripped program's functions are told from each other, though they have no names.
+#[test]
+fn functions_without_names_have_boundaries() {
+    let directory = directory();
+    let path = compile(directory.path(), &[]);
+    let inside = offset_in_outer(&path);
+    let start = start_of_outer(&path);
+    run(Command::new("strip").arg(&path));
+    let namings = namer().name(&object(unmapped_file(&path)), &[start, inside]);
+    let distance = u32::try_from(inside - start).unwrap();
+    assert!(distance > 0);
+    let expected = [0, distance].map(Naming::InFunction);
+    assert_eq!(namings, expected);
 }
 
 /// Check that an entry of a procedure linkage table is called after the function that it leads to, with the table's

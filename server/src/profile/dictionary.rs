@@ -423,7 +423,7 @@ impl<'a> Import<'a> {
             let mapping = location.mapping.map(|mapping| self.mapping(into, mapping));
             let unnamed = match (self.lines_of)(self.from, id) {
                 [] => location.unnamed,
-                _ => Unnamed(0),
+                _ => Unnamed::default(),
             };
             let location = Location {
                 mapping,
@@ -584,7 +584,10 @@ mod tests {
         Import::joined(all.tables()).copy_all(&mut copies[1]);
         for (copy, lines, reason) in [(&copies[0], 0, 4), (&copies[1], 2, 0)] {
             assert_eq!(copy.tables().own_lines_of(id).len(), lines);
-            assert_eq!(copy.tables().locations[id.position()].unnamed.0, reason);
+            assert_eq!(
+                copy.tables().locations[id.position()].unnamed.code(),
+                reason
+            );
         }
         all.clear_joined();
         assert_eq!(all.tables(), copies[0].tables());
@@ -636,7 +639,7 @@ mod tests {
                 lines_start: 0,
                 lines_end: 0,
                 is_folded: false,
-                unnamed: Unnamed(0),
+                unnamed: Unnamed::default(),
             };
             first.intern_location(location, &[Line { function, line }]);
             first.intern_location(location, &[]);

@@ -98,14 +98,46 @@ pub struct Line {
     pub line: i64,
 }
 
-/// Why a location has no name; the numbers are those of the wire.
+/// Why a location has no name, and how far into its function it lies, where that is known all the same.
+///
+/// The reason in the low 8 bits, as a number of the wire; above them bytes from the function's start, plus one. In 24 bits:
+/// functions of 16 MiB are not told, and a location takes no more memory for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Unnamed(pub u8);
+pub struct Unnamed(u32);
 
 impl Unnamed {
+    /// A reason, and the distance from the function's start plus one, or 0.
+    pub fn new(reason: u8, function_distance: u32) -> Self {
+        let distance = match function_distance >> 24 {
+            0 => function_distance,
+            _ => 0,
+        };
+        Self(distance << 8 | u32::from(reason))
+    }
+
+    /// What [`Unnamed::bits`] gave.
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// As one number, to be stored.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The number of the reason, 0 for none.
+    pub fn code(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Bytes from the start of the function, plus one; 0 when that is not known.
+    pub fn function_distance(self) -> u32 {
+        self.0 >> 8
+    }
+
     /// The reason in words, for a frame that has not even a file.
     pub fn reason(self) -> &'static str {
-        match self.0 {
+        match self.code() {
             1 => "no mapping",
             2 => "anonymous memory",
             3 => "file gone",
@@ -137,6 +169,12 @@ pub struct Location {
 }
 
 impl Location {
+    /// The address of its function's start if it has no name, or its own where that is not known.
+    pub fn function_start(&self) -> u64 {
+        let distance = self.unnamed.function_distance().saturating_sub(1);
+        self.address.saturating_sub(u64::from(distance))
+    }
+
     /// The positions of its lines.
     pub fn lines(&self) -> Range<usize> {
         self.lines_start as usize..self.lines_end as usize

@@ -2,7 +2,7 @@
 //!
 //! A sample stands for 10 ms. A frame is a function's name, with these forms:
 //! `work` in the file `/bin/app`, `work@/lib/b.so` in another file, `work@[kernel]` in the kernel, `0x1f@/lib/b.so`
-//! without a name, `0x1f` without a file, `caller>inlined` one location with an inlined call. A fourth column has
+//! without a name, `0x10+0xf@/lib/b.so` with its function's start, `0x1f` without a file, `caller>inlined` one location with an inlined call. A fourth column has
 //! tags: `thread=main outcome=truncated`.
 
 #![allow(
@@ -127,9 +127,7 @@ pub fn finish_window(
 
 fn intern_frame(dictionary: &mut Dictionary, frame: &str) -> LocationId {
     let (name, file) = frame.split_once('@').unwrap_or((frame, "/bin/app"));
-    let bare = name
-        .strip_prefix("0x")
-        .map(|hex| u64::from_str_radix(hex, 16).unwrap());
+    let bare = name.starts_with("0x").then(|| read_address(name));
     let mapping = (bare.is_none() || frame.contains('@')).then(|| {
         let file = dictionary.intern_string(file);
         let build_id = dictionary.intern_string("00ff");
@@ -161,11 +159,11 @@ fn intern_frame(dictionary: &mut Dictionary, frame: &str) -> LocationId {
         }
     }
     // One address a name, so that different names are different locations.
-    let address = bare.unwrap_or_else(|| {
+    let address = bare.map(|(address, _)| address).unwrap_or_else(|| {
         name.bytes()
             .fold(7, |sum: u64, b| (sum * 31 + u64::from(b)) & 0xff_ffff)
     });
-    let unnamed = Unnamed(if bare.is_some() { 4 } else { 0 });
+    let unnamed = bare.map_or_else(Unnamed::default, |(_, distance)| Unnamed::new(4, distance));
     let location = Location {
         mapping,
         address,
@@ -177,13 +175,22 @@ fn intern_frame(dictionary: &mut Dictionary, frame: &str) -> LocationId {
     dictionary.intern_location(location, &lines)
 }
 
+/// The address that `0x1f` or `0x10+0xf` stands for, and how far into its function it lies, plus one, or 0.
+fn read_address(text: &str) -> (u64, u32) {
+    let hex = |text: &str| u64::from_str_radix(text.strip_prefix("0x").unwrap(), 16).unwrap();
+    match text.split_once('+') {
+        Some((start, distance)) => (hex(start) + hex(distance), hex(distance) as u32 + 1),
+        None => (hex(text), 0),
+    }
+}
+
 /// The message that brings a window.
 pub fn push_request(window: &Window) -> v1::PushRequest {
     let bytes = profile_of(window).encode_to_vec();
     let locations = window.tables.locations.iter().enumerate();
-    let unnamed: Vec<(u64, i32)> = locations
-        .filter(|(_, location)| location.unnamed.0 != 0)
-        .map(|(number, location)| (number as u64 + 1, i32::from(location.unnamed.0)))
+    let unnamed: Vec<(u64, Unnamed)> = locations
+        .filter(|(_, location)| location.unnamed.code() != 0)
+        .map(|(number, location)| (number as u64 + 1, location.unnamed))
         .collect();
     let label = |(name, value): (&str, &str)| v1::Label {
         name: name.into(),
@@ -229,7 +236,11 @@ pub fn push_request(window: &Window) -> v1::PushRequest {
             bpf_ns: account.bpf_ns,
         }),
         unnamed_location_ids: unnamed.iter().map(|(id, _)| *id).collect(),
-        unnamed_reasons: unnamed.iter().map(|(_, reason)| *reason).collect(),
+        unnamed_reasons: unnamed.iter().map(|(_, it)| it.code().into()).collect(),
+        unnamed_function_distances: unnamed
+            .iter()
+            .map(|(_, it)| it.function_distance())
+            .collect(),
         file_layouts: Vec::new(),
     }
 }

@@ -53,12 +53,13 @@ impl WhyNot {
         let mapping = location
             .mapping
             .map(|mapping| tables.mappings[mapping.position()]);
-        match location.unnamed.0 {
+        match location.unnamed.code() {
             1 => Self::NoMapping,
             2 => Self::Anonymous,
             3 => Self::FileGone,
             4 if mapping.is_some_and(|mapping| {
-                mapping.build_id.0 == 0 && !is_kernel(tables.string(mapping.file))
+                !is_build_id(tables.string(mapping.build_id))
+                    && !is_kernel(tables.string(mapping.file))
             }) =>
             {
                 Self::NoBuildId
@@ -127,12 +128,12 @@ impl WhyNot {
                 "look at the kernel's /proc/kallsyms on the node: it has no symbol there".into()
             }
             Self::NoSymbol | Self::FileGone | Self::Corrupt | Self::Permission | Self::Limit
-                if !build_id.is_empty() =>
+                if is_build_id(build_id) =>
             {
                 match self {
                     Self::Limit => format!(
-                        "wait: the collector names it when its budget allows; if it stays, raise the limit that its \
-                         metrics name, or {upload}"
+                        "wait: the server asks the collector for the file's symbols and names these frames too when they are \
+                         there; if it stays, the collector sends nothing (--upload-rate 0) or its metrics say why: {upload}"
                     ),
                     Self::Permission => {
                         format!("give the collector the right to read it (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), or {upload}")
@@ -149,10 +150,10 @@ impl WhyNot {
             Self::Permission => {
                 "give the collector the right to read it: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".into()
             }
-            Self::Limit => {
-                "wait: the collector names it when its budget allows; if it stays, raise the limit that its metrics name"
-                    .into()
-            }
+            Self::Limit => format!(
+                "wait: the collector names it in later windows, when its budget allows (--name-budget), but not what is \
+                 stored: {rebuild}"
+            ),
             Self::Anonymous => "let the JIT write its names where the collector looks: Node with --perf-basic-prof, a JVM \
                                 with an agent that writes /tmp/perf-PID.map, CPython with -X perf, .NET with \
                                 DOTNET_PerfMapEnabled=1, others as perf map or jitdump"
@@ -209,6 +210,12 @@ impl UnnamedCounts {
 
 fn is_kernel(file: &str) -> bool {
     file.starts_with("[kernel")
+}
+
+/// Whether this says which build a file is. Of a file that does not say it, collectors send `file-` and a hash of its
+/// contents, which tells it from others and leads to no symbols.
+fn is_build_id(text: &str) -> bool {
+    !text.is_empty() && !text.starts_with("file-")
 }
 
 #[cfg(test)]
@@ -279,7 +286,7 @@ mod tests {
         let mut tables = window("comm=a | 0x1f@/lib/b.so 0x2f@[kernel] 0x3f | 1").tables;
         let numbers: Vec<_> = (0..=9)
             .map(|number| {
-                tables.locations[0].unnamed = Unnamed(number);
+                tables.locations[0].unnamed = Unnamed::new(number, 0);
                 WhyNot::of(&tables, &tables.locations[0])
             })
             .collect();
@@ -300,7 +307,7 @@ mod tests {
             Unknown,
         ];
         assert_eq!(numbers, expected);
-        tables.locations[0].unnamed = Unnamed(4);
+        tables.locations[0].unnamed = Unnamed::new(4, 0);
         for mapping in &mut tables.mappings {
             mapping.build_id = Default::default();
         }
@@ -310,5 +317,10 @@ mod tests {
             .map(|l| WhyNot::of(&tables, l))
             .collect();
         assert_eq!(whys, [NoBuildId, NoSymbol, NoSymbol]);
+        let hash = tables.push_string("file-781692cd655dc705ba9bcb8fb5e12ee5");
+        tables.mappings[0].build_id = hash;
+        assert_eq!(WhyNot::of(&tables, &tables.locations[0]), NoBuildId);
+        let advice = NoBuildId.advice("/bin/a", tables.string(hash));
+        assert!(advice.contains("-Wl,--build-id"), "{advice}");
     }
 }

@@ -207,16 +207,22 @@ impl<'a> Sums<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::profile::text::window;
-    use crate::store::{SeriesId, WindowRows};
+    use crate::query::test_parts::TestParts;
 
     /// The report on the tests' language, where the line of a frame is its name's number: `work_7` is line 7 of `work`.
     fn report(text: &str, function: &FunctionFilter) -> LineReport {
-        let mut window = window(text);
-        let tables = &mut window.tables;
+        // The same windows in two parts: sums go on over parts.
+        let mut parts = TestParts::new(&[text, text]);
+        for window in parts.windows_mut() {
+            number_lines(&mut window.tables);
+        }
+        let mut sums = Sums::new(function);
+        parts.for_each(|part| sums.add_part(part, &parts.table()));
+        sums.finish()
+    }
+
+    fn number_lines(tables: &mut Tables) {
         let mut lines = Vec::new();
         for number in 0..tables.functions.len() {
             let name = tables.string(tables.functions[number].name).to_owned();
@@ -227,26 +233,6 @@ mod tests {
         for line in &mut tables.lines {
             line.line = lines[line.function.position()];
         }
-        let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
-        let entries = ids.iter().zip(&window.series);
-        let entries = entries.map(|(id, labels)| (*id, Arc::new(labels.clone())));
-        let table = SeriesTable::new(entries.collect());
-        let rows = WindowRows {
-            key: window.head.key,
-            window_ms: 10_000,
-            series: ids,
-            rows: window.rows,
-        };
-        let mut sums = Sums::new(function);
-        // The same windows in two parts: sums go on over parts.
-        for _ in 0..2 {
-            let part = Part {
-                tables: &window.tables,
-                windows: &[Arc::new(rows.clone())],
-            };
-            sums.add_part(&part, &table);
-        }
-        sums.finish()
     }
 
     fn draw(report: &LineReport) -> Vec<String> {

@@ -12,6 +12,8 @@ pub mod selector;
 pub mod series;
 pub mod sets;
 pub mod stacks;
+#[cfg(test)]
+mod test_parts;
 pub mod time;
 pub mod timeseries;
 pub mod tree;

@@ -384,33 +384,15 @@ fn sort_named(mut list: Vec<(String, Usage)>) -> Vec<(String, Usage)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::profile::text::window;
-    use crate::store::{SeriesId, WindowRows};
+    use crate::query::test_parts::TestParts;
 
     /// The report on the tests' language, each text a part of its own, without a store.
-    fn report(parts: &[&str]) -> StackReport {
-        let windows: Vec<_> = parts.iter().map(|lines| window(lines)).collect();
-        let labels = || windows.iter().flat_map(|window| &window.series);
-        let id_of = |wanted| SeriesId(labels().position(|known| known == wanted).unwrap() as u64);
-        let entries = labels().map(|labels| (id_of(labels), Arc::new(labels.clone())));
-        let table = SeriesTable::new(entries.collect());
+    fn report(texts: &[&str]) -> StackReport {
+        let parts = TestParts::new(texts);
+        let table = parts.table();
         let mut sums = Sums::new(&table);
-        for window in &windows {
-            let rows = WindowRows {
-                key: window.head.key,
-                window_ms: 10_000,
-                series: window.series.iter().map(id_of).collect(),
-                rows: window.rows.clone(),
-            };
-            let part = Part {
-                tables: &window.tables,
-                windows: &[Arc::new(rows)],
-            };
-            sums.add_part(&part, &table);
-        }
+        parts.for_each(|part| sums.add_part(part, &table));
         sums.finish()
     }
 

@@ -549,45 +549,25 @@ pub fn name_function<'a>(tables: &'a Tables, function: &Function) -> &'a str {
     }
 }
 
-/// What stands for the name of a location that has none: the file's name and the offset, or the reason.
+/// What stands for the name of a location that has none: the file's name and where its function starts, or where it lies
+/// itself; or the reason.
 pub fn describe_unnamed(path: &str, location: &Location) -> String {
     match path.rsplit('/').next() {
-        Some(base) if !base.is_empty() => format!("{base}+{:#x}", location.address),
+        Some(base) if !base.is_empty() => format!("{base}+{:#x}", location.function_start()),
         _ => format!("[{}]", location.unnamed.reason()),
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::profile::text::window;
-    use crate::store::{SeriesId, WindowRows};
+    use crate::query::test_parts::TestParts;
 
     /// The tree of the tests' language, without a store.
     pub(crate) fn tree(lines: &str) -> Tree {
-        let window = window(lines);
-        let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
-        let entries = ids
-            .iter()
-            .zip(&window.series)
-            .map(|(id, labels)| (*id, Arc::new(labels.clone())))
-            .collect();
-        let rows = WindowRows {
-            key: window.head.key,
-            window_ms: 10_000,
-            series: ids,
-            rows: window.rows,
-        };
+        let parts = TestParts::new(&[lines]);
         let mut tree = Tree::new();
-        tree.add_part(
-            &Part {
-                tables: &window.tables,
-                windows: &[Arc::new(rows)],
-            },
-            &SeriesTable::new(entries),
-        );
+        parts.for_each(|part| tree.add_part(part, &parts.table()));
         tree.sum_totals();
         tree
     }
@@ -680,6 +660,19 @@ idle 5 5
         let below = tree.subtree(&["main".to_owned()]).unwrap();
         let why = below.why_not(FrameId(0)).unwrap();
         assert_eq!((why.reason, below.string(why.build_id)), named.unwrap());
+    }
+
+    #[test]
+    fn addresses_of_one_function_without_a_name_are_one_frame() {
+        let tree = tree(
+            "comm=a | main 0x10+0x2@/lib/b.so 0x10+0x0@/lib/b.so | 1
+             comm=a | main 0x10+0xf@/lib/b.so | 2
+             comm=a | main 0x1f@/lib/b.so | 4",
+        );
+        assert_eq!(
+            draw(&tree),
+            "main 7 0\n  b.so+0x1f Unnamed 4 4\n  b.so+0x10 Unnamed 3 2\n    b.so+0x10 Unnamed 1 1\n"
+        );
     }
 
     #[test]

@@ -211,40 +211,22 @@ fn compare_unknown(a: &UnknownUsage, b: &UnknownUsage) -> std::cmp::Ordering {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::profile::Unnamed;
-    use crate::profile::text::window;
-    use crate::store::{SeriesId, WindowRows};
+    use crate::query::test_parts::TestParts;
 
     /// The report on the tests' language, each text a part of its own. The addresses of locations without a name say
     /// the reason: 0x10 to 0x1f is reason 1, and so on.
-    fn report(parts: &[&str], limit: usize) -> UnknownReport {
-        let mut sums = Sums::default();
-        for text in parts {
-            let mut window = window(text);
-            for location in &mut window.tables.locations {
-                if location.lines().is_empty() {
-                    location.unnamed = Unnamed((location.address >> 4) as u8);
-                }
+    fn report(texts: &[&str], limit: usize) -> UnknownReport {
+        let mut parts = TestParts::new(texts);
+        let windows = parts.windows_mut().iter_mut();
+        for location in windows.flat_map(|window| &mut window.tables.locations) {
+            if location.lines().is_empty() {
+                location.unnamed = Unnamed::new((location.address >> 4) as u8, 0);
             }
-            let ids: Vec<_> = (0..window.series.len() as u64).map(SeriesId).collect();
-            let entries = ids.iter().zip(&window.series);
-            let entries = entries.map(|(id, labels)| (*id, Arc::new(labels.clone())));
-            let table = SeriesTable::new(entries.collect());
-            let rows = WindowRows {
-                key: window.head.key,
-                window_ms: 10_000,
-                series: ids,
-                rows: window.rows,
-            };
-            let part = Part {
-                tables: &window.tables,
-                windows: &[Arc::new(rows)],
-            };
-            sums.add_part(&part, &table);
         }
+        let mut sums = Sums::default();
+        parts.for_each(|part| sums.add_part(part, &parts.table()));
         sums.finish(limit)
     }
 

@@ -8,6 +8,7 @@ use super::pprof::{UnnamedLocations, read_profile};
 use super::refusal::{Refusal, RefusalReason};
 use crate::profile::{Account, LabelSet, Window, WindowHead, WindowKey};
 use crate::symbol::BuildId;
+use crate::symbol::intake::Offer;
 use crate::symbol::layout::{Layout, SEGMENTS_MAX, Segment};
 
 /// How far a window may start in the future: clocks of nodes differ, but a window that is ten minutes ahead
@@ -60,6 +61,7 @@ pub fn check_push(
     let unnamed = UnnamedLocations {
         ids: &request.unnamed_location_ids,
         reasons: &request.unnamed_reasons,
+        function_distances: &request.unnamed_function_distances,
     };
     let content = read_profile(&bytes, series.len(), unnamed)?;
     let head = WindowHead {
@@ -213,11 +215,22 @@ fn check_counts(
     Ok(checked)
 }
 
-/// Checks where files are loaded. A file of which no segment has bytes says nothing, and is left out.
+/// What a collector says of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedFile {
+    /// Its build id.
+    pub build_id: BuildId,
+    /// Where it is loaded, if the collector has read it.
+    pub layout: Option<Layout>,
+    /// What the collector could send of it.
+    pub offer: Offer,
+}
+
+/// Checks what is said of files: where they are loaded, and what could be had of them.
 ///
 /// # Errors
 /// The first thing that is wrong, named.
-pub fn check_layouts(layouts: &[v1::FileLayout]) -> Result<Vec<(BuildId, Layout)>, Refusal> {
+pub fn check_layouts(layouts: &[v1::FileLayout]) -> Result<Vec<CheckedFile>, Refusal> {
     let refuse =
         |message: String| Refusal::new(RefusalReason::Layouts, format!("file_layouts: {message}"));
     if layouts.len() > LAYOUTS_MAX {
@@ -233,29 +246,52 @@ pub fn check_layouts(layouts: &[v1::FileLayout]) -> Result<Vec<(BuildId, Layout)
             .build_id
             .parse()
             .map_err(|err| refuse(format!("{id:?}: {err}")))?;
-        if layout.segments.len() > SEGMENTS_MAX {
-            let count = layout.segments.len();
-            return Err(refuse(format!(
-                "{id}: {count} segments, and at most {SEGMENTS_MAX} are taken"
-            )));
-        }
-        let segments: Vec<_> = layout
-            .segments
-            .iter()
-            .filter(|segment| segment.bytes > 0)
-            .map(|segment| Segment {
-                file_offset: segment.file_offset,
-                address: segment.address,
-                bytes: segment.bytes,
-            })
-            .collect();
-        if !segments.is_empty() {
-            let layout = Layout::new(segments)
-                .ok_or_else(|| refuse(format!("{id}: a segment goes beyond 2^64")))?;
-            checked.push((build_id, layout));
-        }
+        checked.push(CheckedFile {
+            build_id,
+            layout: check_segments(&layout.segments)
+                .map_err(|message| refuse(format!("{id}: {message}")))?,
+            offer: check_offer(layout.offer),
+        });
     }
     Ok(checked)
+}
+
+/// Checks where a file is loaded. One of which no segment has bytes says nothing.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_segments(segments: &[v1::Segment]) -> Result<Option<Layout>, String> {
+    if segments.len() > SEGMENTS_MAX {
+        let count = segments.len();
+        return Err(format!(
+            "{count} segments, and at most {SEGMENTS_MAX} are taken"
+        ));
+    }
+    let segments: Vec<_> = segments
+        .iter()
+        .filter(|segment| segment.bytes > 0)
+        .map(|segment| Segment {
+            file_offset: segment.file_offset,
+            address: segment.address,
+            bytes: segment.bytes,
+        })
+        .collect();
+    if segments.is_empty() {
+        return Ok(None);
+    }
+    let layout = Layout::new(segments).ok_or("a segment goes beyond 2^64")?;
+    Ok(Some(layout))
+}
+
+/// What a collector offers; nothing, if it says what this server does not know.
+pub fn check_offer(offer: i32) -> Offer {
+    use v1::SymbolOffer as Wire;
+    match Wire::try_from(offer) {
+        Ok(Wire::Unknown) => Offer::Unknown,
+        Ok(Wire::SymbolTable) => Offer::SymbolTable,
+        Ok(Wire::DebugInfo) => Offer::DebugInfo,
+        Ok(Wire::None) | Err(_) => Offer::None,
+    }
 }
 
 /// Opens the zstd frame with the stated length as the bound, so that a small message cannot unfold beyond it.
@@ -313,6 +349,28 @@ mod tests {
         let refusal = check_push(&request, NOW_MS, LIMITS).expect_err(words);
         assert_eq!(refusal.reason, reason, "{refusal}");
         assert!(refusal.message.contains(words), "{refusal}");
+    }
+
+    #[test]
+    fn function_distances_are_for_all_or_for_none() {
+        let mut request = valid();
+        request.unnamed_function_distances = Vec::new();
+        let window = check_push(&request, NOW_MS, LIMITS).unwrap();
+        assert_eq!(distances(&window), [0]);
+        request.unnamed_function_distances = vec![3];
+        let window = check_push(&request, NOW_MS, LIMITS).unwrap();
+        assert_eq!(distances(&window), [3]);
+        check_refused(
+            RefusalReason::Profile,
+            "1 unnamed_location_ids and 2 unnamed_function_distances",
+            |request| request.unnamed_function_distances = vec![3, 4],
+        );
+    }
+
+    fn distances(window: &Window) -> Vec<u32> {
+        let unnamed = window.tables.locations.iter().map(|it| it.unnamed);
+        let unnamed = unnamed.filter(|it| it.code() != 0);
+        unnamed.map(|it| it.function_distance()).collect()
     }
 
     fn label(name: &str, value: &str) -> v1::Label {
@@ -399,6 +457,7 @@ mod tests {
         let layout = |build_id: &str, segments: &[v1::Segment]| v1::FileLayout {
             build_id: build_id.into(),
             segments: segments.to_vec(),
+            offer: 0,
         };
         let (text, bss) = (segment(0x1000, 0x2000, 0x300), segment(0x1300, 0x4000, 0));
         let taken = check_layouts(&[
@@ -407,9 +466,10 @@ mod tests {
             layout("bb", &[]),
         ]);
         let taken = taken.unwrap();
-        assert_eq!(taken.len(), 1);
-        assert_eq!(taken[0].0.as_str(), "00ff");
-        assert_eq!(taken[0].1.address(0x1001), Some(0x2001));
+        let layouts: Vec<_> = taken.iter().map(|file| file.layout.as_ref()).collect();
+        assert_eq!(taken[0].build_id.as_str(), "00ff");
+        assert_eq!(layouts[0].unwrap().address(0x1001), Some(0x2001));
+        assert_eq!(layouts[1..], [None, None]);
         for (layouts, words) in [
             (vec![layout("../..", &[text])], "hexadecimal"),
             (vec![layout("", &[text])], "hexadecimal"),
@@ -422,6 +482,24 @@ mod tests {
             assert_eq!(refusal.reason, RefusalReason::Layouts);
             assert!(refusal.message.contains(words), "{refusal}");
         }
+    }
+
+    /// Check that an offer that a newer collector may make is none, and not an error.
+    #[test]
+    fn offers_are_read() {
+        let offers = [0, 1, 2, 3, 4, -1].map(check_offer);
+        use Offer::{DebugInfo, SymbolTable, Unknown};
+        assert_eq!(
+            offers,
+            [
+                Offer::None,
+                Unknown,
+                SymbolTable,
+                DebugInfo,
+                Offer::None,
+                Offer::None
+            ]
+        );
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! addresses, and the numeric label `series` on each sample. Entries that are equal become one; nothing else is
 //! lost.
 
+use std::iter::repeat;
+
 use ::pprof::protos::{self, Message};
 use hashbrown::HashMap;
 
@@ -38,13 +40,15 @@ pub struct ProfileContent {
     pub rows: Vec<Row>,
 }
 
-/// Why locations have no name, as two parallel lists.
-#[derive(Clone, Copy)]
+/// Why locations have no name, as parallel lists.
+#[derive(Clone, Copy, Default)]
 pub struct UnnamedLocations<'a> {
     /// pprof's ids of the locations.
     pub ids: &'a [u64],
     /// The reasons.
     pub reasons: &'a [i32],
+    /// How far into their functions they lie, plus one; or nothing.
+    pub function_distances: &'a [u32],
 }
 
 /// Reads a profile whose samples are of `series_count` series.
@@ -217,7 +221,7 @@ impl<'a> Reader<'a> {
     }
 
     fn read_locations(&mut self, unnamed: UnnamedLocations<'_>) -> Result<(), Refusal> {
-        let mut reasons = read_unnamed(unnamed)?;
+        let mut unnamed = read_unnamed(unnamed)?;
         let mut lines = Vec::new();
         for location in &self.profile.location {
             let id = location.id;
@@ -241,8 +245,8 @@ impl<'a> Reader<'a> {
                     line: line.line,
                 });
             }
-            let reason = reasons.remove(&id);
-            if reason.is_some() && !lines.is_empty() {
+            let unnamed = unnamed.remove(&id);
+            if unnamed.is_some() && !lines.is_empty() {
                 return Err(refuse(format!(
                     "location {id} is listed as unnamed, and has lines"
                 )));
@@ -253,12 +257,12 @@ impl<'a> Reader<'a> {
                 lines_start: 0,
                 lines_end: 0,
                 is_folded: location.is_folded,
-                unnamed: reason.unwrap_or_default(),
+                unnamed: unnamed.unwrap_or_default(),
             };
             let copy = self.dictionary.intern_location(copy, &lines);
             insert_unique(&mut self.locations, id, copy, "location")?;
         }
-        match reasons.keys().min() {
+        match unnamed.keys().min() {
             Some(id) => Err(refuse(format!(
                 "unnamed_location_ids has {id}, which is not a location"
             ))),
@@ -407,7 +411,11 @@ fn read_values(at: usize, values: &[i64]) -> Result<(u64, u64), Refusal> {
 }
 
 fn read_unnamed(unnamed: UnnamedLocations<'_>) -> Result<HashMap<u64, Unnamed>, Refusal> {
-    let UnnamedLocations { ids, reasons } = unnamed;
+    let UnnamedLocations {
+        ids,
+        reasons,
+        function_distances,
+    } = unnamed;
     if ids.len() != reasons.len() {
         return Err(refuse(format!(
             "{} unnamed_location_ids and {} unnamed_reasons",
@@ -415,15 +423,25 @@ fn read_unnamed(unnamed: UnnamedLocations<'_>) -> Result<HashMap<u64, Unnamed>, 
             reasons.len()
         )));
     }
+    if ![0, ids.len()].contains(&function_distances.len()) {
+        return Err(refuse(format!(
+            "{} unnamed_location_ids and {} unnamed_function_distances",
+            ids.len(),
+            function_distances.len()
+        )));
+    }
+    // Collectors from before do not send them.
+    let function_distances = function_distances.iter().copied().chain(repeat(0));
     let mut read = HashMap::with_capacity(ids.len());
-    for (id, reason) in ids.iter().zip(reasons) {
+    for ((id, reason), function_distance) in ids.iter().zip(reasons).zip(function_distances) {
         // A reason of a newer collector that this server does not know is kept as its number.
         let Ok(reason) = u8::try_from(*reason) else {
             return Err(refuse(format!(
                 "unnamed_reasons has {reason}, which cannot be a reason"
             )));
         };
-        if read.insert(*id, Unnamed(reason)).is_some() {
+        let unnamed = Unnamed::new(reason, function_distance);
+        if read.insert(*id, unnamed).is_some() {
             return Err(refuse(format!("unnamed_location_ids has {id} twice")));
         }
     }
@@ -546,6 +564,7 @@ pub(crate) mod tests {
             account: Some(v1::WindowAccount::default()),
             unnamed_location_ids: vec![2],
             unnamed_reasons: vec![4],
+            unnamed_function_distances: vec![3],
             file_layouts: Vec::new(),
         }
     }
@@ -557,6 +576,7 @@ pub(crate) mod tests {
             UnnamedLocations {
                 ids: &[2],
                 reasons: &[4],
+                function_distances: &[3],
             },
         )
     }
@@ -593,7 +613,7 @@ pub(crate) mod tests {
         assert_eq!(
             stack
                 .iter()
-                .map(|l| (l.address, l.unnamed.0))
+                .map(|l| (l.address, l.unnamed.code()))
                 .collect::<Vec<_>>(),
             [(0x20, 4), (0x10, 0)]
         );
@@ -667,14 +687,7 @@ pub(crate) mod tests {
     fn no_truncation_panics() {
         let bytes = profile().encode_to_vec();
         for end in 0..bytes.len() {
-            let _ = read_profile(
-                &bytes[..end],
-                2,
-                UnnamedLocations {
-                    ids: &[],
-                    reasons: &[],
-                },
-            );
+            let _ = read_profile(&bytes[..end], 2, UnnamedLocations::default());
         }
     }
 
@@ -691,6 +704,7 @@ pub(crate) mod tests {
                     UnnamedLocations {
                         ids: &[2],
                         reasons: &[4],
+                        function_distances: &[3],
                     },
                 );
             }

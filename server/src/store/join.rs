@@ -298,7 +298,7 @@ mod tests {
                 lines_start: 0,
                 lines_end: 0,
                 is_folded: false,
-                unnamed: Unnamed(0),
+                unnamed: Unnamed::default(),
             };
             dictionary.intern_location(location, &[Line { function, line: 0 }]);
         }

@@ -19,7 +19,10 @@ use crate::profile::{
 };
 
 /// The layout that is described above.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// The same, but that locations without a name never say where their function starts.
+const VERSION_BEFORE: u8 = 1;
 
 /// Version, four sections of three numbers, checksum.
 pub const HEADER_BYTES: usize = 1 + SECTIONS * 12 + 4;
@@ -174,7 +177,7 @@ impl RecordHeader {
         if number(HEADER_BYTES - 4) != crc32c::crc32c(&header[..HEADER_BYTES - 4]) {
             return Err(Damaged("the header's checksum is wrong"));
         }
-        if header[0] != VERSION {
+        if ![VERSION, VERSION_BEFORE].contains(&header[0]) {
             return Err(Damaged(
                 "the record has a version that this server does not know",
             ));
@@ -546,7 +549,7 @@ fn encode_tables(tables: &Tables) -> Vec<u8> {
     out.put_column(
         locations
             .iter()
-            .map(|l| u64::from(l.unnamed.0) << 1 | u64::from(l.is_folded)),
+            .map(|l| u64::from(l.unnamed.bits()) << 1 | u64::from(l.is_folded)),
     );
 
     // Number 0 is the empty stack and is not written.
@@ -672,7 +675,7 @@ fn decode_locations(
     for i in 0..count {
         let lines_end = lines_start.saturating_add(line_counts[i]);
         let bits = from.take()?;
-        let unnamed = u8::try_from(bits >> 1).map_err(|_| Damaged("a reason is not one"))?;
+        let unnamed = u32::try_from(bits >> 1).map_err(|_| Damaged("a reason is not one"))?;
         if lines_end > lines as u64 {
             return Err(Damaged("a location has more lines than there are"));
         }
@@ -682,7 +685,7 @@ fn decode_locations(
             lines_start: lines_start as u32,
             lines_end: lines_end as u32,
             is_folded: bits & 1 == 1,
-            unnamed: Unnamed(unnamed),
+            unnamed: Unnamed::from_bits(unnamed),
         });
         lines_start = lines_end;
     }
@@ -726,7 +729,7 @@ mod tests {
     const TEXT: &str = "
         comm=rustc,node=a | main parse>inlined read@[kernel] | 12 | thread=worker
         comm=rustc,node=a | main parse | 3 | thread=worker outcome=truncated
-        comm=sort,node=a | 0x1f@/lib/b.so main 0x7fff | 1
+        comm=sort,node=a | 0x10+0xf@/lib/b.so 0x1f@/lib/b.so main 0x7fff | 1
         comm=sort,node=a |  | 2
     ";
 

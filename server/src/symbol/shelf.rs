@@ -34,6 +34,9 @@ const FILES_MAX: usize = 20_000;
 /// An index that is used is marked so on the disk once in this time, so that a restart knows which were used least lately.
 const MARK_TIME: Duration = Duration::from_secs(3600);
 
+/// Where a file came from that a collector has sent: any process of its node could have made it.
+pub const COLLECTOR_ORIGIN: &str = "collector";
+
 /// What a shelf is made from.
 #[derive(Clone, Debug)]
 pub struct ShelfOptions {
@@ -214,6 +217,11 @@ impl Shelf {
     /// The disk.
     pub fn make_incoming(&self) -> io::Result<File> {
         tempfile::tempfile_in(self.options.path.join("incoming"))
+    }
+
+    /// Its directory.
+    pub fn folder(&self) -> &Path {
+        &self.options.path
     }
 
     /// Bytes of one file at most.
@@ -564,9 +572,20 @@ impl Entry {
 
 /// Whether an index says more than another of the same build id: more kinds of things, or more of the same kind. A program's
 /// dynamic symbols are fewer than its symbol table, and line tables alone are smaller than all debug information.
+///
+/// What a collector has sent is a file of some process, which may claim any build id: it never replaces what a person or a
+/// debuginfod has given of the same kind, and debug information of theirs always replaces it. (Of two symbol tables the
+/// larger counts all the same, since theirs may be of a stripped file.)
 fn is_better(head: &IndexHead, present: &IndexHead) -> bool {
-    let weight = |head: &IndexHead| -> (Rank, u64) { (head.rank, head.body_bytes) };
-    weight(head) > weight(present)
+    let is_of_process = |head: &IndexHead| head.origin == COLLECTOR_ORIGIN;
+    if head.rank == present.rank {
+        match (is_of_process(head), is_of_process(present)) {
+            (true, false) => return false,
+            (false, true) if head.rank == Rank::DebugInfo => return true,
+            _ => {}
+        }
+    }
+    (head.rank, head.body_bytes) > (present.rank, present.body_bytes)
 }
 
 fn empty_folder(path: &Path) -> io::Result<()> {

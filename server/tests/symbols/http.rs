@@ -74,6 +74,12 @@ async fn ask(server: &Running, method: &str, path: &str, headers: &[&str], body:
     .unwrap()
 }
 
+/// Uploads a file that is taken.
+pub(crate) async fn put(server: &Running, path: &str, body: &[u8]) {
+    let put = ask(server, "PUT", path, &[], body).await;
+    assert_eq!(put.status, 200, "{}", put.body);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_put_listed_and_deleted() {
     let workshop = Workshop::new();
@@ -388,6 +394,7 @@ async fn layouts_come_with_profiles() {
     request.file_layouts = vec![proto::v1::FileLayout {
         build_id: program.build_id().to_string(),
         segments: segments.collect(),
+        offer: 0,
     }];
     let mut wrong = request.clone();
     wrong.file_layouts[0].segments[1].bytes = u64::MAX;

@@ -12,4 +12,5 @@ mod build;
 mod differential;
 mod fetch;
 mod http;
+mod sent;
 mod store;

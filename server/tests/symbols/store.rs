@@ -10,8 +10,9 @@ use serde_json::Value;
 use server::metrics::Metrics;
 use server::symbol::child::ChildLimits;
 use server::symbol::convert::RefusalKind;
+use server::symbol::index::Rank;
 use server::symbol::known_layouts::LayoutSource;
-use server::symbol::shelf::{PlaceError, Placed};
+use server::symbol::shelf::{COLLECTOR_ORIGIN, PlaceError, Placed};
 use server::symbol::wanted::Wanted;
 use server::symbol::{BuildId, NameSource, Shelf, ShelfOptions};
 
@@ -47,12 +48,8 @@ fn is_stored(placed: &Result<Placed, PlaceError>) -> bool {
     matches!(placed, Ok(Placed::Stored(_)))
 }
 
-/// Functions at the offset of a symbol, as `function file:line`; `None` if nothing is known of the file.
-pub(crate) fn name_symbol(
-    source: &dyn NameSource,
-    program: &Built,
-    symbol: &str,
-) -> Option<Vec<String>> {
+/// Where a symbol lies in the file.
+pub(crate) fn offset_of(program: &Built, symbol: &str) -> u64 {
     use object::{Object, ObjectSymbol};
     let file = object::File::parse(&*program.bytes).unwrap();
     let address = file
@@ -67,7 +64,16 @@ pub(crate) fn name_symbol(
         .find(|segment| (segment.address..segment.address + segment.bytes).contains(&address))
         .copied()
         .unwrap();
-    let offset = address - segment.address + segment.file_offset;
+    address - segment.address + segment.file_offset
+}
+
+/// Functions at the offset of a symbol, as `function file:line`; `None` if nothing is known of the file.
+pub(crate) fn name_symbol(
+    source: &dyn NameSource,
+    program: &Built,
+    symbol: &str,
+) -> Option<Vec<String>> {
+    let offset = offset_of(program, symbol);
     let mut named = Vec::new();
     let is_known = source.name(program.build_id().as_str(), &[offset], &mut |_, frames| {
         for frame in frames {
@@ -139,6 +145,72 @@ fn the_better_file_counts_whatever_comes_first() {
     }
 }
 
+/// Strips `program` of all but a packed table of its functions, as Fedora's programs have it, changed by `change`.
+fn pack_symbols(workshop: &Workshop, program: &str, change: fn(&mut Vec<u8>)) -> Built {
+    let (symbols, packed) = (format!("{program}.symbols"), format!("{program}.packed"));
+    workshop.run(
+        "objcopy",
+        &[
+            "-S",
+            "--keep-symbol=work",
+            "--keep-symbol=main",
+            program,
+            &symbols,
+        ],
+    );
+    workshop.run("xz", &["--keep", "--force", &symbols]);
+    let section = workshop.path(&format!("{symbols}.xz"));
+    let mut bytes = fs::read(&section).unwrap();
+    change(&mut bytes);
+    fs::write(&section, bytes).unwrap();
+    let option = format!("--add-section=.gnu_debugdata={symbols}.xz");
+    workshop.run("objcopy", &["--strip-all", &option, program, &packed]);
+    Built::read(&workshop.path(&packed))
+}
+
+/// Check a program whose only symbols are packed: they are better than those that it exports, and debug information is better
+/// still. And that packed ones which cannot be read leave the exported ones.
+#[test]
+fn packed_symbol_tables_are_read() {
+    let workshop = Workshop::new();
+    for options_of_compiler in [&["-g", "-O2"][..], &["-g", "-O2", "-static", "-no-pie"]] {
+        let program = workshop.compile("packed", C, options_of_compiler);
+        let (_, stripped) = workshop.split("packed");
+        let packed = pack_symbols(&workshop, "packed", |_| {});
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = open(options(folder.path()));
+        let has_exports = place(&shelf, &stripped).is_ok();
+        assert_eq!(has_exports, !options_of_compiler.contains(&"-static"));
+        let named = name_symbol(&shelf, &program, "work").unwrap_or_default();
+        assert_eq!(named, [""; 0]);
+
+        let placed = place(&shelf, &packed);
+        let Ok(Placed::Stored(head)) = placed else {
+            panic!("{placed:?}");
+        };
+        assert_eq!((head.rank, head.unreadable), (Rank::SymbolTable, 0));
+        assert_eq!(name_symbol(&shelf, &program, "work").unwrap(), ["work :0"]);
+        assert!(matches!(
+            place(&shelf, &stripped),
+            Ok(Placed::Unchanged(_)) | Err(_)
+        ));
+        assert!(is_stored(&place(&shelf, &program)));
+        let named = name_symbol(&shelf, &program, "work").unwrap();
+        assert_eq!(named, ["work packed.c:7"]);
+
+        let damaged = pack_symbols(&workshop, "packed", |it| it.truncate(it.len() / 2));
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = open(options(folder.path()));
+        match (place(&shelf, &damaged), has_exports) {
+            (Ok(Placed::Stored(head)), true) => assert_eq!(head.unreadable, 1),
+            (Err(PlaceError::Refused(refusal)), false) => {
+                assert_eq!(refusal.kind, RefusalKind::Corrupt);
+            }
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+}
+
 /// Check that the layout that a collector saw makes a debug-only file name, and that its own wrong word does not change what the
 /// file itself says.
 #[test]
@@ -167,6 +239,45 @@ fn a_layout_from_a_profile_is_enough() {
     assert_eq!(
         name_symbol(&shelf, &program, "work").unwrap(),
         ["work work.c:7"]
+    );
+}
+
+/// Check that what came from a collector, and so from some process, never stands in the way of what a person has given, whatever
+/// comes first; and that it counts where there is nothing as good.
+#[test]
+fn what_a_process_has_made_replaces_nothing_of_a_person() {
+    let workshop = Workshop::new();
+    let id = "-Wl,--build-id=0x0123";
+    let small = workshop.compile("small", C, &["-g", "-O0", id]);
+    let large = workshop.compile("large", C, &["-g3", "-O3", id]);
+    let (_, bare) = workshop.split("large");
+    let table = workshop.compile("table", C, &["-O2", id]);
+    let place = |shelf: &Shelf, program: &Built, origin: &str| {
+        let file = fs::File::open(&program.path).unwrap();
+        is_stored(&shelf.place(&program.build_id(), file, origin))
+    };
+    let origin = |shelf: &Shelf| shelf.list()[0].head.origin.clone();
+    let body = |shelf: &Shelf| shelf.list()[0].head.body_bytes;
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let shelf = open(options(folder.path()));
+    assert!(place(&shelf, &small, "upload"));
+    let of_person = body(&shelf);
+    assert!(!place(&shelf, &large, COLLECTOR_ORIGIN));
+    assert_eq!(
+        (origin(&shelf).as_str(), body(&shelf)),
+        ("upload", of_person)
+    );
+
+    let shelf = open(options(other.path()));
+    assert!(place(&shelf, &table, COLLECTOR_ORIGIN));
+    // A stripped file is no better for who sent it.
+    assert!(!place(&shelf, &bare, "upload"));
+    assert!(place(&shelf, &large, COLLECTOR_ORIGIN));
+    assert!(body(&shelf) > of_person);
+    assert!(place(&shelf, &small, "upload"));
+    assert_eq!(
+        (origin(&shelf).as_str(), body(&shelf)),
+        ("upload", of_person)
     );
 }
 

@@ -22,7 +22,7 @@ fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
     let request = match kind % 3 {
         0 => PushRequest::decode(input).ok(),
         1 => Some(wrap_profile(input)),
-        _ => Some(PushRequest { unnamed_location_ids: vec![1, 5], unnamed_reasons: vec![4, 1], ..wrap_profile(input) }),
+        _ => Some(PushRequest { unnamed_location_ids: vec![1, 5], unnamed_reasons: vec![4, 1], unnamed_function_distances: vec![9, u32::MAX], ..wrap_profile(input) }),
     };
     drop(request.as_ref().map(|request| check_layouts(&request.file_layouts)));
     let Some(window) = request.and_then(|request| check_push(&request, NOW_MS, LIMITS).ok()) else { return };

@@ -16,7 +16,7 @@ const TEXTS: Record<number, KindText> = {
     label: "Inlined",
     meaning: "The compiler copied this function into its caller. The machine has no call here; debug information tells it apart.",
   },
-  [KIND.unnamed]: { label: "Unnamed", meaning: "The time is real and counted, but no name is known for this address." },
+  [KIND.unnamed]: { label: "Unnamed", meaning: "The time is real and counted, but no name is known for this function. The number is where it starts in its file, or, if that is not known either, the address itself." },
 };
 
 /** The reasons by the words that the server puts in brackets in the place of a name. */

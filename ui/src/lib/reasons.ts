@@ -24,3 +24,8 @@ export function describeReason(reason: string): ReasonText {
   if (Object.hasOwn(TEXTS, reason)) return TEXTS[reason]!;
   return { label: reason.replaceAll("_", " "), meaning: "This page does not know this reason: the server is newer." };
 }
+
+/** Whether this says which build a file is. One that does not say it has `file-` and a hash of its contents, by which no symbols can be found. */
+export function isBuildId(text: string): boolean {
+  return text !== "" && !text.startsWith("file-");
+}

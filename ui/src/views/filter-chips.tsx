@@ -1,13 +1,13 @@
 // Quick filters: a chip for each matcher, to turn round or take away, and one
 // for each label, which opens its values with their CPU time.
 import type { JSX } from "preact";
-import { useEffect, useState } from "preact/hooks";
 import { formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
 import { addMatcher, equalMatchers, flipOperator, formatMatcher, removeMatcher, type Matcher } from "../lib/selector.ts";
 import { showUnsafe } from "../lib/text.ts";
 import type { LabelValues } from "../state/labels.ts";
 import { Icon } from "./icons.tsx";
 import { Popover } from "./popover.tsx";
+import { useAnswer } from "./use-answer.ts";
 
 export interface FilterChipsProps {
   /** Null when the selector cannot be read. */
@@ -53,14 +53,8 @@ interface ValueMenuProps extends Pick<FilterChipsProps, "onMatchers" | "rankValu
 }
 
 function ValueMenu({ label, matchers, onMatchers, rankValues }: ValueMenuProps): JSX.Element {
-  const [values, setValues] = useState<LabelValues | null>(null);
-  const [failed, setFailed] = useState(false);
   const selection = matchers.map(formatMatcher).join();
-  useEffect(() => {
-    const controller = new AbortController();
-    rankValues(label, controller.signal).then(setValues, () => setFailed(!controller.signal.aborted));
-    return () => controller.abort();
-  }, [label, selection]);
+  const { answer: values, failed } = useAnswer((signal) => rankValues(label, signal), [label, selection]);
 
   if (failed) return <p class="muted values-note">The values could not be read.</p>;
   if (!values) return <p class="muted values-note">…</p>;

@@ -5,7 +5,7 @@ import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../l
 import { levelMark, levelsOf } from "../lib/flame-fold.ts";
 import { explainFrame, kindLabel } from "../lib/frame-kind.ts";
 import { CUT_FRAME, nameOf, ROOT_FRAME, type FlameTree } from "../lib/flame-tree.ts";
-import { describeReason } from "../lib/reasons.ts";
+import { describeReason, isBuildId } from "../lib/reasons.ts";
 import { cutName, showUnsafe } from "../lib/text.ts";
 
 export interface FlameCardProps {
@@ -69,7 +69,7 @@ function CardHead({ tree, node }: { tree: FlameTree; node: number }): JSX.Elemen
       </p>
       {frames.binary[frame] !== "" && <p class="card-place"><bdi>{showUnsafe(frames.binary[frame]!)}</bdi></p>}
       {file !== "" && <p class="card-place"><bdi>{showUnsafe(file)}</bdi>{line > 0 && `:${line}`}</p>}
-      {unnamed && unnamed.buildId !== "" && <p class="card-place">build id <bdi>{showUnsafe(unnamed.buildId)}</bdi></p>}
+      {unnamed && isBuildId(unnamed.buildId) && <p class="card-place">build id <bdi>{showUnsafe(unnamed.buildId)}</bdi></p>}
       <p class="card-kind"><strong>{kindLabel(kind)}{unnamed && `: ${describeReason(unnamed.reason).label}`}.</strong> {explainFrame(kind, frames.name[frame]!, unnamed?.reason)}</p>
       {levelsOf(tree, node) > 1 && <p class="card-kind"><strong>Folded.</strong> It calls itself, up to {formatCount(levelsOf(tree, node))} levels in a row; its times are those of all levels.</p>}
     </>

@@ -10,7 +10,7 @@ import { exactSearch } from "../lib/search.ts";
 import { baseName, cutName, showUnsafe } from "../lib/text.ts";
 import type { SortKey } from "../lib/url-state.ts";
 import { PAGE_ROWS, type FunctionsState } from "../state/functions.ts";
-import { describeReason } from "../lib/reasons.ts";
+import { describeReason, isBuildId } from "../lib/reasons.ts";
 import { Icon } from "./icons.tsx";
 import { readRem } from "./rem.ts";
 
@@ -188,7 +188,7 @@ interface FunctionRowProps {
 
 function FunctionRow({ row, index, totalNs, active, marked, onPick, onLines }: FunctionRowProps): JSX.Element {
   const name = cutName(row.name).text || "(no name)";
-  const why = row.reason === undefined ? "" : `: ${describeReason(row.reason).label}${row.build_id ? `, build id ${showUnsafe(row.build_id)}` : ""}`;
+  const why = row.reason === undefined ? "" : `: ${describeReason(row.reason).label}${isBuildId(row.build_id ?? "") ? `, build id ${showUnsafe(row.build_id!)}` : ""}`;
   const kinds: Record<number, string> = { [KIND.kernel]: "row-kernel", [KIND.inlined]: "row-inlined", [KIND.unnamed]: "row-unnamed" };
   return (
     <div

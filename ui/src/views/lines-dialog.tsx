@@ -1,12 +1,13 @@
 // One function by line of its source: a dialog over the page.
 import type { JSX } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import type { FunctionId, Selection } from "../api/routes.ts";
 import type { LinesAnswer, LineSum } from "../api/shapes.ts";
 import { formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
 import { baseName, cutName, showUnsafe } from "../lib/text.ts";
 import { CopyCommand } from "./copy-command.tsx";
 import { Icon } from "./icons.tsx";
+import { useAnswer } from "./use-answer.ts";
 
 export interface LinesDialogProps {
   of: FunctionId;
@@ -19,20 +20,8 @@ export interface LinesDialogProps {
 
 export function LinesDialog({ of, selection, listCommand, fetchLines, onClose }: LinesDialogProps): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
-  const [answer, setAnswer] = useState<LinesAnswer | null>(null);
-  const [failed, setFailed] = useState<string | null>(null);
+  const { answer, failed } = useAnswer(fetchLines, [selection, of]);
   useLayoutEffect(() => dialog.current!.showModal(), []);
-  useEffect(() => {
-    const controller = new AbortController();
-    fetchLines(controller.signal).then(
-      (next) => {
-        setAnswer(next);
-        setFailed(null);
-      },
-      (error: unknown) => !controller.signal.aborted && setFailed((error as Error).message),
-    );
-    return () => controller.abort();
-  }, [selection, of]);
   return (
     <dialog
       class="lines"

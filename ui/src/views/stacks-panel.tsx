@@ -1,7 +1,7 @@
 // How many stacks are complete, where and why the others stop, and what the
 // second implementation says: the panel below "Complete stacks".
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { Selection } from "../api/routes.ts";
 import type { BinaryStops, ListRest, OutcomeSum, StacksAnswer, StackStop } from "../api/shapes.ts";
 import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
@@ -9,6 +9,7 @@ import { describeOutcome } from "../lib/outcomes.ts";
 import { exactSearch } from "../lib/search.ts";
 import { baseName, collapseBrackets, cutName, showUnsafe } from "../lib/text.ts";
 import { Icon } from "./icons.tsx";
+import { useAnswer } from "./use-answer.ts";
 
 export interface StacksPanelProps {
   /** What the picture shows: it is asked about again when this changes. */
@@ -18,19 +19,7 @@ export interface StacksPanelProps {
 }
 
 export function StacksPanel({ selection, fetchStacks, onSearch }: StacksPanelProps): JSX.Element {
-  const [stacks, setStacks] = useState<StacksAnswer | null>(null);
-  const [failed, setFailed] = useState<string | null>(null);
-  useEffect(() => {
-    const controller = new AbortController();
-    fetchStacks(controller.signal).then(
-      (answer) => {
-        setStacks(answer);
-        setFailed(null);
-      },
-      (error: unknown) => !controller.signal.aborted && setFailed((error as Error).message),
-    );
-    return () => controller.abort();
-  }, [selection]);
+  const { answer: stacks, failed } = useAnswer(fetchStacks, [selection]);
   return (
     <div class="stacks" aria-busy={stacks === null && failed === null}>
       {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}

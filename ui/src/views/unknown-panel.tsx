@@ -2,14 +2,15 @@
 // panel below "Named".
 import type { JSX } from "preact";
 import { Fragment } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { Selection } from "../api/routes.ts";
 import type { UnknownAnswer, UnnamedBinary, UnnamedReason } from "../api/shapes.ts";
 import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
-import { describeReason } from "../lib/reasons.ts";
+import { describeReason, isBuildId } from "../lib/reasons.ts";
 import { baseName, showUnsafe } from "../lib/text.ts";
 import { CopyText } from "./copy-command.tsx";
 import { Icon } from "./icons.tsx";
+import { useAnswer } from "./use-answer.ts";
 
 export interface UnknownPanelProps {
   /** What the picture shows: it is asked about again when this changes. */
@@ -19,19 +20,7 @@ export interface UnknownPanelProps {
 }
 
 export function UnknownPanel({ selection, fetchUnknown, onSearch }: UnknownPanelProps): JSX.Element {
-  const [unknown, setUnknown] = useState<UnknownAnswer | null>(null);
-  const [failed, setFailed] = useState<string | null>(null);
-  useEffect(() => {
-    const controller = new AbortController();
-    fetchUnknown(controller.signal).then(
-      (answer) => {
-        setUnknown(answer);
-        setFailed(null);
-      },
-      (error: unknown) => !controller.signal.aborted && setFailed((error as Error).message),
-    );
-    return () => controller.abort();
-  }, [selection]);
+  const { answer: unknown, failed } = useAnswer(fetchUnknown, [selection]);
   return (
     <div class="stacks unknown" aria-busy={unknown === null && failed === null}>
       {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
@@ -170,7 +159,7 @@ function Advice({ row, onSearch }: { row: UnnamedBinary; onSearch(search: string
       {row.binary !== "" && (
         <p class="unknown-path"><bdi>{showUnsafe(row.binary)}</bdi> <button type="button" class="link" onClick={() => onSearch(row.binary)}>Highlight</button></p>
       )}
-      {row.build_id !== "" && <p>build id <CopyText text={row.build_id} label="build id" /></p>}
+      {isBuildId(row.build_id) && <p>build id <CopyText text={row.build_id} label="build id" /></p>}
       {row.reasons.map(({ reason, words, advice }) => (
         <p key={reason}><span class="muted">{toSentence(words)}</span> {advice && toSentence(advice)}</p>
       ))}

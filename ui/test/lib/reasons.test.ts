@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { explainFrame, KIND } from "../../src/lib/frame-kind.ts";
 import { graftBranch } from "../../src/lib/flame-graft.ts";
 import { writeListCommand } from "../../src/lib/pprof-list.ts";
-import { describeReason } from "../../src/lib/reasons.ts";
+import { describeReason, isBuildId } from "../../src/lib/reasons.ts";
 import { treeFromText } from "./tree-text.ts";
 
 /** As server/src/profile/unnamed.rs has them. */
@@ -23,6 +23,12 @@ describe("describeReason", () => {
   it("shows a code that it does not know, and nothing of the language's own", () => {
     expect(describeReason("of_a_newer_server").label).toBe("of a newer server");
     expect(describeReason("constructor").meaning).toContain("does not know");
+  });
+});
+
+describe("isBuildId", () => {
+  it("tells a build id from the hash of a file without one", () => {
+    expect(["93ac61ec5a8eb139", "file-781692cd655dc705ba9bcb8fb5e12ee5", ""].map(isBuildId)).toEqual([true, false, false]);
   });
 });
 

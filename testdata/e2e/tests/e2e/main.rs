@@ -7,6 +7,7 @@
 mod names;
 mod profile;
 mod rig;
+mod sent;
 mod trouble;
 mod workload;
 
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
             trials.push(trial(&format!("names::{name}"), &missing, move || {
                 check(&*shared.get()?)
             }));
+        }
+        for (name, check) in sent::CHECKS {
+            trials.push(trial(&format!("sent::{name}"), &missing, check));
         }
     }
     for (name, check) in trouble::CHECKS {

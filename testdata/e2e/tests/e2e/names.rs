@@ -32,7 +32,7 @@ const LEAD_MS: u64 = 8_000;
 
 /// Least share of the samples that the function must have. The rest are its start, and ticks in the kernel: of a program
 /// of 30 ms an eighth.
-const SHARE_MIN: f64 = 0.8;
+pub(crate) const SHARE_MIN: f64 = 0.8;
 
 /// Starts a program of a directory.
 type Start = Box<dyn Fn(&Path) -> Result<Child>>;
@@ -122,7 +122,7 @@ fn remove(path: &Path) -> Result<()> {
     removed.with_context(|| format!("failed to delete `{}`", path.display()))
 }
 
-fn range(from_ms: u64, ended_ms: u64) -> Range {
+pub(crate) fn range(from_ms: u64, ended_ms: u64) -> Range {
     Range {
         from_ms,
         to_ms: ended_ms / WINDOW_MS * WINDOW_MS + WINDOW_MS,
@@ -152,14 +152,14 @@ fn check_row(rig: &Rig, row: &Row, range: Range) -> Result<()> {
 }
 
 /// The share of the samples whose innermost user or kernel frame is the function.
-fn share_of(top: &Value, function: &str) -> f64 {
+pub(crate) fn share_of(top: &Value, function: &str) -> f64 {
     let functions = top["functions"].as_array().map_or(&[][..], Vec::as_slice);
     let found = functions.iter().filter(|it| it["name"] == function);
     let samples: f64 = found.filter_map(|it| it["self_samples"].as_f64()).sum();
     samples / top["samples"].as_f64().unwrap_or(1.0)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("failed to run {command:?}"))?;
@@ -179,7 +179,7 @@ fn source(name: &str) -> PathBuf {
 }
 
 /// Builds `burner.c`, its function called `function`. Names are no part of a build id: each function adds another number.
-fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
+pub(crate) fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
     run(Command::new("cc")
         .args(["-O2", "-Wl,--build-id=sha1", "-o"])
         .arg(path)
@@ -193,14 +193,14 @@ fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
 }
 
 /// Takes everything out of a program that can name its function, and puts it into `debug`.
-fn split(path: &Path, debug: &Path) -> Result<()> {
+pub(crate) fn split(path: &Path, debug: &Path) -> Result<()> {
     run(Command::new("objcopy")
         .arg("--only-keep-debug")
         .args([path, debug]))?;
     run(Command::new("strip").arg(path))
 }
 
-fn start(path: &Path) -> Result<Child> {
+pub(crate) fn start(path: &Path) -> Result<Child> {
     Command::new(path)
         .arg(SECONDS)
         .stdin(Stdio::null())

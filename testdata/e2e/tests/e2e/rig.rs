@@ -39,6 +39,8 @@ pub(crate) struct Rig {
     grpc: SocketAddr,
     server: Mutex<Child>,
     collectors: Vec<Collector>,
+    /// What the collectors are started with beside their addresses.
+    options: Vec<String>,
     /// Entries of the BPF programs, just before their collectors were stopped.
     entries_at_stop: f64,
     /// How long it took to stop them.
@@ -179,6 +181,11 @@ pub(crate) fn now_ms() -> Result<u64> {
 impl Rig {
     /// Starts a server and one collector, and waits until the first sample was taken.
     pub(crate) fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, &[])
+    }
+
+    /// As [`Self::start`], the collector with these options.
+    pub(crate) fn start_with(name: &str, options: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix(&format!("pilotlight-e2e-{name}-"))
             .tempdir()
@@ -191,12 +198,24 @@ impl Rig {
             grpc,
             server,
             collectors: Vec::new(),
+            options: options.iter().map(|it| (*it).to_owned()).collect(),
             entries_at_stop: 0.0,
             stopping: Duration::ZERO,
         };
         rig.wait_ready()?;
         rig.start_collector()?;
         Ok(rig)
+    }
+
+    /// The server's data.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The server's own figures.
+    pub(crate) fn server_metrics(&self) -> Result<Metrics> {
+        let text = http::get_text(self.http, "/metrics", &[])?;
+        Ok(Metrics::parse(&text))
     }
 
     /// Where the server answers.
@@ -212,6 +231,7 @@ impl Rig {
             format!("--node={NODE}"),
             format!("--metrics-listen={metrics}"),
         ];
+        arguments.extend(self.options.iter().cloned());
         if is_emulated() {
             // An emulated processor is slow: 200 frames at 100 Hz take more than the share of its time that a walk may have.
             arguments.push("--walk-budget=10".to_owned());

@@ -1,0 +1,382 @@
+//! Files that collectors are asked for: which, and what becomes of what they send.
+//!
+//! In: what collectors offer beside their profiles, and pieces of files. Out: indexes on the [`Shelf`], made as those of
+//! uploads are. Everything here may block for as long as the disk takes; [`Intake::finish`] for as long as an index takes.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info};
+
+use super::asked::{Asked, AskedError, Instance};
+use super::build_id::BuildId;
+use super::index::Rank;
+use super::known_layouts::LayoutSource;
+use super::layout::Layout;
+use super::partial::{Partials, Received};
+use super::plan::UploadPlan;
+use super::shelf::{COLLECTOR_ORIGIN, PlaceError, Placed, Shelf};
+use crate::metrics::Metrics;
+
+/// Bytes of one piece.
+pub const PIECE_BYTES_MAX: usize = 1 << 20;
+
+/// How long a file may wait for the one child that makes indexes, and for its own turn in it: longer than its own limit.
+const FINISH_TIME: Duration = Duration::from_secs(1800);
+
+/// Files that become indexes at once, or are read for their digest. The child makes one at a time; another may wait.
+const FINISHING_MAX: usize = 2;
+
+/// How often it is looked whether the disk has room.
+const ROOM_BYTES: u64 = 64 << 20;
+
+/// What a collector has of a file and has not used itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offer {
+    /// Nothing.
+    None,
+    /// Names of functions.
+    SymbolTable,
+    /// Names, inlined calls, files and lines.
+    DebugInfo,
+    /// Nobody has looked at the file: it may be anything.
+    Unknown,
+}
+
+/// A file of which a push had frames that the node could not name as well as they can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// Its build id.
+    pub build_id: BuildId,
+    /// What the collector could send of it.
+    pub offer: Offer,
+    /// What is lacking: names, or with [`Rank::DebugInfo`] files and lines only.
+    pub lacks: Rank,
+}
+
+/// Why what a collector sends is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// It is not asked for that.
+    #[error("this collector is not asked for this file, or not any more")]
+    NotAsked,
+    /// It was too slow.
+    #[error("too little came of this file in its time")]
+    TooSlow,
+    /// A request that cannot be.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// More than a file may have.
+    #[error("the file has {0} bytes, and at most {1} are taken (--symbol-file-bytes-max)")]
+    TooLarge(u64, u64),
+    /// Other files are being read.
+    #[error("other files are being read at this moment")]
+    Busy,
+    /// The file is not taken.
+    #[error("{0}")]
+    Place(#[from] PlaceError),
+}
+
+impl IntakeError {
+    /// As metrics call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotAsked => "not_asked",
+            Self::TooSlow => "too_slow",
+            Self::Malformed(_) => "malformed",
+            Self::TooLarge(..) => "too_large",
+            Self::Busy => "busy",
+            Self::Place(err) => err.name(),
+        }
+    }
+
+    /// Whether that is the file's fault, or its sender's: what came of it is forgotten then, and this sender not asked again
+    /// soon.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::NotAsked | Self::TooSlow | Self::Busy | Self::Place(PlaceError::DiskFull(_)) => {
+                false
+            }
+            Self::Malformed(_) | Self::TooLarge(..) | Self::Place(_) => true,
+        }
+    }
+}
+
+impl From<AskedError> for IntakeError {
+    fn from(err: AskedError) -> Self {
+        match err {
+            AskedError::NotAsked => Self::NotAsked,
+            AskedError::TooSlow => Self::TooSlow,
+        }
+    }
+}
+
+impl From<io::Error> for IntakeError {
+    fn from(err: io::Error) -> Self {
+        Self::Place(err.into())
+    }
+}
+
+/// A file that a collector is about to send.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    /// Its build id.
+    pub build_id: BuildId,
+    /// What it has.
+    pub offer: Offer,
+    /// What comes of it.
+    pub plan: UploadPlan,
+    /// Where its program is loaded, if the collector knows.
+    pub layout: Option<Layout>,
+}
+
+/// What is to come of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Nothing: what is there is as good.
+    Unneeded,
+    /// What comes after this.
+    GoOn(Received),
+}
+
+/// Takes files from collectors.
+pub struct Intake {
+    shelf: Arc<Shelf>,
+    metrics: Arc<Metrics>,
+    asked: Mutex<Asked>,
+    partials: Partials,
+    finishing: Mutex<usize>,
+}
+
+impl Intake {
+    /// Opens what has come of files so far. As much may wait as one file may have.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn open(shelf: Arc<Shelf>, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let partials = Partials::open(&shelf.folder().join("partial"), shelf.file_bytes_max())?;
+        let intake = Self {
+            shelf,
+            metrics,
+            asked: Mutex::default(),
+            partials,
+            finishing: Mutex::new(0),
+        };
+        intake.show_numbers();
+        Ok(intake)
+    }
+
+    /// Chooses what a collector is asked for: files of this push, or of one before, that are lacking something which it has and
+    /// the shelf has not.
+    pub fn choose(&self, instance: Instance, lacking: &[Lacking]) -> Vec<BuildId> {
+        let wanted = lacking
+            .iter()
+            .filter(|file| self.is_wanted(&file.build_id, file.offer, file.lacks))
+            .map(|file| &file.build_id);
+        // Collected before the lock, which a look at the shelf does not need.
+        let wanted: Vec<_> = wanted.collect();
+        let mut asked = self.asked();
+        let chosen = asked.choose(instance, wanted.into_iter(), Instant::now());
+        self.metrics.count_symbol_asked(chosen.len());
+        self.metrics.show_symbol_asked(asked.len());
+        chosen
+    }
+
+    fn is_wanted(&self, build_id: &BuildId, offer: Offer, lacks: Rank) -> bool {
+        let found = self.shelf.find(build_id);
+        // Without a layout it names nothing; whoever sends the file sends that first.
+        let has = found
+            .filter(|found| found.has_layout)
+            .map(|found| found.head.rank);
+        match offer {
+            Offer::None => false,
+            Offer::SymbolTable => lacks == Rank::SymbolTable && has.is_none(),
+            Offer::DebugInfo | Offer::Unknown => has < Some(Rank::DebugInfo),
+        }
+    }
+
+    /// A collector has a file that it was asked for.
+    ///
+    /// # Errors
+    /// It is not taken.
+    pub fn begin(&self, instance: Instance, beginning: &Beginning) -> Result<Begun, IntakeError> {
+        let Beginning {
+            build_id,
+            offer,
+            plan,
+            layout,
+        } = beginning;
+        let is_begun = self.partials.has(build_id);
+        self.asked()
+            .begin(instance, build_id, is_begun, Instant::now())?;
+        if let Some(layout) = layout {
+            self.shelf
+                .learn_layout(build_id, layout, LayoutSource::Profile);
+        }
+        let begun = if self.is_wanted(build_id, *offer, Rank::SymbolTable) {
+            self.make_ready(build_id, plan).map(Begun::GoOn)
+        } else {
+            Ok(Begun::Unneeded)
+        };
+        match &begun {
+            Ok(Begun::Unneeded) => self.end(instance, build_id, Ok("unneeded")),
+            Ok(Begun::GoOn(received)) => self.metrics.add_symbol_resumed_bytes(received.bytes),
+            Err(err) => self.end(instance, build_id, Err(err)),
+        }
+        begun
+    }
+
+    fn make_ready(&self, build_id: &BuildId, plan: &UploadPlan) -> Result<Received, IntakeError> {
+        let bytes_max = self.shelf.file_bytes_max();
+        if plan.file_bytes() > bytes_max {
+            return Err(IntakeError::TooLarge(plan.file_bytes(), bytes_max));
+        }
+        self.shelf.check_room(plan.total_bytes())?;
+        // What is here may have to be read for its digest.
+        let _turn = self.take_turn()?;
+        Ok(self.partials.begin(build_id, plan)?)
+    }
+
+    /// A collector has looked at a file that it was asked for, and has nothing of it, or has not what it had.
+    ///
+    /// # Errors
+    /// It was not asked for it.
+    pub fn give_up(&self, instance: Instance, build_id: &BuildId) -> Result<(), IntakeError> {
+        let is_begun = self.partials.has(build_id);
+        self.asked()
+            .begin(instance, build_id, is_begun, Instant::now())?;
+        self.asked().note_failed(instance, build_id, Instant::now());
+        self.end(instance, build_id, Ok("given_up"));
+        Ok(())
+    }
+
+    /// The next piece of a file. Gives how much is here.
+    ///
+    /// # Errors
+    /// It is not taken.
+    pub fn take_piece(
+        &self,
+        instance: Instance,
+        build_id: &BuildId,
+        position: u64,
+        piece: &[u8],
+    ) -> Result<u64, IntakeError> {
+        let taken = self.write_piece(instance, build_id, position, piece);
+        if let Err(err) = &taken {
+            self.end(instance, build_id, Err(err));
+        }
+        taken
+    }
+
+    fn write_piece(
+        &self,
+        instance: Instance,
+        build_id: &BuildId,
+        position: u64,
+        piece: &[u8],
+    ) -> Result<u64, IntakeError> {
+        if piece.is_empty() || piece.len() > PIECE_BYTES_MAX {
+            return Err(IntakeError::Malformed("a piece has 1 byte to 1 MiB"));
+        }
+        let bytes = piece.len() as u64;
+        self.asked().go_on(instance, build_id, 0, Instant::now())?;
+        if position % ROOM_BYTES < bytes {
+            self.shelf.check_room(ROOM_BYTES)?;
+        }
+        let written = self.partials.write(build_id, position, piece)?;
+        let (is_taken, received) = written.ok_or(IntakeError::NotAsked)?;
+        if is_taken {
+            self.metrics.add_symbol_received_bytes(bytes);
+            self.asked()
+                .go_on(instance, build_id, bytes, Instant::now())?;
+        }
+        Ok(received)
+    }
+
+    /// All of a file is here: has its index made. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// It is not taken.
+    pub fn finish(&self, instance: Instance, build_id: &BuildId) -> Result<Placed, IntakeError> {
+        let placed = self.place(instance, build_id);
+        self.end(
+            instance,
+            build_id,
+            placed.as_ref().map(|placed| match placed {
+                Placed::Stored(_) => "stored",
+                Placed::Unchanged(_) => "unchanged",
+            }),
+        );
+        placed
+    }
+
+    fn place(&self, instance: Instance, build_id: &BuildId) -> Result<Placed, IntakeError> {
+        self.asked().go_on(instance, build_id, 0, Instant::now())?;
+        let _turn = self.take_turn()?;
+        let missing = IntakeError::Malformed("a part of the file has not come");
+        let file = self.partials.take(build_id)?.ok_or(missing)?;
+        self.asked()
+            .hold_on(instance, build_id, FINISH_TIME, Instant::now());
+        Ok(self.shelf.place(build_id, file, COLLECTOR_ORIGIN)?)
+    }
+
+    /// A file has come to its end, one way or another.
+    fn end(
+        &self,
+        instance: Instance,
+        build_id: &BuildId,
+        result: Result<&'static str, &IntakeError>,
+    ) {
+        match result {
+            Ok(name) => {
+                debug!(%build_id, name, "a collector has sent a file that it was asked for");
+                self.partials.remove(build_id);
+                self.asked().note_done(instance, build_id);
+                self.metrics.count_symbol_sent(name);
+            }
+            Err(err) => {
+                info!(%build_id, %err, "refused a file that a collector was asked for");
+                self.metrics.count_symbol_sent(err.name());
+                if err.is_final() {
+                    self.partials.remove(build_id);
+                    self.asked().note_failed(instance, build_id, Instant::now());
+                }
+            }
+        }
+        self.show_numbers();
+    }
+
+    fn take_turn(&self) -> Result<Turn<'_>, IntakeError> {
+        let mut finishing = lock(&self.finishing);
+        if *finishing >= FINISHING_MAX {
+            return Err(IntakeError::Busy);
+        }
+        *finishing += 1;
+        Ok(Turn(&self.finishing))
+    }
+
+    fn show_numbers(&self) {
+        let (files, bytes) = self.partials.numbers();
+        self.metrics.show_symbol_partials(files, bytes);
+        self.metrics.show_symbol_asked(self.asked().len());
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        lock(&self.asked)
+    }
+}
+
+/// One of those that read files at the moment.
+struct Turn<'a>(&'a Mutex<usize>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(self.0) -= 1;
+    }
+}
+
+/// What these locks guard is whole at each moment, so that a panic elsewhere does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,149 @@
+//! A collector that has no time for names: the server asks for the files, the collector sends them, and what was sampled before
+//! gets its names.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use run::wait::wait_for;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::names::{SHARE_MIN, compile, range, run, share_of, split, start};
+use crate::rig::{Range, Rig, now_ms};
+
+/// For all files of a machine that may be compiling, one after the other, until it is the program's turn.
+const SENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The build id of the large program, by which its file is found at the server.
+const LARGE_ID: &str = "5e47000000000000000000000000000000000001";
+
+type Check = fn() -> Result<()>;
+
+/// All checks here, by name.
+pub(crate) const CHECKS: [(&str, Check); 2] = [
+    ("by_the_collector", check_sent),
+    ("server_killed", check_server_killed),
+];
+
+/// Check that frames which came without names have functions, files and lines after the server has asked for the program, whose
+/// debug information is in it, or beside it by a debug link.
+fn check_sent() -> Result<()> {
+    let directory = TempDir::new().context("failed to make a directory")?;
+    let at = |name: &str| directory.path().join(name);
+    let programs = [
+        ("ns-whole", "burn_sent_whole"),
+        ("ns-link", "burn_sent_link"),
+    ];
+    for (comm, function) in programs {
+        compile(&at(comm), function, &["-g"])?;
+    }
+    split(&at("ns-link"), &at("ns-link.debug"))?;
+    let link = format!("--add-gnu-debuglink={}", at("ns-link.debug").display());
+    run(Command::new("objcopy").arg(link).arg(at("ns-link")))?;
+
+    let mut rig = Rig::start_with("sent", &["--name-cpu=0", "--upload-rate=64MiB"])?;
+    let sampled = sample(&rig, programs.map(|(comm, _)| at(comm)).as_slice())?;
+    for (comm, function) in programs {
+        wait_named(&rig, sampled, comm, function)?;
+    }
+    let unnamed = rig.server_metrics()?.sum_where(
+        "pilotlight_server_samples_unnamed_total",
+        &[("reason", "limit")],
+    );
+    ensure!(
+        unnamed.is_some_and(|samples| samples >= 200.0),
+        "{unnamed:?} samples came without a name, and all should have"
+    );
+    let sent = rig.metrics(0)?.sum_where(
+        "pilotlight_collector_uploads_total",
+        &[("result", "stored")],
+    );
+    ensure!(
+        sent.is_some_and(|files| files >= 2.0),
+        "the collector says that it sent {sent:?} files"
+    );
+    rig.stop_collectors()?;
+    rig.check_books()?;
+    rig.stop_server()
+}
+
+/// Check that a file goes on where it was after the server was killed while it came, and names the frames then.
+fn check_server_killed() -> Result<()> {
+    let directory = TempDir::new().context("failed to make a directory")?;
+    let at = |name: &str| directory.path().join(name);
+    write_large_source(&at("large.c"))?;
+    let source = at("large.c").display().to_string();
+    let id = format!("-Wl,--build-id=0x{LARGE_ID}");
+    compile(&at("ns-large"), "burn_sent_large", &["-g", &id, &source])?;
+
+    let mut rig = Rig::start_with("resumed", &["--name-cpu=0", "--upload-rate=4MiB"])?;
+    let sampled = sample(&rig, &[at("ns-large")])?;
+    let partial = rig.data().join(format!("symbols/partial/{LARGE_ID}.data"));
+    let came = |path: &Path| fs::metadata(path).map_or(0, |it| it.len());
+    wait_for("a part of the program to come", SENT_TIMEOUT, || {
+        Ok((came(&partial) > 0).then_some(()))
+    })?;
+    rig.kill_server()?;
+    ensure!(partial.is_file(), "all of it had come");
+    rig.restart_server()?;
+    wait_named(&rig, sampled, "ns-large", "burn_sent_large")?;
+    let own = rig.metrics(0)?;
+    let resumed = own.sum("pilotlight_collector_upload_resumed_bytes_total");
+    ensure!(resumed.is_some_and(|it| it > 0.0), "resumed: {resumed:?}");
+    let resumed = rig
+        .server_metrics()?
+        .sum("pilotlight_server_symbol_resumed_bytes_total");
+    ensure!(resumed.is_some_and(|it| it > 0.0), "resumed: {resumed:?}");
+    ensure!(!partial.exists(), "what came in parts is still there");
+    rig.stop_collectors()?;
+    rig.check_books()?;
+    rig.stop_server()
+}
+
+/// Functions enough that their debug information takes some seconds to send.
+fn write_large_source(path: &Path) -> Result<()> {
+    let mut text = String::new();
+    for number in 0..40_000 {
+        writeln!(
+            text,
+            "int part_{number}(int a) {{ int sum = a * {number}; return sum + a; }}"
+        )?;
+    }
+    fs::write(path, text).context("failed to write a large source")
+}
+
+/// Runs programs to their ends, and waits until their window is stored.
+fn sample(rig: &Rig, programs: &[std::path::PathBuf]) -> Result<Range> {
+    let from_ms = now_ms()? / 10_000 * 10_000;
+    let children: Result<Vec<_>> = programs.iter().map(|path| start(path)).collect();
+    for mut child in children? {
+        let status = child.wait().context("failed to wait for a program")?;
+        ensure!(status.success(), "a program ended with {status}");
+    }
+    let ended_ms = now_ms()?;
+    rig.wait_stored(ended_ms)?;
+    Ok(range(from_ms, ended_ms))
+}
+
+/// Waits until a program's function has its time, with its source file.
+fn wait_named(rig: &Rig, sampled: Range, comm: &str, function: &str) -> Result<()> {
+    let query = format!(r#"{{comm="{comm}"}}"#);
+    let what = format!("`{function}` to be named");
+    wait_for(&what, SENT_TIMEOUT, || {
+        let top = rig.get_json("/api/v1/top", &query, sampled, &[("limit", "20")])?;
+        Ok((share_of(&top, function) >= SHARE_MIN).then_some(top))
+    })
+    .and_then(|top| check_source(&top, function))
+}
+
+fn check_source(top: &Value, function: &str) -> Result<()> {
+    let functions = top["functions"].as_array().map_or(&[][..], Vec::as_slice);
+    let found = functions.iter().find(|it| it["name"] == function);
+    let file = found.and_then(|it| it["file"].as_str()).unwrap_or_default();
+    ensure!(file.ends_with("burner.c"), "no source file: {top}");
+    Ok(())
+}
