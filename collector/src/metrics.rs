@@ -621,6 +621,21 @@ impl Metrics {
                 ("children", names.held_back.children),
             ],
         );
+        text.counter(
+            "name_files_without_debug_info_total",
+            "Files whose debug information could not be used, so that the symbol table served.",
+            names.files_without_debug_info as f64,
+        );
+        text.counters(
+            "name_split_files_total",
+            "Files with split debug information (.dwo) that names needed, by what became of it.",
+            "result",
+            [
+                ("found", names.split_files - names.split_files_missing),
+                ("missing", names.split_files_missing),
+                ("left", names.split_files_left),
+            ],
+        );
         let ends = names.ends;
         text.counters(
             "namer_ends_total",

@@ -180,6 +180,7 @@ impl Program {
                 start: 0,
                 end: 0,
             }],
+            held: None,
         }
     }
 

@@ -6,7 +6,7 @@
 static volatile unsigned long sink;
 
 __attribute__((noinline)) static void FUNCTION(void) {
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 200000; i++) {
         sink += i + SALT;
     }
 }

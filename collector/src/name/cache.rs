@@ -73,6 +73,27 @@ impl FileNames {
     pub(super) fn debug_link(&self) -> Option<&str> {
         self.facts.as_ref()?.debug_link.as_deref()
     }
+
+    /// Which other files it is known to name.
+    pub(super) fn links(&self) -> Links {
+        let facts = self.facts.as_ref();
+        Links {
+            debug_file: self.debug_link().is_some(),
+            alternative: facts.is_some_and(|it| it.alternative.is_some()),
+            split: facts.is_some_and(|it| it.is_split),
+        }
+    }
+}
+
+/// The kinds of files that one names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Links {
+    /// The one with its debug information.
+    pub(super) debug_file: bool,
+    /// The one that this is shared in with others.
+    pub(super) alternative: bool,
+    /// Those that it is split into.
+    pub(super) split: bool,
 }
 
 /// The names of all files.
@@ -250,6 +271,7 @@ mod tests {
             strings: vec![name.to_owned(), String::new()],
             answers: vec![Answer::Named(vec![function])],
             facts: None,
+            wanted: Vec::new(),
         }
     }
 

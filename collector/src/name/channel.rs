@@ -14,7 +14,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use super::protocol::FRAME_BYTES_MAX;
+use super::protocol::{FRAME_BYTES_MAX, SPLIT_FILES_MAX};
 
 /// Until when a frame must have gone or come.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +38,9 @@ impl Deadline {
     }
 }
 
-/// Files beside one frame: an executable, and the one with its debug information.
-pub(super) const FILES_MAX: usize = 2;
+/// Files beside one frame: an executable, the one with its debug information, the one that shares some with others, a
+/// package of split parts, and single ones. The kernel takes 253.
+pub(super) const FILES_MAX: usize = 4 + SPLIT_FILES_MAX;
 
 /// Sends one frame, with at most [`FILES_MAX`] files beside its first byte.
 pub(super) fn send_frame(

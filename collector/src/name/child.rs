@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use super::answers::Answers;
 use super::channel::{Deadline, receive_frame, send_frame};
 use super::confine::{FileRoot, confine};
-use super::elf::{DebugOutcome, ElfFiles, ElfRequest};
+use super::elf::{DebugOutcome, ElfFiles, ElfRequest, LinkedRequest};
 use super::jit::{JitFiles, JitRequest};
 use super::kernel::Kernel;
 use super::memory::Memory;
@@ -122,9 +122,11 @@ impl Child {
             id,
             object,
             addresses,
+            split,
         } = request;
         let mut answers = Answers::default();
         let mut facts = None;
+        let mut wanted = Vec::new();
         let debug = match *object {
             RequestObject::Kernel => {
                 self.kernel.name(addresses, &mut answers);
@@ -142,11 +144,18 @@ impl Child {
                 let debug_file = attached
                     .debug_file
                     .and_then(|found_by| Some((files.next()?, found_by)));
+                let mut next = |is_attached: bool| is_attached.then(|| files.next()).flatten();
+                let linked = LinkedRequest {
+                    alternative: next(attached.alternative),
+                    package: next(attached.package),
+                    split: split.iter().map(|it| (it.id, next(it.attached))).collect(),
+                };
                 let outcome = self.files.name(
                     ElfRequest {
                         file,
                         opened,
                         debug_file,
+                        linked,
                         build_id,
                         debug,
                         offsets: addresses,
@@ -154,7 +163,8 @@ impl Child {
                     &self.memory,
                     &mut answers,
                 );
-                facts = self.files.facts(file).cloned();
+                facts = self.files.facts(file);
+                wanted = self.files.take_wanted();
                 outcome
             }
             RequestObject::Jit { file, format } => {
@@ -178,6 +188,7 @@ impl Child {
             strings: answers.strings,
             answers: answers.answers,
             facts,
+            wanted,
         }
     }
 
@@ -193,6 +204,7 @@ impl Child {
                 file: VDSO_FILE,
                 opened: image,
                 debug_file: None,
+                linked: LinkedRequest::default(),
                 build_id: None,
                 debug: DebugInfo::Skip,
                 offsets,

@@ -15,9 +15,10 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
 };
 
-/// Descriptors: 32 files, each with a debug file, twice (ours and blazesym's), one more of each to read Go's tables, and
-/// the child's own few.
-const OPEN_FILES_MAX: u64 = 192;
+/// Descriptors: 32 files, each with a debug file, twice (ours and blazesym's), one more of each to read Go's tables, two
+/// more that debug information is shared with or split into, and again as many to read those: 352. The 68 of a request,
+/// which are opened once more, the child's own few, and for six programs 256 split files each.
+const OPEN_FILES_MAX: u64 = 2048;
 /// Names may wait for the node's own work: against one busy thread on each CPU
 /// the child still gets a quarter of one. At 10 it would be a tenth, and time-outs
 /// would hit files that are only waiting.

@@ -18,7 +18,7 @@ use super::open::{OWN_ROOT, open_beside, roots};
 use crate::process::BuildId;
 
 /// Where debug information is installed.
-const DEBUG_DIRECTORY: &str = "usr/lib/debug";
+pub(super) const DEBUG_DIRECTORY: &str = "usr/lib/debug";
 
 /// How a debug file was found, and so what must agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) fn find_debug_file_in(
     link: Option<&str>,
     bytes_max: u64,
 ) -> Option<(OwnedFd, FoundBy)> {
-    if let Some(path) = file.build_id.as_ref().map(build_id_path) {
+    if let Some(path) = file.build_id.as_ref().map(|it| build_id_path(it, "debug")) {
         let all = std::iter::once(OWN_ROOT).chain(roots.iter().map(String::as_str));
         for root in all {
             if let Some(found) = open_beside(root, &path, bytes_max) {
@@ -67,14 +67,14 @@ pub(super) fn find_debug_file_in(
     })
 }
 
-/// Where the build-id tree has the debug file, relative to a root.
-fn build_id_path(build_id: &BuildId) -> PathBuf {
+/// Where the build-id tree has a file's debug information, relative to a root; `kind` is how its name ends.
+pub(super) fn build_id_path(build_id: &BuildId, kind: &str) -> PathBuf {
     let hex = build_id.to_string();
     let (directory, name) = hex.split_at(2.min(hex.len()));
     Path::new(DEBUG_DIRECTORY)
         .join(".build-id")
         .join(directory)
-        .join(format!("{name}.debug"))
+        .join(format!("{name}.{kind}"))
 }
 
 /// Where a file's debug link may lead, relative to a root; nowhere if it is no plain name.
@@ -99,7 +99,7 @@ mod tests {
     fn places() {
         let id = BuildId::new(&[0xab, 0xcd, 0xef]).unwrap();
         let path = "usr/lib/debug/.build-id/ab/cdef.debug";
-        assert_eq!(build_id_path(&id), Path::new(path));
+        assert_eq!(build_id_path(&id, "debug"), Path::new(path));
         let paths = link_paths(Path::new("/opt/app/bin/tool"), "tool.debug");
         let expected = [
             "opt/app/bin/tool.debug",

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use blazesym::symbolize::source::{self, Source};
@@ -21,11 +22,12 @@ use super::boundaries::Boundaries;
 use super::confine::FileRoot;
 use super::debug_file::FoundBy;
 use super::demangle::is_mangled;
+use super::dwarf::{BlockCache, LinkedFiles, Linking, Lookup};
 use super::facts::{FileFacts, read_facts};
 use super::go::{GoFile, GoFunction};
 use super::memory::Memory;
 use super::naming::UnnamedReason;
-use super::protocol::DebugInfo;
+use super::protocol::{DebugInfo, SPLIT_FILES_MAX, SplitFile};
 use super::symbols::SymbolTables;
 use crate::process::BuildId;
 
@@ -52,12 +54,25 @@ pub(super) struct ElfRequest<'a> {
     pub(super) opened: Option<OwnedFd>,
     /// What may have its debug information.
     pub(super) debug_file: Option<(OwnedFd, FoundBy)>,
+    /// What may have parts of that.
+    pub(super) linked: LinkedRequest,
     /// The build id it must have.
     pub(super) build_id: Option<BuildId>,
     /// Whether to use debug information.
     pub(super) debug: DebugInfo,
     /// Offsets in the file.
     pub(super) offsets: &'a [u64],
+}
+
+/// Files that may have parts of a file's debug information.
+#[derive(Default)]
+pub(super) struct LinkedRequest {
+    /// The one that several files share.
+    pub(super) alternative: Option<OwnedFd>,
+    /// A package of split ones.
+    pub(super) package: Option<OwnedFd>,
+    /// Split ones by their numbers; without a file, there is none.
+    pub(super) split: Vec<(u64, Option<OwnedFd>)>,
 }
 
 /// Whether debug information could be used where it was asked for.
@@ -75,6 +90,9 @@ pub(super) struct ElfFiles {
     symbolizer: Option<Symbolizer>,
     root: FileRoot,
     open: Vec<OpenFile>,
+    blocks: Rc<BlockCache>,
+    /// Split files that the last request lacked, each once.
+    wanted: Vec<SplitFile>,
 }
 
 struct OpenFile {
@@ -82,6 +100,7 @@ struct OpenFile {
     readable: Readable,
     used: Instant,
     debug_file: DebugFile,
+    linked: LinkedFiles,
     go: Go,
 }
 
@@ -136,6 +155,8 @@ enum Named {
 enum Longer {
     /// There is none.
     None,
+    /// Any: only the line is known.
+    Any,
     /// A mangled one. Reduced debug information (`line-tables-only`, `-g1`) calls `core::fmt::write` just `write`.
     Mangled,
     /// One with types: Go's own table calls all instances of a generic function `name[...]`.
@@ -149,6 +170,8 @@ impl ElfFiles {
             symbolizer: None,
             root,
             open: Vec::new(),
+            blocks: Rc::default(),
+            wanted: Vec::new(),
         }
     }
 
@@ -160,6 +183,7 @@ impl ElfFiles {
         memory: &Memory,
         answers: &mut Answers,
     ) -> DebugOutcome {
+        self.wanted.clear();
         let offsets = request.offsets;
         let debug = match self.root {
             FileRoot::Descriptors => request.debug,
@@ -170,12 +194,15 @@ impl ElfFiles {
             offsets.iter().for_each(|_| answers.push_unnamed(reason));
             return DebugOutcome::Fine;
         }
-        let is_refused = match (debug, request.debug_file) {
+        let mut is_refused = match (debug, request.debug_file) {
             (DebugInfo::Use, Some((file, found_by))) => {
                 !self.attach(number, file, found_by, build_id)
             }
             _ => false,
         };
+        if debug == DebugInfo::Use {
+            is_refused |= !self.link(number, request.linked);
+        }
         let mut named: Vec<Named> = offsets
             .iter()
             .map(|_| Named::Unnamed(UnnamedReason::NoSymbol))
@@ -193,6 +220,10 @@ impl ElfFiles {
         }
         for it in &named {
             match it {
+                Named::Functions {
+                    longer: Longer::Any,
+                    ..
+                } => answers.push_unnamed(UnnamedReason::NoSymbol),
                 Named::Functions { found, .. } => answers.push_named(found),
                 Named::Unnamed(reason) => answers.push_unnamed(*reason),
                 Named::InFunction(distance) => answers.push_in_function(*distance),
@@ -221,9 +252,13 @@ impl ElfFiles {
                 self.forget();
             }
             let symbolizer = self.symbolizer.get_or_insert_with(make_symbolizer);
-            let Some(open) = self.open.iter().find(|it| it.file == number) else {
+            let Some(open) = self.open.iter_mut().find(|it| it.file == number) else {
                 break;
             };
+            if open.linked.is_needed() {
+                is_damaged |= open.read_linked(offsets, named, &mut self.wanted);
+                continue;
+            }
             let Some(symbols) = open.symbolize(symbolizer, offsets) else {
                 break;
             };
@@ -249,9 +284,20 @@ impl ElfFiles {
         self.open.iter().find(|it| it.file == file)
     }
 
-    /// What an open file says about itself.
-    pub(super) fn facts(&self, file: u64) -> Option<&FileFacts> {
-        self.find(file).map(|it| &it.readable.facts)
+    /// What an open file says about itself, and its debug file of where the rest is.
+    pub(super) fn facts(&self, file: u64) -> Option<FileFacts> {
+        let open = self.find(file)?;
+        let debug = open.debug_source();
+        Some(FileFacts {
+            alternative: debug.facts.alternative.clone(),
+            is_split: open.linked.is_split(),
+            ..open.readable.facts.clone()
+        })
+    }
+
+    /// The split files that the last request lacked.
+    pub(super) fn take_wanted(&mut self) -> Vec<SplitFile> {
+        std::mem::take(&mut self.wanted)
     }
 
     /// Forgets what was parsed of all files. They stay open.
@@ -259,6 +305,7 @@ impl ElfFiles {
         self.symbolizer = None;
         for open in &mut self.open {
             open.go = Go::NotLookedFor;
+            open.linked.forget();
         }
     }
 
@@ -290,6 +337,7 @@ impl ElfFiles {
             readable,
             used: now,
             debug_file: DebugFile::None,
+            linked: LinkedFiles::new(Rc::clone(&self.blocks)),
             go: Go::NotLookedFor,
         });
         Ok(())
@@ -354,6 +402,33 @@ impl ElfFiles {
         is_it
     }
 
+    /// Takes the files with parts of an open file's debug information. Gives `false` when they are not what they should be.
+    fn link(&mut self, file: u64, linked: LinkedRequest) -> bool {
+        let root = self.root;
+        let Some(open) = self.open.iter_mut().find(|it| it.file == file) else {
+            return true;
+        };
+        let reopen = |it: OwnedFd| File::open(root.path_of(it.as_raw_fd())).ok();
+        let split = linked.split.into_iter();
+        let files = Linking {
+            alternative: linked.alternative.and_then(reopen),
+            package: linked.package.and_then(reopen),
+            split: split
+                .map(|(id, file)| (id, file.and_then(reopen)))
+                .collect(),
+        };
+        let debug = match &open.debug_file {
+            DebugFile::Open(it) => it,
+            DebugFile::None | DebugFile::Refused => &open.readable,
+        };
+        if !debug.facts.has_debug_info {
+            return true;
+        }
+        open.linked.look(&debug.file);
+        let link = debug.facts.alternative.as_ref();
+        open.linked.take(files, &debug.file, link)
+    }
+
     fn close_oldest(&mut self) {
         let oldest = self
             .open
@@ -398,6 +473,11 @@ impl OpenFile {
         }
     }
 
+    /// The file that has the debug information, if any has.
+    fn debug_source(&self) -> &Readable {
+        self.debug_file().unwrap_or(&self.readable)
+    }
+
     fn has_debug_info(&self) -> bool {
         self.readable.facts.has_debug_info || self.debug_file().is_some()
     }
@@ -423,6 +503,45 @@ impl OpenFile {
             let found = functions.into_iter().map(Found::from).collect();
             *named = Named::Functions { found, longer };
         }
+    }
+
+    /// Names by debug information that lies in several files, and adds those that are `wanted`. Gives whether some of it
+    /// could not be read.
+    fn read_linked(
+        &mut self,
+        offsets: &[u64],
+        named: &mut [Named],
+        wanted: &mut Vec<SplitFile>,
+    ) -> bool {
+        let mut is_damaged = false;
+        let addresses = self.addresses_of(offsets);
+        let main = match &self.debug_file {
+            DebugFile::Open(it) => &it.file,
+            DebugFile::None | DebugFile::Refused => &self.readable.file,
+        };
+        for (address, named) in addresses.into_iter().zip(named) {
+            let found = match self.linked.find(main, address) {
+                Lookup::Found(found) => found,
+                Lookup::Wants(file, found) => {
+                    let is_new = wanted.iter().all(|it| it.id != file.id);
+                    if is_new && wanted.len() < SPLIT_FILES_MAX {
+                        wanted.push(file);
+                    }
+                    found
+                }
+                Lookup::Nothing => continue,
+                Lookup::Damaged => {
+                    is_damaged = true;
+                    *named = Named::Unnamed(UnnamedReason::Corrupt);
+                    continue;
+                }
+            };
+            if let Some(outer) = found.last() {
+                let longer = longer_of(&outer.symbol);
+                *named = Named::Functions { found, longer };
+            }
+        }
+        is_damaged
     }
 
     /// What the debug information says; `None` when there is none.
@@ -513,6 +632,7 @@ impl Named {
                 };
                 let says_more = match longer {
                     Longer::None => false,
+                    Longer::Any => true,
                     Longer::Mangled => is_mangled(&symbol),
                     Longer::Instance => is_instance(&symbol, &outer.symbol),
                 };
@@ -613,10 +733,19 @@ fn functions_of(symbol: &Sym<'_>) -> Named {
     let outer = found(&symbol.name, symbol.code_info.as_deref());
     Named::Functions {
         found: inlined.chain([outer]).collect(),
-        longer: match symbol.code_info.is_some() && !is_mangled(&symbol.name) {
-            true => Longer::Mangled,
+        longer: match symbol.code_info.is_some() {
+            true => longer_of(&symbol.name),
             false => Longer::None,
         },
+    }
+}
+
+/// Which longer name a function may have that debug information calls `name`.
+fn longer_of(name: &str) -> Longer {
+    match name {
+        "" => Longer::Any,
+        name if is_mangled(name) => Longer::None,
+        _ => Longer::Mangled,
     }
 }
 

@@ -4,17 +4,22 @@
 //! In: a file that nobody has checked. Out: facts, as far as they are there; a damaged file has none.
 //!
 //! Sources: System V ABI, chapter 5 (program headers); GDB manual, "Debugging Information in Separate Files"
-//! (`.gnu_debuglink`).
+//! (`.gnu_debuglink`); the comment at the head of `dwz.c` (`.gnu_debugaltlink`).
 
 use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{ElfFile, ProgramHeader as _};
 use object::{LittleEndian, Object as _, ObjectSection as _, ReadRef};
+
+use crate::process::BuildId;
 
 /// Segments kept of a file. Linkers make 2 to 6.
 pub(super) const SEGMENTS_MAX: usize = 16;
 
 /// Bytes of a debug link's file name: what a file system allows.
 pub(super) const DEBUG_LINK_BYTES_MAX: usize = 255;
+
+/// Bytes of the path in an alternative link: what the system calls take.
+pub(super) const ALTERNATIVE_PATH_BYTES_MAX: usize = 4096;
 
 /// A part of a file that is mapped as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,15 @@ pub struct Segment {
     pub bytes: u64,
 }
 
+/// Which file has the debug information that several files share (`dwz -m` moves it there).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlternativeLink {
+    /// Its path, absolute or from the directory of the file with the link; at most 4096 bytes.
+    pub path: String,
+    /// Its build id.
+    pub build_id: BuildId,
+}
+
 /// What a file says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileFacts {
@@ -36,6 +50,10 @@ pub struct FileFacts {
     pub has_debug_info: bool,
     /// Name of the file with its debug information: no path, at most [`DEBUG_LINK_BYTES_MAX`] bytes.
     pub debug_link: Option<String>,
+    /// Where the rest of its debug information is, or of its debug file's.
+    pub alternative: Option<AlternativeLink>,
+    /// Whether parts of its debug information are in files of their own, or in a package of those.
+    pub is_split: bool,
 }
 
 impl FileFacts {
@@ -79,10 +97,16 @@ pub fn read_facts<'data, R: ReadRef<'data>>(
         // A name, its end, padding and a checksum.
         .filter(|it| it.size() <= DEBUG_LINK_BYTES_MAX as u64 + 8)
         .and_then(|it| parse_debug_link(it.data().ok()?));
+    let alternative = file
+        .section_by_name(".gnu_debugaltlink")
+        .filter(|it| it.size() <= (ALTERNATIVE_PATH_BYTES_MAX + 1 + BuildId::BYTES_MAX) as u64)
+        .and_then(|it| parse_alternative_link(it.data().ok()?));
     let facts = FileFacts {
         segments,
         has_debug_info,
         debug_link: link.map(|(name, _)| name.to_owned()),
+        alternative,
+        is_split: false,
     };
     (facts, link.map(|(_, checksum)| checksum))
 }
@@ -96,6 +120,17 @@ pub(crate) fn parse_debug_link(section: &[u8]) -> Option<(&str, u32)> {
         .get((end + 1).next_multiple_of(4)..)?
         .first_chunk()?;
     is_file_name(name).then(|| (name, u32::from_le_bytes(*checksum)))
+}
+
+/// The path and the build id in a `.gnu_debugaltlink` section, with a zero between them. Pure.
+fn parse_alternative_link(section: &[u8]) -> Option<AlternativeLink> {
+    let end = section.iter().position(|byte| *byte == 0)?;
+    let path = std::str::from_utf8(&section[..end]).ok()?;
+    let is_path = !path.is_empty() && path.len() <= ALTERNATIVE_PATH_BYTES_MAX;
+    Some(AlternativeLink {
+        path: is_path.then(|| path.to_owned())?,
+        build_id: BuildId::new(&section[end + 1..])?,
+    })
 }
 
 /// Whether this names a file in a directory, and leads nowhere else.
@@ -125,6 +160,26 @@ mod tests {
         ] {
             let expected = name.map(|it| (it, 0x0403_0201));
             assert_eq!(parse_debug_link(section), expected, "{section:?}");
+        }
+    }
+
+    /// Check a link to an alternative file, and those without a path or with a build id that cannot be one.
+    #[test]
+    fn alternative_links() {
+        let link = parse_alternative_link(b"../.dwz/a\0\x01\x02").unwrap();
+        let build_id = BuildId::new(&[1, 2]).unwrap();
+        assert_eq!((&*link.path, link.build_id), ("../.dwz/a", build_id));
+        let long = [b'x'; ALTERNATIVE_PATH_BYTES_MAX + 1];
+        for section in [
+            &b""[..],
+            b"a",
+            b"a\0",
+            b"\0\x01\x02",
+            b"\xff\0\x01",
+            &[&long[..], b"\0\x01"].concat(),
+            &[b"a\0", &[1; BuildId::BYTES_MAX + 1][..]].concat(),
+        ] {
+            assert_eq!(parse_alternative_link(section), None, "{section:?}");
         }
     }
 

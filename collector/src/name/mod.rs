@@ -5,7 +5,7 @@
 //! Never parses a file in the collector's own process: its child does, and may die of it.
 //!
 //! ```text
-//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- go | jit
+//! Namer -- cache (known?) -- open (descriptor) -- process ==socket==> child -- kernel | vdso | elf -- dwarf | go | jit
 //! ```
 
 mod answers;
@@ -17,6 +17,7 @@ mod child;
 mod confine;
 mod debug_file;
 mod demangle;
+mod dwarf;
 mod elf;
 mod facts;
 mod go;
@@ -25,6 +26,7 @@ mod held;
 mod jit;
 mod kallsyms;
 mod kernel;
+mod linked_file;
 mod memory;
 mod namer;
 mod naming;
@@ -43,11 +45,11 @@ pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
 pub(crate) use debug_file::find_debug_file;
 pub(crate) use facts::parse_debug_link;
-pub use facts::{FileFacts, Segment, read_facts};
+pub use facts::{AlternativeLink, FileFacts, Segment, read_facts};
 pub use go::{GoFile, GoFunction};
 pub use headers::read_headers;
 pub use held::{HeldFile, Relatives, hold};
-pub use jit::{Code, CodeName, JitDump, PerfMap};
+pub use jit::{Code, CodeName, GrowingFile, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};

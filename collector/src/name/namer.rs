@@ -11,16 +11,19 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{info, warn};
 
 use super::budget::{CpuAllowance, CpuBudget};
-use super::cache::{NameCache, ObjectKey};
+use super::cache::{Links, NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
 use super::facts::{FileFacts, Segment};
 use super::jit::{JitProcess, open_dump, open_map};
+use super::linked_file::{find_alternative, find_package, find_split};
 use super::naming::{Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
 use super::open::open_elf;
 use super::process::{ChildError, NameProcess, ended_for_memory};
-use super::protocol::{Answer, Attached, DebugInfo, JitFormat, Request, RequestObject, Response};
+use super::protocol::{
+    Answer, Attached, DebugInfo, JitFormat, Request, RequestObject, Response, SplitFile, SplitPart,
+};
 use super::stats::NamerStats;
 use crate::accounts::ProcessAccount;
 use crate::clock::thread_cpu;
@@ -31,6 +34,9 @@ const REQUEST_ADDRESSES: usize = 512;
 /// A file that keeps failing is tried again after 1, 2, 4, … up to 64 times
 /// [`NamerOptions::retry_windows`]: about an hour, with the defaults.
 const FAILURE_DOUBLINGS_MAX: u32 = 6;
+/// How often a question is asked again with the files that the answer named: for the debug file, for what that shares
+/// with others or a package, and four times for 64 split files each, so that 512 addresses may lie in 256 units.
+const FOLLOWED_MAX: usize = 6;
 /// Children that could not be ended (they wait for a broken disk or network file
 /// system); with more of them, no new one is started.
 const STUCK_MAX: usize = 4;
@@ -251,8 +257,11 @@ impl Namer {
     }
 
     fn find_jit_names(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
-        let none = Naming::Unnamed(UnnamedReason::Anonymous);
-        let mut namings = vec![none; addresses.len()];
+        let reason = match self.jit.contains_key(&pid) || JitProcess::is_there(pid) {
+            true => UnnamedReason::Anonymous,
+            false => UnnamedReason::ProcessUnknown,
+        };
+        let mut namings = vec![Naming::Unnamed(reason); addresses.len()];
         if let Some((process, files)) = self.find_jit(pid) {
             type Open = fn(&JitProcess) -> Result<OwnedFd, UnnamedReason>;
             let formats: [(JitFormat, Open); 2] =
@@ -316,8 +325,13 @@ impl Namer {
         let files: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
         for left in left.chunks_mut(REQUEST_ADDRESSES) {
             let addresses = left.iter().map(|(address, _)| *address).collect();
+            let question = Question {
+                object: requested,
+                addresses,
+                split: Vec::new(),
+            };
             let may_ask = self.may_ask();
-            let answered = may_ask.and_then(|()| self.send(requested, &files, addresses, &object));
+            let answered = may_ask.and_then(|()| self.send(question, &files, &object));
             let reason = match answered {
                 Ok(response) => {
                     for ((_, naming), answer) in left.iter_mut().zip(&response.answers) {
@@ -418,35 +432,97 @@ impl Namer {
         file.failure = Some((reason, self.window.saturating_add(windows)));
     }
 
-    /// Asks once, and once more without debug information if the child failed on it, or with it if the file
-    /// says only now where that is.
+    /// Asks once, and once more without debug information if the child failed on it, or with more of it as long as the
+    /// answer says where more is.
     fn ask(&mut self, object: &Object, addresses: &[u64]) -> Result<Response, Failure> {
         let key = ObjectKey::from(object);
         let file = self.cache.file(key);
         let (number, debug) = (file.number, file.debug);
-        let link_before = file.debug_link().is_some();
+        let links = file.links();
         match self.ask_once(object, number, debug, addresses) {
             Err(Failure::Asked(_)) if is_file(object) && debug == DebugInfo::Use => {
                 self.cache.file(key).debug = DebugInfo::Skip;
                 self.stats.files_without_debug_info += 1;
                 self.ask_once(object, number, DebugInfo::Skip, addresses)
             }
-            Ok(response) if !link_before && self.is_linked(object, debug) => {
-                // If it fails now, the first answer is there.
-                let again = self.ask_once(object, number, debug, addresses);
-                Ok(again.unwrap_or(response))
-            }
+            Ok(response) => match object {
+                Object::Elf(file) if debug == DebugInfo::Use => {
+                    Ok(self.ask_on(object, file, addresses, (links, response)))
+                }
+                _ => Ok(response),
+            },
             result => result,
         }
     }
 
-    /// Whether the file's debug link leads to a file.
-    fn is_linked(&mut self, object: &Object, debug: DebugInfo) -> bool {
-        let Object::Elf(file) = object else {
-            return false;
-        };
-        let link = self.cache.file(ObjectKey::from(object)).debug_link();
-        link.is_some() && self.find_debug_file(object, file, debug).is_some()
+    /// Asks again with the files that the last answer named, of which `links` were known before. What is not there by then
+    /// is not in the names.
+    fn ask_on(
+        &mut self,
+        object: &Object,
+        file: &ElfFile,
+        addresses: &[u64],
+        (mut links, mut response): (Links, Response),
+    ) -> Response {
+        let key = ObjectKey::from(object);
+        for _ in 0..FOLLOWED_MAX {
+            let now = self.cache.file(key).links();
+            let split = match self.has_more(object, file, links, now) {
+                // A package has them all.
+                true => Vec::new(),
+                false if response.wanted.is_empty() => return response,
+                false => self.find_split(file, &response.wanted),
+            };
+            links = now;
+            let number = self.cache.file(key).number;
+            match self.ask_with(object, number, DebugInfo::Use, addresses, &split) {
+                Ok(again) => response = again,
+                // If it fails now, the last answer is there; the next question is not to fail again.
+                Err(Failure::Asked(_)) => {
+                    self.cache.file(key).debug = DebugInfo::Skip;
+                    self.stats.files_without_debug_info += 1;
+                    return response;
+                }
+                Err(_) => return response,
+            }
+        }
+        self.stats.split_files_left += response.wanted.len() as u64;
+        response
+    }
+
+    /// Whether what the file says `now` and did not say `before` leads to a file.
+    fn has_more(&mut self, object: &Object, file: &ElfFile, before: Links, now: Links) -> bool {
+        let is_linked = now.debug_file && !before.debug_file;
+        let is_shared = now.alternative && !before.alternative;
+        let is_split = now.split && !before.split;
+        (is_linked && self.find_debug_file(object, file, DebugInfo::Use).is_some())
+            || (is_shared && self.find_alternative(object, file).is_some())
+            || (is_split && self.find_package(object, file).is_some())
+    }
+
+    fn find_package(&mut self, object: &Object, file: &ElfFile) -> Option<OwnedFd> {
+        let known = self.cache.file(ObjectKey::from(object)).facts.as_ref();
+        known.filter(|it| it.is_split)?;
+        find_package(file, self.options.file_bytes_max)
+    }
+
+    fn find_alternative(&mut self, object: &Object, file: &ElfFile) -> Option<OwnedFd> {
+        let known = self.cache.file(ObjectKey::from(object)).facts.as_ref();
+        let link = known?.alternative.as_ref()?;
+        find_alternative(file, link, self.options.file_bytes_max)
+    }
+
+    /// The split files that the child lacks, as far as they are there.
+    fn find_split(&mut self, file: &ElfFile, wanted: &[SplitFile]) -> Vec<(u64, Option<OwnedFd>)> {
+        let bytes_max = self.options.file_bytes_max;
+        let found = wanted
+            .iter()
+            .map(|it| (it.id, find_split(file, it, bytes_max)));
+        let found: Vec<_> = found.collect();
+        self.stats.split_files += found.len() as u64;
+        let missing = found.iter().filter(|(_, it)| it.is_none());
+        self.stats.split_files_missing += missing.count() as u64;
+        found
     }
 
     /// Finds the file with the debug information of one that may have none itself.
@@ -471,13 +547,28 @@ impl Namer {
         debug: DebugInfo,
         addresses: &[u64],
     ) -> Result<Response, Failure> {
-        let mut debug_file = None;
+        self.ask_with(object, number, debug, addresses, &[])
+    }
+
+    fn ask_with(
+        &mut self,
+        object: &Object,
+        number: u64,
+        debug: DebugInfo,
+        addresses: &[u64],
+        split: &[(u64, Option<OwnedFd>)],
+    ) -> Result<Response, Failure> {
+        let (mut debug_file, mut alternative, mut package) = (None, None, None);
         let (requested, opened) = match object {
             Object::Kernel => (RequestObject::Kernel, Ok(None)),
             Object::Vdso => (RequestObject::Vdso, Ok(None)),
             Object::Elf(file) => {
                 let opened = open_elf(file, self.options.file_bytes_max);
                 debug_file = self.find_debug_file(object, file, debug);
+                if debug == DebugInfo::Use {
+                    alternative = self.find_alternative(object, file);
+                    package = self.find_package(object, file);
+                }
                 let requested = RequestObject::Elf {
                     file: number,
                     debug,
@@ -485,6 +576,8 @@ impl Namer {
                     attached: Attached {
                         file: opened.is_ok(),
                         debug_file: debug_file.as_ref().map(|(_, found_by)| *found_by),
+                        alternative: alternative.is_some(),
+                        package: package.is_some(),
                     },
                 };
                 (requested, opened.map(Some))
@@ -493,9 +586,21 @@ impl Namer {
         let file = opened.as_ref().ok().and_then(Option::as_ref);
         let files = file
             .into_iter()
-            .chain(debug_file.as_ref().map(|(it, _)| it));
+            .chain(debug_file.as_ref().map(|(it, _)| it))
+            .chain(&alternative)
+            .chain(&package)
+            .chain(split.iter().filter_map(|(_, it)| it.as_ref()));
         let files: Vec<BorrowedFd<'_>> = files.map(AsFd::as_fd).collect();
-        let mut response = self.send(requested, &files, addresses.to_vec(), object)?;
+        let parts = split.iter().map(|(id, file)| SplitPart {
+            id: *id,
+            attached: file.is_some(),
+        });
+        let question = Question {
+            object: requested,
+            addresses: addresses.to_vec(),
+            split: parts.collect(),
+        };
+        let mut response = self.send(question, &files, object)?;
         let known = self.cache.file(ObjectKey::from(object));
         known.debug_refused = response.notes.without_debug_info;
         if let Some(facts) = response.facts.take() {
@@ -511,16 +616,16 @@ impl Namer {
     /// from before.
     fn send(
         &mut self,
-        requested: RequestObject,
+        question: Question,
         files: &[BorrowedFd<'_>],
-        addresses: Vec<u64>,
         object: &dyn Display,
     ) -> Result<Response, Failure> {
         self.request += 1;
         let request = Request {
             id: self.request,
-            object: requested,
-            addresses,
+            object: question.object,
+            addresses: question.addresses,
+            split: question.split,
         };
         let started = Instant::now();
         let deadline = started + self.options.request_time;
@@ -638,6 +743,13 @@ impl Drop for Namer {
     fn drop(&mut self) {
         self.end_process();
     }
+}
+
+/// What is sent to the child.
+struct Question {
+    object: RequestObject,
+    addresses: Vec<u64>,
+    split: Vec<SplitPart>,
 }
 
 /// Why a request has no answer.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::debug_file::FoundBy;
-use super::facts::{DEBUG_LINK_BYTES_MAX, FileFacts, SEGMENTS_MAX, Segment};
+use super::facts::{AlternativeLink, DEBUG_LINK_BYTES_MAX, FileFacts, SEGMENTS_MAX, Segment};
 use super::naming::{Frame, Naming, UnnamedReason};
 use crate::process::BuildId;
 
@@ -32,6 +32,12 @@ pub const FUNCTIONS_MAX: usize = 128;
 /// Strings in one answer: eight for each address. Without it, a frame full of
 /// empty strings would cost the collector 48 MB.
 pub const STRINGS_MAX: usize = 8 * ADDRESSES_MAX;
+
+/// Split files in one question and in one answer. A question of 512 addresses reaches some 100 of them in a large
+/// program, and is asked again for the rest.
+pub const SPLIT_FILES_MAX: usize = 64;
+/// Bytes of a split file's name, and of the directory that it is relative to: what the system calls take.
+pub const SPLIT_PATH_BYTES_MAX: usize = STRING_BYTES_MAX;
 
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -112,6 +118,30 @@ pub struct Attached {
     pub file: bool,
     /// One that may have its debug information.
     pub debug_file: Option<FoundBy>,
+    /// The one that shares its debug information with others.
+    pub alternative: bool,
+    /// A package with split parts of its debug information.
+    pub package: bool,
+}
+
+/// A file with a part of the debug information (`.dwo`), as the part that is left refers to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitFile {
+    /// What the file must have.
+    pub id: u64,
+    /// Its name: a path, mostly relative to `directory`.
+    pub name: String,
+    /// Where the compiler ran, or empty.
+    pub directory: String,
+}
+
+/// A split file that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitPart {
+    /// Its number.
+    pub id: u64,
+    /// Whether it comes with the request, after the other files. Otherwise there is none.
+    pub attached: bool,
 }
 
 /// A question: what are these addresses called?
@@ -123,6 +153,8 @@ pub struct Request {
     pub object: RequestObject,
     /// At most [`ADDRESSES_MAX`].
     pub addresses: Vec<u64>,
+    /// What became of the split files that the last answer asked for, at most [`SPLIT_FILES_MAX`].
+    pub split: Vec<SplitPart>,
 }
 
 /// One function at an address; numbers are indices into [`Response::strings`].
@@ -209,6 +241,8 @@ pub struct Response {
     pub answers: Vec<Answer>,
     /// What a file says about itself.
     pub facts: Option<FileFacts>,
+    /// Files without which some addresses lack their inlined calls, at most [`SPLIT_FILES_MAX`].
+    pub wanted: Vec<SplitFile>,
 }
 
 const OBJECT_KERNEL: u8 = 1;
@@ -222,9 +256,13 @@ const DEBUG_SKIP: u8 = 2;
 const ATTACHED_FILE: u8 = 1;
 const ATTACHED_BY_BUILD_ID: u8 = 2;
 const ATTACHED_BY_LINK: u8 = 4;
+const ATTACHED_ALTERNATIVE: u8 = 8;
+const ATTACHED_PACKAGE: u8 = 16;
 const FACTS_NONE: u8 = 0;
 const FACTS: u8 = 1;
 const FACTS_DEBUG_INFO: u8 = 2;
+const FACTS_SPLIT: u8 = 4;
+const FACTS_ALTERNATIVE: u8 = 8;
 const NOTE_LEAVING: u8 = 1;
 const NOTE_WITHOUT_DEBUG_INFO: u8 = 2;
 const NOTE_UNCONFINED: u8 = 4;
@@ -238,8 +276,9 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
         id,
         object,
         addresses,
+        split,
     } = request;
-    let mut out = Vec::with_capacity(48 + addresses.len() * 8);
+    let mut out = Vec::with_capacity(48 + addresses.len() * 8 + split.len() * 9);
     out.extend_from_slice(&id.to_le_bytes());
     match object {
         RequestObject::Kernel => out.push(OBJECT_KERNEL),
@@ -274,6 +313,11 @@ pub fn encode_request(request: &Request) -> Vec<u8> {
     push_count(&mut out, addresses.len());
     for address in addresses {
         out.extend_from_slice(&address.to_le_bytes());
+    }
+    push_count(&mut out, split.len());
+    for SplitPart { id, attached } in split {
+        out.extend_from_slice(&id.to_le_bytes());
+        out.push(u8::from(*attached));
     }
     out
 }
@@ -314,11 +358,16 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, ProtocolError> {
     let addresses = (0..count)
         .map(|_| rest.u64())
         .collect::<Result<Vec<_>, _>>()?;
+    let count = rest.count(SPLIT_FILES_MAX)?;
+    let split = (0..count)
+        .map(|_| rest.split_part())
+        .collect::<Result<Vec<_>, _>>()?;
     rest.end()?;
     Ok(Request {
         id,
         object,
         addresses,
+        split,
     })
 }
 
@@ -330,13 +379,13 @@ pub fn encode_response(response: &Response) -> Vec<u8> {
         strings,
         answers,
         facts,
+        wanted,
     } = response;
     let mut out = Vec::new();
     out.extend_from_slice(&id.to_le_bytes());
     push_count(&mut out, strings.len());
     for string in strings {
-        push_count(&mut out, string.len());
-        out.extend_from_slice(string.as_bytes());
+        push_string(&mut out, string);
     }
     push_count(&mut out, answers.len());
     for answer in answers {
@@ -366,6 +415,17 @@ pub fn encode_response(response: &Response) -> Vec<u8> {
         }
     }
     encode_facts(facts.as_ref(), &mut out);
+    push_count(&mut out, wanted.len());
+    for SplitFile {
+        id,
+        name,
+        directory,
+    } in wanted
+    {
+        out.extend_from_slice(&id.to_le_bytes());
+        push_string(&mut out, name);
+        push_string(&mut out, directory);
+    }
     // The last byte: see `note_leaving`.
     out.push(encode_notes(*notes));
     out
@@ -396,6 +456,10 @@ pub fn decode_response(bytes: &[u8], id: u64, addresses: usize) -> Result<Respon
         .map(|_| rest.answer(strings.len()))
         .collect::<Result<Vec<_>, _>>()?;
     let facts = rest.facts()?;
+    let count = rest.count(SPLIT_FILES_MAX)?;
+    let wanted = (0..count)
+        .map(|_| rest.split_file())
+        .collect::<Result<Vec<_>, _>>()?;
     let notes = decode_notes(rest.u8()?)?;
     rest.end()?;
     Ok(Response {
@@ -404,6 +468,7 @@ pub fn decode_response(bytes: &[u8], id: u64, addresses: usize) -> Result<Respon
         strings,
         answers,
         facts,
+        wanted,
     })
 }
 
@@ -445,23 +510,36 @@ fn decode_notes(bits: u8) -> Result<Notes, ProtocolError> {
 }
 
 fn encode_attached(attached: Attached) -> u8 {
-    let by = match attached.debug_file {
-        None => 0,
-        Some(FoundBy::BuildId) => ATTACHED_BY_BUILD_ID,
-        Some(FoundBy::Link) => ATTACHED_BY_LINK,
-    };
-    by | if attached.file { ATTACHED_FILE } else { 0 }
+    let Attached {
+        file,
+        debug_file,
+        alternative,
+        package,
+    } = attached;
+    [
+        (file, ATTACHED_FILE),
+        (debug_file == Some(FoundBy::BuildId), ATTACHED_BY_BUILD_ID),
+        (debug_file == Some(FoundBy::Link), ATTACHED_BY_LINK),
+        (alternative, ATTACHED_ALTERNATIVE),
+        (package, ATTACHED_PACKAGE),
+    ]
+    .into_iter()
+    .filter_map(|(set, bit)| set.then_some(bit))
+    .sum()
 }
 
 fn decode_attached(bits: u8) -> Result<Attached, ProtocolError> {
+    const OTHERS: u8 = ATTACHED_FILE | ATTACHED_ALTERNATIVE | ATTACHED_PACKAGE;
     Ok(Attached {
         file: bits & ATTACHED_FILE != 0,
-        debug_file: match bits & !ATTACHED_FILE {
+        debug_file: match bits & !OTHERS {
             0 => None,
             ATTACHED_BY_BUILD_ID => Some(FoundBy::BuildId),
             ATTACHED_BY_LINK => Some(FoundBy::Link),
             _ => return Err(ProtocolError::UnknownTag),
         },
+        alternative: bits & ATTACHED_ALTERNATIVE != 0,
+        package: bits & ATTACHED_PACKAGE != 0,
     })
 }
 
@@ -473,11 +551,20 @@ fn encode_facts(facts: Option<&FileFacts>, out: &mut Vec<u8>) {
         segments,
         has_debug_info,
         debug_link,
+        alternative,
+        is_split,
     } = facts;
-    out.push(match has_debug_info {
-        false => FACTS,
-        true => FACTS | FACTS_DEBUG_INFO,
-    });
+    let bits = [
+        (true, FACTS),
+        (*has_debug_info, FACTS_DEBUG_INFO),
+        (*is_split, FACTS_SPLIT),
+        (alternative.is_some(), FACTS_ALTERNATIVE),
+    ];
+    out.push(
+        bits.iter()
+            .filter_map(|(set, bit)| set.then_some(*bit))
+            .sum(),
+    );
     push_count(out, segments.len());
     for segment in segments {
         for number in [segment.file_offset, segment.address, segment.bytes] {
@@ -485,9 +572,17 @@ fn encode_facts(facts: Option<&FileFacts>, out: &mut Vec<u8>) {
         }
     }
     // An empty name is none.
-    let link = debug_link.as_deref().unwrap_or_default();
-    push_count(out, link.len());
-    out.extend_from_slice(link.as_bytes());
+    push_string(out, debug_link.as_deref().unwrap_or_default());
+    if let Some(AlternativeLink { path, build_id }) = alternative {
+        push_string(out, path);
+        push_count(out, build_id.as_bytes().len());
+        out.extend_from_slice(build_id.as_bytes());
+    }
+}
+
+fn push_string(out: &mut Vec<u8>, string: &str) {
+    push_count(out, string.len());
+    out.extend_from_slice(string.as_bytes());
 }
 
 /// Counts are bounded by the frame's size or by the limits above, far below `u32`.
@@ -548,7 +643,7 @@ impl<'a> Rest<'a> {
         if tag == FACTS_NONE {
             return Ok(None);
         }
-        if tag & !FACTS_DEBUG_INFO != FACTS {
+        if tag & !(FACTS_DEBUG_INFO | FACTS_SPLIT | FACTS_ALTERNATIVE) != FACTS {
             return Err(ProtocolError::UnknownTag);
         }
         let count = self.count(SEGMENTS_MAX)?;
@@ -565,11 +660,45 @@ impl<'a> Rest<'a> {
         if link.len() > DEBUG_LINK_BYTES_MAX {
             return Err(ProtocolError::TooLarge);
         }
+        let alternative = match tag & FACTS_ALTERNATIVE {
+            0 => None,
+            _ => Some(self.alternative()?),
+        };
         Ok(Some(FileFacts {
             segments,
             has_debug_info: tag & FACTS_DEBUG_INFO != 0,
             debug_link: (!link.is_empty()).then_some(link),
+            alternative,
+            is_split: tag & FACTS_SPLIT != 0,
         }))
+    }
+
+    fn alternative(&mut self) -> Result<AlternativeLink, ProtocolError> {
+        let path = self.string()?;
+        let len = self.count(BuildId::BYTES_MAX)?;
+        Ok(AlternativeLink {
+            path,
+            build_id: BuildId::new(self.take(len)?).ok_or(ProtocolError::Mismatch)?,
+        })
+    }
+
+    fn split_part(&mut self) -> Result<SplitPart, ProtocolError> {
+        Ok(SplitPart {
+            id: self.u64()?,
+            attached: match self.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(ProtocolError::UnknownTag),
+            },
+        })
+    }
+
+    fn split_file(&mut self) -> Result<SplitFile, ProtocolError> {
+        Ok(SplitFile {
+            id: self.u64()?,
+            name: self.string()?,
+            directory: self.string()?,
+        })
     }
 
     fn answer(&mut self, strings: usize) -> Result<Answer, ProtocolError> {
@@ -650,7 +779,12 @@ mod tests {
             file: 7,
             debug,
             build_id,
-            attached: Attached { file, debug_file },
+            attached: Attached {
+                file,
+                debug_file,
+                alternative: build_id.is_some(),
+                package: debug_file.is_some(),
+            },
         };
         let build_id = BuildId::new(&[0xab; 20]);
         [
@@ -672,6 +806,9 @@ mod tests {
             id: u64::MAX,
             object,
             addresses: vec![0, 1, u64::MAX],
+            split: [true, false]
+                .map(|attached| SplitPart { id: 7, attached })
+                .to_vec(),
         })
         .to_vec()
     }
@@ -702,7 +839,21 @@ mod tests {
                 segments: vec![SEGMENT; 2],
                 has_debug_info: true,
                 debug_link: Some("name.debug".into()),
+                alternative: Some(AlternativeLink {
+                    path: "../.dwz/name".into(),
+                    build_id: BuildId::new(&[1, 2, 3]).unwrap(),
+                }),
+                is_split: true,
             }),
+            wanted: vec![split_file(); 2],
+        }
+    }
+
+    fn split_file() -> SplitFile {
+        SplitFile {
+            id: u64::MAX,
+            name: "name.dwo".into(),
+            directory: "/build".into(),
         }
     }
 
@@ -806,6 +957,11 @@ mod tests {
                 Err(too_large)
             );
         };
+        let mut request = requests()[0].clone();
+        request.split = vec![request.split[0]; SPLIT_FILES_MAX + 1];
+        assert_eq!(decode_request(&encode_request(&request)), Err(too_large));
+        check(|response| response.wanted = vec![split_file(); SPLIT_FILES_MAX + 1]);
+        check(|response| response.wanted[0].name = "x".repeat(SPLIT_PATH_BYTES_MAX + 1));
         check(|response| response.strings[0] = "x".repeat(STRING_BYTES_MAX + 1));
         check(|response| response.strings = vec![String::new(); STRINGS_MAX + 1]);
         check(|response| {

@@ -20,6 +20,12 @@ pub struct NamerStats {
     pub unnamed: [u64; UnnamedReason::ALL.len()],
     /// Files whose debug information could not be used, so that the symbol table served.
     pub files_without_debug_info: u64,
+    /// Files with split debug information (`.dwo`) that were looked for.
+    pub split_files: u64,
+    /// Of those, not found, so that their inlined calls are missing.
+    pub split_files_missing: u64,
+    /// Further ones that were not looked for, since a question needed too many.
+    pub split_files_left: u64,
     /// Children started.
     pub starts: u64,
     /// Children ended, by reason.

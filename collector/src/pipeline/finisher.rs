@@ -336,7 +336,9 @@ fn name_left_out(name: &Arc<str>) -> Naming {
 
 /// The file with the identity that its contents give it, for which it is read if it must be.
 fn describe_file(file: &WindowFile, held: Option<Arc<HeldFile>>) -> ElfFile {
-    let WindowFile { file, mapped_by } = file;
+    let WindowFile {
+        file, mapped_by, ..
+    } = file;
     if file.content.get().is_none() {
         let of_held = || identify(&held.as_ref()?.read()?);
         let read = |it: &MappedBy| read_content_id(it.pid, it.start, it.end, file.identity);
@@ -400,4 +402,51 @@ fn draw_instance() -> [u8; 16] {
         instance[8..12].copy_from_slice(&std::process::id().to_le_bytes());
     }
     instance
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_bpf::outcome::Outcome;
+
+    use super::*;
+    use crate::{
+        aggregate::{Check, SeriesKey},
+        locate::{Located, LocatedFrame, StackOutcome},
+        process::Files,
+    };
+
+    /// Check that files and their frames are named in the order of their samples, callers included.
+    #[test]
+    fn what_has_most_samples_is_first() {
+        let mut files = Files::new();
+        let [program, library] = [b"/program", b"/library"]
+            .map(|path| files.intern(FileKind::File, path, FileIdentity::Path));
+        let mut window = Window::default();
+        // Outermost first: the program's 1 calls all others.
+        for (leaf, samples) in [((&library, 7), 1), ((&library, 8), 3), ((&program, 9), 2)] {
+            for _ in 0..samples {
+                let stack = [(&program, 1), leaf];
+                let frames = stack.map(|(file, offset)| LocatedFrame::stand_in(file, offset));
+                let located = Located {
+                    frames: frames.into(),
+                    outcome: StackOutcome::Walked(Outcome::Complete),
+                    parent: 0,
+                };
+                let series = SeriesKey {
+                    comm: "a".into(),
+                    exe: None,
+                    container_id: None,
+                };
+                assert!(window.add(1, [0; 16], series, &located, Check::None));
+            }
+        }
+        let order: Vec<(&str, Vec<u64>)> = by_weight(&window)
+            .into_iter()
+            .map(|(file, places)| {
+                let offsets = places.iter().map(|it| window.frames()[*it].offset);
+                (&*file.file.path, offsets.collect())
+            })
+            .collect();
+        assert_eq!(order, [("/program", vec![1, 9]), ("/library", vec![8, 7])]);
+    }
 }

@@ -348,7 +348,7 @@ impl Sampler {
     /// Has the files of a process opened, once in a window, and again when it has mapped another.
     fn hold_files(&mut self, sample: &Sample, process: &Process) {
         let version = process.files_version;
-        if self.asked.insert(sample.pid, version) == Some(version) {
+        if process.mappings.is_empty() || self.asked.insert(sample.pid, version) == Some(version) {
             return;
         }
         let cgroup_id = sample.cgroup_id;

@@ -12,12 +12,12 @@ use gimli::{
     Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection as _, X86_64,
 };
 use object::{
-    LittleEndian, Object as _, ObjectSection as _, ReadRef,
-    elf::{FileHeader64, PF_X, PT_LOAD},
-    read::elf::{ElfFile, ProgramHeader as _},
+    LittleEndian, ReadRef,
+    elf::{PF_X, PT_LOAD},
+    read::elf::{ProgramHeader as _, SectionHeader as _},
 };
 
-use super::AllRegisters;
+use super::{AllRegisters, elf::Headers};
 
 /// The parts of an ELF file that framehop reads.
 #[derive(Clone, Debug, Default)]
@@ -33,10 +33,10 @@ pub struct Sections {
 impl Sections {
     /// Reads them; `None` when the file is no ELF file or they are larger than `bytes_max`.
     pub fn read<'data, R: ReadRef<'data>>(data: R, bytes_max: u64) -> Option<Self> {
-        let file = ElfFile::<FileHeader64<LittleEndian>, R>::parse(data).ok()?;
-        let endian = file.endian();
+        let file = Headers::read(data).ok()?;
+        let endian = LittleEndian;
         let segments = file
-            .elf_program_headers()
+            .programs
             .iter()
             .filter(|it| it.p_type(endian) == PT_LOAD && it.p_flags(endian).contains(PF_X))
             .map(|it| (it.p_offset(endian), it.p_vaddr(endian), it.p_filesz(endian)))
@@ -45,16 +45,17 @@ impl Sections {
             segments,
             ..Self::default()
         };
-        for section in file.sections() {
-            let range = section.address()..section.address().checked_add(section.size())?;
-            match section.name_bytes() {
-                Ok(b".text") => sections.text = Some(range),
-                Ok(b".got") => sections.got = Some(range),
-                Ok(name @ (b".eh_frame" | b".eh_frame_hdr")) => {
-                    if section.size() > bytes_max {
+        for (name, section) in file.named_sections() {
+            let (address, bytes) = (section.sh_addr(endian), section.sh_size(endian));
+            let range = address..address.checked_add(bytes)?;
+            match name {
+                b".text" => sections.text = Some(range),
+                b".got" => sections.got = Some(range),
+                b".eh_frame" | b".eh_frame_hdr" => {
+                    if bytes > bytes_max {
                         return None;
                     }
-                    let found = Some((range, section.data().ok()?.into()));
+                    let found = Some((range, section.data(endian, data).ok()?.into()));
                     match name {
                         b".eh_frame" => sections.eh_frame = found,
                         _ => sections.eh_frame_hdr = found,

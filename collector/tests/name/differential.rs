@@ -4,16 +4,21 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use collector::name::{ElfFile, Naming};
+use collector::name::{ElfFile, Namer, NamerOptions, NamerStats, Naming};
+use collector::process::BuildId;
 
+use crate::linked::{seen_here, share};
 use crate::own_address;
 use crate::paths::build_id;
 use crate::target::{
-    CodeSegment, Program, Random, code_segment, locate, mappings, namer, object, unmapped_file,
+    CodeSegment, Program, Random, code_segment, locate, mappings, namer, object, options,
+    unmapped_file,
 };
+use crate::variants::run;
 
 /// Share of the addresses that must have the same answer.
 const SAME_MIN: f64 = 0.995;
@@ -87,12 +92,12 @@ pub(crate) fn our_frames(naming: &Naming) -> Vec<Frame> {
 }
 
 /// The addresses of all symbols of a file, as `nm` says.
-fn read_symbols(path: &Path) -> HashMap<String, String> {
-    let output = Command::new("nm").arg(path).output().unwrap();
+fn read_symbols(path: &Path, options: &[&str]) -> HashMap<String, String> {
+    let output = Command::new("nm").args(options).arg(path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let symbols = text.lines().filter_map(|line| {
         let (address, rest) = line.split_once(' ')?;
-        let name = rest.get(2..)?;
+        let name = rest.get(2..)?.split('@').next()?;
         Some((name.to_owned(), address.to_owned()))
     });
     symbols.collect()
@@ -108,16 +113,22 @@ fn is_same_name(
     symbols: &HashMap<String, String>,
 ) -> bool {
     let name = &ours[index].name;
-    let theirs_whole = match theirs.split_once('.') {
-        // The point of a version (`@@GLIBC_2.3`) is another.
-        Some((whole, _)) if !whole.contains('@') => whole,
-        _ => theirs,
-    };
+    let theirs_whole = without_part(theirs);
     let is_alias = || {
         let (ours, theirs) = (symbols.get(name), symbols.get(theirs_whole));
         ours.is_some() && ours == theirs
     };
-    name == theirs || (index + 1 == ours.len() && (name == theirs_whole || is_alias()))
+    name == theirs
+        || (index + 1 == ours.len() && (without_part(name) == theirs_whole || is_alias()))
+}
+
+/// The function that this is a part of.
+fn without_part(name: &str) -> &str {
+    match name.split_once('.') {
+        // The point of a version (`@@GLIBC_2.3`) is another.
+        Some((whole, _)) if !whole.contains('@') => whole,
+        _ => name,
+    }
 }
 
 /// Paths as written may have `.` and `..` and doubled slashes in them.
@@ -139,25 +150,57 @@ fn is_same_file(ours: &str, theirs: &str) -> bool {
     ours == theirs || theirs.ends_with(&format!("/{ours}"))
 }
 
-/// How many of `count` random offsets in the code have the same answer.
-fn check(path: &Path, count: usize, compared_min: usize) {
-    check_against(unmapped_file(path), path, path, count, compared_min);
+/// A C++ program with deep inlined calls.
+const SHOP: &str = include_str!("../../../testdata/names/shop.cc");
+
+/// That program, compiled with `options`.
+fn compile_shop(directory: &Path, options: &[&str]) -> PathBuf {
+    let source = directory.join("shop.cc");
+    fs::write(&source, SHOP).unwrap();
+    let mut compile = Command::new("c++");
+    compile
+        .current_dir(directory)
+        .args(["-g", "-O2", "-std=c++17", "-o", "shop", "shop.cc"])
+        .args(options);
+    run(&mut compile);
+    directory.join("shop")
 }
 
-/// As [`check`], with the file's debug information at `debug`.
-fn check_against(file: ElfFile, path: &Path, debug: &Path, count: usize, compared_min: usize) {
-    let code = code_segment(&fs::read(path).unwrap());
+/// Random offsets in the code, in their order.
+fn draw(code: &CodeSegment, count: usize) -> Vec<u64> {
     let mut random = Random::new(1);
     let mut offsets: Vec<u64> = (0..count)
         .map(|_| code.offset + random.below(code.bytes))
         .collect();
     offsets.sort_unstable();
     offsets.dedup();
-    let mut namer = namer();
+    offsets
+}
+
+/// How many of `count` random offsets in the code have the same answer.
+fn check(path: &Path, count: usize, compared_min: usize) {
+    check_against(unmapped_file(path), path, path, count, compared_min);
+}
+
+/// As [`check`], with the file's debug information at `debug`.
+fn check_against(
+    file: ElfFile,
+    path: &Path,
+    debug: &Path,
+    count: usize,
+    compared_min: usize,
+) -> NamerStats {
+    let code = code_segment(&fs::read(path).unwrap());
+    let offsets = draw(&code, count);
+    let mut namer = Namer::new(NamerOptions {
+        // A child that was compiled without optimization is slow.
+        request_time: Duration::from_secs(120),
+        ..options()
+    });
     let namings = namer.name(&object(file), &offsets);
     let theirs = ask_symbolizer(debug, &code, &offsets);
     assert_eq!(theirs.len(), offsets.len());
-    let symbols = read_symbols(debug);
+    let symbols = read_symbols(debug, &[]);
     let (mut compared, mut outside, mut same, mut frames, mut shown) = (0, 0, 0, 0, 0);
     for ((offset, naming), theirs) in offsets.iter().zip(&namings).zip(&theirs) {
         // Without a line it takes the symbol before the address, however small that is; there is nothing
@@ -203,6 +246,14 @@ fn check_against(file: ElfFile, path: &Path, debug: &Path, count: usize, compare
         "{outside} addresses without a name"
     );
     assert!(share >= SAME_MIN, "{share} of {compared} are the same");
+    namer.stats()
+}
+
+/// Where the build-id tree has the debug information.
+fn debug_file_of(id: &BuildId) -> PathBuf {
+    let hex = id.to_string();
+    let (directory, name) = hex.split_at(2);
+    format!("/usr/lib/debug/.build-id/{directory}/{name}.debug").into()
 }
 
 /// Check this program: Rust, with inlined functions, files and lines.
@@ -229,12 +280,148 @@ fn libc_is_named_from_its_separate_debug_information() {
     let libc = maps.iter().find(|it| it.path.contains("/libc.so.6"));
     let path = Path::new(&libc.unwrap().path);
     let id = build_id(path);
-    let hex = id.to_string();
-    let (directory, name) = hex.split_at(2);
-    let debug = format!("/usr/lib/debug/.build-id/{directory}/{name}.debug");
+    let debug = debug_file_of(&id);
     let file = ElfFile {
         build_id: Some(id),
         ..unmapped_file(path)
     };
-    check_against(file, path, Path::new(&debug), 4000, 3000);
+    check_against(file, path, &debug, 4000, 3000);
+}
+
+/// Check a C++ program with its debug information in files of its own.
+#[test]
+fn cpp_programs_are_named_as_by_llvm_symbolizer() {
+    for options in [
+        &["-gdwarf-5", "-gsplit-dwarf", "-gz"][..],
+        &["-gdwarf-4", "-gsplit-dwarf"],
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = compile_shop(directory.path(), options);
+        eprintln!("{options:?}");
+        check_against(seen_here(&path), &path, &path, 4000, 3000);
+    }
+}
+
+/// Check a C++ program of which `dwz` has moved what it shares with another one, against what it was before.
+#[test]
+fn shared_cpp_programs_are_named_as_by_llvm_symbolizer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = compile_shop(directory.path(), &["-gdwarf-4"]);
+    let shared = directory.path().join("shared.debug");
+    let before = directory.path().join("before");
+    fs::copy(&path, &before).unwrap();
+    if share(&path, &shared, shared.to_str().unwrap()).is_some() {
+        check_against(seen_here(&path), &path, &before, 4000, 3000);
+    }
+}
+
+/// A library of `copies` of a C++ program without a symbol table, as the copies have to have other symbols.
+fn link_copies(directory: &Path, copies: usize) -> PathBuf {
+    let start = |program: &str| {
+        let mut command = Command::new(program);
+        command.current_dir(directory);
+        command
+    };
+    fs::write(directory.join("shop.cc"), SHOP).unwrap();
+    fs::write(directory.join("local"), "{ local: *; };").unwrap();
+    run(start("c++").args(["-g", "-O2", "-fPIC", "-std=c++17", "-c", "shop.cc"]));
+    let mut link = start("ld");
+    link.args(["-shared", "--build-id=sha1", "--version-script=local", "-z"])
+        .args(["noexecstack", "-o", "copies.so", "handles.o"]);
+    let mut handles = String::new();
+    for copy in 0..copies {
+        let name = format!("copy{copy}.o");
+        let prefix = format!("--prefix-symbols=copy{copy}_");
+        run(start("objcopy").args([&prefix, "shop.o", &name]));
+        link.arg(name);
+        // What the linker makes for each library, here with as many names.
+        handles += &format!(".globl copy{copy}___dso_handle\n.hidden copy{copy}___dso_handle\n");
+        handles += &format!("copy{copy}___dso_handle: .quad 0\n");
+    }
+    fs::write(directory.join("handles.s"), handles).unwrap();
+    run(start("as").args(["-o", "handles.o", "handles.s"]));
+    run(&mut link);
+    run(start("objcopy").args(["--wildcard", "--strip-symbol=*", "copies.so"]));
+    directory.join("copies.so")
+}
+
+/// Check a library with 54 MB of debug information, without its lines and names, which is read unit by unit. The child does
+/// not take more memory for it than for another one, and looks for its units once.
+#[test]
+fn large_programs_are_named_as_by_llvm_symbolizer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = link_copies(directory.path(), 58);
+    let stats = check_against(unmapped_file(&path), &path, &path, 600, 400);
+    assert_eq!(stats.ends, Default::default());
+    let peak = stats.child_resident_peak_bytes;
+    let max = options().child.resident_bytes_max;
+    eprintln!("{} MB at most", peak >> 20);
+    assert!(peak <= max, "{peak} bytes of {max}");
+}
+
+/// Checks a program that is installed, with the debug information that the build-id tree has of it, or its own.
+fn check_installed(path: &Path) {
+    let id = build_id(path);
+    let separate = debug_file_of(&id);
+    let debug = if separate.exists() { &*separate } else { path };
+    let file = ElfFile {
+        build_id: Some(id),
+        ..unmapped_file(path)
+    };
+    check_against(file, path, debug, 4000, 2000);
+}
+
+/// Check CPython, where Debian's package with its debug information is installed.
+#[test]
+fn cpython_is_named_from_its_separate_debug_information() {
+    let Ok(path) = Path::new("/usr/bin/python3").canonicalize() else {
+        return eprintln!("skipped: there is no /usr/bin/python3");
+    };
+    let debug = debug_file_of(&build_id(&path));
+    match debug.exists() {
+        true => check_installed(&path),
+        false => eprintln!("skipped: {} is missing (python3-dbg)", debug.display()),
+    }
+}
+
+/// Check files that are named in `PILOTLIGHT_DIFFERENTIAL`, with spaces between them.
+#[test]
+#[ignore = "takes programs with debug information: PILOTLIGHT_DIFFERENTIAL='FILE FILE'"]
+fn given_programs_are_named_as_by_llvm_symbolizer() {
+    let files = std::env::var("PILOTLIGHT_DIFFERENTIAL").expect("says which programs");
+    for path in files.split_whitespace() {
+        check_installed(Path::new(path));
+    }
+}
+
+/// Check a library that has nothing but its table of exported symbols, one of the largest that a machine has. Three of ten
+/// addresses lie in those.
+#[test]
+fn llvm_is_named_from_its_symbol_table() {
+    let libraries =
+        ["22.1", "22", "14"].map(|it| format!("/usr/lib/x86_64-linux-gnu/libLLVM.so.{it}"));
+    let Some(path) = libraries.iter().map(Path::new).find(|it| it.exists()) else {
+        return eprintln!("skipped: there is no libLLVM");
+    };
+    let code = code_segment(&fs::read(path).unwrap());
+    let offsets = draw(&code, 10_000);
+    let namings = namer().name(&object(unmapped_file(path)), &offsets);
+    let theirs = ask_symbolizer(path, &code, &offsets);
+    let symbols = read_symbols(path, &["-D"]);
+    let (mut compared, mut same) = (0, 0);
+    for ((offset, naming), theirs) in offsets.iter().zip(&namings).zip(&theirs) {
+        let ours = our_frames(naming);
+        // It takes the symbol before, however small that is, and knows no linkage table.
+        if ours.is_empty() || ours[0].name.ends_with("@plt") {
+            continue;
+        }
+        compared += 1;
+        match is_same_name(&ours, 0, &theirs[0].name, &symbols) {
+            true => same += 1,
+            false => eprintln!("{offset:#x}: {} and {}", ours[0].name, theirs[0].name),
+        }
+    }
+    eprintln!("{}: {same} of {compared} the same", path.display());
+    assert!(compared >= 2000, "only {compared} could be compared");
+    assert!(f64::from(same) >= SAME_MIN * f64::from(compared));
 }

@@ -25,6 +25,27 @@ fn held(file: ElfFile, held: HeldFile) -> ElfFile {
     }
 }
 
+/// Check that it is known where a file is mapped that was never asked for, when it is held: for its offsets that nobody
+/// named in time.
+#[test]
+fn layouts_are_known_of_held_files() {
+    let directory = directory();
+    let program = Program::compile(directory.path().join("program"), "a_function");
+    let offset = program.offset_of("a_function");
+    let file = unmapped_file(&program.path);
+    let mut namer = namer();
+    assert!(namer.segments(&object(file.clone())).is_empty());
+    let opened = hold_alone(&file).unwrap();
+    let object = object(held(file, opened));
+    let segments = namer.segments(&object).to_vec();
+    assert!(segments.len() >= 2, "{segments:?}");
+    assert_eq!(
+        functions(&namer.name(&object, &[offset])[0]),
+        ["a_function"]
+    );
+    assert_eq!(namer.segments(&object), segments);
+}
+
 /// The number of a process that has ended.
 fn ended_pid() -> u32 {
     let mut child = Command::new("true").spawn().unwrap();

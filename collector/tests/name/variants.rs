@@ -10,7 +10,7 @@ use crate::paths::directory;
 use crate::target::{code_segment, namer, object, unmapped_file};
 
 /// A function of which nobody else knows the line, called inline by another one, which is not exported.
-const SOURCE: &str = "\
+pub(crate) const SOURCE: &str = "\
 static inline __attribute__((always_inline)) int inlined(int n) {
     for (int i = 0; i < n; i++) __asm__ volatile(\"nop\" : \"+r\"(n));
     return n;
@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
 }
 ";
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     assert!(command.status().unwrap().success(), "{command:?}");
 }
 
@@ -40,7 +40,7 @@ fn compile(directory: &Path, options: &[&str]) -> PathBuf {
 }
 
 /// Where `nop` is in `outer`, by what `objdump` says of the program, before it is stripped.
-fn offset_in_outer(path: &Path) -> u64 {
+pub(crate) fn offset_in_outer(path: &Path) -> u64 {
     let output = Command::new("objdump")
         .args(["-d", "--no-show-raw-insn", "--disassemble=outer"])
         .arg(path)
@@ -123,7 +123,7 @@ fn debug_information_of_each_kind_is_read() {
             &["-g", "-ffunction-sections", "-Wl,--gc-sections"],
             Knows::Inlined,
         ),
-        // The inlined calls are in files that stay where the program was built.
+        // The inlined calls are in other files, which are looked for in the root of a process (see `linked`).
         (&["-g", "-gsplit-dwarf"], Knows::Line),
         (&["-g", "-gdwarf-4", "-gsplit-dwarf"], Knows::Line),
         (&[], Knows::Name),

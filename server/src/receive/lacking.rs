@@ -92,7 +92,7 @@ mod tests {
             locations.position(|location| location.address == address)
         };
         let limited = at(&tables, 0x1f).unwrap();
-        tables.locations[limited].unnamed = Unnamed(LIMIT);
+        tables.locations[limited].unnamed = Unnamed::new(LIMIT, 0);
         for function in &mut tables.functions {
             function.file = Default::default();
         }

@@ -14,6 +14,7 @@ use symbolic_symcache::SymCacheConverter;
 use symbolic_symcache::transform::{Function, SourceLocation, Transformer};
 
 use super::build_id::BuildId;
+use super::debugdata::{DebugData, read_debug_data};
 use super::demangle::demangle;
 use super::elf::read_elf;
 use super::index::{HEAD_BYTES, IndexHead, Rank};
@@ -212,7 +213,36 @@ fn collect(
     for symbol in elf.symbols() {
         converter.process_symbolic_symbol(&symbol);
     }
+    match read_debug_data(elf) {
+        DebugData::None => {}
+        DebugData::Unpacked(packed) if add_packed(&packed, elf, &mut converter).is_some() => {}
+        _ if elf.has_symbols() => unreadable += 1,
+        _ => return Err(FileRefusal::new(RefusalKind::Corrupt, corrupt_debug_data())),
+    }
     Ok((converter, unreadable))
+}
+
+fn corrupt_debug_data() -> String {
+    "this file has no symbols but those in .gnu_debugdata, which cannot be read or are too many"
+        .to_owned()
+}
+
+/// Adds the symbols of the small file that was packed into `elf`. `None`: it is not one.
+fn add_packed(
+    packed: &[u8],
+    elf: &ElfObject<'_>,
+    converter: &mut SymCacheConverter<'_>,
+) -> Option<()> {
+    let inner = ElfObject::parse(packed).ok()?;
+    // Both count from where they are loaded, of which the packed one may say something else.
+    let shift = inner.load_address().wrapping_sub(elf.load_address());
+    for symbol in inner.symbols() {
+        converter.process_symbolic_symbol(&Symbol {
+            address: symbol.address.wrapping_add(shift),
+            ..symbol
+        });
+    }
+    Some(())
 }
 
 /// Adds functions that have lines, but are only listed in the symbol table.

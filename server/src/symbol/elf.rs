@@ -62,6 +62,7 @@ fn read_facts<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> object::Resul
                     build_id = build_id.or_else(|| find_build_id(notes, endian));
                 }
             }
+            _ if name == b".gnu_debugdata" => rank = rank.max(Some(Rank::SymbolTable)),
             _ if name == b".debug_info" || name == b".zdebug_info" => rank = Some(Rank::DebugInfo),
             _ => {}
         }

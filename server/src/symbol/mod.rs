@@ -10,6 +10,7 @@ pub mod build_id;
 mod bytes;
 pub mod child;
 pub mod convert;
+mod debugdata;
 pub mod debuginfo_command;
 mod demangle;
 pub mod elf;

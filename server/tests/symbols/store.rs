@@ -10,6 +10,7 @@ use serde_json::Value;
 use server::metrics::Metrics;
 use server::symbol::child::ChildLimits;
 use server::symbol::convert::RefusalKind;
+use server::symbol::index::Rank;
 use server::symbol::known_layouts::LayoutSource;
 use server::symbol::shelf::{COLLECTOR_ORIGIN, PlaceError, Placed};
 use server::symbol::wanted::Wanted;
@@ -141,6 +142,72 @@ fn the_better_file_counts_whatever_comes_first() {
             name_symbol(&shelf, &program, "work").as_deref(),
             Some(&lines[..])
         );
+    }
+}
+
+/// Strips `program` of all but a packed table of its functions, as Fedora's programs have it, changed by `change`.
+fn pack_symbols(workshop: &Workshop, program: &str, change: fn(&mut Vec<u8>)) -> Built {
+    let (symbols, packed) = (format!("{program}.symbols"), format!("{program}.packed"));
+    workshop.run(
+        "objcopy",
+        &[
+            "-S",
+            "--keep-symbol=work",
+            "--keep-symbol=main",
+            program,
+            &symbols,
+        ],
+    );
+    workshop.run("xz", &["--keep", "--force", &symbols]);
+    let section = workshop.path(&format!("{symbols}.xz"));
+    let mut bytes = fs::read(&section).unwrap();
+    change(&mut bytes);
+    fs::write(&section, bytes).unwrap();
+    let option = format!("--add-section=.gnu_debugdata={symbols}.xz");
+    workshop.run("objcopy", &["--strip-all", &option, program, &packed]);
+    Built::read(&workshop.path(&packed))
+}
+
+/// Check a program whose only symbols are packed: they are better than those that it exports, and debug information is better
+/// still. And that packed ones which cannot be read leave the exported ones.
+#[test]
+fn packed_symbol_tables_are_read() {
+    let workshop = Workshop::new();
+    for options_of_compiler in [&["-g", "-O2"][..], &["-g", "-O2", "-static", "-no-pie"]] {
+        let program = workshop.compile("packed", C, options_of_compiler);
+        let (_, stripped) = workshop.split("packed");
+        let packed = pack_symbols(&workshop, "packed", |_| {});
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = open(options(folder.path()));
+        let has_exports = place(&shelf, &stripped).is_ok();
+        assert_eq!(has_exports, !options_of_compiler.contains(&"-static"));
+        let named = name_symbol(&shelf, &program, "work").unwrap_or_default();
+        assert_eq!(named, [""; 0]);
+
+        let placed = place(&shelf, &packed);
+        let Ok(Placed::Stored(head)) = placed else {
+            panic!("{placed:?}");
+        };
+        assert_eq!((head.rank, head.unreadable), (Rank::SymbolTable, 0));
+        assert_eq!(name_symbol(&shelf, &program, "work").unwrap(), ["work :0"]);
+        assert!(matches!(
+            place(&shelf, &stripped),
+            Ok(Placed::Unchanged(_)) | Err(_)
+        ));
+        assert!(is_stored(&place(&shelf, &program)));
+        let named = name_symbol(&shelf, &program, "work").unwrap();
+        assert_eq!(named, ["work packed.c:7"]);
+
+        let damaged = pack_symbols(&workshop, "packed", |it| it.truncate(it.len() / 2));
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = open(options(folder.path()));
+        match (place(&shelf, &damaged), has_exports) {
+            (Ok(Placed::Stored(head)), true) => assert_eq!(head.unreadable, 1),
+            (Err(PlaceError::Refused(refusal)), false) => {
+                assert_eq!(refusal.kind, RefusalKind::Corrupt);
+            }
+            (other, _) => panic!("{other:?}"),
+        }
     }
 }
 

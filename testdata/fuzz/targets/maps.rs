@@ -1,8 +1,10 @@
-//! `/proc/PID/maps`, whose paths may hold anything, and ELF notes with a build id.
+//! `/proc/PID/maps`, whose paths may hold anything, and what is read of an ELF file where none is parsed: notes with a build
+//! id, and headers.
 #![no_main]
 
 mod seeds;
 
+use collector::name::read_headers;
 use collector::process::{find_build_id, parse_maps_line};
 use libfuzzer_sys::fuzz_target;
 
@@ -10,12 +12,15 @@ fuzz_target!(init: seeds::write_seeds([MAPS.into(), make_elf()]), |input: &[u8]|
     for line in input.split(|byte| *byte == b'\n') {
         let _ = parse_maps_line(line);
     }
-    let _ = find_build_id(|offset, out| {
+    let read = |offset, out: &mut [u8]| {
         let Some(from) = usize::try_from(offset).ok() else { return false };
         let Some(bytes) = from.checked_add(out.len()).and_then(|to| input.get(from..to)) else { return false };
         out.copy_from_slice(bytes);
         true
-    });
+    };
+    let _ = find_build_id(read);
+    let facts = read_headers(read);
+    assert!(facts.is_none_or(|it| it.segments.len() <= 16));
 });
 
 const MAPS: &str = "\
@@ -40,7 +45,28 @@ fn make_elf() -> Vec<u8> {
     header[8] = start;
     header[32] = notes.len() as u8;
     elf.extend(notes);
+    add_sections(&mut elf);
     elf
+}
+
+/// Three sections: none, a debug link, and their names.
+fn add_sections(elf: &mut Vec<u8>) {
+    const NAMES: &[u8] = b"\0.gnu_debuglink\0.shstrtab\0";
+    const LINK: &[u8] = b"a.debug\0\x01\x02\x03\x04";
+    let link = elf.len() as u64;
+    elf.extend(LINK);
+    let names = elf.len() as u64;
+    elf.extend(NAMES);
+    let sections = elf.len() as u64;
+    for (name, offset, bytes) in [(0, 0, 0), (1, link, LINK.len()), (16, names, NAMES.len())] {
+        let mut header = [0; 64];
+        header[0] = name;
+        header[24..32].copy_from_slice(&offset.to_le_bytes());
+        header[32..40].copy_from_slice(&(bytes as u64).to_le_bytes());
+        elf.extend(header);
+    }
+    elf[40..48].copy_from_slice(&sections.to_le_bytes());
+    (elf[58], elf[60], elf[62]) = (64, 3, 2);
 }
 
 fn note(kind: u8, content: &[u8]) -> Vec<u8> {

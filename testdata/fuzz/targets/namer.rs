@@ -4,10 +4,10 @@
 
 mod seeds;
 
-use collector::name::{FileFacts, FoundBy, Segment, UnnamedReason};
+use collector::name::{AlternativeLink, FileFacts, FoundBy, Segment, UnnamedReason};
 use collector::name::protocol::{
-    Answer, Attached, DebugInfo, Function, Notes, Request, RequestObject, Response, decode_request, decode_response, encode_request,
-    encode_response,
+    Answer, Attached, DebugInfo, Function, Notes, Request, RequestObject, Response, SplitFile, SplitPart, decode_request,
+    decode_response, encode_request, encode_response,
 };
 use collector::process::BuildId;
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,7 @@ fn make_seeds() -> Vec<Vec<u8>> {
         file: 7,
         debug,
         build_id,
-        attached: Attached { file: true, debug_file },
+        attached: Attached { file: true, debug_file, alternative: debug_file.is_some(), package: build_id.is_some() },
     };
     let objects = [
         RequestObject::Kernel,
@@ -40,7 +40,11 @@ fn make_seeds() -> Vec<Vec<u8>> {
         elf(DebugInfo::Use, BuildId::new(&[0xab; 20]), Some(FoundBy::BuildId)),
         elf(DebugInfo::Use, None, Some(FoundBy::Link)),
     ];
-    let requests = objects.map(|object| encode_request(&Request { id: 5, object, addresses: vec![0x1000, 0x2fff, u64::MAX] }));
+    let split = vec![SplitPart { id: 0x1234_5678, attached: true }, SplitPart { id: 9, attached: false }];
+    let requests = objects.map(|object| {
+        let addresses = vec![0x1000, 0x2fff, u64::MAX];
+        encode_request(&Request { id: 5, object, addresses, split: split.clone() })
+    });
     let mut seeds: Vec<_> = requests.iter().map(|request| seeds::of_kind(0, request)).collect();
     seeds.push(seeds::of_kind(4, &encode_response(&make_response())));
     seeds
@@ -63,6 +67,9 @@ fn make_response() -> Response {
             segments: vec![Segment { file_offset: 0x1000, address: 0x2000, bytes: 0x300 }],
             has_debug_info: false,
             debug_link: Some("work.debug".to_owned()),
+            alternative: BuildId::new(&[1; 20]).map(|build_id| AlternativeLink { path: "../.dwz/work".to_owned(), build_id }),
+            is_split: true,
         }),
+        wanted: vec![SplitFile { id: 0x1234_5678, name: "work.dwo".to_owned(), directory: "/build".to_owned() }],
     }
 }

@@ -1,0 +1,438 @@
+//! Debug information in several files: split units (`.dwo`), packages of them (`.dwp`), and what `dwz` shares between files.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use collector::name::{ElfFile, Frame, MappedBy, Namer, Naming};
+
+use crate::paths::{build_id, directory, start_in_root};
+use crate::target::{Running, functions, namer, object, unmapped_file};
+use crate::variants::{SOURCE, offset_in_outer, run};
+use tempfile::TempDir;
+
+/// A process with a root of its own, and in it a program that was built below `/src` of that root.
+struct Container {
+    root: PathBuf,
+    running: Running,
+    program: PathBuf,
+    offset: u64,
+    _directory: TempDir,
+}
+
+impl Container {
+    fn new(options: &[&str]) -> Self {
+        let directory = directory();
+        let root = directory.path().canonicalize().unwrap().join("root");
+        fs::create_dir_all(root.join("src")).unwrap();
+        let running = start_in_root(&root);
+        fs::write(root.join("src/program.c"), SOURCE).unwrap();
+        let program = root.join("src/program");
+        run(Command::new("cc")
+            .current_dir(root.join("src"))
+            .args(["-g", "-O2", "-Wl,--build-id=sha1", "-o", "program"])
+            .arg(format!("-fdebug-prefix-map={}=", root.display()))
+            .args(options)
+            .arg("program.c"));
+        Self {
+            offset: offset_in_outer(&program),
+            root,
+            running,
+            program,
+            _directory: directory,
+        }
+    }
+
+    fn place(&self, path: &str) -> PathBuf {
+        let place = self.root.join(path);
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        place
+    }
+
+    /// Where the compiler put the split unit.
+    fn split_file(&self) -> PathBuf {
+        let mut files = fs::read_dir(self.root.join("src")).unwrap();
+        let is_split = |path: &PathBuf| path.extension().is_some_and(|it| it == "dwo");
+        let found = files.find_map(|it| Some(it.unwrap().path()).filter(is_split));
+        found.expect("the compiler wrote a .dwo file")
+    }
+
+    /// The program as a process in the root has it mapped.
+    fn file(&self) -> ElfFile {
+        let mut file = unmapped_file(&self.program);
+        file.path = Path::new("/")
+            .join(self.program.strip_prefix(&self.root).unwrap())
+            .into();
+        file.candidates = self.running.code_file(Path::new("/")).candidates;
+        // By its path in the root, and not by what `sleep` has mapped.
+        file.candidates[0].start += 4096;
+        file
+    }
+
+    fn frames(&self, namer: &mut Namer, file: ElfFile) -> Vec<Frame> {
+        frames(&namer.name(&object(file), &[self.offset])[0])
+    }
+
+    /// Checks whether the inlined call is known.
+    fn check(&self, knows: Knows, what: &str) -> Namer {
+        let mut namer = namer();
+        let file = ElfFile {
+            build_id: Some(build_id(&self.program)),
+            ..self.file()
+        };
+        let frames = self.frames(&mut namer, file);
+        check(&frames, knows, what);
+        namer
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Knows {
+    Line,
+    Inlined,
+}
+
+fn frames(naming: &Naming) -> Vec<Frame> {
+    let Naming::Named(frames) = naming else {
+        panic!("{naming:?}");
+    };
+    frames.to_vec()
+}
+
+fn check(frames: &[Frame], knows: Knows, what: &str) {
+    let found: Vec<(&str, u32)> = frames.iter().map(|it| (&*it.function, it.line)).collect();
+    let expected = match knows {
+        Knows::Line => &[("outer", 2)][..],
+        Knows::Inlined => &[("inlined", 2), ("outer", 6)],
+    };
+    assert_eq!(found, expected, "{what}");
+    let is_source = |it: &Frame| it.file.ends_with("src/program.c");
+    assert!(frames.iter().all(is_source), "{what}: {frames:?}");
+}
+
+const SPLIT: [&[&str]; 2] = [
+    &["-gsplit-dwarf", "-gdwarf-5"],
+    &["-gsplit-dwarf", "-gdwarf-4"],
+];
+
+/// Check that split units are read where the compiler left them and beside a program that was moved, in the process's
+/// root and nowhere else, and that what is missing is counted.
+#[test]
+fn split_files_are_found_in_the_process_root() {
+    for options in SPLIT {
+        let mut container = Container::new(options);
+        let split = container.split_file();
+        let namer = container.check(Knows::Inlined, "where it was built");
+        let stats = namer.stats();
+        assert_eq!((stats.split_files, stats.split_files_missing), (1, 0));
+        assert_eq!(stats.requests, 2);
+
+        let kept = container.root.with_extension("dwo");
+        fs::rename(&split, &kept).unwrap();
+        let namer = container.check(Knows::Line, "without it");
+        let stats = namer.stats();
+        assert_eq!((stats.split_files, stats.split_files_missing), (1, 1));
+        assert_eq!(stats.files_without_debug_info, 0);
+
+        let moved = container.place("opt/app/program");
+        fs::rename(&container.program, &moved).unwrap();
+        fs::copy(&kept, moved.with_file_name(split.file_name().unwrap())).unwrap();
+        container.program = moved;
+        container.check(Knows::Inlined, "beside a program that was moved");
+        fs::rename(container.place("opt/app"), container.place("opt/other")).unwrap();
+        container.program = container.place("opt/other/program");
+        container.check(Knows::Inlined, "as it is not kept by path");
+        // The host has one under the same path that the program names.
+        fs::remove_file(
+            container
+                .place("opt/other")
+                .join(split.file_name().unwrap()),
+        )
+        .unwrap();
+        symlink(&kept, &split).unwrap();
+        container.check(Knows::Line, "a link out of the root");
+    }
+}
+
+/// Check packages, with which the split files are not needed, beside the program and in the build-id tree.
+#[test]
+fn packages_are_read() {
+    for (options, tool) in SPLIT.into_iter().zip(["llvm-dwp-22", "dwp"]) {
+        let container = Container::new(options);
+        let split = container.split_file();
+        let package = container.root.join("src/program.dwp");
+        run(Command::new(tool)
+            .current_dir(container.root.join("src"))
+            .arg(&split)
+            .args(["-o".as_ref(), package.as_os_str()]));
+        fs::remove_file(&split).unwrap();
+        let namer = container.check(Knows::Inlined, "beside the program");
+        assert_eq!(namer.stats().split_files, 0, "{options:?}");
+
+        let hex = build_id(&container.program).to_string();
+        let (head, tail) = hex.split_at(2);
+        let place = container.place(&format!("usr/lib/debug/.build-id/{head}/{tail}.dwp"));
+        fs::rename(&package, place).unwrap();
+        container.check(Knows::Inlined, "in the build-id tree");
+
+        // Of another program: no unit of it is this one's.
+        let other = Container::new(&[options, &["-DOTHER=1", "-O1"]].concat());
+        run(Command::new(tool)
+            .arg(other.split_file())
+            .args(["-o".as_ref(), package.as_os_str()]));
+        fs::remove_dir_all(container.root.join("usr/lib/debug")).unwrap();
+        container.check(Knows::Line, "of another program");
+        fs::write(&package, "no package").unwrap();
+        container.check(Knows::Line, "no package at all");
+    }
+}
+
+/// Check that a split file is taken only if it has the unit, and that nothing that may be put in its place does more harm
+/// than that the inlined calls are missing.
+#[test]
+fn split_files_that_are_not_right_are_refused() {
+    for options in SPLIT {
+        let container = Container::new(options);
+        let split = container.split_file();
+        let bytes = fs::read(&split).unwrap();
+        let other = Container::new(&[options, &["-O1"]].concat());
+        let put: [(&str, &dyn Fn()); 7] = [
+            ("of another build", &|| {
+                fs::copy(other.split_file(), &split).map(drop).unwrap()
+            }),
+            ("cut", &|| {
+                fs::write(&split, &bytes[..bytes.len() / 2]).unwrap()
+            }),
+            ("empty", &|| fs::write(&split, "").unwrap()),
+            ("the program itself", &|| {
+                symlink("program", &split).unwrap()
+            }),
+            ("a FIFO", &|| run(Command::new("mkfifo").arg(&split))),
+            ("a directory", &|| fs::create_dir(&split).unwrap()),
+            ("larger than may be", &|| {
+                fs::write(&split, &bytes).unwrap();
+                let file = fs::File::options().write(true).open(&split).unwrap();
+                file.set_len((16 << 30) + 1).unwrap();
+            }),
+        ];
+        for (what, put) in put {
+            if split.is_dir() {
+                fs::remove_dir(&split).unwrap();
+            } else if split.symlink_metadata().is_ok() {
+                fs::remove_file(&split).unwrap();
+            }
+            put();
+            let namer = container.check(Knows::Line, what);
+            assert_eq!(namer.stats().ends, Default::default(), "{what}");
+        }
+        fs::remove_dir_all(&split)
+            .or_else(|_| fs::remove_file(&split))
+            .unwrap();
+        fs::write(&split, &bytes).unwrap();
+        container.check(Knows::Inlined, "the right one again");
+    }
+}
+
+/// Check a stripped program whose debug file has split units.
+#[test]
+fn debug_files_may_be_split() {
+    let container = Container::new(SPLIT[0]);
+    let debug = container.root.join("src/program.debug");
+    let objcopy = || Command::new("objcopy");
+    run(objcopy()
+        .arg("--only-keep-debug")
+        .args([&container.program, &debug]));
+    run(objcopy()
+        .arg("--strip-all")
+        .arg(format!("--add-gnu-debuglink={}", debug.display()))
+        .arg(&container.program));
+    let namer = container.check(Knows::Inlined, "by the debug link");
+    assert_eq!(namer.stats().requests, 3);
+}
+
+/// Check a program with more units than go into one request, and that once known they are not asked for again.
+#[test]
+fn many_split_files_are_asked_for_in_turn() {
+    const UNITS: usize = 150;
+    let directory = directory();
+    let mut compile = Command::new("cc");
+    compile
+        .current_dir(&directory)
+        .args(["-g", "-O2", "-gsplit-dwarf", "-o", "program", "main.c"]);
+    let mut main = String::new();
+    for unit in 0..UNITS {
+        let source = format!(
+            "static inline __attribute__((always_inline)) int inlined_{unit}(int n) {{\n\
+             __asm__ volatile(\".skip 16, 0x90\"); return n + {unit}; }}\n\
+             int outer_{unit}(int n) {{ return inlined_{unit}(n) + 1; }}\n"
+        );
+        fs::write(directory.path().join(format!("unit{unit}.c")), source).unwrap();
+        compile.arg(format!("unit{unit}.c"));
+        main += &format!("int outer_{unit}(int);\n");
+    }
+    main += "int main(int n, char **v) { (void)v;\n";
+    (0..UNITS).for_each(|unit| main += &format!("n += outer_{unit}(n);\n"));
+    fs::write(directory.path().join("main.c"), main + "return n; }\n").unwrap();
+    run(&mut compile);
+    let path = directory.path().join("program");
+    let program = crate::target::Program { path };
+    let offsets: Vec<u64> = (0..UNITS)
+        .map(|unit| program.offset_of(&format!("outer_{unit}")) + 8)
+        .collect();
+    let mut namer = namer();
+    let file = object(seen_here(&program.path));
+    let namings = namer.name(&file, &offsets);
+    for (unit, naming) in namings.iter().enumerate() {
+        let names = functions(naming);
+        assert_eq!(names.last(), Some(&format!("outer_{unit}")), "{names:?}");
+        assert!(names.len() == 2, "{unit}: {names:?}");
+    }
+    let stats = namer.stats();
+    assert_eq!((stats.split_files, stats.split_files_missing), (150, 0));
+    let again: Vec<u64> = offsets.iter().map(|it| it + 1).collect();
+    namer.name(&file, &again);
+    assert_eq!(namer.stats().split_files, 150);
+    assert_eq!(namer.stats().requests, stats.requests + 1);
+}
+
+/// A file that no process maps, seen by this one, so that it is looked for in its root.
+pub(crate) fn seen_here(path: &Path) -> ElfFile {
+    ElfFile {
+        candidates: vec![MappedBy {
+            pid: std::process::id(),
+            parent: 0,
+            start: 4096,
+            end: 8192,
+        }],
+        ..unmapped_file(path)
+    }
+}
+
+/// Check what rustc writes, in both forms.
+#[test]
+fn split_rust_programs_are_named() {
+    const RUST: &str = "\
+#[inline(always)]
+fn inlined(n: u64) -> u64 {
+    (0..n).fold(n, |sum, it| std::hint::black_box(sum ^ it))
+}
+#[inline(never)]
+#[unsafe(no_mangle)]
+fn outer(n: u64) -> u64 {
+    inlined(n) + inlined(n + 1)
+}
+fn main() {
+    std::process::exit(outer(std::env::args().count() as u64) as i32);
+}
+";
+    for form in ["unpacked", "packed"] {
+        let directory = directory();
+        let source = directory.path().join("program.rs");
+        fs::write(&source, RUST).unwrap();
+        run(Command::new("rustc")
+            .current_dir(&directory)
+            .args([
+                "--edition=2024",
+                "-Copt-level=2",
+                "-Cdebuginfo=2",
+                "-o",
+                "program",
+            ])
+            .arg(format!("-Csplit-debuginfo={form}"))
+            .arg("program.rs"));
+        let path = directory.path().join("program");
+        let program = crate::target::Program { path };
+        let start = program.offset_of("outer");
+        let offsets: Vec<u64> = (start + 4..start + 40).step_by(4).collect();
+        let mut namer = namer();
+        let namings = namer.name(&object(seen_here(&program.path)), &offsets);
+        let chains: Vec<Vec<String>> = namings.iter().map(functions).collect();
+        let is_inlined = |it: &Vec<String>| {
+            it.last().is_some_and(|it| it.ends_with("outer"))
+                && it.iter().any(|it| it.ends_with("inlined"))
+        };
+        assert!(chains.iter().any(is_inlined), "{form}: {chains:?}");
+        let stats = namer.stats();
+        assert_eq!(stats.split_files > 0, form == "unpacked", "{stats:?}");
+        assert_eq!(stats.split_files_missing, 0, "{form}");
+    }
+}
+
+/// Has `dwz` move what a program shares with another one into `shared`; `None` without that tool.
+pub(crate) fn share(program: &Path, shared: &Path, link: &str) -> Option<()> {
+    if Command::new("dwz").arg("--version").output().is_err() {
+        eprintln!("skipped: dwz is not installed");
+        return None;
+    }
+    let other = program.with_extension("other");
+    fs::copy(program, &other).unwrap();
+    run(Command::new("dwz")
+        .arg("-m")
+        .arg(shared)
+        .args(["-M", link])
+        .args([program, &other]));
+    Some(())
+}
+
+/// Check that names which `dwz` has moved into a file of its own are found there, by its build id and by its path, and
+/// that a file of another build is refused.
+#[test]
+fn shared_debug_information_is_read() {
+    const LINK: &str = "/usr/lib/debug/.dwz/shared.debug";
+    let container = Container::new(&["-gdwarf-4"]);
+    let shared = container.root.join("shared.debug");
+    if share(&container.program, &shared, LINK).is_none() {
+        return;
+    }
+    let check = |knows: bool, what: &str| {
+        let mut namer = namer();
+        let frames = container.frames(&mut namer, container.file());
+        let names: Vec<&str> = frames.iter().map(|it| &*it.function).collect();
+        match knows {
+            true => assert_eq!(names, ["inlined", "outer"], "{what}"),
+            false => assert!(!names.contains(&"inlined"), "{what}: {names:?}"),
+        }
+        namer
+    };
+    check(false, "without it");
+    let hex = build_id(&shared).to_string();
+    let (head, tail) = hex.split_at(2);
+    for place in [
+        format!("usr/lib/debug/.build-id/{head}/{tail}.debug"),
+        LINK[1..].to_owned(),
+    ] {
+        let path = container.place(&place);
+        fs::copy(&shared, &path).unwrap();
+        let namer = check(true, &place);
+        assert_eq!(namer.stats().files_without_debug_info, 0);
+        // Of another build, and no such file at all.
+        fs::copy(&container.program, &path).unwrap();
+        let namer = check(false, "of another build");
+        assert_eq!(namer.stats().files_without_debug_info, 1);
+        fs::remove_file(&path).unwrap();
+        symlink(&shared, &path).unwrap();
+        check(false, "a link out of the root");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+/// Check a shared file that is named relative to the debug file, as Fedora's are.
+#[test]
+fn shared_files_may_be_named_from_the_debug_file() {
+    let container = Container::new(&[]);
+    let shared = container.root.join("shared.debug");
+    if share(&container.program, &shared, "../../.dwz/shared").is_none() {
+        return;
+    }
+    let hex = build_id(&container.program).to_string();
+    let (head, tail) = hex.split_at(2);
+    let debug = container.place(&format!("usr/lib/debug/.build-id/{head}/{tail}.debug"));
+    let objcopy = || Command::new("objcopy");
+    run(objcopy()
+        .arg("--only-keep-debug")
+        .args([&container.program, &debug]));
+    run(objcopy().arg("--strip-all").arg(&container.program));
+    fs::rename(&shared, container.place("usr/lib/debug/.dwz/shared")).unwrap();
+    container.check(Knows::Inlined, "from the build-id tree");
+}
