@@ -37,6 +37,8 @@ pub struct WindowFile {
     pub file: Arc<MappedFile>,
     /// Some of the processes that map it, the latest last: through them it can be opened.
     pub mapped_by: Vec<MappedBy>,
+    /// Whose memory it is, for code that a process made: the name of its program, or without one its own.
+    pub made_by: Option<Arc<str>>,
 }
 
 impl WindowFile {
@@ -143,7 +145,7 @@ impl Window {
         }
         let mut leaf = NodeIndex(0);
         for located in &stack.frames {
-            let file = self.file_place(located, pid, stack.parent);
+            let file = self.file_place(located, pid, stack.parent, &series);
             let offset = located.offset;
             let frame = self.frame_place(WindowFrame { file, offset });
             leaf = self.node_place(leaf, frame);
@@ -160,13 +162,17 @@ impl Window {
         true
     }
 
-    fn file_place(&mut self, located: &LocatedFrame<'_>, pid: u32, parent: u32) -> u32 {
+    fn file_place(
+        &mut self,
+        located: &LocatedFrame<'_>,
+        pid: u32,
+        parent: u32,
+        series: &SeriesKey,
+    ) -> u32 {
         let file = located.file;
         // Code that two processes made at the same address is not the same.
-        let key = match file.kind {
-            FileKind::Anonymous => (file.clone(), pid),
-            _ => (file.clone(), 0),
-        };
+        let made_by = (file.kind == FileKind::Anonymous).then_some(series);
+        let key = (file.clone(), made_by.map_or(0, |_| pid));
         let place = match self.file_places.get(&key) {
             Some(place) => *place,
             None => {
@@ -174,6 +180,7 @@ impl Window {
                 self.files.push(WindowFile {
                     file: file.clone(),
                     mapped_by: Vec::new(),
+                    made_by: made_by.map(program_name),
                 });
                 self.file_places.insert(key, place);
                 place
@@ -297,6 +304,15 @@ impl Window {
             *outcomes.entry(row.outcome).or_insert(0) += count;
         }
         outcomes.into_iter().collect()
+    }
+}
+
+/// The last part of the program's path.
+fn program_name(series: &SeriesKey) -> Arc<str> {
+    let path = series.exe.as_deref().unwrap_or_default();
+    match path.rsplit('/').next().unwrap_or_default() {
+        "" => series.comm.clone(),
+        name => name.into(),
     }
 }
 

@@ -11,11 +11,16 @@ use super::answers::{Answers, Found};
 use super::kallsyms::{KernelSymbols, Lookup};
 use super::naming::UnnamedReason;
 
-/// Reading takes 60 to 90 ms of CPU, most of it the kernel's, so unknown addresses
-/// cause it at most this often ...
-const REREAD_FIRST: Duration = Duration::from_secs(60);
-/// ... and less and less often while it does not help: once an hour is 0.002 % of a core.
+/// Reading takes 60 to 90 ms of CPU, most of it the kernel's. Half a window, since the kernel's turn comes sooner in one window
+/// and later in the next: what was loaded is named when the first window with it is over.
+const REREAD_FIRST: Duration = Duration::from_secs(5);
+/// Each reading makes the next wait twice as long, up to this: on a node that loads BPF programs all the time they take 0.15 %
+/// of a core ...
+const REREAD_USEFUL_MAX: Duration = Duration::from_secs(60);
+/// ... and longer while it does not help: once an hour is 0.002 %.
 const REREAD_MAX: Duration = Duration::from_secs(3600);
+/// After so many times what the next one had to wait for, things are quiet, and it begins anew.
+const QUIET_WAITS: u32 = 10;
 /// `/proc/kallsyms` gives at most a page for each read of less.
 const READ_BYTES: usize = 64 << 10;
 
@@ -85,11 +90,16 @@ impl Kernel {
                 KernelSymbols::default()
             }
         };
-        self.reread_after = if is_lacking(&symbols, offsets) && self.symbols.is_some() {
-            (self.reread_after * 2).min(REREAD_MAX)
-        } else {
-            REREAD_FIRST
-        };
+        if let Some(before) = &self.symbols {
+            let longest = match is_lacking(&symbols, offsets) {
+                true => REREAD_MAX,
+                false => REREAD_USEFUL_MAX,
+            };
+            self.reread_after = match before.at.elapsed() >= self.reread_after * QUIET_WAITS {
+                true => REREAD_FIRST,
+                false => (self.reread_after * 2).min(longest),
+            };
+        }
         self.symbols = Some(Read {
             symbols,
             at: Instant::now(),
@@ -141,10 +151,26 @@ mod tests {
         long_ago(&mut kernel, REREAD_FIRST);
         assert!(
             !is_named(&mut kernel),
-            "it was looked for in vain a minute ago"
+            "it was looked for in vain just before"
         );
         long_ago(&mut kernel, REREAD_FIRST);
         assert!(is_named(&mut kernel));
+        assert_eq!(kernel.reread_after, 4 * REREAD_FIRST);
+        // Readings that help come each minute at most; those that do not, less and less often.
+        let unknown = |kernel: &mut Kernel| {
+            long_ago(kernel, kernel.reread_after);
+            kernel.name(&[0x4_0000], &mut Answers::default());
+            kernel.reread_after
+        };
+        let waits: Vec<u64> = (0..8).map(|_| unknown(&mut kernel).as_secs()).collect();
+        assert_eq!(waits, [40, 80, 160, 320, 640, 1280, 2560, 3600]);
+        std::fs::write(
+            &path,
+            format!("{core}9000 t loaded [module]\n40f00 t more [module]\n"),
+        )?;
+        assert_eq!(unknown(&mut kernel), REREAD_USEFUL_MAX);
+        long_ago(&mut kernel, QUIET_WAITS * REREAD_USEFUL_MAX);
+        kernel.name(&[0xf_0000], &mut Answers::default());
         assert_eq!(kernel.reread_after, REREAD_FIRST);
         std::fs::remove_file(&path)
     }

@@ -257,8 +257,11 @@ impl Namer {
     }
 
     fn find_jit_names(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
-        let none = Naming::Unnamed(UnnamedReason::Anonymous);
-        let mut namings = vec![none; addresses.len()];
+        let reason = match self.jit.contains_key(&pid) || JitProcess::is_there(pid) {
+            true => UnnamedReason::Anonymous,
+            false => UnnamedReason::ProcessUnknown,
+        };
+        let mut namings = vec![Naming::Unnamed(reason); addresses.len()];
         if let Some((process, files)) = self.find_jit(pid) {
             type Open = fn(&JitProcess) -> Result<OwnedFd, UnnamedReason>;
             let formats: [(JitFormat, Open); 2] =

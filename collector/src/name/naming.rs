@@ -40,7 +40,7 @@ pub enum UnnamedReason {
     Corrupt = 6,
     /// A limit of the collector was reached.
     Limit = 7,
-    /// The process ended, or its mappings were lost, before they were known.
+    /// The process ended, or its mappings were lost, before they were known; or before what it says of the code that it made.
     ProcessUnknown = 8,
 }
 

@@ -336,7 +336,9 @@ fn name_left_out(name: &Arc<str>) -> Naming {
 
 /// The file with the identity that its contents give it, for which it is read if it must be.
 fn describe_file(file: &WindowFile, held: Option<Arc<HeldFile>>) -> ElfFile {
-    let WindowFile { file, mapped_by } = file;
+    let WindowFile {
+        file, mapped_by, ..
+    } = file;
     if file.content.get().is_none() {
         let of_held = || identify(&held.as_ref()?.read()?);
         let read = |it: &MappedBy| read_content_id(it.pid, it.start, it.end, file.identity);

@@ -426,8 +426,17 @@ pub(super) fn file_kind(path: &[u8]) -> FileKind {
         _ if path.starts_with(b"/anon_hugepage") || path.starts_with(b"/dev/zero") => {
             FileKind::Anonymous
         }
+        _ if is_code_memory(path) => FileKind::Anonymous,
         _ => FileKind::File,
     }
+}
+
+/// Whether it is a memory file that a compiler maps twice, to write code in one place and to run it in the other. Their perf
+/// maps have the addresses that run. Other memory files may be programs.
+fn is_code_memory(path: &[u8]) -> bool {
+    // .NET from 7 on (`ExecutableAllocator`), and BEAM (asmjit's `VirtMem`).
+    const NAMES: [&[u8]; 2] = [b"/memfd:doublemapper", b"/memfd:vmem"];
+    NAMES.contains(&path.strip_suffix(b" (deleted)").unwrap_or(path))
 }
 
 /// The path under which a mapping is shown.
@@ -691,6 +700,9 @@ mod tests {
         for (path, kind) in [
             ("/bin/sh", FileKind::File),
             ("/memfd:jit (deleted)", FileKind::File),
+            ("/memfd:doublemapper (deleted)", FileKind::Anonymous),
+            ("/memfd:vmem (deleted)", FileKind::Anonymous),
+            ("/memfd:vmem2 (deleted)", FileKind::File),
             ("[vdso]", FileKind::Vdso),
             ("[heap]", FileKind::Anonymous),
             ("", FileKind::Anonymous),

@@ -9,8 +9,9 @@ use rustc_hash::FxHashMap;
 
 use super::strings::Strings;
 use crate::{
-    aggregate::{FrameIndex, Window, WindowFile},
+    aggregate::{FrameIndex, Window, WindowFile, WindowFrame},
     name::{Frame, Naming, UnnamedReason as Reason},
+    process::FileKind,
 };
 
 /// A profile, and what it could not name.
@@ -57,16 +58,11 @@ pub fn build_profile(
     let mut strings = Strings::new();
     let mut functions = Functions::default();
     let mut unnamed = Vec::new();
-    let mut mappings: Vec<Mapping> = window
-        .files()
-        .iter()
-        .zip(1..)
-        .map(|(file, id)| make_mapping(&mut strings, file, id))
-        .collect();
+    let mut mappings = Mappings::new(&mut strings, window.files());
     let mut locations = Vec::with_capacity(window.frames().len());
     for (index, (frame, naming)) in window.frames().iter().zip(namings).enumerate() {
         let id = location_id(FrameIndex(index as u32));
-        let mapping = &mut mappings[frame.file as usize];
+        let mapping = mappings.of(&mut strings, *frame, naming);
         mapping.memory_limit = mapping.memory_limit.max(frame.offset.saturating_add(1));
         let line = match naming {
             Naming::Named(frames) => {
@@ -74,7 +70,8 @@ pub fn build_profile(
                 mapping.has_filenames |= frames.iter().any(|it| !it.file.is_empty());
                 mapping.has_line_numbers |= frames.iter().any(|it| it.line != 0);
                 mapping.has_inline_frames |= frames.len() > 1;
-                make_lines(&mut strings, &mut functions, frames)
+                let kind = window.files()[frame.file as usize].file.kind;
+                make_lines(&mut strings, &mut functions, frames, kind)
             }
             Naming::Unnamed(reason) => {
                 unnamed.push(UnnamedLocation::new(id, *reason, 0));
@@ -140,7 +137,7 @@ pub fn build_profile(
     let profile = Profile {
         sample_type,
         sample: samples,
-        mapping: mappings,
+        mapping: mappings.table,
         location: locations,
         function: functions.table,
         time_nanos: start_ns as i64,
@@ -159,37 +156,104 @@ fn location_id(frame: FrameIndex) -> u64 {
     u64::from(frame.0) + 1
 }
 
+/// One mapping for each file, and behind them one for each module of the kernel.
+struct Mappings<'a> {
+    files: &'a [WindowFile],
+    table: Vec<Mapping>,
+    modules: FxHashMap<String, usize>,
+}
+
+impl<'a> Mappings<'a> {
+    fn new(strings: &mut Strings, files: &'a [WindowFile]) -> Self {
+        let table = files.iter().zip(1..);
+        Self {
+            files,
+            table: table
+                .map(|(file, id)| make_mapping(strings, file, id))
+                .collect(),
+            modules: FxHashMap::default(),
+        }
+    }
+
+    /// Where a frame lies: in its file, or in the module that its name tells.
+    fn of(&mut self, strings: &mut Strings, frame: WindowFrame, naming: &Naming) -> &mut Mapping {
+        let mut place = frame.file as usize;
+        if let Some(module) = self.module_of(place, naming) {
+            place = *self.modules.entry(module.to_owned()).or_insert_with(|| {
+                self.table.push(Mapping {
+                    id: self.table.len() as u64 + 1,
+                    filename: strings.intern(&format!("[kernel] {module}")),
+                    ..Mapping::default()
+                });
+                self.table.len() - 1
+            });
+        }
+        &mut self.table[place]
+    }
+
+    fn module_of<'n>(&self, file: usize, naming: &'n Naming) -> Option<&'n str> {
+        match naming {
+            Naming::Named(frames) if self.files[file].file.kind == FileKind::Kernel => {
+                split_module(&frames.first()?.function).1
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The kernel's symbols have their module behind them: `fuse_dev_init [fuse]`. BPF programs are of the module `bpf`.
+fn split_module(name: &str) -> (&str, Option<&str>) {
+    let split = name.strip_suffix(']').and_then(|it| it.rsplit_once(" ["));
+    split.map_or((name, None), |(name, module)| (name, Some(module)))
+}
+
 fn make_mapping(strings: &mut Strings, file: &WindowFile, id: u64) -> Mapping {
     let build_id = file.file.content.get().map(ToString::to_string);
+    let filename = match &file.made_by {
+        // So that functions of two programs with one name are two, and each program has a colour.
+        Some(program) => strings.intern(&format!("[JIT] {program}")),
+        None => strings.intern(&file.file.path),
+    };
     Mapping {
         id,
         memory_start: 0,
         memory_limit: 0,
         file_offset: 0,
-        filename: strings.intern(&file.file.path),
+        filename,
         build_id: strings.intern(&build_id.unwrap_or_default()),
         ..Mapping::default()
     }
 }
 
-fn make_lines(strings: &mut Strings, functions: &mut Functions, frames: &[Frame]) -> Vec<Line> {
-    frames
-        .iter()
-        .map(|frame| Line {
-            function_id: functions.intern(Function {
-                id: 0,
-                name: strings.intern(&frame.function),
-                // As pprof's own writers do: the same name again when there is no other.
-                system_name: strings.intern(match &*frame.system_name {
-                    "" => &frame.function,
-                    name => name,
-                }),
-                filename: strings.intern(&frame.file),
-                start_line: i64::from(frame.start_line),
-            }),
+fn make_lines(
+    strings: &mut Strings,
+    functions: &mut Functions,
+    frames: &[Frame],
+    kind: FileKind,
+) -> Vec<Line> {
+    let mut lines = Vec::with_capacity(frames.len());
+    for frame in frames {
+        let name = strings.intern(match kind {
+            FileKind::Kernel => split_module(&frame.function).0,
+            _ => &frame.function,
+        });
+        let function_id = functions.intern(Function {
+            id: 0,
+            name,
+            // As pprof's own writers do: the same name again when there is no other.
+            system_name: match &*frame.system_name {
+                "" => name,
+                system_name => strings.intern(system_name),
+            },
+            filename: strings.intern(&frame.file),
+            start_line: i64::from(frame.start_line),
+        });
+        lines.push(Line {
+            function_id,
             line: i64::from(frame.line),
-        })
-        .collect()
+        });
+    }
+    lines
 }
 
 /// Functions by number, from 1.
@@ -363,5 +427,65 @@ mod tests {
         assert!(mapping.has_functions && mapping.has_inline_frames);
         assert_eq!(mapping.memory_limit, 0x31);
         assert_eq!(profile.string_table[0], "");
+    }
+
+    /// Check that a module of the kernel and the code that a program made are binaries of their own, and that the names of
+    /// other functions are left as they are.
+    #[test]
+    fn modules_and_made_code_are_binaries() {
+        let mut files = Files::new();
+        let kernel = files.intern(FileKind::Kernel, b"[kernel]", FileIdentity::Path);
+        let made = files.intern(FileKind::Anonymous, b"[anonymous]", FileIdentity::Path);
+        let mut window = Window::default();
+        let located = Located {
+            frames: [
+                (&made, 1),
+                (&made, 2),
+                (&kernel, 3),
+                (&kernel, 4),
+                (&kernel, 5),
+            ]
+            .map(|(file, offset)| LocatedFrame::stand_in(file, offset))
+            .into(),
+            outcome: StackOutcome::Walked(Outcome::Complete),
+            parent: 0,
+        };
+        let series = SeriesKey {
+            comm: "MainThread".into(),
+            exe: Some("/usr/bin/node".into()),
+            container_id: None,
+        };
+        assert!(window.add(1, [0; 16], series, &located, Check::None));
+        let namings = [
+            "f [clone .isra.0]",
+            "g",
+            "read",
+            "init [fuse]",
+            "exit [fuse]",
+        ]
+        .map(|name| Naming::Named(Arc::new([frame(name, 0, false)])));
+        let profile = build_profile(&window, &namings, 5, 10, 10_000_000).profile;
+        let text = |at: i64| profile.string_table[at as usize].as_str();
+        let shown: Vec<String> = profile
+            .location
+            .iter()
+            .map(|location| {
+                let function = &profile.function[location.line[0].function_id as usize - 1];
+                let mapping = &profile.mapping[location.mapping_id as usize - 1];
+                assert!(mapping.has_functions && mapping.memory_limit > location.address);
+                format!("{}, {}", text(function.name), text(mapping.filename))
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "f [clone .isra.0], [JIT] node",
+                "g, [JIT] node",
+                "read, [kernel]",
+                "init, [kernel] fuse",
+                "exit, [kernel] fuse",
+            ]
+        );
+        assert_eq!(profile.mapping.len(), 3);
     }
 }

@@ -1,13 +1,18 @@
 //! Code made at run time, by what its process wrote of it.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use collector::name::{Naming, UnnamedReason};
+use collector::name::protocol::JitFormat;
+use collector::name::{GrowingFile, Namer, NamerOptions, Naming, UnnamedReason};
 
-use crate::target::{Running, functions, namer};
+use crate::jit_files;
+use crate::target::{Random, Running, functions, namer, options, until};
 
 /// A process, and the perf map that it has.
 struct Process {
@@ -20,7 +25,7 @@ impl Process {
         let child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn();
         let running = Running(child.unwrap());
         // Until the exec it is this program still.
-        crate::target::until("sleep runs", || {
+        until("sleep runs", || {
             fs::read_to_string(format!("/proc/{}/comm", running.pid())).unwrap() == "sleep\n"
         });
         let map = PathBuf::from(format!("/tmp/perf-{}.map", running.pid()));
@@ -74,6 +79,20 @@ fn perf_maps_are_read_as_they_grow() {
         ["again", none]
     );
     assert_eq!(namer.stats().ends, Default::default());
+}
+
+/// Check that the code of a process which ended before anybody asked says so, and that what was read of one stays.
+#[test]
+fn ended_processes_keep_what_was_read() {
+    let (asked, ended) = (Process::start(), Process::start());
+    let mut namer = namer();
+    fs::write(&asked.map, "1000 100 asked\n").unwrap();
+    let pids = [asked.running.pid(), ended.running.pid()];
+    assert_eq!(names(&namer.name_jit(pids[0], &[0x1000])), ["asked"]);
+    drop((asked, ended));
+    let mut ask = |pid| names(&namer.name_jit(pid, &[0x1000, 0x2000]));
+    assert_eq!(ask(pids[0]), ["asked", "unnamed: anonymous"]);
+    assert_eq!(ask(pids[1]), ["unnamed: process_unknown"; 2]);
 }
 
 /// Check maps that are not what they should be: a FIFO, a link to a file outside of the root or to a device, another
@@ -138,7 +157,7 @@ fn mapped_jitdump_is_read() {
         .spawn();
     let running = Running(child.unwrap());
     let maps = format!("/proc/{}/maps", running.pid());
-    crate::target::until("the dump is mapped", || {
+    until("the dump is mapped", || {
         fs::read_to_string(&maps).unwrap().contains("/jit-")
     });
     let ask = || names(&namer().name_jit(running.pid(), &[0x7020, 0x7040]));
@@ -146,4 +165,363 @@ fn mapped_jitdump_is_read() {
     let dump = format!("jit-{}.dump", running.pid());
     fs::remove_file(directory.path().join(dump)).unwrap();
     assert_eq!(ask(), ["from_dump", "unnamed: anonymous"]);
+}
+
+/// Writes its code's map under its own number, in its own root, and waits: `written NAME`.
+const CONTAINED_PROGRAM: &str = "
+#include <stdio.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    char path[64];
+    snprintf(path, sizeof path, \"/tmp/perf-%d.map\", getpid());
+    FILE *map = fopen(path, \"w\");
+    if (argc > 1) fprintf(map, \"1000 100 %s\\n\", argv[1]);
+    fclose(map);
+    for (;;) pause();
+}
+";
+
+/// A process that has a root, mounts and process numbers of its own, in which it is number 1.
+struct Contained {
+    root: tempfile::TempDir,
+    /// Ends the process when it ends itself.
+    _outer: Running,
+    pid: u32,
+}
+
+impl Contained {
+    fn start(name: Option<&str>) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("tmp")).unwrap();
+        let source = root.path().join("program.c");
+        fs::write(&source, CONTAINED_PROGRAM).unwrap();
+        let compiled = Command::new("cc")
+            .args(["-static", "-O2", "-o"])
+            .args([&root.path().join("program"), &source])
+            .status();
+        assert!(compiled.unwrap().success());
+        let child = Command::new("unshare")
+            .args(["--pid", "--mount", "--fork", "--kill-child", "chroot"])
+            .arg(root.path())
+            .arg("/program")
+            .args(name)
+            .stdin(Stdio::null())
+            .spawn();
+        let outer = Running(child.unwrap());
+        let children = format!("/proc/{0}/task/{0}/children", outer.pid());
+        let mut pid = 0;
+        until("the contained program has written its map", || {
+            let first = fs::read_to_string(&children).unwrap();
+            pid = first.trim().parse().unwrap_or(0);
+            let map = fs::metadata(root.path().join("tmp/perf-1.map"));
+            map.is_ok_and(|map| name.is_none() || map.len() > 0)
+        });
+        Self {
+            root,
+            _outer: outer,
+            pid,
+        }
+    }
+
+    fn map(&self) -> PathBuf {
+        self.root.path().join("tmp/perf-1.map")
+    }
+}
+
+/// A file of the host that is deleted in the end.
+struct HostFile(&'static str);
+
+impl HostFile {
+    fn write(path: &'static str, text: &str) -> Self {
+        fs::write(path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for HostFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+/// Check that a process in a container is named by the map that it writes there, under its number there; that two which have
+/// the same number are not taken for each other, nor for the host's; and that a link does not lead out of the root.
+#[test]
+fn containers_have_maps_of_their_own() {
+    let first = Contained::start(Some("first"));
+    let second = Contained::start(Some("second"));
+    let empty = Contained::start(None);
+    let _of_the_host = HostFile::write("/tmp/perf-1.map", "1000 100 of_the_host\n");
+    let mut namer = namer();
+    let mut ask = |it: &Contained| names(&namer.name_jit(it.pid, &[0x1000]));
+    let none = ["unnamed: anonymous"];
+    assert_eq!(ask(&first), ["first"]);
+    assert_eq!(ask(&second), ["second"]);
+    assert_eq!(ask(&empty), none);
+    let up = format!("{}tmp/perf-1.map", "../".repeat(20));
+    for target in [
+        "/tmp/perf-1.map",
+        up.as_str(),
+        "/proc/1/root/tmp/perf-1.map",
+    ] {
+        fs::remove_file(empty.map()).unwrap();
+        symlink(target, empty.map()).unwrap();
+        assert_eq!(ask(&empty), none, "{target}");
+    }
+    let secret = HostFile::write("/tmp/pilotlight-test-secret.map", "1000 100 secret\n");
+    fs::remove_file(empty.map()).unwrap();
+    symlink(secret.0, empty.map()).unwrap();
+    assert_eq!(ask(&empty), none);
+    assert_eq!(ask(&first), ["first"]);
+}
+
+/// Check that a map which is cut and written again all the time while it is read gives names that it had, or none, and
+/// harms nobody.
+#[test]
+fn maps_that_are_cut_while_they_are_read() {
+    let process = Process::start();
+    let pid = process.running.pid();
+    let mut text = String::from("1000 100 first\n");
+    for line in 0..5000 {
+        writeln!(text, "{:x} 10 f{line}", 0x10_0000 + line * 16).unwrap();
+    }
+    text.push_str("2000 100 last\n");
+    let is_over = AtomicBool::new(false);
+    let mut namer = namer();
+    let mut seen: Vec<String> = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random::new(5);
+            while !is_over.load(Ordering::Relaxed) {
+                fs::write(&process.map, &text).unwrap();
+                let file = fs::File::options().write(true).open(&process.map).unwrap();
+                file.set_len(random.below(text.len() as u64)).unwrap();
+            }
+        });
+        for _ in 0..200 {
+            seen.extend(names(&namer.name_jit(pid, &[0x1000, 0x2000])));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    seen.sort_unstable();
+    seen.dedup();
+    let allowed = ["first", "last", "unnamed: anonymous"];
+    assert!(
+        seen.iter().all(|it| allowed.contains(&it.as_str())) && seen.contains(&"first".to_owned()),
+        "{seen:?}"
+    );
+    assert_eq!(namer.stats().ends, Default::default());
+    fs::write(&process.map, &text).unwrap();
+    assert_eq!(
+        names(&namer.name_jit(pid, &[0x1000, 0x2000])),
+        ["first", "last"]
+    );
+}
+
+/// Check that a map which is longer than what is read at one time is read on the next time, and says so until then.
+#[test]
+fn long_maps_are_read_in_several_windows() {
+    let process = Process::start();
+    let pid = process.running.pid();
+    let line = "1000 100 the_same_code_again_and_again\n";
+    let mut text = line.repeat((70 << 20) / line.len());
+    text.push_str("2000 100 last\n");
+    fs::write(&process.map, &text).unwrap();
+    // Not optimized, the child takes longer than the half second that this is.
+    let mut namer = Namer::new(NamerOptions {
+        request_time: Duration::from_secs(120),
+        ..options()
+    });
+    let mut ask = || names(&namer.name_jit(pid, &[0x1000, 0x2000]));
+    let first = "the_same_code_again_and_again";
+    assert_eq!(ask(), [first, "unnamed: limit"]);
+    assert_eq!(ask(), [first, "last"]);
+}
+
+/// Maps a file under a jitdump's name that is none, puts a FIFO into its place, and waits.
+const ODD_DUMP_PROGRAM: &str = "
+import mmap, os, sys, time
+path = f'{sys.argv[1]}/jit-{os.getpid()}.dump'
+if sys.argv[2] == 'device':
+    os.mknod(path, 0o20666, os.makedev(1, 5))
+else:
+    open(path, 'wb').write(b'\\0' * 4096)
+file = os.open(path, os.O_RDWR)
+mapped = mmap.mmap(file, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
+if sys.argv[2] == 'fifo':
+    os.remove(path)
+    os.mkfifo(path)
+if sys.argv[2] == 'cut':
+    os.truncate(path, 0)
+time.sleep(60)
+";
+
+/// Check that what is mapped under a jitdump's name, and is a device, a FIFO since, or cut to nothing, hangs nobody.
+#[test]
+fn odd_jitdumps_have_a_reason() {
+    for kind in ["device", "fifo", "cut", "garbage"] {
+        let directory = tempfile::tempdir().unwrap();
+        let child = Command::new("python3")
+            .args(["-c", ODD_DUMP_PROGRAM])
+            .arg(directory.path())
+            .arg(kind)
+            .spawn();
+        let running = Running(child.unwrap());
+        let maps = format!("/proc/{}/maps", running.pid());
+        until("the file is mapped", || {
+            fs::read_to_string(&maps).unwrap().contains("/jit-")
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        let started = Instant::now();
+        let mut namer = namer();
+        let found = names(&namer.name_jit(running.pid(), &[0x7020]));
+        assert_eq!(found, ["unnamed: anonymous"], "{kind}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{kind}");
+        assert_eq!(namer.stats().ends, Default::default(), "{kind}");
+    }
+}
+
+/// Check random files, as the fuzz target `jit` does.
+#[test]
+fn random_files_agree_with_the_model() {
+    jit_files::make_seeds()
+        .iter()
+        .for_each(|it| jit_files::try_input(it));
+    let mut random = Random::new(11);
+    for _ in 0..2000 {
+        let bytes = 1 + random.below(1500);
+        let input: Vec<u8> = (0..bytes).map(|_| random.next() as u8).collect();
+        jit_files::try_input(&input);
+    }
+}
+
+/// Check lines as other compilers write them: the JVM's with a padded address, BEAM's with signs in names, Ruby's and
+/// CPython's with spaces.
+#[test]
+fn lines_of_each_compiler_are_read() {
+    let text = "\
+0x00007f2548ec7620 0x00000000000002f8 int J.hotLoop(int)
+0x00007f2548940b80 0x0000000000017de0 Interpreter
+0x7fb24e8f39a0 e0 $burn:hot_loop/2
+7f0100000000 b py::work:/srv/a b.py
+5581e0000000 40 [JIT] Integer#times (/srv/a.rb:3)
+";
+    let file = read_whole(JitFormat::PerfMap, text.as_bytes());
+    for (address, name) in [
+        (0x7f25_48ec_7917, "int J.hotLoop(int)"),
+        (0x7f25_4894_0b80, "Interpreter"),
+        (0x7fb2_4e8f_39a0, "$burn:hot_loop/2"),
+        (0x7f01_0000_000a, "py::work:/srv/a b.py"),
+        (0x5581_e000_0000, "[JIT] Integer#times (/srv/a.rb:3)"),
+    ] {
+        let found = file.code().find(address).unwrap();
+        assert_eq!(String::from_utf8_lossy(found.name), name);
+    }
+}
+
+/// A script in which only line 4 multiplies.
+const SCRIPT: &str = "\
+function inner(x) {
+  let s = 0;
+  for (let i = 0; i < 1000; i++) {
+    s += Math.imul(x + i, i ^ s);
+  }
+  return s | 0;
+}
+const end = Date.now() + 500;
+let r = 0;
+while (Date.now() < end) r ^= inner(r);
+";
+
+/// Check Node's own jitdump, whose lines lie 64 bytes behind their code: each multiplication in the optimized function is of
+/// the line that multiplies, as a disassembler finds them, and what Node writes wrong gives no line.
+#[test]
+fn lines_of_node_are_right() {
+    let Ok(version) = Command::new("node").arg("--version").output() else {
+        return eprintln!("not checked: there is no `node`");
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script.js");
+    fs::write(&script, SCRIPT).unwrap();
+    let run = Command::new("node")
+        .arg("--perf-prof")
+        .arg(&script)
+        .current_dir(directory.path())
+        .status();
+    assert!(run.unwrap().success());
+    let dump = fs::read_dir(directory.path()).unwrap().flatten();
+    let dump = dump
+        .map(|it| it.path())
+        .find(|it| it.extension().is_some_and(|it| it == "dump"));
+    let bytes = fs::read(dump.unwrap()).unwrap();
+    let file = read_whole(JitFormat::Dump, &bytes);
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    let (mut checked, mut optimized) = (0, 0);
+    for code in loads(&bytes, "JS:*inner ") {
+        let multiplies = multiplications(&directory.path().join("code"), code);
+        optimized += 1;
+        for at in multiplies {
+            let found = file.code().find(at).unwrap();
+            assert_eq!(found.line, 4, "{version}, {at:#x}");
+            assert_eq!(Path::new(std::str::from_utf8(found.file).unwrap()), script);
+            checked += 1;
+        }
+    }
+    assert!(
+        checked >= 1,
+        "{version}: {checked} multiplications in {optimized} pieces"
+    );
+    // Baseline code, whose lines Node 20 writes wrong.
+    for (address, code) in loads(&bytes, "JS:^") {
+        for at in (address..address + code.len() as u64).step_by(16) {
+            assert!(
+                file.code().find(at).is_none_or(|it| it.line < 100_000),
+                "{version}, {at:#x}"
+            );
+        }
+    }
+}
+
+fn read_whole(format: JitFormat, bytes: &[u8]) -> GrowingFile {
+    let mut file = GrowingFile::new(format);
+    assert!(file.read_new(bytes.len() as u64, |out, at| {
+        let rest = &bytes[at as usize..];
+        let read = rest.len().min(out.len());
+        out[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }));
+    file
+}
+
+/// The code that a dump loaded under names that begin so, and where.
+fn loads<'a>(dump: &'a [u8], name: &str) -> Vec<(u64, &'a [u8])> {
+    let word = |at: usize| u32::from_ne_bytes(dump[at..at + 4].try_into().unwrap());
+    let long = |at: usize| u64::from_ne_bytes(dump[at..at + 8].try_into().unwrap());
+    let mut found = Vec::new();
+    let mut at = word(8) as usize;
+    while at + 16 <= dump.len() {
+        let end = at + word(at + 4) as usize;
+        if word(at) == 0 && dump[at + 56..].starts_with(name.as_bytes()) {
+            found.push((long(at + 32), &dump[end - long(at + 40) as usize..end]));
+        }
+        at = end;
+    }
+    found
+}
+
+/// Addresses of the multiplications in some code, as `objdump` disassembles it.
+fn multiplications(path: &Path, (address, code): (u64, &[u8])) -> Vec<u64> {
+    fs::write(path, code).unwrap();
+    let output = Command::new("objdump")
+        .args(["-D", "-b", "binary", "-m", "i386:x86-64"])
+        .arg(format!("--adjust-vma={address:#x}"))
+        .arg(path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter(|line| line.contains("imul"));
+    let addresses = lines.map(|line| line.trim().split(':').next().unwrap().to_owned());
+    addresses
+        .map(|it| u64::from_str_radix(&it, 16).unwrap())
+        .collect()
 }

@@ -2,13 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Mutex;
 
-use collector::name::{Naming, Object};
+use collector::name::{Naming, Object, UnnamedReason};
 
-use crate::target::{Random, functions, namer};
+use crate::target::{Random, functions, namer, reason};
 
 /// Addresses in the core kernel, and as many in modules and BPF programs, where there are some.
 const ADDRESSES: usize = 8000;
+
+/// Whether the kernel shows its addresses: tests that set it or rely on it go one by one.
+pub(crate) static SHOWN: Mutex<()> = Mutex::new(());
+
+/// Hides the kernel's addresses from everybody for a moment, where that is allowed.
+struct Hidden(String);
+
+const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
+
+impl Hidden {
+    fn new() -> Option<Self> {
+        let before = fs::read_to_string(KPTR_RESTRICT).ok()?;
+        fs::write(KPTR_RESTRICT, "2").ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        fs::write(KPTR_RESTRICT, &self.0).unwrap();
+    }
+}
 
 /// What `/proc/kallsyms` has: the functions at each address, with their modules.
 struct Kallsyms {
@@ -65,6 +88,7 @@ impl Kallsyms {
 /// kernel has one name; where it has several for one address, ours must be one of them.
 #[test]
 fn kernel_is_named_as_in_kallsyms() {
+    let _shown = SHOWN.lock().unwrap();
     let Some(kallsyms) = Kallsyms::read() else {
         return eprintln!("skipped: the kernel hides its addresses (kernel.kptr_restrict)");
     };
@@ -98,4 +122,18 @@ fn kernel_is_named_as_in_kallsyms() {
         addresses.len()
     );
     assert!(same * 1000 >= addresses.len() * 995, "{same} are the same");
+}
+
+/// Check that the kernel's frames say that its addresses may not be seen, where `kernel.kptr_restrict` hides them.
+#[test]
+fn a_kernel_that_hides_its_addresses_is_a_matter_of_permission() {
+    let _alone = SHOWN.lock().unwrap();
+    let mut namer = namer();
+    let namings = {
+        let Some(_hidden) = Hidden::new() else {
+            return eprintln!("not checked: {KPTR_RESTRICT} cannot be set");
+        };
+        namer.name(&Object::Kernel, &[0x1000, 0xffff_ffff_8100_1000])
+    };
+    assert_eq!(reason(&namings), UnnamedReason::Permission);
 }

@@ -9,6 +9,8 @@ mod go_files;
 mod held;
 mod hostile;
 mod jit;
+#[path = "../../../testdata/fuzz/targets/jit_files.rs"]
+mod jit_files;
 mod kernel;
 mod limits;
 mod linked;
@@ -59,6 +61,7 @@ fn own_function_is_named() {
 /// Check the kernel and the vDSO.
 #[test]
 fn kernel_and_vdso_are_named() {
+    let _shown = kernel::SHOWN.lock().unwrap();
     let mut namer = namer();
     let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap();
     let address = |name: &str| {

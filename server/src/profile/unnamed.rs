@@ -108,7 +108,9 @@ impl WhyNot {
             Self::Permission => "the collector may not read it",
             Self::Corrupt => "the file's symbols could not be parsed",
             Self::Limit => "a limit of the collector was reached before the address was named",
-            Self::ProcessUnknown => "the process ended before its mappings were known",
+            Self::ProcessUnknown => {
+                "the process ended before its mappings, or the map of the code that it made, were read"
+            }
             Self::Unknown => "the collector gave no reason that this server knows",
         }
     }
@@ -122,7 +124,7 @@ impl WhyNot {
         let rebuild = "link it with -Wl,--build-id, so that its symbols can be found by what it is";
         match self {
             Self::Permission if is_kernel(binary) => {
-                "set the sysctl kernel.kptr_restrict to 0 or 1, and give the collector CAP_SYSLOG".into()
+                "set the sysctl kernel.kptr_restrict to 0 or 1, give the collector CAP_SYSLOG, and start it again".into()
             }
             _ if is_kernel(binary) => {
                 "look at the kernel's /proc/kallsyms on the node: it has no symbol there".into()
@@ -151,19 +153,69 @@ impl WhyNot {
                 "give the collector the right to read it: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".into()
             }
             Self::Limit => format!(
-                "wait: the collector names it in later windows, when its budget allows (--name-budget), but not what is \
+                "wait: the collector names it in later windows, when its budget allows (--name-cpu), but not what is \
                  stored: {rebuild}"
             ),
-            Self::Anonymous => "let the JIT write its names where the collector looks: Node with --perf-basic-prof, a JVM \
-                                with an agent that writes /tmp/perf-PID.map, CPython with -X perf, .NET with \
-                                DOTNET_PerfMapEnabled=1, others as perf map or jitdump"
-                .into(),
+            Self::Anonymous => advise_jit(binary),
             Self::NoMapping | Self::ProcessUnknown => {
                 "nothing, where processes are very short; if it is a long-lived one, the collector's metrics say which \
                  events it lost"
                     .into()
             }
             Self::Unknown => "update the server: the collector is newer".into(),
+        }
+    }
+}
+
+/// How programs that make code at run time are told to write its names where the collector looks.
+const JITS: [(&str, &str); 9] = [
+    ("node", "start it with `node --perf-basic-prof`"),
+    (
+        "deno",
+        "start it with `deno run --v8-flags=--perf-basic-prof`",
+    ),
+    (
+        "java",
+        "start it with -XX:+PreserveFramePointer, and now and then call `jcmd PID Compiler.perfmap` (JDK 17 and later), or \
+         use an agent that writes /tmp/perf-PID.map; on OpenJ9 start it with -XX:+PerfTool",
+    ),
+    (
+        "dotnet",
+        "start it with DOTNET_PerfMapEnabled=1 in its environment",
+    ),
+    ("beam.smp", "start it with `erl +JPperf true`"),
+    (
+        "python3",
+        "start it with `python3 -X perf` (3.12 and later)",
+    ),
+    (
+        "ruby",
+        "start it with `ruby --yjit --yjit-perf` (3.3 and later)",
+    ),
+    (
+        "julia",
+        "start it with ENABLE_JITPROFILING=1 in its environment",
+    ),
+    ("wasmtime", "start it with `wasmtime run --profile=perfmap`"),
+];
+
+/// The advice for the program that made the code, or all of it.
+fn advise_jit(binary: &str) -> String {
+    let program = binary.strip_prefix("[JIT] ").unwrap_or_default();
+    // `python3.12` is `python3`.
+    let is_version = |rest: &str| {
+        rest.bytes()
+            .all(|byte| byte == b'.' || byte.is_ascii_digit())
+    };
+    let known = JITS
+        .iter()
+        .find(|(name, _)| program.strip_prefix(name).is_some_and(is_version));
+    match known {
+        Some((_, advice)) => (*advice).to_owned(),
+        None => {
+            let all = JITS.map(|(name, advice)| format!("{name}: {advice}"));
+            let rest = "others: let them write /tmp/perf-PID.map, or a jitdump that they map";
+            format!("{}; {rest}", all.join("; "))
         }
     }
 }
@@ -260,6 +312,20 @@ mod tests {
                 .advice("[kernel]", "")
                 .contains("kptr_restrict")
         );
+        for (binary, expected) in [
+            ("[JIT] node", "--perf-basic-prof"),
+            ("[JIT] python3.13", "-X perf"),
+            ("[JIT] java", "Compiler.perfmap"),
+        ] {
+            let advice = WhyNot::Anonymous.advice(binary, "");
+            assert!(
+                advice.contains(expected) && !advice.contains("others"),
+                "{advice}"
+            );
+        }
+        for binary in ["[JIT] nodes", "[anonymous]", ""] {
+            assert!(WhyNot::Anonymous.advice(binary, "").contains("others"));
+        }
     }
 
     #[test]

@@ -550,9 +550,10 @@ pub fn name_function<'a>(tables: &'a Tables, function: &Function) -> &'a str {
 }
 
 /// What stands for the name of a location that has none: the file's name and where its function starts, or where it lies
-/// itself; or the reason.
+/// itself; or the reason. Of code that a program made, addresses say nothing: it is one.
 pub fn describe_unnamed(path: &str, location: &Location) -> String {
     match path.rsplit('/').next() {
+        _ if path.starts_with("[JIT] ") => path.to_owned(),
         Some(base) if !base.is_empty() => format!("{base}+{:#x}", location.function_start()),
         _ => format!("[{}]", location.unnamed.reason()),
     }
@@ -561,7 +562,16 @@ pub fn describe_unnamed(path: &str, location: &Location) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::profile::text::window;
     use crate::query::test_parts::TestParts;
+
+    #[test]
+    fn code_that_a_program_made_is_one_whatever_its_address() {
+        let location = window("comm=a | 0x1f@/lib/b.so | 1").tables.locations[0];
+        assert_eq!(describe_unnamed("/lib/b.so", &location), "b.so+0x1f");
+        assert_eq!(describe_unnamed("[JIT] node", &location), "[JIT] node");
+        assert_eq!(describe_unnamed("", &location), "[no symbol]");
+    }
 
     /// The tree of the tests' language, without a store.
     pub(crate) fn tree(lines: &str) -> Tree {

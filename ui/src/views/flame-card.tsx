@@ -70,7 +70,7 @@ function CardHead({ tree, node }: { tree: FlameTree; node: number }): JSX.Elemen
       {frames.binary[frame] !== "" && <p class="card-place"><bdi>{showUnsafe(frames.binary[frame]!)}</bdi></p>}
       {file !== "" && <p class="card-place"><bdi>{showUnsafe(file)}</bdi>{line > 0 && `:${line}`}</p>}
       {unnamed && isBuildId(unnamed.buildId) && <p class="card-place">build id <bdi>{showUnsafe(unnamed.buildId)}</bdi></p>}
-      <p class="card-kind"><strong>{kindLabel(kind)}{unnamed && `: ${describeReason(unnamed.reason).label}`}.</strong> {explainFrame(kind, frames.name[frame]!, unnamed?.reason)}</p>
+      <p class="card-kind"><strong>{kindLabel(kind, frames.binary[frame])}{unnamed && `: ${describeReason(unnamed.reason).label}`}.</strong> {explainFrame(kind, frames.name[frame]!, unnamed?.reason, frames.binary[frame])}</p>
       {levelsOf(tree, node) > 1 && <p class="card-kind"><strong>Folded.</strong> It calls itself, up to {formatCount(levelsOf(tree, node))} levels in a row; its times are those of all levels.</p>}
     </>
   );
@@ -108,5 +108,5 @@ export function describeNode(tree: FlameTree, node: number): string {
   const why = unnamed ? `, ${describeReason(unnamed.reason).label}` : "";
   const levels = levelsOf(tree, node);
   const folded = levels > 1 ? `, ${formatCount(levels)} levels folded` : "";
-  return `${cutName(nameOf(tree, node)).text}${binary ? `, in ${showUnsafe(binary)}` : ""}, ${kindLabel(tree.frames.kind[frame]!)}${why}, total ${share}, ${time}, self ${self}, level ${tree.depth[node]!}${folded}`;
+  return `${cutName(nameOf(tree, node)).text}${binary ? `, in ${showUnsafe(binary)}` : ""}, ${kindLabel(tree.frames.kind[frame]!, binary)}${why}, total ${share}, ${time}, self ${self}, level ${tree.depth[node]!}${folded}`;
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { explainFrame, KIND } from "../../src/lib/frame-kind.ts";
+import { explainFrame, KIND, kindLabel } from "../../src/lib/frame-kind.ts";
 import { graftBranch } from "../../src/lib/flame-graft.ts";
 import { writeListCommand } from "../../src/lib/pprof-list.ts";
 import { describeReason, isBuildId } from "../../src/lib/reasons.ts";
@@ -38,6 +38,14 @@ describe("explainFrame", () => {
     expect(explainFrame(KIND.unnamed, "libz.so+0x1f", "no_symbol")).toContain("symbols that are found later name it");
     expect(explainFrame(KIND.unnamed, "[anonymous memory]")).toContain("just-in-time compiler");
     expect(explainFrame(KIND.unnamed, "[constructor]")).toBe(explainFrame(KIND.unnamed, ""));
+  });
+
+  it("says of code that was made at run time how its compiler is told to name it, and that it did", () => {
+    const unnamed = explainFrame(KIND.unnamed, "[JIT] node", "anonymous", "[JIT] node");
+    for (const option of ["--perf-basic-prof", "-XX:+PreserveFramePointer", "Compiler.perfmap", "+JPperf"]) expect(unnamed).toContain(option);
+    expect(explainFrame(KIND.unnamed, "[JIT] node+0x1f", "anonymous", "[JIT] node")).not.toContain("found later");
+    expect(explainFrame(KIND.native, "JS:*f", undefined, "[JIT] node")).toContain("perf map");
+    expect([kindLabel(KIND.native, "[JIT] node"), kindLabel(KIND.native, "/usr/bin/node"), kindLabel(KIND.unnamed, "[JIT] node")]).toEqual(["JIT code", "User code", "Unnamed"]);
   });
 });
 

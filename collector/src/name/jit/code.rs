@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use super::dump::RECORD_BYTES_MAX;
+
 /// Pieces of code. A Java server has 30,000 methods, a large Node program 100,000 functions; with the tree's slack a piece
 /// takes about 60 bytes, so 8 MB.
-const PIECES_MAX: usize = 128 << 10;
+const PIECES_MAX: usize = (128 << 10) / SMALLER;
 /// Bytes of names: a piece's takes 50 to 120.
-const NAME_BYTES_MAX: usize = 12 << 20;
+const NAME_BYTES_MAX: usize = (12 << 20) / SMALLER;
 /// Lines, 24 bytes each: 6 MB.
-const LINES_MAX: usize = 256 << 10;
+const LINES_MAX: usize = (256 << 10) / SMALLER;
+/// A piece and its place in the tree.
+const PIECE_BYTES: usize = size_of::<u64>() + size_of::<Piece>();
+/// Under the fuzzer, whose files are small, limits are reached too.
+const SMALLER: usize = if cfg!(fuzzing) { 1 << 10 } else { 1 };
 
 /// A piece of code.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     end: u64,
     name_at: u32,
@@ -22,7 +28,7 @@ struct Piece {
     moved_by: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Line {
     address: u64,
     line: u32,
@@ -43,7 +49,7 @@ pub struct CodeName<'a> {
 }
 
 /// The code of one process.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Code {
     /// By first address; they do not overlap.
     pieces: BTreeMap<u64, Piece>,
@@ -53,6 +59,13 @@ pub struct Code {
 }
 
 impl Code {
+    /// What [`bytes`](Self::bytes) may reach: each limit, and the files' names of one record, which are kept when its name
+    /// still fits.
+    pub const BYTES_MAX: usize = (PIECES_MAX + 1) * PIECE_BYTES
+        + NAME_BYTES_MAX
+        + RECORD_BYTES_MAX
+        + LINES_MAX * size_of::<Line>();
+
     /// Adds a piece, which is newer than all others. Empty pieces and such that end behind the last address are none.
     pub fn add(&mut self, start: u64, bytes: u64, name: &[u8]) {
         self.add_with_lines(start, bytes, name, &[], |_| b"");
@@ -151,6 +164,11 @@ impl Code {
         self.is_full
     }
 
+    /// Bytes that its parts take, without their slack.
+    pub fn bytes(&self) -> usize {
+        self.pieces.len() * PIECE_BYTES + self.names.len() + self.lines.len() * size_of::<Line>()
+    }
+
     /// Pieces of code.
     pub fn len(&self) -> usize {
         self.pieces.len()
@@ -175,17 +193,16 @@ impl Code {
 
     /// Takes `start..end` from the pieces that lie there.
     fn clear(&mut self, start: u64, end: u64) {
-        let before = self.pieces.range(..start).next_back();
-        if let Some((&at, &piece)) = before.filter(|(_, piece)| piece.end > start) {
-            self.pieces.insert(
-                at,
-                Piece {
-                    end: start,
-                    ..piece
-                },
-            );
-            if piece.end > end {
-                self.pieces.insert(end, piece);
+        let before = self.pieces.range_mut(..start).next_back();
+        if let Some((_, piece)) = before.filter(|(_, piece)| piece.end > start) {
+            let rest = *piece;
+            piece.end = start;
+            if rest.end > end {
+                // One more than before: what lies behind the hole is lost when there is no room for it.
+                match self.pieces.len() < PIECES_MAX {
+                    true => drop(self.pieces.insert(end, rest)),
+                    false => self.is_full = true,
+                }
             }
         }
         while let Some((&at, &piece)) = self.pieces.range(start..end).next() {
@@ -201,9 +218,11 @@ impl Code {
         let fits = |it: &Self| {
             it.names.len() + name_bytes <= NAME_BYTES_MAX && it.lines.len() + lines <= LINES_MAX
         };
-        // When little was left to forget, to look again for each piece would take all time.
         if !fits(self) && !self.is_full {
             self.forget_unused();
+            // When little was left to forget, to look again for each piece would take all time.
+            self.is_full |=
+                self.names.len() > NAME_BYTES_MAX / 8 * 7 || self.lines.len() > LINES_MAX / 8 * 7;
         }
         fits(self)
     }

@@ -5,12 +5,13 @@
 use std::ops::Range;
 
 use super::code::Code;
+use super::v8::lines_behind;
 
 const MAGIC: u32 = 0x4a69_5444;
 const HEADER_BYTES: usize = 40;
 const RECORD_HEAD_BYTES: usize = 16;
 /// Bytes of a record that are looked at: those of a function of 40,000 lines. Code follows behind the name and is skipped.
-const RECORD_BYTES_MAX: usize = 1 << 20;
+pub(super) const RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// A jitdump as far as it was read.
 #[derive(Debug, Default)]
@@ -92,12 +93,23 @@ impl JitDump {
         let (address, bytes) = (u64_at(record, 16)?, u64_at(record, 24)?);
         let name = record.get(40..)?;
         let name = &name[..name.iter().position(|byte| *byte == 0)?];
+        if self.lines_of != address {
+            self.forget_lines();
+        }
+        let behind = lines_behind(name, address, &self.lines);
+        for (line, ..) in &mut self.lines {
+            *line = line.wrapping_sub(behind);
+        }
+        // Node 20 writes a freed buffer for the file of baseline code, so that nothing behind it is what it should be.
+        if !self
+            .lines
+            .iter()
+            .all(|it| it.0.wrapping_sub(address) <= bytes)
+        {
+            self.forget_lines();
+        }
         let (files, ranges) = (&self.files, &self.file_ranges);
-        let lines = if self.lines_of == address {
-            &self.lines[..]
-        } else {
-            &[]
-        };
+        let lines = &self.lines;
         self.code
             .add_with_lines(address, bytes, name, lines, |file| {
                 let range = ranges.get(file as usize).cloned();
@@ -127,8 +139,12 @@ impl JitDump {
             let file = entry.get(16..)?;
             let file = &file[..file.iter().position(|byte| *byte == 0)?];
             at += 16 + file.len() + 1;
-            // The file of the entry before.
-            if file != [0xff] {
+            // The file of the entry before; some write its name again.
+            let before = self
+                .file_ranges
+                .last()
+                .and_then(|it| self.files.get(it.clone()));
+            if file != [0xff] && before != Some(file) {
                 let start = self.files.len();
                 self.files.extend_from_slice(file);
                 self.file_ranges.push(start..self.files.len());

@@ -4,17 +4,20 @@
 //! its limits, whatever the files say.
 //!
 //! ```text
-//! process (which files) ==descriptor==> notes (how far they were read) -> map | dump -> code (names by address)
+//! process (which files) ==descriptor==> notes (those held) -> growing (how far read) -> map | dump (v8) -> code (names)
 //! ```
 
 mod code;
 mod dump;
+mod growing;
 mod map;
 mod notes;
 mod process;
+mod v8;
 
 pub use code::{Code, CodeName};
 pub use dump::JitDump;
+pub use growing::GrowingFile;
 pub use map::PerfMap;
 pub(super) use notes::{JitFiles, JitRequest};
 pub(super) use process::{JitProcess, open_dump, open_map};

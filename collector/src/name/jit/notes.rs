@@ -9,18 +9,13 @@ use super::super::answers::{Answers, Found};
 use super::super::confine::FileRoot;
 use super::super::naming::UnnamedReason;
 use super::super::protocol::JitFormat;
-use super::code::{Code, CodeName};
-use super::dump::JitDump;
-use super::map::PerfMap;
+use super::code::CodeName;
+use super::growing::GrowingFile;
+use super::v8::split_script_name;
 
 /// Files held. A node has a few processes with a compiler; each file takes up to 26 MB (see `code`), most 2 to 10, and
 /// the child forgets all when it holds too much.
 const OPEN_FILES_MAX: usize = 16;
-/// Bytes read at once: those of the longest record.
-const CHUNK_BYTES: usize = 1 << 20;
-/// Bytes read for one request: half a second. What is behind them is read for the next.
-const READ_BYTES_MAX: u64 = 64 << 20;
-
 /// A question about the code of one process.
 pub(in super::super) struct JitRequest<'a> {
     /// The collector's number of the process and format; never used for another.
@@ -43,15 +38,8 @@ struct OpenFile {
     /// Device and inode: another file is read from its start.
     identity: (u64, u64),
     file: File,
-    size: u64,
-    position: u64,
-    contents: Contents,
+    contents: GrowingFile,
     used: Instant,
-}
-
-enum Contents {
-    Map(PerfMap),
-    Dump(JitDump),
 }
 
 impl JitFiles {
@@ -70,7 +58,7 @@ impl JitFiles {
         };
         open.used = Instant::now();
         let is_read = open.read_new();
-        let code = open.code();
+        let code = open.contents.code();
         for address in addresses {
             match code.find(*address) {
                 Some(name) => push_named(&name, answers),
@@ -113,9 +101,7 @@ impl JitFiles {
             number: request.file,
             identity,
             file,
-            size: 0,
-            position: 0,
-            contents: Contents::new(request.format),
+            contents: GrowingFile::new(request.format),
             used: Instant::now(),
         });
         self.open.last_mut()
@@ -123,61 +109,12 @@ impl JitFiles {
 }
 
 impl OpenFile {
-    /// Reads what was added; from the start if the file became shorter. `false`: there is more.
+    /// Reads what was added. `false`: there is more.
     fn read_new(&mut self) -> bool {
         let size = self.file.metadata().map_or(0, |metadata| metadata.len());
-        if size < self.size {
-            self.position = 0;
-            self.contents.clear();
-        }
-        self.size = size;
-        let end = self.position.saturating_add(READ_BYTES_MAX);
-        let mut chunk =
-            vec![0; usize::try_from(size).map_or(CHUNK_BYTES, |it| it.min(CHUNK_BYTES))];
-        while self.position < size {
-            if self.position >= end {
-                return false;
-            }
-            let Ok(read) = self.file.read_at(&mut chunk, self.position) else {
-                break;
-            };
-            let taken = self.contents.read(&chunk[..read]);
-            if taken == 0 {
-                break;
-            }
-            self.position = self.position.saturating_add(taken);
-        }
-        true
-    }
-
-    fn code(&self) -> &Code {
-        match &self.contents {
-            Contents::Map(map) => &map.code,
-            Contents::Dump(dump) => &dump.code,
-        }
-    }
-}
-
-impl Contents {
-    fn new(format: JitFormat) -> Self {
-        match format {
-            JitFormat::PerfMap => Self::Map(PerfMap::default()),
-            JitFormat::Dump => Self::Dump(JitDump::default()),
-        }
-    }
-
-    fn clear(&mut self) {
-        *self = match self {
-            Self::Map(_) => Self::new(JitFormat::PerfMap),
-            Self::Dump(_) => Self::new(JitFormat::Dump),
-        };
-    }
-
-    fn read(&mut self, bytes: &[u8]) -> u64 {
-        match self {
-            Self::Map(map) => map.read(bytes) as u64,
-            Self::Dump(dump) => dump.read(bytes),
-        }
+        let file = &self.file;
+        self.contents
+            .read_new(size, |out, at| file.read_at(out, at))
     }
 }
 
@@ -197,64 +134,4 @@ fn push_named(code: &CodeName<'_>, answers: &mut Answers) {
         }
     }
     answers.push_named(&[found]);
-}
-
-/// Splits the names that V8 gives to functions of scripts, `JS:*name file:///a/b.js:12:34`, into function, file and line.
-/// `None` where it is not certain which part is which.
-fn split_script_name(name: &str) -> Option<(&str, &str, u32)> {
-    const KINDS: [&str; 5] = ["JS:", "LazyCompile:", "Function:", "Script:", "Eval:"];
-    if !KINDS.iter().any(|kind| name.starts_with(kind)) {
-        return None;
-    }
-    let (function, place) = name.rsplit_once(' ')?;
-    let (place, number) = split_number(place)?;
-    let (file, line) = match split_number(place) {
-        Some((file, line)) => (file, line),
-        None => (place, number),
-    };
-    let is_whole = ["/", "file:", "node:"]
-        .iter()
-        .any(|start| file.starts_with(start));
-    // With a slash before it, the path may have a space in it.
-    (is_whole && !function.contains('/')).then_some((function, file, line))
-}
-
-fn split_number(text: &str) -> Option<(&str, u32)> {
-    let (before, number) = text.rsplit_once(':')?;
-    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then_some((before, number.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Check the names that Node 20 and older ones write, and such as could be read in two ways.
-    #[test]
-    fn script_names_are_split_where_that_is_certain() {
-        for (name, expected) in [
-            (
-                "JS:*work file:///a/b.mjs:12:34",
-                Some(("JS:*work", "file:///a/b.mjs", 12)),
-            ),
-            (
-                "LazyCompile:~f /a/b.js:7",
-                Some(("LazyCompile:~f", "/a/b.js", 7)),
-            ),
-            (
-                "JS:~ node:internal/x:3:5",
-                Some(("JS:~", "node:internal/x", 3)),
-            ),
-            ("JS:*get size /a.js:1:2", Some(("JS:*get size", "/a.js", 1))),
-            ("JS:*f /a b/c.js:1:2", None),
-            ("JS:*f /a /c.js:1:2", None),
-            ("JS:*f", None),
-            ("JS:*f /a.js", None),
-            ("JS:*f /a.js:99999999999", None),
-            ("Builtin:X /a.js:1", None),
-            ("void f(int) /a.c:1", None),
-        ] {
-            assert_eq!(split_script_name(name), expected, "{name}");
-        }
-    }
 }

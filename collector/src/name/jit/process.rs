@@ -47,6 +47,11 @@ impl JitProcess {
         })
     }
 
+    /// Whether there is a process of this number.
+    pub(in super::super) fn is_there(pid: u32) -> bool {
+        fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+    }
+
     /// When it started, in seconds since the epoch.
     fn started_unix_s(&self) -> i64 {
         use rustix::time::{ClockId, clock_gettime};

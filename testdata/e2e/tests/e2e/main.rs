@@ -50,16 +50,34 @@ fn main() -> ExitCode {
     }
     // In an emulator nothing can be built.
     if !rig::is_emulated() {
-        for (name, check) in names::CHECKS {
+        for (name, check, tools) in names::CHECKS {
             let shared = Arc::clone(&shared);
-            trials.push(trial(&format!("names::{name}"), &missing, move || {
-                check(&*shared.get()?)
-            }));
+            let missing = missing
+                .as_ref()
+                .clone()
+                .or_else(|| rig::find_missing_tool(tools));
+            trials.push(trial(
+                &format!("names::{name}"),
+                &Arc::new(missing),
+                move || check(&*shared.get()?),
+            ));
         }
         for (name, check) in sent::CHECKS {
             trials.push(trial(&format!("sent::{name}"), &missing, check));
         }
     }
+    let no_module =
+        || "needs a kernel that loads the module raid6_pq, as in deploy/test-kernels".to_owned();
+    let missing_module = missing
+        .as_ref()
+        .clone()
+        .or_else(|| names::find_module().is_none().then(no_module));
+    let module_rig = Arc::clone(&shared);
+    trials.push(trial(
+        "names::kernel_module",
+        &Arc::new(missing_module),
+        move || names::MODULE_CHECK(&*module_rig.get()?),
+    ));
     for (name, check) in trouble::CHECKS {
         trials.push(trial(&format!("trouble::{name}"), &missing, check));
     }

@@ -3,6 +3,11 @@
 //! Each uses its time in one function. As their authors would name them: that function has nearly all of it, and nothing
 //! is without a name.
 
+mod case;
+mod compiled;
+mod kernel;
+mod made;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,9 +61,24 @@ struct Row {
 /// A check of what the shared collector has seen.
 type Check = fn(&Rig) -> Result<()>;
 
-/// The checks, with their names.
-pub(crate) const CHECKS: [(&str, Check); 2] =
-    [("matrix", check_matrix), ("named_later", check_named_later)];
+/// The checks, with their names and the tools that only they need.
+pub(crate) const CHECKS: [(&str, Check, &[&str]); 10] = [
+    ("matrix", check_matrix, &[]),
+    ("named_later", check_named_later, &[]),
+    ("jitdump", made::check_jitdump, &[]),
+    ("node", made::check_node, &["node"]),
+    ("java", made::check_java, &["javac", "jcmd"]),
+    ("beam", made::check_beam, &["erlc", "erl"]),
+    ("compiled", compiled::check, &["c++", "rustc"]),
+    ("musl", compiled::check_musl, &["musl-gcc"]),
+    ("kernel_calls", kernel::check_calls, &[]),
+    ("bpf_program", kernel::check_bpf, &[]),
+];
+
+pub(crate) use kernel::find_module;
+
+/// The one check that needs nothing to be built, and a kernel that loads modules.
+pub(crate) const MODULE_CHECK: Check = kernel::check_module;
 
 /// Check each row of the matrix.
 fn check_matrix(rig: &Rig) -> Result<()> {

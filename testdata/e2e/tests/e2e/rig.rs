@@ -123,6 +123,14 @@ pub(crate) fn find_missing() -> Option<String> {
     None
 }
 
+/// Says which of these tools is not there, if any.
+pub(crate) fn find_missing_tool(tools: &[&str]) -> Option<String> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |tool: &str| std::env::split_paths(&paths).any(|it| it.join(tool).is_file());
+    let missing = tools.iter().find(|tool| !is_there(tool))?;
+    Some(format!("needs `{missing}`"))
+}
+
 /// Whether this is a guest of `deploy/test-kernels`: each instruction is translated, files cannot be written, and what the
 /// test needs was built before.
 pub(crate) fn is_emulated() -> bool {
