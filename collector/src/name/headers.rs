@@ -1,7 +1,8 @@
 //! What an ELF file's headers say, for the process that opens files and parses none.
 //!
 //! In: a way to read from a file that nobody has checked. Out: the same facts as the child's [`super::facts`], as far as
-//! a few reads of bounded length show them. Pure.
+//! a few reads of bounded length show them: where it is mapped, and whether its debug information is in it or by which link
+//! it is found. Pure.
 //!
 //! Format: System V ABI, chapter 4 (ELF header, section headers) and 5 (program headers), of 64 bits, little-endian.
 
@@ -157,7 +158,9 @@ mod tests {
         for path in files.map(std::path::Path::new).chain([own.as_path()]) {
             let bytes = std::fs::read(path).unwrap();
             let parsed = ElfFile::<FileHeader64<LittleEndian>>::parse(&*bytes).unwrap();
-            let (expected, _) = read_facts(&parsed);
+            let (mut expected, _) = read_facts(&parsed);
+            // Where debug information is shared is for the child to read.
+            expected.alternative = None;
             links += usize::from(expected.debug_link.is_some());
             assert_eq!(read(&bytes), Some(expected), "{}", path.display());
         }
