@@ -1,7 +1,8 @@
 //! What an ELF file's headers say, for the process that opens files and parses none.
 //!
 //! In: a way to read from a file that nobody has checked. Out: the same facts as the child's [`super::facts`], as far as
-//! a few reads of bounded length show them. Pure.
+//! a few reads of bounded length show them: where it is mapped, and whether its debug information is in it or by which link
+//! it is found. Pure.
 //!
 //! Format: System V ABI, chapter 4 (ELF header, section headers) and 5 (program headers), of 64 bits, little-endian.
 
@@ -91,6 +92,7 @@ mod tests {
         for path in files.map(std::path::Path::new).chain([own.as_path()]) {
             let bytes = std::fs::read(path).unwrap();
             let parsed = ElfFile::<FileHeader64<LittleEndian>>::parse(&*bytes).unwrap();
+            // What leads to further files is for the child to read.
             let expected = FileFacts {
                 alternative: None,
                 is_split: false,
