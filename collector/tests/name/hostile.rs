@@ -184,9 +184,12 @@ fn damaged_split_files_have_names_or_a_reason() {
         fs::remove_file(file).unwrap();
     }
     let stats = namer.stats();
-    eprintln!("{inlined} of 1200 gave inlined calls; {:?}", stats.ends);
+    eprintln!(
+        "{outer} of 1200 named the function, {inlined} gave inlined calls; {:?}",
+        stats.ends
+    );
     assert!(
-        inlined > 100 && stats.files_without_debug_info > 0,
+        outer > 1000 && inlined > 300 && stats.files_without_debug_info > 0,
         "{stats:?}"
     );
     assert_eq!((stats.ends.nonsense, stats.ends.timed_out), (0, 0));
