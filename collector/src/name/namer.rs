@@ -437,13 +437,12 @@ impl Namer {
     fn ask(&mut self, object: &Object, addresses: &[u64]) -> Result<Response, Failure> {
         let key = ObjectKey::from(object);
         let file = self.cache.file(key);
-        let (number, debug) = (file.number, file.debug);
-        let links = file.links();
-        match self.ask_once(object, number, debug, addresses) {
+        let (debug, links) = (file.debug, file.links());
+        match self.ask_once(object, debug, addresses) {
             Err(Failure::Asked(_)) if is_file(object) && debug == DebugInfo::Use => {
                 self.cache.file(key).debug = DebugInfo::Skip;
                 self.stats.files_without_debug_info += 1;
-                self.ask_once(object, number, DebugInfo::Skip, addresses)
+                self.ask_once(object, DebugInfo::Skip, addresses)
             }
             Ok(response) => match object {
                 Object::Elf(file) if debug == DebugInfo::Use => {
@@ -474,8 +473,7 @@ impl Namer {
                 false => self.find_split(file, &response.wanted),
             };
             links = now;
-            let number = self.cache.file(key).number;
-            match self.ask_with(object, number, DebugInfo::Use, addresses, &split) {
+            match self.ask_with(object, DebugInfo::Use, addresses, &split) {
                 Ok(again) => response = again,
                 // If it fails now, the last answer is there; the next question is not to fail again.
                 Err(Failure::Asked(_)) => {
@@ -543,21 +541,20 @@ impl Namer {
     fn ask_once(
         &mut self,
         object: &Object,
-        number: u64,
         debug: DebugInfo,
         addresses: &[u64],
     ) -> Result<Response, Failure> {
-        self.ask_with(object, number, debug, addresses, &[])
+        self.ask_with(object, debug, addresses, &[])
     }
 
     fn ask_with(
         &mut self,
         object: &Object,
-        number: u64,
         debug: DebugInfo,
         addresses: &[u64],
         split: &[(u64, Option<OwnedFd>)],
     ) -> Result<Response, Failure> {
+        let number = self.cache.file(ObjectKey::from(object)).number;
         let (mut debug_file, mut alternative, mut package) = (None, None, None);
         let (requested, opened) = match object {
             Object::Kernel => (RequestObject::Kernel, Ok(None)),

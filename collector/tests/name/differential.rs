@@ -95,12 +95,20 @@ pub(crate) fn our_frames(naming: &Naming) -> Vec<Frame> {
 fn read_symbols(path: &Path, options: &[&str]) -> HashMap<String, String> {
     let output = Command::new("nm").args(options).arg(path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let symbols = text.lines().filter_map(|line| {
-        let (address, rest) = line.split_once(' ')?;
-        let name = rest.get(2..)?.split('@').next()?;
-        Some((name.to_owned(), address.to_owned()))
-    });
-    symbols.collect()
+    let mut symbols = HashMap::new();
+    for line in text.lines() {
+        let Some((address, name)) = line.split_once(' ') else {
+            continue;
+        };
+        let name = name.get(2..).unwrap_or_default();
+        symbols.insert(name.to_owned(), address.to_owned());
+        // Of a name with versions, llvm-symbolizer says only the name.
+        if let Some((plain, _)) = name.split_once('@') {
+            let known = symbols.entry(plain.to_owned());
+            known.or_insert_with(|| address.to_owned());
+        }
+    }
+    symbols
 }
 
 /// Whether the name of `ours[index]` is `theirs`. The function that has the code is called by llvm-symbolizer as

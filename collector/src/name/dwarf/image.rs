@@ -63,6 +63,14 @@ impl Image {
         bytes.unwrap_or_else(Bytes::none)
     }
 
+    /// Bytes of a section that is not compressed.
+    pub(super) fn plain_bytes(&self, name: &str) -> usize {
+        match self.sections.get(name) {
+            Some(Place::File(range)) => range.len(),
+            Some(Place::Packed(_)) | None => 0,
+        }
+    }
+
     fn unpack(&self, name: &str, bytes: u64) -> Option<Bytes> {
         let left = self.unpacked_left.get();
         self.unpacked_left.set(left.checked_sub(bytes)?);

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::rc::Rc;
 
-use gimli::Reader as _;
 use rustc_hash::FxHashSet;
 
 use super::bytes::BlockCache;
@@ -31,7 +30,7 @@ pub(crate) struct Linking {
 const SPLIT_OPEN_MAX: usize = 256;
 
 /// Bytes of debug information without lines and names, above which it is read unit by unit. What is kept of all units
-/// otherwise is as much again, so this is what the child may take.
+/// otherwise is as much again, so this is what the child may take. (What is compressed is in memory as a whole.)
 const LARGE_BYTES: usize = 48 << 20;
 
 /// The files that belong to one.
@@ -89,7 +88,7 @@ impl LinkedFiles {
             let image = self.open(main);
             self.kind = Some(image.map_or_else(Kind::default, |it| Kind {
                 is_split: is_split(&it),
-                is_large: it.section(".debug_info").len() >= LARGE_BYTES,
+                is_large: it.plain_bytes(".debug_info") >= LARGE_BYTES,
             }));
         }
     }

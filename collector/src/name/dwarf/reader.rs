@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use addr2line::{Context, LookupContinuation as _, LookupResult, SplitDwarfLoad};
 use gimli::{
-    AbbreviationsCacheStrategy, Dwarf, DwarfFileType, DwarfPackage, DwarfSections, DwoId,
-    Reader as _, SectionId, UnitType,
+    AbbreviationsCacheStrategy, DebugInfo, Dwarf, DwarfFileType, DwarfPackage, DwarfSections,
+    DwoId, Reader as _, SectionId, UnitType,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -110,10 +110,8 @@ pub(super) fn is_split(image: &Image) -> bool {
     if image.section(SectionId::DebugAddr.name()).is_empty() {
         return false;
     }
-    let Ok(dwarf) = load(image, SectionId::name_of_main) else {
-        return false;
-    };
-    let mut units = dwarf.units();
+    let info = DebugInfo::from(image.section(SectionId::DebugInfo.name()));
+    let mut units = info.units();
     (0..UNITS_LOOKED_AT)
         .map_while(|_| units.next().ok().flatten())
         .any(|it| it.version() < 5 || matches!(it.type_(), UnitType::Skeleton(_)))
