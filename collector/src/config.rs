@@ -476,7 +476,7 @@ mod tests {
             "--prove-one-in",
             "some",
             "--name-cpu",
-            "0",
+            "101",
             "--unwind-bytes",
             "1GiB",
             "--unwind",

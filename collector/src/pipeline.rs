@@ -26,6 +26,7 @@ use crate::{
     send::{
         DropReason, Sender, SenderOptions, SenderWatch, Uploader, UploaderOptions, WantedFiles,
     },
+    unwind::PAGE_BYTES,
 };
 
 mod evaluator;
@@ -111,7 +112,7 @@ impl Pipeline {
                 hierarchy,
                 unwinder,
                 prover: Prover::start()?,
-                holder: Holder::start(held.clone())?,
+                holder: Holder::start(held.clone(), descriptors(config, online.len()))?,
                 online: &online,
                 started,
             },
@@ -167,6 +168,13 @@ impl Pipeline {
         let has_panicked = HAS_PANICKED.load(Ordering::Relaxed);
         has_panicked || self.sampler.is_finished() || self.finisher.is_finished()
     }
+}
+
+/// Descriptors that the collector needs beside the files that it holds: one for each page of 64 KiB of rows, three on each
+/// processor (two timers and the side band), and for its threads, its connections and the files that it has open for a
+/// moment some 128.
+fn descriptors(config: &Config, processors: usize) -> u64 {
+    config.unwind_bytes / PAGE_BYTES + 3 * processors as u64 + 128
 }
 
 /// The rows that were kept. Without them the collector works as well, only later.

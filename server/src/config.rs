@@ -37,8 +37,8 @@ const CACHE_BYTES_MAX: &str = "256MiB";
 /// that these are some hundred such programs, or thousands of usual libraries.
 const SYMBOL_BYTES_MAX: &str = "4GiB";
 
-/// Largest file with debug information: a browser's has 3 GB. Two are taken at a time, and one fetched, so that 12 GiB of
-/// the disk may be used for as long as that takes.
+/// Largest file with debug information: a browser's has 3 GB. Two are taken at a time, two fetched, and as much as one has may wait
+/// in parts that collectors send, so that 20 GiB of the disk may be used for as long as that takes.
 const SYMBOL_FILE_BYTES_MAX: &str = "4GiB";
 
 /// The catalog's log grows in steps of 512 KiB and is rewritten while it is cleaned up; when it cannot write, the
@@ -97,7 +97,8 @@ pub struct Typed {
     #[arg(long, env = "PILOTLIGHT_SYMBOL_BYTES_MAX", value_name = "SIZE", default_value = SYMBOL_BYTES_MAX)]
     symbol_bytes_max: String,
 
-    /// Largest file with symbols that is taken, unpacked; only its index is kept
+    /// Largest file with symbols that is taken, unpacked; only its index is kept. As many bytes may wait of files that
+    /// collectors are asked for and have sent a part of
     #[arg(long, env = "PILOTLIGHT_SYMBOL_FILE_BYTES_MAX", value_name = "SIZE", default_value = SYMBOL_FILE_BYTES_MAX)]
     symbol_file_bytes_max: String,
 

@@ -20,13 +20,13 @@ impl CpuBudget {
         burst: Duration::MAX,
     };
 
-    /// The same with another share. With 0 there is nothing at the start either: what needs the child is left to the server.
+    /// The same with another share: what may be taken at once is what comes in the same time. With 0 there is nothing at the
+    /// start either: what needs the child is left to the server.
     pub fn with_share(self, share: f64) -> Self {
-        let burst = match share > 0.0 {
-            true => self.burst,
-            false => Duration::ZERO,
-        };
-        Self { share, burst }
+        Self {
+            share,
+            burst: self.burst.mul_f64(share / self.share),
+        }
     }
 }
 
@@ -124,10 +124,12 @@ mod tests {
         );
     }
 
-    /// Check that a share of nothing is nothing from the start.
+    /// Check that the burst goes with the share, and that a share of nothing is nothing from the start.
     #[test]
-    fn no_share() {
+    fn other_shares() {
         let now = Instant::now();
+        let half = BUDGET.with_share(0.025);
+        assert_eq!((half.share, half.burst), (0.025, Duration::from_secs(5)));
         let mut allowance = CpuAllowance::new(BUDGET.with_share(0.0), now);
         assert!(allowance.is_spent(now) && allowance.is_spent(now + Duration::from_secs(9)));
     }

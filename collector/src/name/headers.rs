@@ -1,126 +1,61 @@
 //! What an ELF file's headers say, for the process that opens files and parses none.
 //!
 //! In: a way to read from a file that nobody has checked. Out: the same facts as the child's [`super::facts`], as far as
-//! a few reads of bounded length show them. Pure.
+//! a few reads of bounded length show them: where it is mapped, and whether its debug information is in it or by which link
+//! it is found. Pure.
 //!
 //! Format: System V ABI, chapter 4 (ELF header, section headers) and 5 (program headers), of 64 bits, little-endian.
 
 use object::elf::PT_LOAD;
 
 use super::facts::{DEBUG_LINK_BYTES_MAX, FileFacts, SEGMENTS_MAX, Segment, parse_debug_link};
-use crate::process::{u16_at, u32_at, u64_at};
+use crate::process::{ElfHeaders, SectionHeader};
 
-/// Headers of either kind that are looked at: linkers write a dozen segments and some 40 sections.
-const HEADERS_MAX: usize = 128;
-/// Bytes of sections' names that are looked at: a name takes some 12.
-const NAMES_BYTES_MAX: usize = 4096;
-
-const FILE_HEADER_BYTES: usize = 64;
-const PROGRAM_HEADER_BYTES: usize = 56;
-const SECTION_HEADER_BYTES: usize = 64;
-
-/// Reads the facts; `None` when it is no such file.
+/// Reads the facts, but for those that lead to further files than the one with the debug information; `None` when it is no
+/// such file.
 ///
-/// `read` fills the buffer from an offset of the file and says whether it could. It is called five times at most, for some
-/// 8 KB at most, whatever the file says.
+/// `read` fills the buffer from an offset of the file and says whether it could. It is called for what
+/// [`ElfHeaders::read`] wants, and for the debug link.
 pub fn read_headers(mut read: impl FnMut(u64, &mut [u8]) -> bool) -> Option<FileFacts> {
-    let mut header = [0; FILE_HEADER_BYTES];
-    if !read(0, &mut header) || header[..6] != *b"\x7fELF\x02\x01" {
-        return None;
-    }
-    let mut facts = FileFacts {
-        segments: read_segments(&header, &mut read).unwrap_or_default(),
+    let headers = ElfHeaders::read(&mut read)?;
+    let find = |name: &[u8]| {
+        headers
+            .sections
+            .iter()
+            .find(|it| headers.name_of(it) == name)
+    };
+    let has_bytes = |it: &SectionHeader| it.place.bytes > 0;
+    Some(FileFacts {
+        segments: read_segments(&headers),
+        has_debug_info: find(b".debug_info").is_some_and(has_bytes)
+            || find(b".zdebug_info").is_some_and(has_bytes),
+        debug_link: find(b".gnu_debuglink").and_then(|it| read_link(it, &mut read)),
         ..FileFacts::default()
-    };
-    // Files without sections, or with odd ones, are as good as those without debug information.
-    let _ = read_sections(&header, &mut read, &mut facts);
-    Some(facts)
+    })
 }
 
-/// Where a table of headers lies in the file, and what it takes.
-struct TableAt {
-    offset: u64,
-    entry_bytes: u16,
-    entries: u16,
-}
-
-fn read_table(
-    table: &TableAt,
-    entry_bytes: usize,
-    read: &mut impl FnMut(u64, &mut [u8]) -> bool,
-) -> Option<Vec<u8>> {
-    if usize::from(table.entry_bytes) != entry_bytes {
-        return None;
-    }
-    let entries = usize::from(table.entries).min(HEADERS_MAX);
-    let mut bytes = vec![0; entries * entry_bytes];
-    read(table.offset, &mut bytes).then_some(bytes)
-}
-
-fn read_segments(
-    header: &[u8],
-    read: &mut impl FnMut(u64, &mut [u8]) -> bool,
-) -> Option<Vec<Segment>> {
-    let table = TableAt {
-        offset: u64_at(header, 32)?,
-        entry_bytes: u16_at(header, 54)?,
-        entries: u16_at(header, 56)?,
-    };
-    let table = read_table(&table, PROGRAM_HEADER_BYTES, read)?;
-    let headers = table.chunks_exact(PROGRAM_HEADER_BYTES);
-    let loads = headers.filter(|it| u32_at(it, 0) == Some(PT_LOAD.0));
-    let segments = loads.take(SEGMENTS_MAX).map(|it| {
-        Some(Segment {
-            file_offset: u64_at(it, 8)?,
-            address: u64_at(it, 16)?,
-            bytes: u64_at(it, 32)?,
-        })
+fn read_segments(headers: &ElfHeaders) -> Vec<Segment> {
+    let loads = headers.segments.iter().filter(|it| it.kind == PT_LOAD.0);
+    let segments = loads.take(SEGMENTS_MAX).map(|it| Segment {
+        file_offset: it.place.offset,
+        address: it.address,
+        bytes: it.place.bytes,
     });
     segments.collect()
 }
 
-/// Looks for debug information among the sections, and for the link to a file that has it.
-fn read_sections(
-    header: &[u8],
+fn read_link(
+    section: &SectionHeader,
     read: &mut impl FnMut(u64, &mut [u8]) -> bool,
-    facts: &mut FileFacts,
-) -> Option<()> {
-    let table = TableAt {
-        offset: u64_at(header, 40)?,
-        entry_bytes: u16_at(header, 58)?,
-        entries: u16_at(header, 60)?,
-    };
-    let table = read_table(&table, SECTION_HEADER_BYTES, read)?;
-    let mut sections = table.chunks_exact(SECTION_HEADER_BYTES);
-    let names_at = usize::from(u16_at(header, 62)?);
-    let (offset, bytes) = range_of(sections.clone().nth(names_at)?)?;
-    let mut names = vec![0; usize::try_from(bytes).ok()?.min(NAMES_BYTES_MAX)];
-    if !read(offset, &mut names) {
-        return None;
-    }
-    let is_named = |section: &[u8], name: &[u8]| {
-        let at = u32_at(section, 0).and_then(|at| names.get(at as usize..));
-        at.is_some_and(|at| at.starts_with(name) && at.get(name.len()) == Some(&0))
-    };
-    facts.has_debug_info = sections.clone().any(|it| {
-        let is_it = is_named(it, b".debug_info") || is_named(it, b".zdebug_info");
-        is_it && range_of(it).is_some_and(|(_, bytes)| bytes > 0)
-    });
-    let (offset, bytes) = range_of(sections.find(|it| is_named(it, b".gnu_debuglink"))?)?;
+) -> Option<String> {
     // A name, its end, padding and a checksum.
-    if bytes > DEBUG_LINK_BYTES_MAX as u64 + 8 {
+    if section.place.bytes > DEBUG_LINK_BYTES_MAX as u64 + 8 {
         return None;
     }
-    let mut link = vec![0; bytes as usize];
-    if read(offset, &mut link) {
-        facts.debug_link = parse_debug_link(&link).map(|(name, _)| name.to_owned());
-    }
-    Some(())
-}
-
-/// Where a section lies in the file, and its length.
-fn range_of(section: &[u8]) -> Option<(u64, u64)> {
-    Some((u64_at(section, 24)?, u64_at(section, 32)?))
+    let mut link = vec![0; section.place.bytes as usize];
+    let is_read = read(section.place.offset, &mut link);
+    let (name, _) = parse_debug_link(&link).filter(|_| is_read)?;
+    Some(name.to_owned())
 }
 
 #[cfg(test)]
@@ -157,7 +92,12 @@ mod tests {
         for path in files.map(std::path::Path::new).chain([own.as_path()]) {
             let bytes = std::fs::read(path).unwrap();
             let parsed = ElfFile::<FileHeader64<LittleEndian>>::parse(&*bytes).unwrap();
-            let (expected, _) = read_facts(&parsed);
+            // What leads to further files is for the child to read.
+            let expected = FileFacts {
+                alternative: None,
+                is_split: false,
+                ..read_facts(&parsed).0
+            };
             links += usize::from(expected.debug_link.is_some());
             assert_eq!(read(&bytes), Some(expected), "{}", path.display());
         }

@@ -24,14 +24,13 @@ use crate::{
     process::{FileKind, MappedFile, Mappings},
 };
 
-/// Files that are held; beyond, the one used longest ago goes. A window of a machine that compiles has 150, and what is let
+/// Files that are held; beyond, the one used longest ago goes. A window of a machine that compiles has 70, and what is let
 /// go is still named as long as it can be opened then. Each takes one descriptor, and a second if it has its debug
-/// information elsewhere: 640 (see [`DESCRIPTORS_WANTED`]). In the kernel each is some 1.5 KB (256 bytes,
+/// information elsewhere: 640, or half of what is left (see [`files_max`]). In the kernel each is some 1.5 KB (256 bytes,
 /// and the inode and the directory entry that it keeps): 1 MB.
 const FILES_MAX: usize = 320;
 
-/// Descriptors that the collector may have in all, if it is permitted: as a rule it starts with 1,024, and sampling takes
-/// three on each processor.
+/// Descriptors that the collector may have in all, if it is permitted: as a rule it starts with 1,024.
 const DESCRIPTORS_WANTED: u64 = 4096;
 
 /// Files of one process: most map some 10, and one that maps hundreds must not push out all others.
@@ -83,6 +82,7 @@ struct HeldFiles {
     known: FxHashMap<Arc<MappedFile>, Known>,
     /// What processes say of the code that they made, and when these were sampled.
     made: FxHashMap<u32, (Arc<HeldJit>, u64)>,
+    files_max: usize,
     stats: HoldStats,
 }
 
@@ -139,6 +139,10 @@ impl HeldFiles {
     }
 
     fn insert_made(&mut self, pid: u32, held: HeldJit, time_ns: u64) {
+        // No descriptors are left for files, nor for these.
+        if self.files_max == 0 {
+            return;
+        }
         if self.made.len() >= MADE_MAX && !self.made.contains_key(&pid) {
             let oldest = self.made.iter().min_by_key(|it| it.1.1);
             if let Some(oldest) = oldest.map(|it| *it.0) {
@@ -150,7 +154,11 @@ impl HeldFiles {
     }
 
     fn insert(&mut self, file: Arc<MappedFile>, known: Known) {
-        if self.known.len() >= FILES_MAX {
+        if self.files_max == 0 {
+            self.stats.evicted += 1;
+            return;
+        }
+        if self.known.len() >= self.files_max {
             let used_ns = |file: &MappedFile, known: &Known| {
                 let located_ns = file.used_ns.load(Ordering::Relaxed);
                 located_ns.max(known.wanted_ns)
@@ -174,10 +182,11 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    /// Starts the thread, which keeps what it opens in `held`. It ends by itself some time after this was dropped: it may be
-    /// waiting for a file system.
-    pub(super) fn start(held: Held) -> Result<Self> {
-        raise_descriptor_limit();
+    /// Starts the thread, which keeps what it opens in `held`, and leaves so many descriptors to others. It ends by itself
+    /// some time after this was dropped: it may be waiting for a file system.
+    pub(super) fn start(held: Held, descriptors_reserved: u64) -> Result<Self> {
+        let reserved = descriptors_reserved + 2 * MADE_MAX as u64;
+        held.lock().files_max = files_max(raise_descriptor_limit(), reserved);
         let (to, requests) = sync_channel(REQUESTS_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = dropped.clone();
@@ -193,20 +202,31 @@ impl Holder {
     }
 }
 
-fn raise_descriptor_limit() {
+/// Raises the limit of descriptors if it can be; gives what it is then.
+fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(DESCRIPTORS_WANTED, |maximum| {
-        maximum.min(DESCRIPTORS_WANTED)
-    });
-    if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit {
-            current: Some(wanted),
-            ..limit
-        };
-        if let Err(err) = setrlimit(Resource::Nofile, raised) {
+    let current = limit.current.unwrap_or(u64::MAX);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(DESCRIPTORS_WANTED);
+    if current >= wanted {
+        return current;
+    }
+    let raised = Rlimit {
+        current: Some(wanted),
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => wanted,
+        Err(err) => {
             tracing::warn!(%err, wanted, "failed to raise the limit of open files");
+            current
         }
     }
+}
+
+/// Files that may be held, with two descriptors each, when others need some of them.
+fn files_max(descriptors: u64, reserved: u64) -> usize {
+    let left = descriptors.saturating_sub(reserved) / 2;
+    FILES_MAX.min(usize::try_from(left).unwrap_or(usize::MAX))
 }
 
 fn run(held: &Held, requests: &Receiver<HoldRequest>, dropped: &AtomicU64) {
@@ -279,5 +299,106 @@ fn hold_files(held: &Held, request: &HoldRequest) {
                 files.stats.failed += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{FileIdentity, Files, Mapping};
+
+    /// A process that maps these files, which are there or not, sampled at a time.
+    fn request(files: &mut Files, paths: &[&str], time_ns: u64) -> HoldRequest {
+        let mut mappings = Mappings::default();
+        for (place, path) in (1..).zip(paths) {
+            let identity = match std::fs::metadata(path) {
+                Ok(found) => FileIdentity::Inode {
+                    device: std::os::unix::fs::MetadataExt::dev(&found),
+                    inode: std::os::unix::fs::MetadataExt::ino(&found),
+                    generation: 0,
+                },
+                Err(_) => FileIdentity::Path,
+            };
+            let mapping = Mapping {
+                start: place * 0x1000,
+                end: place * 0x1000 + 0x1000,
+                file_offset: 0,
+                file: files.intern(FileKind::File, path.as_bytes(), identity),
+                replaced_ns: 0,
+            };
+            assert!(mappings.insert(mapping, 1));
+        }
+        HoldRequest {
+            // No process: the files are found by their paths.
+            pid: 0x7fff_0000,
+            parent: 0,
+            relatives: Relatives::default(),
+            mappings: Arc::new(mappings),
+            time_ns,
+        }
+    }
+
+    /// The names of the files that are held.
+    fn names(held: &Held) -> Vec<String> {
+        let files = held.lock();
+        let mut names: Vec<String> = files.known.keys().map(|it| it.path.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    /// Check that files are held until the window has ended in which somebody was sampled with them last, and that a missing
+    /// one is counted.
+    #[test]
+    fn until_their_window_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, name).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (a, b) = (path("a"), path("b"));
+        let held = Held::default();
+        held.lock().files_max = 2;
+        let mut files = Files::new();
+        hold_files(&held, &request(&mut files, &[&a, &b, "/nowhere"], 5));
+        hold_files(&held, &request(&mut files, &[&b], 12));
+        assert_eq!(names(&held), [&*a, &b]);
+        let stats = held.end_window(10);
+        assert_eq!(names(&held), [&*b]);
+        assert_eq!((stats.files, stats.opened, stats.failed), (1, 2, 1));
+        // An earlier time does not shorten it.
+        hold_files(&held, &request(&mut files, &[&b], 11));
+        assert_eq!(held.end_window(12).files, 1);
+        assert_eq!(held.end_window(13).files, 0);
+    }
+
+    /// Check that the file goes first that was used longest ago, that it is counted, and that none is held where there is no
+    /// room for any.
+    #[test]
+    fn the_oldest_goes_when_there_is_no_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["a", "b", "c"].map(|name| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, name).unwrap();
+            path.to_str().unwrap().to_owned()
+        });
+        let held = Held::default();
+        held.lock().files_max = 2;
+        let mut files = Files::new();
+        let mut hold_one = |place: usize, time_ns| {
+            hold_files(&held, &request(&mut files, &[&paths[place]], time_ns));
+        };
+        hold_one(0, 1);
+        hold_one(1, 2);
+        hold_one(0, 3);
+        hold_one(2, 4);
+        assert_eq!(names(&held), [&*paths[0], &paths[2]]);
+        held.lock().files_max = 0;
+        hold_one(1, 5);
+        assert_eq!(held.end_window(0).evicted, 2);
+        assert_eq!(names(&held).len(), 2);
+        assert_eq!(files_max(1024, 700), 162);
+        assert_eq!(files_max(1024, 2000), 0);
+        assert_eq!(files_max(u64::MAX, 700), FILES_MAX);
     }
 }

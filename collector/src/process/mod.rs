@@ -9,6 +9,7 @@
 mod build_id;
 mod content;
 mod file;
+mod headers;
 mod mappings;
 mod maps;
 mod scan;
@@ -19,6 +20,7 @@ pub use build_id::{BuildId, find_build_id};
 pub(crate) use build_id::{u16_at, u32_at, u64_at};
 pub use content::{identify, read_content_id};
 pub use file::{ContentId, FileIdentity, FileKind, Files, MappedFile};
+pub use headers::{ElfHeaders, FilePart, SectionHeader, SegmentHeader};
 pub use mappings::{Mapping, Mappings};
 pub use maps::{MapsEntry, parse_maps_line};
 pub use side_band::{SideBand, SideBandEvent, Timed};

@@ -11,5 +11,5 @@ mod source;
 
 pub use offers::{Offer, Offers, SeenFile};
 pub use pace::Pace;
-pub use parts::{FilePart, FileParts, PARTS_MAX, find_parts};
+pub use parts::{FileParts, PARTS_MAX, find_parts};
 pub use source::{FileSource, SourceError, open_source};

@@ -10,20 +10,10 @@
 
 use super::offers::Offer;
 use crate::name::Segment;
-use crate::process::{u16_at, u32_at, u64_at};
+use crate::process::{ElfHeaders, FilePart, SectionHeader, SegmentHeader};
 
 /// Parts of one file, the server's limit. Linkers write some 40 sections, of which at most 25 are for names.
 pub const PARTS_MAX: usize = 1024;
-
-/// Sections that are looked at. Kernel modules have 60, programs 30 to 45; one section a function, as in object files that
-/// nobody maps, would be more.
-const SECTIONS_MAX: usize = 4096;
-
-/// Program headers that are looked at: linkers write about a dozen.
-const SEGMENTS_MAX: usize = 64;
-
-/// Bytes of the sections' names. 45 names take 500.
-const NAMES_BYTES_MAX: u64 = 64 << 10;
 
 /// Bytes of notes in one place: a build id takes 36. What is longer describes probes.
 const NOTE_BYTES_MAX: u64 = 4096;
@@ -45,8 +35,6 @@ const DEBUG_SECTIONS: [&[u8]; 9] = [
     b"str_offsets",
 ];
 
-const HEADER_BYTES: usize = 64;
-
 const SHT_SYMTAB: u32 = 2;
 const SHT_HASH: u32 = 5;
 const SHT_DYNAMIC: u32 = 6;
@@ -59,22 +47,6 @@ const PT_NOTE: u32 = 4;
 
 /// Bytes of a symbol: a table has one that means nothing.
 const SYMBOL_BYTES: u64 = 24;
-
-/// A part of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FilePart {
-    /// Where it begins.
-    pub offset: u64,
-    /// Its length, not 0.
-    pub bytes: u64,
-}
-
-impl FilePart {
-    /// Where it ends.
-    pub fn end(&self) -> u64 {
-        self.offset.saturating_add(self.bytes)
-    }
-}
 
 /// What of a file is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,94 +88,20 @@ impl FileParts {
 /// Finds the parts of a 64-bit little-endian ELF file of `file_bytes` bytes.
 ///
 /// `read` fills the buffer from an offset of the file and says whether it could. `None` when it is no such file, is cut off,
-/// or has more headers than any real one. Reads at most 64 bytes, 64 program headers, 4,096 section headers and 64 KiB of names.
-pub fn find_parts(
-    file_bytes: u64,
-    mut read: impl FnMut(u64, &mut [u8]) -> bool,
-) -> Option<FileParts> {
-    let mut header = [0; HEADER_BYTES];
-    if !read(0, &mut header) || header[..6] != *b"\x7fELF\x02\x01" {
-        return None;
-    }
+/// or has more headers than any real one. Reads what [`ElfHeaders::read`] reads.
+pub fn find_parts(file_bytes: u64, read: impl FnMut(u64, &mut [u8]) -> bool) -> Option<FileParts> {
+    let headers = ElfHeaders::read(read)?;
     let mut finder = Finder::new(file_bytes);
-    finder.add(0, HEADER_BYTES as u64)?;
-    let place = finder.add_table(&header, &PROGRAM_HEADERS)?;
-    let segments = read_place(place, &mut read)?;
-    for segment in segments.chunks_exact(PROGRAM_HEADERS.entry_bytes) {
+    for place in headers.places {
+        finder.add(place)?;
+    }
+    for segment in &headers.segments {
         finder.add_segment(segment)?;
     }
-    let place = finder.add_table(&header, &SECTION_HEADERS)?;
-    let sections = read_place(place, &mut read)?;
-    let sections: Vec<Section> = sections
-        .chunks_exact(SECTION_HEADERS.entry_bytes)
-        .filter_map(Section::read)
-        .collect();
-    let names = match sections.get(usize::from(u16_at(&header, 62)?)) {
-        Some(names) if names.place.bytes <= NAMES_BYTES_MAX => {
-            finder.add(names.place.offset, names.place.bytes)?;
-            read_place(names.place, &mut read)?
-        }
-        Some(_) => return None,
-        None => Vec::new(),
-    };
-    for section in &sections {
-        finder.add_section(section, section.name_in(&names), &sections)?;
+    for section in &headers.sections {
+        finder.add_section(section, &headers)?;
     }
     finder.finish()
-}
-
-/// Where a file's header says that a table of headers is, and what it may have.
-struct TableFields {
-    offset_at: usize,
-    count_at: usize,
-    entry_bytes: usize,
-    count_max: usize,
-}
-
-const PROGRAM_HEADERS: TableFields = TableFields {
-    offset_at: 32,
-    count_at: 56,
-    entry_bytes: 56,
-    count_max: SEGMENTS_MAX,
-};
-
-const SECTION_HEADERS: TableFields = TableFields {
-    offset_at: 40,
-    count_at: 60,
-    entry_bytes: 64,
-    count_max: SECTIONS_MAX,
-};
-
-fn read_place(place: FilePart, read: &mut impl FnMut(u64, &mut [u8]) -> bool) -> Option<Vec<u8>> {
-    // Bounded by the callers.
-    let mut bytes = vec![0; place.bytes as usize];
-    (bytes.is_empty() || read(place.offset, &mut bytes)).then_some(bytes)
-}
-
-struct Section {
-    name: u32,
-    kind: u32,
-    place: FilePart,
-    link: u32,
-}
-
-impl Section {
-    fn read(header: &[u8]) -> Option<Self> {
-        Some(Self {
-            name: u32_at(header, 0)?,
-            kind: u32_at(header, 4)?,
-            place: FilePart {
-                offset: u64_at(header, 24)?,
-                bytes: u64_at(header, 32)?,
-            },
-            link: u32_at(header, 40)?,
-        })
-    }
-
-    fn name_in<'a>(&self, names: &'a [u8]) -> &'a [u8] {
-        let name = names.get(self.name as usize..).unwrap_or_default();
-        name.split(|byte| *byte == 0).next().unwrap_or_default()
-    }
 }
 
 struct Finder {
@@ -224,70 +122,55 @@ impl Finder {
     }
 
     /// Adds a part; `None` if it goes beyond the file.
-    fn add(&mut self, offset: u64, bytes: u64) -> Option<()> {
-        let end = offset.checked_add(bytes)?;
+    fn add(&mut self, part: FilePart) -> Option<()> {
+        let end = part.offset.checked_add(part.bytes)?;
         if end > self.found.file_bytes {
             return None;
         }
-        if bytes > 0 {
-            self.found.parts.push(FilePart { offset, bytes });
+        if part.bytes > 0 {
+            self.found.parts.push(part);
         }
         Some(())
     }
 
-    fn add_table(&mut self, header: &[u8], fields: &TableFields) -> Option<FilePart> {
-        let count = usize::from(u16_at(header, fields.count_at)?);
-        let entry_bytes = usize::from(u16_at(header, fields.count_at - 2)?);
-        if count > fields.count_max || (count > 0 && entry_bytes != fields.entry_bytes) {
-            return None;
-        }
-        let place = FilePart {
-            offset: u64_at(header, fields.offset_at)?,
-            bytes: (count * fields.entry_bytes) as u64,
-        };
-        self.add(place.offset, place.bytes)?;
-        Some(place)
-    }
-
-    fn add_segment(&mut self, header: &[u8]) -> Option<()> {
-        let (offset, bytes) = (u64_at(header, 8)?, u64_at(header, 32)?);
-        match u32_at(header, 0)? {
+    fn add_segment(&mut self, segment: &SegmentHeader) -> Option<()> {
+        let place = segment.place;
+        match segment.kind {
             PT_LOAD => self.found.segments.push(Segment {
-                file_offset: offset,
-                address: u64_at(header, 16)?,
-                bytes,
+                file_offset: place.offset,
+                address: segment.address,
+                bytes: place.bytes,
             }),
-            PT_NOTE if bytes <= NOTE_BYTES_MAX => self.add(offset, bytes)?,
+            PT_NOTE if place.bytes <= NOTE_BYTES_MAX => self.add(place)?,
             _ => {}
         }
         Some(())
     }
 
-    fn add_section(&mut self, section: &Section, name: &[u8], all: &[Section]) -> Option<()> {
-        let FilePart { offset, bytes } = section.place;
+    fn add_section(&mut self, section: &SectionHeader, headers: &ElfHeaders) -> Option<()> {
+        let place = section.place;
         match section.kind {
             SHT_NOBITS => {}
             SHT_SYMTAB | SHT_DYNSYM => {
-                self.add(offset, bytes)?;
-                let strings = all.get(section.link as usize)?.place;
-                self.add(strings.offset, strings.bytes)?;
-                if bytes > SYMBOL_BYTES {
+                self.add(place)?;
+                self.add(headers.sections.get(section.link as usize)?.place)?;
+                if place.bytes > SYMBOL_BYTES {
                     self.offer(Offer::SymbolTable);
                 }
             }
             // What leads to the dynamic symbols.
-            SHT_DYNAMIC | SHT_HASH | SHT_GNU_HASH => self.add(offset, bytes)?,
-            SHT_NOTE if bytes <= NOTE_BYTES_MAX => self.add(offset, bytes)?,
-            _ => match name {
+            SHT_DYNAMIC | SHT_HASH | SHT_GNU_HASH => self.add(place)?,
+            SHT_NOTE if place.bytes <= NOTE_BYTES_MAX => self.add(place)?,
+            _ => match headers.name_of(section) {
                 // A symbol table, packed.
-                b".gnu_debugdata" if bytes > 0 => {
-                    self.add(offset, bytes)?;
+                b".gnu_debugdata" if place.bytes > 0 => {
+                    self.add(place)?;
                     self.offer(Offer::SymbolTable);
                 }
                 b".gnu_debuglink" => self.found.debug_link = Some(section.place),
                 name if is_debug_section(name) => {
-                    self.add(offset, bytes)?;
-                    if name.ends_with(b"debug_info") && bytes > 0 {
+                    self.add(place)?;
+                    if name.ends_with(b"debug_info") && place.bytes > 0 {
                         self.offer(Offer::DebugInfo);
                     }
                 }
@@ -328,6 +211,7 @@ fn is_debug_section(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::u64_at;
 
     fn find(file: &[u8]) -> Option<FileParts> {
         find_parts(file.len() as u64, |at, buffer| {

@@ -10,12 +10,12 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use thiserror::Error;
 
 use super::offers::Offer;
-use super::parts::{FilePart, FileParts, find_parts};
+use super::parts::{FileParts, find_parts};
 use crate::name::{
     ElfFile, Segment, UnnamedReason, find_debug_file, is_of_build, open_elf_that, parse_debug_link,
     reopen,
 };
-use crate::process::BuildId;
+use crate::process::{BuildId, FilePart};
 
 /// The largest file that is opened, the server's own limit by default: a browser's debug information has 3 GB.
 const FILE_BYTES_MAX: u64 = 4 << 30;

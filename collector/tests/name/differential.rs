@@ -6,15 +6,17 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use collector::name::{ElfFile, Naming};
+use collector::name::{ElfFile, Namer, NamerOptions, NamerStats, Naming};
 use collector::process::BuildId;
 
 use crate::linked::{seen_here, share};
 use crate::own_address;
 use crate::paths::build_id;
 use crate::target::{
-    CodeSegment, Program, Random, code_segment, locate, mappings, namer, object, unmapped_file,
+    CodeSegment, Program, Random, code_segment, locate, mappings, namer, object, options,
+    unmapped_file,
 };
 use crate::variants::run;
 
@@ -148,11 +150,13 @@ fn is_same_file(ours: &str, theirs: &str) -> bool {
     ours == theirs || theirs.ends_with(&format!("/{ours}"))
 }
 
-/// A C++ program with deep inlined calls, compiled with `options`.
+/// A C++ program with deep inlined calls.
+const SHOP: &str = include_str!("../../../testdata/names/shop.cc");
+
+/// That program, compiled with `options`.
 fn compile_shop(directory: &Path, options: &[&str]) -> PathBuf {
     let source = directory.join("shop.cc");
-    let text = include_str!("../../../testdata/names/shop.cc");
-    fs::write(&source, text).unwrap();
+    fs::write(&source, SHOP).unwrap();
     let mut compile = Command::new("c++");
     compile
         .current_dir(directory)
@@ -179,10 +183,20 @@ fn check(path: &Path, count: usize, compared_min: usize) {
 }
 
 /// As [`check`], with the file's debug information at `debug`.
-fn check_against(file: ElfFile, path: &Path, debug: &Path, count: usize, compared_min: usize) {
+fn check_against(
+    file: ElfFile,
+    path: &Path,
+    debug: &Path,
+    count: usize,
+    compared_min: usize,
+) -> NamerStats {
     let code = code_segment(&fs::read(path).unwrap());
     let offsets = draw(&code, count);
-    let mut namer = namer();
+    let mut namer = Namer::new(NamerOptions {
+        // A child that was compiled without optimization is slow.
+        request_time: Duration::from_secs(120),
+        ..options()
+    });
     let namings = namer.name(&object(file), &offsets);
     let theirs = ask_symbolizer(debug, &code, &offsets);
     assert_eq!(theirs.len(), offsets.len());
@@ -232,6 +246,7 @@ fn check_against(file: ElfFile, path: &Path, debug: &Path, count: usize, compare
         "{outside} addresses without a name"
     );
     assert!(share >= SAME_MIN, "{share} of {compared} are the same");
+    namer.stats()
 }
 
 /// Where the build-id tree has the debug information.
@@ -298,6 +313,50 @@ fn shared_cpp_programs_are_named_as_by_llvm_symbolizer() {
     if share(&path, &shared, shared.to_str().unwrap()).is_some() {
         check_against(seen_here(&path), &path, &before, 4000, 3000);
     }
+}
+
+/// A library of `copies` of a C++ program without a symbol table, as the copies have to have other symbols.
+fn link_copies(directory: &Path, copies: usize) -> PathBuf {
+    let start = |program: &str| {
+        let mut command = Command::new(program);
+        command.current_dir(directory);
+        command
+    };
+    fs::write(directory.join("shop.cc"), SHOP).unwrap();
+    fs::write(directory.join("local"), "{ local: *; };").unwrap();
+    run(start("c++").args(["-g", "-O2", "-fPIC", "-std=c++17", "-c", "shop.cc"]));
+    let mut link = start("ld");
+    link.args(["-shared", "--build-id=sha1", "--version-script=local", "-z"])
+        .args(["noexecstack", "-o", "copies.so", "handles.o"]);
+    let mut handles = String::new();
+    for copy in 0..copies {
+        let name = format!("copy{copy}.o");
+        let prefix = format!("--prefix-symbols=copy{copy}_");
+        run(start("objcopy").args([&prefix, "shop.o", &name]));
+        link.arg(name);
+        // What the linker makes for each library, here with as many names.
+        handles += &format!(".globl copy{copy}___dso_handle\n.hidden copy{copy}___dso_handle\n");
+        handles += &format!("copy{copy}___dso_handle: .quad 0\n");
+    }
+    fs::write(directory.join("handles.s"), handles).unwrap();
+    run(start("as").args(["-o", "handles.o", "handles.s"]));
+    run(&mut link);
+    run(start("objcopy").args(["--wildcard", "--strip-symbol=*", "copies.so"]));
+    directory.join("copies.so")
+}
+
+/// Check a library with 54 MB of debug information, without its lines and names, which is read unit by unit. The child does
+/// not take more memory for it than for another one, and looks for its units once.
+#[test]
+fn large_programs_are_named_as_by_llvm_symbolizer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = link_copies(directory.path(), 58);
+    let stats = check_against(unmapped_file(&path), &path, &path, 600, 400);
+    assert_eq!(stats.ends, Default::default());
+    let peak = stats.child_resident_peak_bytes;
+    let max = options().child.resident_bytes_max;
+    eprintln!("{} MB at most", peak >> 20);
+    assert!(peak <= max, "{peak} bytes of {max}");
 }
 
 /// Checks a program that is installed, with the debug information that the build-id tree has of it, or its own.

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use collector::name::{ElfFile, FileKey, Naming, Object, UnnamedReason};
 
+use crate::linked::{seen_here, split_file};
 use crate::own_address;
 use crate::target::{
     Program, Random, code_segment, functions, locate, namer, new_key, object, unmapped_file,
 };
+use crate::variants::{SOURCE, offset_in_outer, run};
 
 fn is_known_reason(naming: &Naming) -> bool {
     match naming {
@@ -127,6 +129,70 @@ fn damaged_files_have_names_or_a_reason() {
         &[program.offset_of("caller")],
     );
     assert!(functions(&namings[0]).contains(&"caller".to_owned()));
+}
+
+/// Check 600 damaged files with split units, and as many damaged packages: the inlined calls are missing at most, and the
+/// child lives, or another one names the rest.
+#[test]
+fn damaged_split_files_have_names_or_a_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("program.c");
+    fs::write(&source, SOURCE).unwrap();
+    let path = directory.path().join("program");
+    run(Command::new("cc").current_dir(&directory).args([
+        "-g",
+        "-O2",
+        "-gsplit-dwarf",
+        "-o",
+        "program",
+        "program.c",
+    ]));
+    let offset = offset_in_outer(&path);
+    let split = split_file(directory.path());
+    let package = directory.path().join("program.dwp");
+    run(Command::new("llvm-dwp-22")
+        .arg(&split)
+        .args(["-o".as_ref(), package.as_os_str()]));
+    let mut random = Random::new(0xd0_0d);
+    let mut namer = namer();
+    let (mut outer, mut inlined) = (0, 0);
+    for file in [&package, &split] {
+        let bytes = fs::read(file).unwrap();
+        let len = bytes.len() as u64;
+        for round in 0..600 {
+            let mut damaged = bytes.clone();
+            if round % 4 == 0 {
+                damaged.truncate(random.below(len) as usize);
+            } else {
+                for _ in 0..1 + random.below(16) {
+                    damaged[random.below(len) as usize] = random.next() as u8;
+                }
+            }
+            fs::write(file, damaged).unwrap();
+            let program = ElfFile {
+                key: new_key(),
+                ..seen_here(&path)
+            };
+            let namings = namer.name(&object(program), &[offset]);
+            assert!(namings.iter().all(is_known_reason), "{round}: {namings:?}");
+            // Names may be damaged too.
+            let names = functions(&namings[0]);
+            outer += usize::from(names.last().is_some_and(|it| it == "outer"));
+            inlined += usize::from(names.len() > 1);
+        }
+        // Without the package, the split file counts.
+        fs::remove_file(file).unwrap();
+    }
+    let stats = namer.stats();
+    eprintln!(
+        "{outer} of 1200 named the function, {inlined} gave inlined calls; {:?}",
+        stats.ends
+    );
+    assert!(
+        outer > 1000 && inlined > 300 && stats.files_without_debug_info > 0,
+        "{stats:?}"
+    );
+    assert_eq!((stats.ends.nonsense, stats.ends.timed_out), (0, 0));
 }
 
 /// An ELF file whose debug link is any text, with a checksum that fits nothing.

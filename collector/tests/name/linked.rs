@@ -50,12 +50,8 @@ impl Container {
         place
     }
 
-    /// Where the compiler put the split unit.
     fn split_file(&self) -> PathBuf {
-        let mut files = fs::read_dir(self.root.join("src")).unwrap();
-        let is_split = |path: &PathBuf| path.extension().is_some_and(|it| it == "dwo");
-        let found = files.find_map(|it| Some(it.unwrap().path()).filter(is_split));
-        found.expect("the compiler wrote a .dwo file")
+        split_file(&self.root.join("src"))
     }
 
     /// The program as a process in the root has it mapped.
@@ -85,6 +81,14 @@ impl Container {
         check(&frames, knows, what);
         namer
     }
+}
+
+/// The split unit that the compiler put there.
+pub(crate) fn split_file(directory: &Path) -> PathBuf {
+    let mut files = fs::read_dir(directory).unwrap();
+    let is_split = |path: &PathBuf| path.extension().is_some_and(|it| it == "dwo");
+    let found = files.find_map(|it| Some(it.unwrap().path()).filter(is_split));
+    found.expect("the compiler wrote a .dwo file")
 }
 
 #[derive(Clone, Copy)]

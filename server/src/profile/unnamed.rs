@@ -153,7 +153,7 @@ impl WhyNot {
                 "give the collector the right to read it: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".into()
             }
             Self::Limit => format!(
-                "wait: the collector names it in later windows, when its budget allows (--name-budget), but not what is \
+                "wait: the collector names it in later windows, when its budget allows (--name-cpu), but not what is \
                  stored: {rebuild}"
             ),
             Self::Anonymous => advise_jit(binary),

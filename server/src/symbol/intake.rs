@@ -26,7 +26,7 @@ pub const PIECE_BYTES_MAX: usize = 1 << 20;
 const FINISH_TIME: Duration = Duration::from_secs(1800);
 
 /// Files that become indexes at once, or are read for their digest. The child makes one at a time; another may wait.
-const FINISHING_MAX: usize = 2;
+const READING_MAX: usize = 2;
 
 /// How often it is looked whether the disk has room.
 const ROOM_BYTES: u64 = 64 << 20;
@@ -71,7 +71,7 @@ pub enum IntakeError {
     #[error("the file has {0} bytes, and at most {1} are taken (--symbol-file-bytes-max)")]
     TooLarge(u64, u64),
     /// Other files are being read.
-    #[error("other files are being read at this moment")]
+    #[error("this file or others are being read at this moment")]
     Busy,
     /// The file is not taken.
     #[error("{0}")]
@@ -146,7 +146,8 @@ pub struct Intake {
     metrics: Arc<Metrics>,
     asked: Mutex<Asked>,
     partials: Partials,
-    finishing: Mutex<usize>,
+    /// Files that are read at the moment.
+    reading: Mutex<Vec<BuildId>>,
 }
 
 impl Intake {
@@ -161,7 +162,7 @@ impl Intake {
             metrics,
             asked: Mutex::default(),
             partials,
-            finishing: Mutex::new(0),
+            reading: Mutex::default(),
         };
         intake.show_numbers();
         Ok(intake)
@@ -234,7 +235,7 @@ impl Intake {
         }
         self.shelf.check_room(plan.total_bytes())?;
         // What is here may have to be read for its digest.
-        let _turn = self.take_turn()?;
+        let _turn = self.take_turn(build_id)?;
         Ok(self.partials.begin(build_id, plan)?)
     }
 
@@ -313,7 +314,7 @@ impl Intake {
 
     fn place(&self, instance: Instance, build_id: &BuildId) -> Result<Placed, IntakeError> {
         self.asked().go_on(instance, build_id, 0, Instant::now())?;
-        let _turn = self.take_turn()?;
+        let _turn = self.take_turn(build_id)?;
         let missing = IntakeError::Malformed("a part of the file has not come");
         let file = self.partials.take(build_id)?.ok_or(missing)?;
         self.asked()
@@ -347,13 +348,17 @@ impl Intake {
         self.show_numbers();
     }
 
-    fn take_turn(&self) -> Result<Turn<'_>, IntakeError> {
-        let mut finishing = lock(&self.finishing);
-        if *finishing >= FINISHING_MAX {
+    /// Waits for nobody: a collector comes again. One whose connection broke while its file became an index does so too.
+    fn take_turn(&self, build_id: &BuildId) -> Result<Turn<'_>, IntakeError> {
+        let mut reading = lock(&self.reading);
+        if reading.len() >= READING_MAX || reading.contains(build_id) {
             return Err(IntakeError::Busy);
         }
-        *finishing += 1;
-        Ok(Turn(&self.finishing))
+        reading.push(build_id.clone());
+        Ok(Turn {
+            reading: &self.reading,
+            build_id: build_id.clone(),
+        })
     }
 
     fn show_numbers(&self) {
@@ -367,12 +372,15 @@ impl Intake {
     }
 }
 
-/// One of those that read files at the moment.
-struct Turn<'a>(&'a Mutex<usize>);
+/// A file that is read at the moment.
+struct Turn<'a> {
+    reading: &'a Mutex<Vec<BuildId>>,
+    build_id: BuildId,
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(self.0) -= 1;
+        lock(self.reading).retain(|it| *it != self.build_id);
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the server reads of symbols in its own process: an index, the file of layouts, and what an uploaded ELF file says about
-//! itself (in the command that uploads); and what the child makes of such a file.
+//! What the server reads of symbols in its own process: an index, the file of layouts, the plan of a file that a collector sends, and
+//! what an uploaded ELF file says about itself (in the command that uploads); and what the child makes of such a file.
 //!
 //! An index has checksums, which random bytes hardly ever pass: they are set right before it is read.
 #![no_main]
@@ -16,15 +16,17 @@ use server::symbol::elf::read_elf;
 use server::symbol::index::{HEAD_BYTES, Index, IndexHead, Rank};
 use server::symbol::known_layouts::decode;
 use server::symbol::layout::{Layout, Segment};
+use server::symbol::plan::{FileRange, UploadPlan};
 
 fuzz_target!(init: prepare(), |input: &[u8]| {
     let Some((&kind, input)) = input.split_first() else { return };
-    match kind % 6 {
+    match kind % 7 {
         0 => drop(read_elf(input)),
         1 => drop(decode(input)),
         2 => drop(IndexHead::decode(input)),
         3 => drop(IndexHead::decode(&mend_head(input.to_vec()))),
         4 => look_up(wrap_body(input)),
+        6 => try_plan(input),
         _ => {
             if let Ok(Some(build_id)) = read_elf(input).map(|facts| facts.build_id) {
                 let mut out = Cursor::new(Vec::new());
@@ -37,6 +39,27 @@ fuzz_target!(init: prepare(), |input: &[u8]| {
         }
     }
 });
+
+/// Takes parts as a collector could send them. Those that are taken lie in the file and apart, are read as they were written, and
+/// each length of the file on the disk says how much has come.
+fn try_plan(input: &[u8]) {
+    let mut numbers = input.chunks_exact(8).map(|it| u64::from_le_bytes(it.try_into().expect("they are eight")));
+    let Some(file_bytes) = numbers.next() else { return };
+    let mut ranges = Vec::new();
+    while let (Some(offset), Some(bytes)) = (numbers.next(), numbers.next()) {
+        ranges.push(FileRange { offset, bytes });
+    }
+    let Ok(plan) = UploadPlan::new(file_bytes, ranges) else { return };
+    assert!(plan.total_bytes() <= file_bytes);
+    assert_eq!(UploadPlan::decode(&plan.encode()).as_ref(), Some(&plan));
+    let total = plan.total_bytes();
+    for received in [0, 1, total / 2, total - 1, total] {
+        let length = plan.length_at(received);
+        assert!(length <= file_bytes && plan.received_at(length) == received);
+        let left: u64 = plan.places(received, u64::MAX).map(|it| it.bytes).sum();
+        assert_eq!(received + left, total);
+    }
+}
 
 /// Panics that are caught, as a look-up does those of the symcache's reader, are no finding; one that is not still ends the
 /// run.
@@ -111,6 +134,7 @@ fn make_seeds() -> Vec<Vec<u8>> {
         seeds::of_kind(3, &index[..HEAD_BYTES]),
         seeds::of_kind(4, &[&(cache_bytes as u32).to_le_bytes(), &index[HEAD_BYTES..]].concat()),
         seeds::of_kind(5, &elf),
+        seeds::of_kind(6, &[1000u64, 0, 64, 100, 10, 900, 100].map(u64::to_le_bytes).concat()),
     ]
 }
 

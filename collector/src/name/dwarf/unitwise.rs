@@ -5,6 +5,8 @@
 
 use gimli::{DebugAranges, DebugInfo, Dwarf, DwarfSections, Error, Section as _};
 
+use rustc_hash::FxHashMap;
+
 use super::bytes::{Bytes, Patch};
 use super::reader::{Lookup, read_lookup};
 use super::units::UnitIndex;
@@ -14,6 +16,9 @@ const OPEN_MAX: usize = 24;
 
 /// Other units that one refers to, as programs have them that were optimized as a whole.
 const REFERRED_MAX: usize = 64;
+
+/// Units whose references are remembered: 2 MB, if each has as many as it may.
+const REFERRING_MAX: usize = 8192;
 
 /// Bytes of a type unit's header (DWARF 5, 7.5.1.3), with offsets of 4 and of 8 bytes.
 const HEADER_BYTES: usize = 24;
@@ -27,6 +32,8 @@ pub(super) struct UnitwiseReader {
     index: UnitIndex,
     /// The one used last comes last.
     open: Vec<OpenUnit>,
+    /// Units that refer to others, with those and themselves, in their order. It is found out one by one.
+    referring: FxHashMap<u32, Vec<u32>>,
 }
 
 struct OpenUnit {
@@ -46,6 +53,7 @@ impl UnitwiseReader {
             sections,
             index,
             open: Vec::new(),
+            referring: FxHashMap::default(),
         })
     }
 
@@ -69,7 +77,10 @@ impl UnitwiseReader {
     fn find_in(&mut self, unit: u32, address: u64) -> gimli::Result<Lookup> {
         let mut open = match self.open.iter().position(|it| it.unit == unit) {
             Some(at) => self.open.remove(at),
-            None => self.open_unit(unit, vec![unit])?,
+            None => {
+                let known = self.referring.get(&unit).cloned();
+                self.open_unit(unit, known.unwrap_or_else(|| vec![unit]))?
+            }
         };
         for _ in 0..REFERRED_MAX {
             let found = open.context.find_frames(address).skip_all_loads();
@@ -87,6 +98,10 @@ impl UnitwiseReader {
                 Ok(_) => return Err(Error::NoEntryAtGivenOffset(offset)),
                 Err(at) => units.insert(at, referred),
             }
+            if self.referring.len() >= REFERRING_MAX {
+                self.referring.clear();
+            }
+            self.referring.insert(unit, units.clone());
             open = self.open_unit(unit, units)?;
         }
         self.keep(open);

@@ -62,6 +62,8 @@ pub(super) fn check_node(rig: &Rig) -> Result<()> {
         let path = directory.path().join("nm-node");
         symlink(find_tool("node")?, &path).context("failed to make a link")?;
         let mut command = Command::new(path);
+        // It writes a log there besides.
+        command.current_dir(directory.path());
         let command = command.arg("--perf-basic-prof").arg(source("burner.js"));
         Ok(vec![spawn(command.args([SECONDS, NO_STAY]))?])
     })
