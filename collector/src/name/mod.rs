@@ -49,7 +49,7 @@ pub use facts::{AlternativeLink, FileFacts, Segment, read_facts};
 pub use go::{GoFile, GoFunction};
 pub use headers::read_headers;
 pub use held::{HeldFile, Relatives, hold};
-pub use jit::{Code, CodeName, GrowingFile, JitDump, PerfMap};
+pub use jit::{Code, CodeName, GrowingFile, HeldJit, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};

@@ -15,7 +15,7 @@ use super::cache::{Links, NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
 use super::facts::{FileFacts, Segment};
-use super::jit::{JitProcess, open_dump, open_map};
+use super::jit::{HeldJit, JitProcess, open_dump, open_map};
 use super::linked_file::{find_alternative, find_package, find_split};
 use super::naming::{Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
@@ -251,18 +251,26 @@ impl Namer {
 
     /// The names of code that a process made at run time, in the order of its addresses there.
     ///
-    /// Nothing is kept of them but in the child, which has the newest: other code may lie there the next time.
-    pub fn name_jit(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
-        self.on_own_account(|namer| namer.find_jit_names(pid, addresses))
+    /// `held` is what was opened while the process lived, for when it has ended. Nothing is kept of the names but in the
+    /// child, which has the newest: other code may lie there the next time.
+    pub fn name_jit(&mut self, pid: u32, held: Option<&HeldJit>, addresses: &[u64]) -> Vec<Naming> {
+        self.on_own_account(|namer| namer.find_jit_names(pid, held, addresses))
     }
 
-    fn find_jit_names(&mut self, pid: u32, addresses: &[u64]) -> Vec<Naming> {
-        let reason = match self.jit.contains_key(&pid) || JitProcess::is_there(pid) {
+    fn find_jit_names(
+        &mut self,
+        pid: u32,
+        held: Option<&HeldJit>,
+        addresses: &[u64],
+    ) -> Vec<Naming> {
+        let is_known = self.jit.contains_key(&pid) || held.is_some();
+        let reason = match is_known || JitProcess::is_there(pid) {
             true => UnnamedReason::Anonymous,
             false => UnnamedReason::ProcessUnknown,
         };
         let mut namings = vec![Naming::Unnamed(reason); addresses.len()];
-        if let Some((process, files)) = self.find_jit(pid) {
+        if let Some((process, files)) = self.find_jit(pid, held) {
+            let held = held.filter(|it| it.process == process);
             type Open = fn(&JitProcess) -> Result<OwnedFd, UnnamedReason>;
             let formats: [(JitFormat, Open); 2] =
                 [(JitFormat::PerfMap, open_map), (JitFormat::Dump, open_dump)];
@@ -270,7 +278,9 @@ impl Namer {
                 let is_unnamed = |naming: &Naming| matches!(naming, Naming::Unnamed(_));
                 if namings.iter().any(is_unnamed) {
                     let requested = RequestObject::Jit { file, format };
-                    self.ask_jit(pid, requested, &open(&process), addresses, &mut namings);
+                    let of_held = |reason| held.and_then(|it| it.file(format)).ok_or(reason);
+                    let opened = open(&process).or_else(of_held);
+                    self.ask_jit(pid, requested, &opened, addresses, &mut namings);
                 }
             }
         }
@@ -279,9 +289,9 @@ impl Namer {
     }
 
     /// The process as it is now, or was when it was last seen, and the number of its first file.
-    fn find_jit(&mut self, pid: u32) -> Option<(JitProcess, u64)> {
+    fn find_jit(&mut self, pid: u32, held: Option<&HeldJit>) -> Option<(JitProcess, u64)> {
         let window = self.window;
-        let process = JitProcess::read(pid);
+        let process = JitProcess::read(pid).or_else(|| Some(held?.process.clone()));
         let known = self.jit.get_mut(&pid);
         match (process, known) {
             // Gone: the child may have read of it.

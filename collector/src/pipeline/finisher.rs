@@ -196,7 +196,8 @@ impl Finisher {
             return vec![name_left_out(&file.file.path); offsets.len()];
         }
         if let (FileKind::Anonymous, Some(by)) = (file.file.kind, file.mapped_by.last()) {
-            return self.namer.name_jit(by.pid, offsets);
+            let held = self.held.find_jit(by.pid);
+            return self.namer.name_jit(by.pid, held.as_deref(), offsets);
         }
         let object = match self.find_object(file) {
             Ok(object) => object,

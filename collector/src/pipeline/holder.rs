@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::{finisher::describe_unread, spawn};
 use crate::{
     clock::thread_cpu,
-    name::{HeldFile, MappedBy, Relatives, hold},
+    name::{HeldFile, HeldJit, MappedBy, Relatives, hold},
     process::{FileKind, MappedFile, Mappings},
 };
 
@@ -35,6 +35,10 @@ const DESCRIPTORS_WANTED: u64 = 4096;
 
 /// Files of one process: most map some 10, and one that maps hundreds must not push out all others.
 const PROCESS_FILES_MAX: usize = 128;
+
+/// Processes whose maps and jitdumps of code made at run time are held; beyond, the one sampled longest ago goes. A node has a
+/// few such processes; of each two descriptors, 128.
+const MADE_MAX: usize = 64;
 
 /// Processes that may wait for the thread. A drain brings at most what started in its 100 ms, 30 at 300 starts a second;
 /// so this is patience of 3 s.
@@ -76,6 +80,8 @@ pub(super) struct Held {
 #[derive(Default)]
 struct HeldFiles {
     known: FxHashMap<Arc<MappedFile>, Known>,
+    /// What processes say of the code that they made, and when these were sampled.
+    made: FxHashMap<u32, (Arc<HeldJit>, u64)>,
     files_max: usize,
     stats: HoldStats,
 }
@@ -92,6 +98,11 @@ impl Held {
         self.lock().known.get(file).map(|it| it.held.clone())
     }
 
+    /// What a process said of the code that it made.
+    pub(super) fn find_jit(&self, pid: u32) -> Option<Arc<HeldJit>> {
+        self.lock().made.get(&pid).map(|it| it.0.clone())
+    }
+
     /// Lets go what nobody was sampled with since a window ended that has its names now.
     pub(super) fn end_window(&self, end_ns: u64) -> HoldStats {
         let mut files = self.lock();
@@ -103,11 +114,12 @@ impl Held {
             }
             is_wanted
         });
+        let made: Vec<_> = files.made.extract_if(|_, it| it.1 < end_ns).collect();
         files.stats.files = files.known.len();
         let stats = files.stats.clone();
         drop(files);
         // Closing the last descriptor of a deleted file frees its blocks, which takes time.
-        drop(ended);
+        drop((ended, made));
         stats
     }
 
@@ -124,6 +136,21 @@ impl HeldFiles {
         };
         known.wanted_ns = known.wanted_ns.max(time_ns);
         true
+    }
+
+    fn insert_made(&mut self, pid: u32, held: HeldJit, time_ns: u64) {
+        // No descriptors are left for files, nor for these.
+        if self.files_max == 0 {
+            return;
+        }
+        if self.made.len() >= MADE_MAX && !self.made.contains_key(&pid) {
+            let oldest = self.made.iter().min_by_key(|it| it.1.1);
+            if let Some(oldest) = oldest.map(|it| *it.0) {
+                self.made.remove(&oldest);
+                self.stats.evicted += 1;
+            }
+        }
+        self.made.insert(pid, (Arc::new(held), time_ns));
     }
 
     fn insert(&mut self, file: Arc<MappedFile>, known: Known) {
@@ -158,7 +185,8 @@ impl Holder {
     /// Starts the thread, which keeps what it opens in `held`, and leaves so many descriptors to others. It ends by itself
     /// some time after this was dropped: it may be waiting for a file system.
     pub(super) fn start(held: Held, descriptors_reserved: u64) -> Result<Self> {
-        held.lock().files_max = files_max(raise_descriptor_limit(), descriptors_reserved);
+        let reserved = descriptors_reserved + 2 * MADE_MAX as u64;
+        held.lock().files_max = files_max(raise_descriptor_limit(), reserved);
         let (to, requests) = sync_channel(REQUESTS_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = dropped.clone();
@@ -204,9 +232,28 @@ fn files_max(descriptors: u64, reserved: u64) -> usize {
 fn run(held: &Held, requests: &Receiver<HoldRequest>, dropped: &AtomicU64) {
     while let Ok(request) = requests.recv() {
         hold_files(held, &request);
+        hold_made(held, &request);
         let mut files = held.lock();
         files.stats.dropped = dropped.load(Ordering::Relaxed);
         files.stats.cpu = thread_cpu();
+    }
+}
+
+/// Opens what a process that makes code says of it, again in each window: it may have been written since.
+fn hold_made(held: &Held, request: &HoldRequest) {
+    let HoldRequest {
+        pid,
+        mappings,
+        time_ns,
+        ..
+    } = request;
+    let kinds = mappings.iter().map(|it| it.file.kind);
+    if kinds.into_iter().all(|kind| kind != FileKind::Anonymous) {
+        return;
+    }
+    let files = mappings.iter().filter(|it| it.file.kind == FileKind::File);
+    if let Some(opened) = HeldJit::open(*pid, files.map(|it| &*it.file.path)) {
+        held.lock().insert_made(*pid, opened, *time_ns);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use collector::name::protocol::JitFormat;
-use collector::name::{GrowingFile, Namer, NamerOptions, Naming, UnnamedReason};
+use collector::name::{GrowingFile, HeldJit, Namer, NamerOptions, Naming, UnnamedReason};
 
 use crate::jit_files;
 use crate::target::{Random, Running, functions, namer, options, until};
@@ -51,10 +51,10 @@ fn perf_maps_are_read_as_they_grow() {
     let pid = process.running.pid();
     let mut namer = namer();
     let none = "unnamed: anonymous";
-    assert_eq!(names(&namer.name_jit(pid, &[0x1000])), [none]);
+    assert_eq!(names(&namer.name_jit(pid, None, &[0x1000])), [none]);
     fs::write(&process.map, "1000 100 first\n2000 100 sec").unwrap();
     assert_eq!(
-        names(&namer.name_jit(pid, &[0x1000, 0x2000])),
+        names(&namer.name_jit(pid, None, &[0x1000, 0x2000])),
         ["first", none]
     );
     fs::write(
@@ -62,20 +62,20 @@ fn perf_maps_are_read_as_they_grow() {
         "1000 100 first\n2000 100 second\n1080 80 JS:*new file:///a.js:7:1\n",
     )
     .unwrap();
-    let namings = namer.name_jit(pid, &[0x1000, 0x2000, 0x1080]);
+    let namings = namer.name_jit(pid, None, &[0x1000, 0x2000, 0x1080]);
     assert_eq!(names(&namings), ["first", "second", "JS:*new"]);
     let Naming::Named(frames) = &namings[2] else {
         panic!("{namings:?}");
     };
     assert_eq!((&*frames[0].file, frames[0].line), ("file:///a.js", 7));
     assert_eq!(
-        names(&namer.name_jit(other.running.pid(), &[0x1000])),
+        names(&namer.name_jit(other.running.pid(), None, &[0x1000])),
         [none]
     );
     // Cut, as by a program that starts again.
     fs::write(&process.map, "1000 100 again\n").unwrap();
     assert_eq!(
-        names(&namer.name_jit(pid, &[0x1000, 0x2000])),
+        names(&namer.name_jit(pid, None, &[0x1000, 0x2000])),
         ["again", none]
     );
     assert_eq!(namer.stats().ends, Default::default());
@@ -88,11 +88,16 @@ fn ended_processes_keep_what_was_read() {
     let mut namer = namer();
     fs::write(&asked.map, "1000 100 asked\n").unwrap();
     let pids = [asked.running.pid(), ended.running.pid()];
-    assert_eq!(names(&namer.name_jit(pids[0], &[0x1000])), ["asked"]);
+    assert_eq!(names(&namer.name_jit(pids[0], None, &[0x1000])), ["asked"]);
+    fs::write(&ended.map, "1000 100 held\n").unwrap();
+    let held = HeldJit::open(pids[1], std::iter::empty()).unwrap();
+    fs::write(&ended.map, "1000 100 held\n2000 100 later\n").unwrap();
     drop((asked, ended));
-    let mut ask = |pid| names(&namer.name_jit(pid, &[0x1000, 0x2000]));
-    assert_eq!(ask(pids[0]), ["asked", "unnamed: anonymous"]);
-    assert_eq!(ask(pids[1]), ["unnamed: process_unknown"; 2]);
+    assert!(HeldJit::open(pids[1], std::iter::empty()).is_none());
+    let mut ask = |pid, held| names(&namer.name_jit(pid, held, &[0x1000, 0x2000]));
+    assert_eq!(ask(pids[0], None), ["asked", "unnamed: anonymous"]);
+    assert_eq!(ask(pids[1], None), ["unnamed: process_unknown"; 2]);
+    assert_eq!(ask(pids[1], Some(&held)), ["held", "later"]);
 }
 
 /// Check maps that are not what they should be: a FIFO, a link to a file outside of the root or to a device, another
@@ -102,7 +107,7 @@ fn odd_perf_maps_have_a_reason() {
     let process = Process::start();
     let pid = process.running.pid();
     let mut namer = namer();
-    let mut ask = || namer.name_jit(pid, &[0x1000]);
+    let mut ask = || namer.name_jit(pid, None, &[0x1000]);
     let none = [Naming::Unnamed(UnnamedReason::Anonymous)];
     let status = Command::new("mkfifo").arg(&process.map).status();
     assert!(status.unwrap().success());
@@ -117,7 +122,7 @@ fn odd_perf_maps_have_a_reason() {
     assert_eq!(names(&ask()), ["a"]);
     std::os::unix::fs::chown(&process.map, Some(12345), None).unwrap();
     // What was read when it was the process's own stays.
-    let fresh = |pid| crate::target::namer().name_jit(pid, &[0x1000]);
+    let fresh = |pid| crate::target::namer().name_jit(pid, None, &[0x1000]);
     assert_eq!(fresh(pid), none);
     std::os::unix::fs::chown(&process.map, Some(0), None).unwrap();
     let file = fs::File::options().write(true).open(&process.map).unwrap();
@@ -160,7 +165,7 @@ fn mapped_jitdump_is_read() {
     until("the dump is mapped", || {
         fs::read_to_string(&maps).unwrap().contains("/jit-")
     });
-    let ask = || names(&namer().name_jit(running.pid(), &[0x7020, 0x7040]));
+    let ask = || names(&namer().name_jit(running.pid(), None, &[0x7020, 0x7040]));
     assert_eq!(ask(), ["from_dump", "unnamed: anonymous"]);
     let dump = format!("jit-{}.dump", running.pid());
     fs::remove_file(directory.path().join(dump)).unwrap();
@@ -253,7 +258,7 @@ fn containers_have_maps_of_their_own() {
     let empty = Contained::start(None);
     let _of_the_host = HostFile::write("/tmp/perf-1.map", "1000 100 of_the_host\n");
     let mut namer = namer();
-    let mut ask = |it: &Contained| names(&namer.name_jit(it.pid, &[0x1000]));
+    let mut ask = |it: &Contained| names(&namer.name_jit(it.pid, None, &[0x1000]));
     let none = ["unnamed: anonymous"];
     assert_eq!(ask(&first), ["first"]);
     assert_eq!(ask(&second), ["second"]);
@@ -299,7 +304,7 @@ fn maps_that_are_cut_while_they_are_read() {
             }
         });
         for _ in 0..200 {
-            seen.extend(names(&namer.name_jit(pid, &[0x1000, 0x2000])));
+            seen.extend(names(&namer.name_jit(pid, None, &[0x1000, 0x2000])));
         }
         is_over.store(true, Ordering::Relaxed);
     });
@@ -313,7 +318,7 @@ fn maps_that_are_cut_while_they_are_read() {
     assert_eq!(namer.stats().ends, Default::default());
     fs::write(&process.map, &text).unwrap();
     assert_eq!(
-        names(&namer.name_jit(pid, &[0x1000, 0x2000])),
+        names(&namer.name_jit(pid, None, &[0x1000, 0x2000])),
         ["first", "last"]
     );
 }
@@ -332,7 +337,7 @@ fn long_maps_are_read_in_several_windows() {
         request_time: Duration::from_secs(120),
         ..options()
     });
-    let mut ask = || names(&namer.name_jit(pid, &[0x1000, 0x2000]));
+    let mut ask = || names(&namer.name_jit(pid, None, &[0x1000, 0x2000]));
     let first = "the_same_code_again_and_again";
     assert_eq!(ask(), [first, "unnamed: limit"]);
     assert_eq!(ask(), [first, "last"]);
@@ -374,7 +379,7 @@ fn odd_jitdumps_have_a_reason() {
         std::thread::sleep(Duration::from_millis(100));
         let started = Instant::now();
         let mut namer = namer();
-        let found = names(&namer.name_jit(running.pid(), &[0x7020]));
+        let found = names(&namer.name_jit(running.pid(), None, &[0x7020]));
         assert_eq!(found, ["unnamed: anonymous"], "{kind}");
         assert!(started.elapsed() < Duration::from_secs(5), "{kind}");
         assert_eq!(namer.stats().ends, Default::default(), "{kind}");

@@ -20,4 +20,5 @@ pub use dump::JitDump;
 pub use growing::GrowingFile;
 pub use map::PerfMap;
 pub(super) use notes::{JitFiles, JitRequest};
+pub use process::HeldJit;
 pub(super) use process::{JitProcess, open_dump, open_map};

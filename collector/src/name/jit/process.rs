@@ -10,6 +10,7 @@ use std::path::Path;
 use super::super::naming::UnnamedReason;
 use super::super::object::{ElfFile, FileKey, Inode, MappedBy};
 use super::super::open::{Owner, open_elf, open_owned};
+use super::super::protocol::JitFormat;
 use crate::process::parse_maps_line;
 
 /// Larger files are not read, in bytes: Node's map of a server that runs for weeks reaches some 100 MB.
@@ -58,6 +59,35 @@ impl JitProcess {
         let boot_s =
             clock_gettime(ClockId::Realtime).tv_sec - clock_gettime(ClockId::Boottime).tv_sec;
         boot_s + (self.started / rustix::param::clock_ticks_per_second()) as i64
+    }
+}
+
+/// What a process says of its code, opened while it lived.
+#[derive(Debug)]
+pub struct HeldJit {
+    pub(in super::super) process: JitProcess,
+    map: Option<OwnedFd>,
+    dump: Option<OwnedFd>,
+}
+
+impl HeldJit {
+    /// Opens what the process has written so far; `None` when it is gone, or says nothing yet. A jitdump is looked for if one
+    /// is among the paths that it maps.
+    pub fn open<'a>(pid: u32, mut mapped: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let process = JitProcess::read(pid)?;
+        let map = open_map(&process).ok();
+        let has_dump = mapped.any(|path| is_dump_path(path.as_bytes()));
+        let dump = has_dump.then(|| open_dump(&process).ok()).flatten();
+        (map.is_some() || dump.is_some()).then_some(Self { process, map, dump })
+    }
+
+    /// The descriptor of one of its files.
+    pub(in super::super) fn file(&self, format: JitFormat) -> Option<OwnedFd> {
+        let file = match format {
+            JitFormat::PerfMap => &self.map,
+            JitFormat::Dump => &self.dump,
+        };
+        file.as_ref()?.try_clone().ok()
     }
 }
 

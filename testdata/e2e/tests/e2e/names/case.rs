@@ -1,5 +1,6 @@
 //! A program, and what the stacks of its samples must show.
 
+use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -36,12 +37,17 @@ pub(super) fn check_cases(
     start: impl FnOnce() -> Result<Vec<Child>>,
 ) -> Result<()> {
     let from_ms = now_ms()? / 10_000 * 10_000;
-    for mut child in start()? {
+    let mut children = start()?;
+    for child in &mut children {
         let status = child.wait().context("failed to wait for a program")?;
         ensure!(status.success(), "a program ended with {status}");
     }
     let ended_ms = now_ms()?;
     rig.wait_stored(ended_ms)?;
+    for child in &children {
+        // Most have none.
+        let _ = fs::remove_file(format!("/tmp/perf-{}.map", child.id()));
+    }
     let range = range(from_ms, ended_ms);
     let mut wrong = Vec::new();
     for case in cases {
