@@ -15,17 +15,18 @@ const FUNCTION_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 5;
 
 /// A function as a source finds it.
-pub(super) struct Found {
+#[derive(Debug)]
+pub struct Found {
     /// Name in the symbol table or in the debug information, not demangled.
-    pub(super) symbol: String,
+    pub symbol: String,
     /// Source file, or empty.
-    pub(super) file: String,
+    pub file: String,
     /// Line, or 0.
-    pub(super) line: u32,
+    pub line: u32,
     /// Column, or 0.
-    pub(super) column: u32,
+    pub column: u32,
     /// Line where the function starts, or 0.
-    pub(super) start_line: u32,
+    pub start_line: u32,
 }
 
 impl Found {

@@ -215,6 +215,7 @@ impl ElfFiles {
             if debug == DebugInfo::Skip || !open.has_debug_info() {
                 open.read_go(offsets, &mut named);
             }
+            open.read_linkage(offsets, &mut named);
             open.read_symbols(offsets, &mut named);
             open.find_starts(offsets, &mut named);
         }
@@ -563,6 +564,17 @@ impl OpenFile {
         })
     }
 
+    /// Names the entries of linkage tables. Neither debug information nor symbols know them, and what lies before them is
+    /// taken for them (`_init`).
+    fn read_linkage(&self, offsets: &[u64], named: &mut [Named]) {
+        let Readable { file, tables, .. } = &self.readable;
+        for (address, named) in self.addresses_of(offsets).into_iter().zip(named) {
+            if let Some(symbol) = tables.find_linkage(file, address) {
+                *named = Named::of_symbol(symbol);
+            }
+        }
+    }
+
     /// Names by the symbol tables what has no name, or may have a better one.
     fn read_symbols(&self, offsets: &[u64], named: &mut [Named]) {
         let addresses = self.addresses_of(offsets);
@@ -616,6 +628,14 @@ impl OpenFile {
 }
 
 impl Named {
+    /// A function of which the symbol is all that is known.
+    fn of_symbol(symbol: String) -> Self {
+        Self::Functions {
+            found: vec![Found::bare(symbol)],
+            longer: Longer::None,
+        }
+    }
+
     fn wants_symbol(&self) -> bool {
         match self {
             Self::Functions { longer, .. } => *longer != Longer::None,
@@ -641,12 +661,7 @@ impl Named {
                 }
                 *longer = Longer::None;
             }
-            Self::Unnamed(_) | Self::InFunction(_) => {
-                *self = Self::Functions {
-                    found: vec![Found::bare(symbol)],
-                    longer: Longer::None,
-                };
-            }
+            Self::Unnamed(_) | Self::InFunction(_) => *self = Self::of_symbol(symbol),
         }
     }
 }

@@ -39,11 +39,13 @@ mod strings;
 mod symbols;
 mod vdso;
 
+pub use answers::Found;
 pub use boundaries::Boundaries;
 pub use budget::CpuBudget;
 pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
 pub use debug_file::FoundBy;
 pub(crate) use debug_file::find_debug_file;
+pub use dwarf::{BlockCache, LinkedFiles, Linking, Lookup};
 pub(crate) use facts::parse_debug_link;
 pub use facts::{AlternativeLink, FileFacts, Segment, read_facts};
 pub use go::{GoFile, GoFunction};

@@ -12,7 +12,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use object::elf::{
-    FileHeader64, SHF_EXECINSTR, SHT_DYNSYM, SHT_RELA, SHT_SYMTAB, SectionHeader64, SectionType,
+    FileHeader64, SHF_EXECINSTR, SHT_DYNSYM, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, SectionHeader64,
+    SectionType,
 };
 use object::read::elf::{ElfFile, SectionHeader as _};
 use object::{LittleEndian, Object as _, ReadRef};
@@ -128,7 +129,7 @@ impl SymbolTables {
         }
     }
 
-    /// The names at addresses as linked, in their order.
+    /// The names at addresses as linked, in their order. Entries of linkage tables have none here, see [`Self::find_linkage`].
     pub fn find(&self, file: &(impl ReadAt + ?Sized), addresses: &[u64]) -> Vec<Option<String>> {
         let mut search = Search::new(addresses, &self.sections);
         // The dynamic symbols are among the others, where there are others.
@@ -142,11 +143,6 @@ impl SymbolTables {
         for (place, symbol) in search.finish() {
             names[place] = symbol.read_name(file);
         }
-        for (name, address) in names.iter_mut().zip(addresses) {
-            if name.is_none() {
-                *name = self.find_linkage(file, *address);
-            }
-        }
         names
     }
 
@@ -154,14 +150,15 @@ impl SymbolTables {
         self.sections.iter().find(|it| it.kind == kind)
     }
 
-    /// The name of an entry of a procedure linkage table: that of the function it leads to, and `@plt`.
+    /// The name of an entry of a procedure linkage table, at an address as linked: that of the function it leads to, and
+    /// `@plt`; `None` for all other code.
     ///
     /// What an entry jumps through says which it is, whatever kind of table it is in.
-    fn find_linkage(&self, file: &(impl ReadAt + ?Sized), address: u64) -> Option<String> {
+    pub fn find_linkage(&self, file: &(impl ReadAt + ?Sized), address: u64) -> Option<String> {
         let section = self
             .sections
             .iter()
-            .find(|it| it.is_code && it.has(address))?;
+            .find(|it| it.is_code && it.kind != SHT_NOBITS && it.has(address))?;
         // `.plt`, `.plt.sec` and `.plt.got`: other code has no entries.
         let step = match section.entry_bytes {
             8 => 8,

@@ -461,20 +461,25 @@ fn lines_of_node_are_right() {
     let bytes = fs::read(dump.unwrap()).unwrap();
     let file = read_whole(JitFormat::Dump, &bytes);
     let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-    let (mut checked, mut optimized) = (0, 0);
+    let (mut right, mut without, mut optimized) = (0, 0, 0);
     for code in loads(&bytes, "JS:*inner ") {
-        let multiplies = multiplications(&directory.path().join("code"), code);
         optimized += 1;
-        for at in multiplies {
+        for at in multiplications(&directory.path().join("code"), code) {
             let found = file.code().find(at).unwrap();
-            assert_eq!(found.line, 4, "{version}, {at:#x}");
-            assert_eq!(Path::new(std::str::from_utf8(found.file).unwrap()), script);
-            checked += 1;
+            match found.line {
+                // Of some code Node writes no lines.
+                0 => without += 1,
+                line => {
+                    assert_eq!(line, 4, "{version}, {at:#x}");
+                    assert_eq!(Path::new(std::str::from_utf8(found.file).unwrap()), script);
+                    right += 1;
+                }
+            }
         }
     }
     assert!(
-        checked >= 1,
-        "{version}: {checked} multiplications in {optimized} pieces"
+        right >= 1,
+        "{version}: in {optimized} pieces of code {right} multiplications have their line, and {without} none"
     );
     // Baseline code, whose lines Node 20 writes wrong.
     for (address, code) in loads(&bytes, "JS:^") {

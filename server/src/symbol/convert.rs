@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use symbolic_common::{Language, Name, NameMangling};
 use symbolic_debuginfo::elf::ElfObject;
+use symbolic_debuginfo::function_builder::FunctionBuilder;
 use symbolic_debuginfo::{FileInfo, LineInfo, Symbol};
 use symbolic_symcache::SymCacheConverter;
 use symbolic_symcache::transform::{Function, SourceLocation, Transformer};
@@ -18,12 +19,17 @@ use super::debugdata::{DebugData, read_debug_data};
 use super::demangle::demangle;
 use super::elf::read_elf;
 use super::index::{HEAD_BYTES, IndexHead, Rank};
+use super::labels::read_labels;
 use super::lines::read_lines;
-use super::paths::PathTable;
+use super::paths::{PathTable, join_folders};
 
 /// Units whose debug information cannot be read, after which the file is given up: each costs a pass over it, and a good file
 /// has none.
 const UNREADABLE_MAX: u64 = 10_000;
+
+/// Functions without lines that are kept to have them looked for: some 1 KB each with what is inlined into them, 64 MB together.
+/// CPython has a hundred; those above it stay without.
+const UNLINED_MAX: usize = 1 << 16;
 
 /// Why a file was not taken. The order and the names are the metrics'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,6 +186,9 @@ fn collect(
         paths: Rc::clone(paths),
     });
     let mut unreadable = 0;
+    let mut covered = Vec::new();
+    let mut unlined = Vec::new();
+    let session;
     if rank == Rank::DebugInfo {
         let corrupt = |err: &dyn std::fmt::Display| {
             FileRefusal::new(
@@ -187,14 +196,16 @@ fn collect(
                 format!("the debug information of this file cannot be read: {err}"),
             )
         };
-        let session = elf.debug_session().map_err(|err| corrupt(&err))?;
-        let mut covered = Vec::new();
+        session = elf.debug_session().map_err(|err| corrupt(&err))?;
         let mut last = None;
         for function in session.functions() {
             match function {
                 Ok(function) => {
                     covered.push((function.address, function.end_address()));
-                    converter.process_symbolic_function(&function);
+                    match unlined.len() < UNLINED_MAX && !has_own_lines(&function) {
+                        true => unlined.push(function),
+                        false => converter.process_symbolic_function(&function),
+                    }
                 }
                 Err(err) => {
                     unreadable += 1;
@@ -208,9 +219,13 @@ fn collect(
         if let (true, Some(err)) = (covered.is_empty(), last) {
             return Err(corrupt(&err));
         }
-        add_unlisted(bytes, elf, covered, &mut converter);
     }
-    for symbol in elf.symbols() {
+    covered.sort_unstable();
+    let labels = read_labels(bytes, elf.load_address(), &covered);
+    if rank == Rank::DebugInfo {
+        add_with_lines(bytes, elf, &covered, &labels, &unlined, &mut converter);
+    }
+    for symbol in elf.symbols().chain(labels) {
         converter.process_symbolic_symbol(&symbol);
     }
     match read_debug_data(elf) {
@@ -245,46 +260,51 @@ fn add_packed(
     Some(())
 }
 
-/// Adds functions that have lines, but are only listed in the symbol table.
-fn add_unlisted(
+/// Adds functions whose lines have to be looked for: those that are only listed in the symbol table, and `unlined` ones.
+fn add_with_lines(
     bytes: &[u8],
     elf: &ElfObject<'_>,
-    mut covered: Vec<(u64, u64)>,
+    covered: &[(u64, u64)],
+    labels: &[Symbol<'_>],
+    unlined: &[symbolic_debuginfo::Function<'_>],
     converter: &mut SymCacheConverter<'_>,
 ) {
-    covered.sort_unstable();
     let load_address = elf.load_address();
     let symbols = elf.symbol_map();
     let unlisted: Vec<_> = symbols
         .iter()
-        .filter_map(|symbol| find_uncovered(symbol, &covered))
+        .chain(labels)
+        .filter_map(|symbol| find_uncovered(symbol, covered))
         .collect();
-    let stretches: Vec<_> = unlisted
-        .iter()
-        .map(|(start, end, _)| {
-            (
-                start.wrapping_add(load_address),
-                end.wrapping_add(load_address),
-            )
-        })
-        .collect();
-    let lines = read_lines(bytes, &stretches);
-    for ((start, end, name), (first, last)) in unlisted.into_iter().zip(stretches) {
+    let stretches = unlisted.iter().map(|(start, end, _)| (*start, *end));
+    let stretches = stretches.chain(unlined.iter().map(|it| (it.address, it.end_address())));
+    let stretches = stretches.map(|(start, end)| {
+        let linked = |it: u64| it.wrapping_add(load_address);
+        (linked(start), linked(end))
+    });
+    let lines = read_lines(bytes, &merge(stretches.collect()));
+    let lines_in = |start: u64, end: u64| -> Vec<LineInfo<'_>> {
+        let (first, last) = (
+            start.wrapping_add(load_address),
+            end.wrapping_add(load_address),
+        );
         let from = lines.rows.partition_point(|row| row.address < first);
         let rows = lines.rows[from..]
             .iter()
             .take_while(|row| row.address < last);
-        let rows: Vec<_> = rows
-            .map(|row| {
-                let (folder, file) = &lines.files[row.file as usize];
-                LineInfo {
-                    address: row.address.wrapping_sub(load_address),
-                    size: Some(u64::from(row.bytes)),
-                    file: FileInfo::new(folder.as_bytes().into(), file.as_bytes().into()),
-                    line: u64::from(row.line),
-                }
-            })
-            .collect();
+        rows.map(|row| {
+            let (folder, file) = &lines.files[row.file as usize];
+            LineInfo {
+                address: row.address.wrapping_sub(load_address),
+                size: Some(u64::from(row.bytes)),
+                file: FileInfo::new(folder.as_bytes().into(), file.as_bytes().into()),
+                line: u64::from(row.line),
+            }
+        })
+        .collect()
+    };
+    for (start, end, name) in unlisted {
+        let rows = lines_in(start, end);
         if !rows.is_empty() {
             converter.process_symbolic_function(&symbolic_debuginfo::Function {
                 address: start,
@@ -296,6 +316,78 @@ fn add_unlisted(
                 inline: false,
             });
         }
+    }
+    for function in unlined {
+        let rows = lines_in(function.address, function.end_address());
+        match rows.is_empty() {
+            true => converter.process_symbolic_function(function),
+            false => converter.process_symbolic_function(&with_lines(function, rows)),
+        }
+    }
+}
+
+/// Stretches in order, those that overlap as one.
+fn merge(mut stretches: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    stretches.sort_unstable();
+    stretches.dedup_by(|next, last| {
+        let overlaps = next.0 < last.1;
+        if overlaps {
+            last.1 = last.1.max(next.1);
+        }
+        overlaps
+    });
+    stretches
+}
+
+/// Whether a function has more lines than those in which it and what is inlined into it call: it has one for each call.
+fn has_own_lines(function: &symbolic_debuginfo::Function<'_>) -> bool {
+    function.lines.len() > function.inlinees.len() || function.inlinees.iter().any(has_own_lines)
+}
+
+/// A function with the same inlined calls, and lines of its code.
+fn with_lines<'a>(
+    function: &symbolic_debuginfo::Function<'a>,
+    lines: Vec<LineInfo<'a>>,
+) -> symbolic_debuginfo::Function<'a> {
+    let (start, bytes) = (function.address, function.size);
+    let mut builder = FunctionBuilder::new(function.name.clone(), b"", start, bytes);
+    add_calls(function, 0, &mut builder);
+    for line in lines {
+        builder.add_leaf_line(line.address, line.size, line.file, line.line);
+    }
+    builder.finish()
+}
+
+/// Adds the calls that were inlined into a function, `depth` deep.
+fn add_calls<'a>(
+    function: &symbolic_debuginfo::Function<'a>,
+    depth: u32,
+    builder: &mut FunctionBuilder<'a>,
+) {
+    let unit_folder = String::from_utf8_lossy(function.compilation_dir);
+    for call in &function.inlinees {
+        let place = function
+            .lines
+            .partition_point(|it| it.address < call.address);
+        let line = function
+            .lines
+            .get(place)
+            .filter(|it| it.address == call.address);
+        let (file, line) = line.map_or_else(Default::default, |it| {
+            let folder = join_folders(&unit_folder, &it.file.dir_str());
+            let name = it.file.name_str().into_owned().into_bytes();
+            let file = FileInfo::new(folder.into_bytes().into(), name.into());
+            (file, it.line)
+        });
+        builder.add_inlinee(
+            depth,
+            call.name.clone(),
+            call.address,
+            call.size,
+            file,
+            line,
+        );
+        add_calls(call, depth + 1, builder);
     }
 }
 

@@ -1,11 +1,14 @@
 //! Lines of functions that the debug information does not list: assembler, and with Rust's and clang's "line tables only" all
-//! functions into which nothing was inlined. Their lines are in the line tables, their names in the symbol table.
+//! functions into which nothing was inlined. Their lines are in the line tables, their names in the symbol table. And lines of
+//! functions that begin before their lines do, as GCC's parts that are seldom run: symbolic finds none for them.
 
 use std::borrow::Cow;
 
 use gimli::{AttributeValue, DwarfSections, EndianSlice, RunTimeEndian, SectionId, Unit};
 use hashbrown::HashMap;
 use object::{Object, ObjectSection};
+
+use super::paths::join_folders;
 
 type Slice<'a> = EndianSlice<'a, RunTimeEndian>;
 
@@ -160,7 +163,7 @@ impl LineReader<'_> {
     }
 }
 
-/// The folder, from the root if that is known, and the name of a file.
+/// The folder, from where that of the unit begins, and the name of a file.
 fn read_path<'a>(
     dwarf: &gimli::Dwarf<Slice<'a>>,
     unit: &Unit<Slice<'a>>,
@@ -177,16 +180,8 @@ fn read_path<'a>(
             |text| text.to_string_lossy().into_owned(),
         )
     };
-    let mut folder = file.directory(header).map_or_else(String::new, text);
-    if !folder.starts_with('/')
-        && let Some(unit_folder) = unit.comp_dir
-    {
-        let unit_folder = unit_folder.to_string_lossy();
-        folder = if folder.is_empty() {
-            unit_folder.into_owned()
-        } else {
-            format!("{unit_folder}/{folder}")
-        };
-    }
+    let folder = file.directory(header).map_or_else(String::new, text);
+    let unit_folder = unit.comp_dir.map(|it| it.to_string_lossy());
+    let folder = join_folders(&unit_folder.unwrap_or_default(), &folder);
     (folder, text(file.path_name()))
 }

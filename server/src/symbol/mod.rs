@@ -18,6 +18,7 @@ pub mod fetch;
 pub mod index;
 pub mod intake;
 pub mod known_layouts;
+mod labels;
 pub mod layout;
 mod lines;
 mod none;

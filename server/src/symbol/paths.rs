@@ -33,8 +33,7 @@ impl PathTable {
                 let path = if name.is_empty() {
                     String::new()
                 } else {
-                    let folder = join_path(unit_folder, folder);
-                    clean_path(&join_path(&folder, name)).into_owned()
+                    clean_path(&join_path(&join_folders(unit_folder, folder), name)).into_owned()
                 };
                 self.paths.push(path);
                 self.numbers.insert(key.clone(), self.paths.len() - 1);
@@ -53,6 +52,15 @@ impl PathTable {
             out.extend(path.as_bytes());
         }
         out
+    }
+}
+
+/// A folder, as the line table of a unit has it, from where the folder of the unit begins.
+pub(super) fn join_folders(unit_folder: &str, folder: &str) -> String {
+    // The first folder of a unit is its own, also where that is relative, as in Debian's libc (`./csu`).
+    match folder == unit_folder {
+        true => folder.to_owned(),
+        false => join_path(unit_folder, folder),
     }
 }
 
@@ -79,8 +87,17 @@ mod tests {
         assert_eq!(table.number(["/build", "src/../lib", "c.c"]), 2);
         assert_eq!(table.number(["/build", "src", ""]), 3);
         assert_eq!(table.number(["/build", "src", "a.c"]), first);
+        assert_eq!(table.number(["./csu", "./csu", "d.c"]), 4);
+        assert_eq!(table.number(["./csu", "../sysdeps", "e.h"]), 5);
         let bytes = table.encode();
-        let expected = ["/build/src/a.c", "/usr/include/b.h", "/build/lib/c.c", ""];
+        let expected = [
+            "/build/src/a.c",
+            "/usr/include/b.h",
+            "/build/lib/c.c",
+            "",
+            "csu/d.c",
+            "sysdeps/e.h",
+        ];
         assert_eq!(decode_paths(&bytes).unwrap(), expected);
         assert_eq!(decode_paths(&bytes[..bytes.len() - 5]), None);
         assert_eq!(decode_paths(&[1, 0, 0, 0, 0xff]), None);

@@ -1,6 +1,6 @@
 //! What an index says, compared with `llvm-symbolizer --inlines` at thousands of random addresses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,6 +16,9 @@ use crate::build::{Built, C, CPP, Workshop};
 
 /// Addresses of each program.
 const ADDRESSES: usize = 4000;
+
+/// Share of the addresses that must have the same answer.
+const SAME_MIN: f64 = 0.995;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Frame {
@@ -53,9 +56,10 @@ fn draw_offsets(program: &Built) -> Vec<u64> {
         .collect()
 }
 
-fn name_by_index(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
+/// Names by the index of `debug`, which has the debug information of `program`.
+fn name_by_index(program: &Built, debug: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
     let mut out = Cursor::new(Vec::new());
-    convert(&program.bytes, &program.build_id(), "test", &mut out).unwrap();
+    convert(&debug.bytes, &program.build_id(), "test", &mut out).unwrap();
     let index = Index::from_bytes(out.into_inner()).unwrap();
     let mut named = vec![Vec::new(); offsets.len()];
     let layout = program.facts.layout.clone().unwrap();
@@ -78,20 +82,21 @@ fn name_by_index(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
 }
 
 /// The one that deploy/setup installs, or the distribution's own.
-fn find_symbolizer() -> Option<&'static str> {
+fn find_symbolizer() -> &'static str {
     let mut names = ["llvm-symbolizer-22", "llvm-symbolizer"].into_iter();
-    names.find(|name| Command::new(name).arg("--version").output().is_ok())
+    let found = names.find(|name| Command::new(name).arg("--version").output().is_ok());
+    found.expect("llvm-symbolizer is installed")
 }
 
-fn name_by_llvm(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
+fn name_by_llvm(program: &Built, debug: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
     let layout = program.facts.layout.clone().unwrap();
     let addresses: String = offsets
         .iter()
         .map(|offset| format!("{:#x}\n", layout.address(*offset).unwrap()))
         .collect();
-    let mut child = Command::new(find_symbolizer().unwrap())
+    let mut child = Command::new(find_symbolizer())
         .args(["--inlines", "--no-demangle", "--output-style=JSON", "-e"])
-        .arg(&program.path)
+        .arg(&debug.path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -128,20 +133,41 @@ fn name_by_llvm(program: &Built, offsets: &[u64]) -> Vec<Vec<Frame>> {
 
 /// Where each symbol is, to see that two names are of one function: C++'s complete and base constructors are one piece of code
 /// with two names, and so are functions that the linker found to be the same.
-fn read_addresses(program: &Built) -> HashMap<String, u64> {
+fn read_addresses(program: &Built) -> HashMap<String, HashSet<u64>> {
     let file = object::File::parse(&*program.bytes).unwrap();
-    let symbols = file.symbols().filter(|symbol| symbol.is_definition());
-    symbols
-        .map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address()))
-        .collect()
+    let mut addresses = HashMap::<String, HashSet<u64>>::new();
+    for symbol in file.symbols().filter(ObjectSymbol::is_definition) {
+        let name = symbol.name().unwrap();
+        for name in [name, whole(name)] {
+            let known = addresses.entry(name.to_owned()).or_default();
+            known.insert(symbol.address());
+        }
+    }
+    addresses
 }
 
-/// A path without `..`, as an index has it.
+/// The function that a name is of. GCC's parts of one, as in `work.isra.0` and `main.cold`, are the function's, and so are its
+/// versions (`step@GLIBC_2.2.5`): llvm-symbolizer takes either name.
+fn whole(name: &str) -> &str {
+    let parts = [
+        ".cold",
+        ".isra.",
+        ".part.",
+        ".constprop.",
+        ".lto_priv.",
+        "@",
+    ];
+    let end = parts.iter().filter_map(|part| name.find(part)).min();
+    &name[..end.unwrap_or(name.len())]
+}
+
+/// A path without `..` and `.`, as an index has it.
 fn clean(path: &str) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in Path::new(path).components() {
         match part {
             Component::ParentDir => drop(clean.pop()),
+            Component::CurDir => {}
             part => clean.push(part),
         }
     }
@@ -152,21 +178,12 @@ fn clean(path: &str) -> PathBuf {
 fn difference(
     ours: &[Frame],
     theirs: &[Frame],
-    addresses: &HashMap<String, u64>,
+    addresses: &HashMap<String, HashSet<u64>>,
 ) -> Option<&'static str> {
-    // GCC's parts of a function, as in `work.isra.0` and `main.cold`, are the function's: llvm-symbolizer takes either name.
-    let plain = |frame: &Frame| {
-        let parts = [".cold", ".isra.", ".part.", ".constprop."];
-        let end = parts
-            .iter()
-            .filter_map(|part| frame.function.find(part))
-            .min();
-        frame.function[..end.unwrap_or(frame.function.len())].to_owned()
-    };
     let same_name = |(ours, theirs): (&Frame, &Frame)| {
-        let address = |frame: &Frame| addresses.get(&frame.function);
-        plain(ours) == plain(theirs)
-            || (address(ours).is_some() && address(ours) == address(theirs))
+        let (ours, theirs) = (whole(&ours.function), &*theirs.function);
+        let known = addresses.get(ours).zip(addresses.get(theirs));
+        ours == whole(theirs) || known.is_some_and(|(ours, theirs)| !ours.is_disjoint(theirs))
     };
     if ours.is_empty() != theirs.is_empty() {
         return Some("named by one only");
@@ -196,13 +213,13 @@ fn difference(
 }
 
 /// Compares, prints the differences by kind, and gives the equal share.
-fn compare(name: &str, program: &Built) -> f64 {
+fn compare(name: &str, program: &Built, debug: &Built) -> f64 {
     let offsets = draw_offsets(program);
     let (ours, theirs) = (
-        name_by_index(program, &offsets),
-        name_by_llvm(program, &offsets),
+        name_by_index(program, debug, &offsets),
+        name_by_llvm(program, debug, &offsets),
     );
-    let addresses = read_addresses(program);
+    let addresses = read_addresses(debug);
     let mut kinds = std::collections::BTreeMap::<&str, usize>::new();
     for (at, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
         if let Some(kind) = difference(ours, theirs, &addresses) {
@@ -235,10 +252,6 @@ fn compare(name: &str, program: &Built) -> f64 {
 /// Check that names, inlined calls, files and lines are those of llvm-symbolizer.
 #[test]
 fn names_are_those_of_llvm_symbolizer() {
-    if find_symbolizer().is_none() {
-        println!("skipped: there is no llvm-symbolizer");
-        return;
-    }
     let workshop = Workshop::new();
     let programs = [
         (
@@ -268,9 +281,26 @@ fn names_are_those_of_llvm_symbolizer() {
     ];
     let shares: Vec<_> = programs
         .iter()
-        .map(|(name, program)| (*name, compare(name, program)))
+        .map(|(name, program)| (*name, compare(name, program, program)))
         .collect();
     for (name, share) in shares {
-        assert!(share >= 0.995, "{name}: {share}");
+        assert!(share >= SAME_MIN, "{name}: {share}");
+    }
+}
+
+/// Check programs of Debian's, whose debug information it has in packages of their own.
+#[test]
+fn distributed_programs_are_named_as_by_llvm_symbolizer() {
+    for (path, package) in [
+        ("/lib/x86_64-linux-gnu/libc.so.6", "libc6-dbg"),
+        ("/usr/bin/python3", "python3-dbg"),
+    ] {
+        let program = Built::read(Path::new(path));
+        let id = program.build_id().to_string();
+        let (head, tail) = id.split_at(2);
+        let debug = PathBuf::from(format!("/usr/lib/debug/.build-id/{head}/{tail}.debug"));
+        assert!(debug.exists(), "{path} has no debug information: {package}");
+        let share = compare(path, &program, &Built::read(&debug));
+        assert!(share >= SAME_MIN, "{path}: {share}");
     }
 }

@@ -122,14 +122,6 @@ fn has_file(url: &str) -> bool {
 /// information, and from the program itself where that is loaded; and that what it does not have is asked for once.
 #[test]
 fn a_debuginfod_server_is_asked_for_what_is_missing() {
-    if Command::new("debuginfod")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        println!("skipped: there is no debuginfod");
-        return;
-    }
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g", "-O2"]);
     workshop.split("work");

@@ -344,10 +344,6 @@ async fn the_command_uploads_what_is_missing() {
 /// Check that plain curl works, which waits for `100 Continue` with files of more than 1 MiB.
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_uploads_a_large_file() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        println!("skipped: there is no curl");
-        return;
-    }
     let workshop = Workshop::new();
     let own = workshop.compile("cart", CPP, &["-g", "-O1", "-std=c++17"]);
     assert!(own.bytes.len() > 1 << 20);

@@ -18,8 +18,11 @@ fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
     let Ok(file) = ElfFile64::<LittleEndian, _>::parse(input) else { return };
     let (facts, _) = read_facts(&file);
     let addresses = spread(&facts);
-    let names = SymbolTables::read(&file).find(input, &addresses);
+    let tables = SymbolTables::read(&file);
+    let names = tables.find(input, &addresses);
     assert_eq!(names.len(), addresses.len());
+    let linkage = addresses.iter().map(|it| tables.find_linkage(input, *it));
+    let names: Vec<Option<String>> = names.into_iter().chain(linkage).collect();
     assert!(names.iter().flatten().all(|it| !it.is_empty() && it.len() <= STRING_BYTES_MAX));
     let boundaries = Boundaries::read(&file);
     for address in addresses {

@@ -20,7 +20,7 @@ const BLOCKS_MAX: usize = 1024;
 
 /// The blocks that were read last, of all files.
 #[derive(Default)]
-pub(crate) struct BlockCache {
+pub struct BlockCache {
     state: RefCell<CacheState>,
 }
 

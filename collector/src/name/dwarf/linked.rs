@@ -16,13 +16,13 @@ const ABSENT_MAX: usize = 1 << 16;
 
 /// Files that came with a request, open for reading.
 #[derive(Default)]
-pub(crate) struct Linking {
+pub struct Linking {
     /// The one that several files share, by `.gnu_debugaltlink`.
-    pub(crate) alternative: Option<File>,
+    pub alternative: Option<File>,
     /// The package of split units.
-    pub(crate) package: Option<File>,
+    pub package: Option<File>,
     /// Split files by their numbers; those without one are not to be had.
-    pub(crate) split: Vec<(u64, Option<File>)>,
+    pub split: Vec<(u64, Option<File>)>,
 }
 
 /// Split files of one program that are open; when there are more, what was parsed is forgotten, and those that are needed
@@ -31,10 +31,10 @@ const SPLIT_OPEN_MAX: usize = 256;
 
 /// Bytes of debug information without lines and names, above which it is read unit by unit. What is kept of all units
 /// otherwise is as much again, so this is what the child may take. (What is compressed is in memory as a whole.)
-const LARGE_BYTES: usize = 48 << 20;
+const LARGE_BYTES: usize = if cfg!(fuzzing) { 1 << 9 } else { 48 << 20 };
 
 /// The files that belong to one.
-pub(crate) struct LinkedFiles {
+pub struct LinkedFiles {
     cache: Rc<BlockCache>,
     /// Not known before it is looked at.
     kind: Option<Kind>,
@@ -65,7 +65,7 @@ enum Parsed {
 
 impl LinkedFiles {
     /// None so far.
-    pub(crate) fn new(cache: Rc<BlockCache>) -> Self {
+    pub fn new(cache: Rc<BlockCache>) -> Self {
         Self {
             cache,
             kind: None,
@@ -78,12 +78,12 @@ impl LinkedFiles {
     }
 
     /// Whether split units were seen.
-    pub(crate) fn is_split(&self) -> bool {
+    pub fn is_split(&self) -> bool {
         self.kind.is_some_and(|it| it.is_split)
     }
 
     /// Looks what `main` is like, if that is not known.
-    pub(crate) fn look(&mut self, main: &File) {
+    pub fn look(&mut self, main: &File) {
         if self.kind.is_none() {
             let image = self.open(main);
             self.kind = Some(image.map_or_else(Kind::default, |it| Kind {
@@ -94,19 +94,14 @@ impl LinkedFiles {
     }
 
     /// Whether this is to be asked for names, and not blazesym.
-    pub(crate) fn is_needed(&self) -> bool {
+    pub fn is_needed(&self) -> bool {
         let kind = self.kind.unwrap_or_default();
         (kind.is_split || kind.is_large || self.alternative.is_some())
             && !matches!(self.reader, Parsed::Not)
     }
 
     /// Takes what came. Gives `false` if some of it is not what it should be.
-    pub(crate) fn take(
-        &mut self,
-        files: Linking,
-        main: &File,
-        link: Option<&AlternativeLink>,
-    ) -> bool {
+    pub fn take(&mut self, files: Linking, main: &File, link: Option<&AlternativeLink>) -> bool {
         let mut is_right = true;
         if let (None, Some(file)) = (&self.alternative, files.alternative) {
             let build_id = self.open(&file).and_then(|it| it.build_id());
@@ -143,7 +138,7 @@ impl LinkedFiles {
     }
 
     /// The functions at an address as linked in `main`.
-    pub(crate) fn find(&mut self, main: &File, address: u64) -> Lookup {
+    pub fn find(&mut self, main: &File, address: u64) -> Lookup {
         // The end of the last address; addr2line adds one to it.
         if address == u64::MAX {
             return Lookup::Nothing;
@@ -157,7 +152,7 @@ impl LinkedFiles {
     }
 
     /// Forgets what was parsed. Split files must come again.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.absent.clear();
         self.split_open = 0;
         match &mut self.reader {

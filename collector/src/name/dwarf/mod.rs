@@ -17,6 +17,6 @@ mod reader;
 mod units;
 mod unitwise;
 
-pub(super) use bytes::BlockCache;
-pub(super) use linked::{LinkedFiles, Linking};
-pub(super) use reader::Lookup;
+pub use bytes::BlockCache;
+pub use linked::{LinkedFiles, Linking};
+pub use reader::Lookup;

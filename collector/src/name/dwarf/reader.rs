@@ -19,7 +19,8 @@ use crate::name::protocol::{SPLIT_PATH_BYTES_MAX, SplitFile};
 const UNITS_LOOKED_AT: usize = 4096;
 
 /// What is found at an address.
-pub(crate) enum Lookup {
+#[derive(Debug)]
+pub enum Lookup {
     /// Functions, the innermost first. The outermost may have no name, when only its line is known.
     Found(Vec<Found>),
     /// Nothing.

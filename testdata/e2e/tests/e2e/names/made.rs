@@ -50,7 +50,7 @@ pub(super) fn check_node(rig: &Rig) -> Result<()> {
         what: "Node with --perf-basic-prof",
         query: r#"{comm="nm-node"}"#,
         // The sign says by which compiler, the first of which is in use for a moment only.
-        counts: all,
+        counts: is_not_of_the_runtime,
         is_named: |stack| {
             let names = ["JS:*hotLoop", "JS:^hotLoop", "JS:~hotLoop"];
             is_made(stack, "[JIT] node", &names)
@@ -79,7 +79,7 @@ pub(super) fn check_java(rig: &Rig) -> Result<()> {
     let case = Case {
         what: "a JVM that is asked for its map",
         query: r#"{comm="nm-java"}"#,
-        counts: all,
+        counts: is_not_of_the_runtime,
         is_named: |stack| is_made(stack, "[JIT] java", &["int Burner.hotLoop(int)"]),
         // In stubs that are made while it starts, and in libjvm.so where it is stripped.
         unnamed_max: 0.1,
@@ -105,7 +105,7 @@ pub(super) fn check_beam(rig: &Rig) -> Result<()> {
     let case = Case {
         what: "BEAM with +JPperf true",
         query: r#"{comm="beam.smp"}"#,
-        counts: all,
+        counts: is_not_of_the_runtime,
         is_named: |stack| is_made(stack, "[JIT] beam.smp", &["$burner:hot_loop/2"]),
         // While it starts it loads its library, by functions that Debian has stripped.
         unnamed_max: 0.25,
@@ -116,6 +116,12 @@ pub(super) fn check_beam(rig: &Rig) -> Result<()> {
         let command = command.args(["+JPperf", "true", "-noshell", "-run", "burner", "main"]);
         Ok(vec![spawn(command.args([SECONDS, STAY_SECONDS]))?])
     })
+}
+
+/// Whether a stack ends in code that was made, or in what has no name: the rest are the runtime's own functions, in which it
+/// starts and compiles, for a time that differs from machine to machine.
+fn is_not_of_the_runtime(stack: &Stack<'_>) -> bool {
+    user_leaf(stack).is_none_or(|it| it.binary.starts_with("[JIT]") || !it.is_named())
 }
 
 fn is_made(stack: &Stack<'_>, binary: &str, names: &[&str]) -> bool {
