@@ -211,6 +211,48 @@ fn packed_symbol_tables_are_read() {
     }
 }
 
+/// Functions of assembler that says neither that they are functions nor how long they are, and one that is chosen at the start.
+const LABELS: &str = r#"
+asm(".globl by_hand\nby_hand: nop\nnop\nret\nnext_by_hand: nop\nret\n");
+static int one(void) { return 1; }
+static int (*choose(void))(void) { return one; }
+int chosen(void) __attribute__((ifunc("choose")));
+int main(void) { asm("inside: nop"); return chosen(); }
+"#;
+
+/// Check that a label reaches to the next one, that one inside a function is not taken for another function, and a function that
+/// is chosen at the start has its name, with debug information and without.
+#[test]
+fn labels_are_named_where_no_function_is() {
+    let workshop = Workshop::new();
+    for (options_of_compiler, main) in [
+        (&["-O1", "-g"][..], "main labels.c:6"),
+        (&["-O1"], "main :0"),
+    ] {
+        let program = workshop.compile("labels", LABELS, options_of_compiler);
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = open(options(folder.path()));
+        assert!(is_stored(&place(&shelf, &program)));
+        let name = |symbol| name_symbol(&shelf, &program, symbol).unwrap().join("; ");
+        for symbol in ["by_hand", "next_by_hand"] {
+            assert_eq!(
+                name(symbol),
+                format!("{symbol} :0"),
+                "{options_of_compiler:?}"
+            );
+        }
+        assert_eq!(name("inside"), main, "{options_of_compiler:?}");
+        assert!(["chosen", "choose"].contains(&name("chosen").split(' ').next().unwrap()));
+        // The second byte of the first, which reaches to the second one.
+        let offset = offset_of(&program, "by_hand") + 1;
+        let mut names = Vec::new();
+        shelf.name(program.build_id().as_str(), &[offset], &mut |_, frames| {
+            names.extend(frames.iter().map(|it| it.function.to_owned()));
+        });
+        assert_eq!(names, ["by_hand"], "{options_of_compiler:?}");
+    }
+}
+
 /// Check that the layout that a collector saw makes a debug-only file name, and that its own wrong word does not change what the
 /// file itself says.
 #[test]
