@@ -12,6 +12,9 @@ use crate::rig::{Rig, now_ms};
 /// Fewer samples say nothing: each program has a quarter of a second of CPU time and more.
 const SAMPLES_MIN: u64 = 20;
 
+/// Innermost frames of a stack that a failure shows: compilers have a hundred.
+const SHOWN_FRAMES: usize = 6;
+
 /// How long a program stays whose code nobody can tell any more when it has ended: until its window is over and named.
 pub(super) const STAY_SECONDS: &str = "12";
 
@@ -78,7 +81,11 @@ fn check_stacks(case: &Case, stacks: &[Stack<'_>]) -> Result<()> {
         "{}: {named} of {samples} samples are named as their author would, {unnamed} have an unnamed frame",
         case.what
     );
-    ensure!(samples >= SAMPLES_MIN, "{samples} samples only");
+    ensure!(
+        samples >= SAMPLES_MIN,
+        "{samples} samples only; the most frequent stacks: {:#?}",
+        most_frequent(stacks)
+    );
     let share = |part: u64| part as f64 / samples as f64;
     ensure!(
         share(named) >= SHARE_MIN && share(unnamed) <= case.unnamed_max,
@@ -88,12 +95,13 @@ fn check_stacks(case: &Case, stacks: &[Stack<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// The innermost frames of some stacks.
 fn most_frequent(stacks: &[Stack<'_>]) -> Vec<String> {
     let mut stacks: Vec<&Stack<'_>> = stacks.iter().collect();
     stacks.sort_by_key(|stack| std::cmp::Reverse(stack.samples));
     let shown = stacks.iter().take(5).map(|stack| {
-        let frames = stack
-            .frames
+        let inner = &stack.frames[stack.frames.len().saturating_sub(SHOWN_FRAMES)..];
+        let frames = inner
             .iter()
             .map(|it| format!("{} ({})", it.name, it.binary));
         format!(
