@@ -239,7 +239,7 @@ fn run(held: &Held, requests: &Receiver<HoldRequest>, dropped: &AtomicU64) {
     }
 }
 
-/// Opens what a process that makes code says of it, again in each window: it may have been written since.
+/// Opens what a process that makes code says of it, also when it was opened before: it may have been written anew since.
 fn hold_made(held: &Held, request: &HoldRequest) {
     let HoldRequest {
         pid,
@@ -247,8 +247,7 @@ fn hold_made(held: &Held, request: &HoldRequest) {
         time_ns,
         ..
     } = request;
-    let kinds = mappings.iter().map(|it| it.file.kind);
-    if kinds.into_iter().all(|kind| kind != FileKind::Anonymous) {
+    if !mappings.have_made() {
         return;
     }
     let files = mappings.iter().filter(|it| it.file.kind == FileKind::File);

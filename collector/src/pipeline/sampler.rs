@@ -57,6 +57,10 @@ const WAITING_MAX: usize = 16_384;
 /// How long a closed window waits for such samples: a little longer than they wait for rows.
 const CLOSING_NS: u64 = unwinder::WAIT_NS + 500_000_000;
 
+/// After this what a process says of the code that it makes is asked for again, then after twice the time, and so on: six
+/// times in a window, of some 50 us.
+const MADE_WAIT_NS: u64 = 250_000_000;
+
 /// Processes that are looked for, by build id, for a file whose own have all ended: one is enough, if it does not end, too.
 const OTHER_PROCESSES_MAX: usize = 2;
 
@@ -128,13 +132,23 @@ pub(super) struct Sources<'a> {
     pub(super) started: Instant,
 }
 
+/// When the files of a process were asked for last.
+struct Asked {
+    /// What it mapped then, see [`Process::files_version`].
+    version: u64,
+    /// When they are asked for again though it is the same.
+    again_ns: u64,
+    /// How long that waits.
+    wait_ns: u64,
+}
+
 pub(super) struct Sampler {
     program: Program,
     unwinder: Unwinder,
     prover: Prover,
     holder: Holder,
-    /// Processes whose files were asked for in this window, and what they mapped then ([`Process::files_version`]).
-    asked: FxHashMap<u32, u64>,
+    /// Processes whose files were asked for in this window.
+    asked: FxHashMap<u32, Asked>,
     to_unwind: unwinder::Batch,
     waiting: FxHashMap<u64, Waiting>,
     waiting_bytes: usize,
@@ -345,12 +359,26 @@ impl Sampler {
         self.add(sample, process.as_ref(), &addresses, Check::None);
     }
 
-    /// Has the files of a process opened, once in a window, and again when it has mapped another.
+    /// Has the files of a process opened, once in a window, and again when it has mapped another. What a process says of
+    /// code that it makes it may say at any time, and end at once: it is asked for more often.
     fn hold_files(&mut self, sample: &Sample, process: &Process) {
         let version = process.files_version;
-        if process.mappings.is_empty() || self.asked.insert(sample.pid, version) == Some(version) {
+        let before = self.asked.get(&sample.pid);
+        let before = before.filter(|it| it.version == version);
+        if process.mappings.is_empty() || before.is_some_and(|it| sample.time_ns < it.again_ns) {
             return;
         }
+        let wait_ns = before.map_or(MADE_WAIT_NS, |it| 2 * it.wait_ns);
+        let again_ns = match process.mappings.have_made() {
+            true => sample.time_ns.saturating_add(wait_ns),
+            false => u64::MAX,
+        };
+        let asked = Asked {
+            version,
+            again_ns,
+            wait_ns,
+        };
+        self.asked.insert(sample.pid, asked);
         let cgroup_id = sample.cgroup_id;
         // So that the cgroup is known.
         self.cgroups.find_container(cgroup_id, sample.time_ns);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::MappedFile;
+use super::{FileKind, MappedFile};
 
 /// One executable mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,11 @@ impl Mappings {
     /// some thousands; the kernel's own limit of all mappings is 65,530
     /// (vm.max_map_count). 16,384 × 32 bytes = 512 KiB.
     pub const MAPPINGS_MAX: usize = 16_384;
+
+    /// Whether there is memory for code that the process makes.
+    pub fn have_made(&self) -> bool {
+        self.iter().any(|it| it.file.kind == FileKind::Anonymous)
+    }
 
     /// Adds a mapping that was made at `time_ns` and removes what it covers: the kernel tells of no
     /// munmap.

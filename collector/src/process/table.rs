@@ -19,7 +19,8 @@ pub struct Process {
     pub parent: u32,
     /// What it maps. Shared with its parent until one of the two maps something.
     pub mappings: Arc<Mappings>,
-    /// Another number whenever it has mapped one more file; 0 as long as it has not.
+    /// Another number whenever it has mapped one more file, or the first memory for code that it makes; 0 as long as it
+    /// has not.
     pub files_version: u64,
     /// Set between an exec and the first mapping after it, which is the program itself.
     exec_pending: bool,
@@ -243,13 +244,15 @@ impl ProcessTable {
         let Some(process) = self.processes.get_mut(&pid) else {
             return;
         };
-        if mapping.file.kind == FileKind::File {
+        let kind = mapping.file.kind;
+        if kind == FileKind::File || (kind == FileKind::Anonymous && !process.mappings.have_made())
+        {
             self.files_version += 1;
             process.files_version = self.files_version;
-            if process.exec_pending {
-                process.exe = Some(mapping.file.path.clone());
-                process.exec_pending = false;
-            }
+        }
+        if kind == FileKind::File && process.exec_pending {
+            process.exe = Some(mapping.file.path.clone());
+            process.exec_pending = false;
         }
         if !Arc::make_mut(&mut process.mappings).insert(mapping, time_ns) {
             self.stats.limited += 1;
@@ -635,8 +638,8 @@ mod tests {
         assert!(ancestors(&mut table, PID).is_empty());
     }
 
-    /// Check that a process has another number for what it maps when it has mapped a file, and after each exec, and not when
-    /// it has mapped memory.
+    /// Check that a process has another number for what it maps when it has mapped a file, and after each exec, and when it
+    /// has mapped memory for the first time.
     #[test]
     fn versions_of_mapped_files() {
         let mut table = empty_table();
@@ -649,12 +652,13 @@ mod tests {
             map(PID, 0x1000, "/a"),
             map(PID, 0x3000, "/b"),
             map(PID, 0x5000, "//anon"),
+            map(PID, 0x7000, "//anon"),
             exec(PID, "a"),
             map(PID, 0x1000, "/a"),
             map(PID, 0x3000, "/b"),
         ]
         .map(|event| version(&mut table, event));
-        assert_eq!(versions, [0, 1, 2, 2, 0, 3, 4]);
+        assert_eq!(versions, [0, 1, 2, 3, 3, 0, 4, 5]);
     }
 
     /// Check that a file is found in other processes, by what it is or by its build id, in those that live, and not in more

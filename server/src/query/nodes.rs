@@ -19,6 +19,8 @@ pub struct NodeSummary {
     pub first_ms: i64,
     /// Start of the last.
     pub last_ms: i64,
+    /// End of the last: so far all is stored of one collector.
+    pub end_ms: i64,
     /// Windows whose numbers are missing between those that came.
     pub missing_windows: u64,
     /// Samples that are stored.
@@ -77,6 +79,8 @@ fn add_window(node: &mut NodeState, totals: &WindowTotals) {
     summary.windows += 1;
     summary.first_ms = summary.first_ms.min(key.start_ms);
     summary.last_ms = summary.last_ms.max(key.start_ms);
+    let end_ms = key.start_ms.saturating_add(totals.head.window_ms);
+    summary.end_ms = summary.end_ms.max(end_ms);
     summary.samples = totals
         .samples
         .iter()

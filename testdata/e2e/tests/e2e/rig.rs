@@ -352,7 +352,10 @@ impl Rig {
                 .as_ref()
                 .and_then(|node| node["instances"].as_u64())
                 .unwrap_or_default();
-            Ok((instances >= self.collectors.len() as u64).then_some(()))
+            // A collector's first window is shorter than others, and ends before.
+            let end_ms = node.as_ref().and_then(|node| node["end_ms"].as_u64());
+            let is_over = end_ms.is_some_and(|it| it > ms);
+            Ok((is_over && instances >= self.collectors.len() as u64).then_some(()))
         })
     }
 

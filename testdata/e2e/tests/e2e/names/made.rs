@@ -10,7 +10,7 @@ use e2e::graph::Stack;
 use tempfile::TempDir;
 
 use super::case::{Case, STAY_SECONDS, all, check_cases, spawn, user_leaf};
-use super::{run, source};
+use super::{begin_early_in_window, run, source};
 use crate::rig::Rig;
 
 /// CPU seconds of each: compilers take some of it.
@@ -87,6 +87,8 @@ pub(super) fn check_java(rig: &Rig) -> Result<()> {
     check_cases(rig, &[case], || {
         let path = directory.path().join("nm-java");
         symlink(find_tool("java")?, &path).context("failed to make a link")?;
+        // The map comes some seconds after the first samples, which are named with their window.
+        begin_early_in_window()?;
         let script = "\"$0\" -XX:+PreserveFramePointer -cp \"$1\" Burner \"$2\" \"$3\" & \
                       sleep \"$2\"; sleep 2; jcmd $! Compiler.perfmap >/dev/null; wait $!";
         let mut command = Command::new("sh");
