@@ -467,7 +467,6 @@ fn lines_of_node_are_right() {
         for at in multiplications(&directory.path().join("code"), code) {
             let found = file.code().find(at).unwrap();
             match found.line {
-                // Of some code Node writes no lines.
                 0 => without += 1,
                 line => {
                     assert_eq!(line, 4, "{version}, {at:#x}");
@@ -477,8 +476,12 @@ fn lines_of_node_are_right() {
             }
         }
     }
-    assert!(
+    // On a busy machine Node 20 writes the script's name from memory that it has freed; then there are no lines.
+    let name = [script.as_os_str().as_encoded_bytes(), &[0]].concat();
+    let has_names = bytes.windows(name.len()).any(|it| it == name);
+    assert_eq!(
         right >= 1,
+        has_names,
         "{version}: in {optimized} pieces of code {right} multiplications have their line, and {without} none"
     );
     // Baseline code, whose lines Node 20 writes wrong.
