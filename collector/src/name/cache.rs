@@ -5,7 +5,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::facts::{FileFacts, Segment};
+use super::facts::FileFacts;
 use super::naming::{Frame, Naming, UnnamedReason};
 use super::object::{FileKey, Object};
 use super::protocol::{DebugInfo, Response};
@@ -16,10 +16,8 @@ use super::strings::Strings;
 const SLOT_BYTES: usize = 41 * 3 / 2;
 /// The allocation of an address's frames: two counts, and what the allocator adds.
 const FRAMES_BYTES: usize = 16 + 8;
-/// A file's own entry.
-/// With room for what most say of themselves: five segments, and a link.
-const FILE_BYTES: usize =
-    size_of::<FileNames>() + size_of::<ObjectKey>() + 5 * size_of::<Segment>() + 32;
+/// A file's own entry, without what it says about itself.
+const FILE_BYTES: usize = size_of::<FileNames>() + size_of::<ObjectKey>();
 
 /// What names are kept under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +49,7 @@ pub(super) struct FileNames {
     pub(super) failure: Option<(UnnamedReason, u64)>,
     /// How often in a row it failed.
     pub(super) failures: u32,
-    /// Whether its debug information was refused when it was last asked for.
+    /// Whether some of its debug information was refused since the child opened it.
     pub(super) debug_refused: bool,
     /// What it says about itself, once it was read.
     pub(super) facts: Option<FileFacts>,
@@ -69,6 +67,11 @@ struct Known {
 }
 
 impl FileNames {
+    /// Whether names come from its debug information, should it have any.
+    pub(super) fn uses_debug_info(&self) -> bool {
+        self.debug == DebugInfo::Use && !self.debug_refused
+    }
+
     /// Name of the file with its debug information, if it says one.
     pub(super) fn debug_link(&self) -> Option<&str> {
         self.facts.as_ref()?.debug_link.as_deref()
@@ -143,6 +146,17 @@ impl NameCache {
         });
         file.used = clock;
         file
+    }
+
+    /// Keeps what the file says about itself.
+    pub(super) fn keep_facts(&mut self, key: ObjectKey, facts: FileFacts) {
+        let file = self.file(key);
+        let before = file.bytes;
+        file.bytes += facts.heap_bytes();
+        let replaced = file.facts.replace(facts);
+        file.bytes -= replaced.map_or(0, |it| it.heap_bytes());
+        let after = file.bytes;
+        self.bytes = self.bytes + after - before;
     }
 
     /// Keeps an answer about `addresses`, which was given in `window`.
@@ -248,6 +262,7 @@ fn cost(naming: &Naming) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::name::facts::AlternativeLink;
     use crate::name::protocol::{Answer, Function, Notes};
     use crate::process::BuildId;
 
@@ -292,6 +307,30 @@ mod tests {
         cache.bytes_max = 0;
         cache.shrink();
         assert_eq!((cache.files(), cache.bytes()), (0, 0));
+    }
+
+    /// Check that what a file says about itself counts, the last time that it says so.
+    #[test]
+    fn facts_take_their_bytes() {
+        let mut cache = NameCache::new(usize::MAX);
+        cache.file(key(1));
+        let without = cache.bytes();
+        let path = "x".repeat(4096);
+        let build_id = BuildId::new(&[1]).expect("a byte is a build id");
+        let large = FileFacts {
+            debug_link: Some("y".repeat(255)),
+            alternative: Some(AlternativeLink { path, build_id }),
+            ..FileFacts::default()
+        };
+        cache.keep_facts(key(1), large.clone());
+        assert_eq!(cache.bytes(), without + 4096 + 255);
+        cache.keep_facts(key(1), large);
+        assert_eq!(cache.bytes(), without + 4096 + 255);
+        cache.keep_facts(key(1), FileFacts::default());
+        assert_eq!(cache.bytes(), without);
+        cache.bytes_max = 0;
+        cache.shrink();
+        assert_eq!(cache.bytes(), 0);
     }
 
     /// Check that only a reason that may pass is asked about again, and when.

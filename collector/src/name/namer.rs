@@ -22,7 +22,8 @@ use super::object::{ElfFile, Object};
 use super::open::open_elf;
 use super::process::{ChildError, NameProcess, ended_for_memory};
 use super::protocol::{
-    Answer, Attached, DebugInfo, JitFormat, Request, RequestObject, Response, SplitFile, SplitPart,
+    Answer, Attached, DebugInfo, JitFormat, Notes, Request, RequestObject, Response, SplitFile,
+    SplitPart,
 };
 use super::stats::NamerStats;
 use crate::accounts::ProcessAccount;
@@ -246,7 +247,7 @@ impl Namer {
     /// Whether names come from a file's debug information, should it have any.
     pub fn uses_debug_info(&mut self, object: &Object) -> bool {
         let file = self.cache.file(ObjectKey::from(object));
-        file.debug == DebugInfo::Use && !file.debug_refused && !self.stats.unconfined
+        file.uses_debug_info() && !self.stats.unconfined
     }
 
     /// The names of code that a process made at run time, in the order of its addresses there.
@@ -450,8 +451,7 @@ impl Namer {
         let (debug, links) = (file.debug, file.links());
         match self.ask_once(object, debug, addresses) {
             Err(Failure::Asked(_)) if is_file(object) && debug == DebugInfo::Use => {
-                self.cache.file(key).debug = DebugInfo::Skip;
-                self.stats.files_without_debug_info += 1;
+                self.skip_debug_info(key);
                 self.ask_once(object, DebugInfo::Skip, addresses)
             }
             Ok(response) => match object {
@@ -487,8 +487,7 @@ impl Namer {
                 Ok(again) => response = again,
                 // If it fails now, the last answer is there; the next question is not to fail again.
                 Err(Failure::Asked(_)) => {
-                    self.cache.file(key).debug = DebugInfo::Skip;
-                    self.stats.files_without_debug_info += 1;
+                    self.skip_debug_info(key);
                     return response;
                 }
                 Err(_) => return response,
@@ -496,6 +495,13 @@ impl Namer {
         }
         self.stats.split_files_left += response.wanted.len() as u64;
         response
+    }
+
+    /// Has the file named by its symbol table from now on.
+    fn skip_debug_info(&mut self, key: ObjectKey) {
+        let file = self.cache.file(key);
+        self.stats.files_without_debug_info += u64::from(file.uses_debug_info());
+        file.debug = DebugInfo::Skip;
     }
 
     /// Whether what the file says `now` and did not say `before` leads to a file.
@@ -608,10 +614,16 @@ impl Namer {
             split: parts.collect(),
         };
         let mut response = self.send(question, &files, object)?;
-        let known = self.cache.file(ObjectKey::from(object));
-        known.debug_refused = response.notes.without_debug_info;
+        let key = ObjectKey::from(object);
+        let known = self.cache.file(key);
+        let is_refused = response.notes.without_debug_info;
+        if is_refused && known.uses_debug_info() {
+            self.stats.files_without_debug_info += 1;
+            info!(%object, "debug information is damaged, using the symbol table");
+        }
+        known.debug_refused = is_refused;
         if let Some(facts) = response.facts.take() {
-            known.facts = Some(facts);
+            self.cache.keep_facts(key, facts);
         }
         match opened {
             Err(reason) if is_all_gone(&response) => Err(Failure::Missing(reason)),
@@ -644,7 +656,7 @@ impl Namer {
         self.spend_child_cpu(elapsed);
         match result {
             Ok(response) => {
-                self.read_notes(&response, object);
+                self.read_notes(response.notes);
                 Ok(response)
             }
             Err(err) => Err(self.end_failed(&err, object)),
@@ -696,18 +708,13 @@ impl Namer {
         self.process.as_mut().ok_or(Failure::Postponed)
     }
 
-    fn read_notes(&mut self, response: &Response, object: &dyn Display) {
-        let notes = response.notes;
+    fn read_notes(&mut self, notes: Notes) {
         if notes.unconfined && !self.stats.unconfined {
             self.stats.unconfined = true;
             warn!(
                 "naming child may not change its root directory, so debug information is not \
                  used; grant CAP_SYS_CHROOT for inlined functions, files and lines"
             );
-        }
-        if notes.without_debug_info {
-            self.stats.files_without_debug_info += 1;
-            info!(%object, "debug information is damaged, using the symbol table");
         }
         if notes.leaving {
             self.stats.ends.memory += 1;

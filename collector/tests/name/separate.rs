@@ -150,9 +150,11 @@ fn a_wrong_checksum_leaves_the_symbol_table() {
     };
     assert_eq!((&*frames[0].function, frames[0].line), ("a_function", 0));
     assert_eq!(namer.stats().files_without_debug_info, 1);
-    // It is looked at once.
+    assert!(!namer.uses_debug_info(&object));
+    // It is looked at once, and not forgotten.
     namer.name(&object, &[container.offset + 8]);
     assert_eq!(namer.stats().files_without_debug_info, 1);
+    assert!(!namer.uses_debug_info(&object));
 }
 
 /// Check that the debug information is looked for in the process's root and nowhere else, and that only a regular
