@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use collector::name::{ElfFile, FileFacts, Frame, MappedBy, Namer, Naming};
+use collector::name::{ElfFile, FileFacts, Frame, MappedBy, Namer, NamerOptions, Naming};
 
 use crate::paths::{build_id, directory, start_in_root};
-use crate::target::{Running, functions, namer, object, unmapped_file};
+use crate::target::{Running, functions, namer, object, options, unmapped_file};
 use crate::variants::{SOURCE, offset_in_outer, run};
 use tempfile::TempDir;
 
@@ -236,6 +237,21 @@ fn split_files_that_are_not_right_are_refused() {
         fs::write(&split, &bytes).unwrap();
         container.check(Knows::Inlined, "the right one again");
     }
+}
+
+/// Check that split files are not looked for when the time is spent, and that this is counted.
+#[test]
+fn split_files_are_left_when_there_is_no_time() {
+    let container = Container::new(SPLIT[0]);
+    let mut namer = Namer::new(NamerOptions {
+        window_time: Duration::from_nanos(1),
+        ..options()
+    });
+    let frames = container.frames(&mut namer, container.file());
+    check(&frames, Knows::Line, "without the time");
+    let stats = namer.stats();
+    assert_eq!((stats.split_files, stats.split_files_left), (0, 1));
+    assert_eq!((stats.requests, stats.held_back.window_time), (1, 1));
 }
 
 /// Check a stripped program whose debug file has split units.
