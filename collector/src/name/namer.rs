@@ -324,9 +324,9 @@ impl Namer {
             Err(Failure::Postponed) => {}
             Err(failure) => {
                 let doublings = state.failures.min(FAILURE_DOUBLINGS_MAX);
-                let until = self.window + (self.options.retry_windows << doublings);
+                let windows = self.options.retry_windows << doublings;
                 state.failures = state.failures.saturating_add(1);
-                state.failure = Some((failure, until));
+                state.failure = Some((failure, self.window.saturating_add(windows)));
             }
         }
     }
@@ -483,13 +483,14 @@ impl Namer {
     /// or another process maps it.
     fn last_failure(&mut self, object: &Object) -> Option<Failure> {
         let (failure, until) = self.cache.file(ObjectKey::from(object)).failure?;
-        let is_found = match (failure, object) {
-            (Failure::Missing(_), Object::Elf(file)) => {
-                open_elf(file, self.options.file_bytes_max).is_ok()
-            }
-            _ => false,
-        };
-        (self.window < until && !is_found).then_some(failure)
+        let is_over = self.window >= until
+            || match (failure, object) {
+                (Failure::Missing(_), Object::Elf(file)) => {
+                    open_elf(file, self.options.file_bytes_max).is_ok()
+                }
+                _ => false,
+            };
+        (!is_over).then_some(failure)
     }
 
     fn keep(&mut self, key: ObjectKey, addresses: &[u64], answered: &Answered) {
