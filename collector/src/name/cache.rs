@@ -5,21 +5,20 @@
 
 use rustc_hash::FxHashMap;
 
-use super::facts::{FileFacts, Segment};
-use super::naming::{Frame, Naming, UnnamedReason};
+use super::facts::FileFacts;
+use super::namer::Failure;
+use super::naming::{Frame, Naming};
 use super::object::{FileKey, Object};
 use super::protocol::{DebugInfo, Response};
 use super::strings::Strings;
 
-/// A slot of the table of a file: offset (8), naming (24), window (8) and a
+/// A slot of the table of a file: offset (8), naming (24), due (8) and a
 /// byte of hash, in a table that is between 7/16 and 7/8 full.
 const SLOT_BYTES: usize = 41 * 3 / 2;
 /// The allocation of an address's frames: two counts, and what the allocator adds.
 const FRAMES_BYTES: usize = 16 + 8;
-/// A file's own entry.
-/// With room for what most say of themselves: five segments, and a link.
-const FILE_BYTES: usize =
-    size_of::<FileNames>() + size_of::<ObjectKey>() + 5 * size_of::<Segment>() + 32;
+/// A file's own entry, without what it says about itself.
+const FILE_BYTES: usize = size_of::<FileNames>() + size_of::<ObjectKey>();
 
 /// What names are kept under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,14 +47,13 @@ pub(super) struct FileNames {
     pub(super) debug: DebugInfo,
     /// Why the whole file gave no names when it was last tried, and from which
     /// window on it is tried again.
-    pub(super) failure: Option<(UnnamedReason, u64)>,
+    pub(super) failure: Option<(Failure, u64)>,
     /// How often in a row it failed.
     pub(super) failures: u32,
-    /// Whether its debug information was refused when it was last asked for.
+    /// Whether some of its debug information was refused since the child opened it.
     pub(super) debug_refused: bool,
     /// What it says about itself, once it was read.
     pub(super) facts: Option<FileFacts>,
-    key: ObjectKey,
     names: FxHashMap<u64, Known>,
     used: u64,
     bytes: usize,
@@ -64,11 +62,24 @@ pub(super) struct FileNames {
 #[derive(Debug)]
 struct Known {
     naming: Naming,
-    /// The window in which it was asked for.
-    window: u64,
+    /// The window from which on it is asked for again.
+    due: u64,
+}
+
+/// Whether an answer is all that is to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    Whole,
+    /// There was no time to ask on.
+    Cut,
 }
 
 impl FileNames {
+    /// Whether names come from its debug information, should it have any.
+    pub(super) fn uses_debug_info(&self) -> bool {
+        self.debug == DebugInfo::Use && !self.debug_refused
+    }
+
     /// Name of the file with its debug information, if it says one.
     pub(super) fn debug_link(&self) -> Option<&str> {
         self.facts.as_ref()?.debug_link.as_deref()
@@ -102,6 +113,8 @@ pub(super) struct NameCache {
     files: FxHashMap<ObjectKey, FileNames>,
     strings: Strings,
     bytes_max: usize,
+    /// Windows after which an answer that may change is asked for again.
+    retry_windows: u64,
     /// Of all files, without the strings.
     bytes: usize,
     clock: u64,
@@ -109,12 +122,13 @@ pub(super) struct NameCache {
 }
 
 impl NameCache {
-    /// An empty cache of at most `bytes_max` bytes.
-    pub(super) fn new(bytes_max: usize) -> Self {
+    /// An empty cache of at most `bytes_max` bytes. What may change is asked for again after `retry_windows`.
+    pub(super) fn new(bytes_max: usize, retry_windows: u64) -> Self {
         Self {
             files: FxHashMap::default(),
             strings: Strings::default(),
             bytes_max,
+            retry_windows,
             bytes: 0,
             clock: 0,
             evictions: 0,
@@ -135,7 +149,6 @@ impl NameCache {
                 failures: 0,
                 debug_refused: false,
                 facts: None,
-                key,
                 names: FxHashMap::default(),
                 used: clock,
                 bytes: FILE_BYTES,
@@ -145,14 +158,26 @@ impl NameCache {
         file
     }
 
-    /// Keeps an answer about `addresses`, which was given in `window`.
+    /// Keeps what the file says about itself.
+    pub(super) fn keep_facts(&mut self, key: ObjectKey, facts: FileFacts) {
+        let file = self.file(key);
+        let before = file.bytes;
+        file.bytes += facts.heap_bytes();
+        let replaced = file.facts.replace(facts);
+        file.bytes -= replaced.map_or(0, |it| it.heap_bytes());
+        let after = file.bytes;
+        self.bytes = self.bytes + after - before;
+    }
+
+    /// Keeps an answer about `addresses`, which was given in a window.
     pub(super) fn keep(
         &mut self,
         key: ObjectKey,
         addresses: &[u64],
         response: &Response,
-        window: u64,
+        (window, extent): (u64, Extent),
     ) {
+        let soon = window.saturating_add(self.retry_windows);
         let namings: Vec<Naming> = response
             .answers
             .iter()
@@ -163,7 +188,15 @@ impl NameCache {
         let before = file.bytes;
         for (address, naming) in addresses.iter().zip(namings) {
             file.bytes += cost(&naming);
-            let known = Known { naming, window };
+            let may_change = match naming.unnamed() {
+                None => extent == Extent::Cut,
+                // Modules and BPF programs come and go.
+                Some(reason) => {
+                    extent == Extent::Cut || reason.may_pass() || key == ObjectKey::Kernel
+                }
+            };
+            let due = if may_change { soon } else { u64::MAX };
+            let known = Known { naming, due };
             if let Some(known) = file.names.insert(*address, known) {
                 file.bytes -= cost(&known.naming);
                 replaced.push(known.naming);
@@ -212,17 +245,14 @@ impl NameCache {
 impl FileNames {
     /// The naming of `address`, unless it is not known or, at `window`, due for
     /// another try.
-    pub(super) fn get(&self, address: u64, window: u64, retry_windows: u64) -> Option<&Naming> {
+    pub(super) fn get(&self, address: u64, window: u64) -> Option<&Naming> {
         let known = self.names.get(&address)?;
-        let is_due = match known.naming.unnamed() {
-            None => false,
-            Some(reason) => {
-                // Modules and BPF programs come and go.
-                let may_pass = reason.may_pass() || self.key == ObjectKey::Kernel;
-                may_pass && window >= known.window.saturating_add(retry_windows)
-            }
-        };
-        (!is_due).then_some(&known.naming)
+        (window < known.due).then_some(&known.naming)
+    }
+
+    /// The last naming of `address`, due or not.
+    pub(super) fn last(&self, address: u64) -> Option<&Naming> {
+        self.names.get(&address).map(|it| &it.naming)
     }
 }
 
@@ -248,6 +278,8 @@ fn cost(naming: &Naming) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::name::facts::AlternativeLink;
+    use crate::name::naming::UnnamedReason;
     use crate::name::protocol::{Answer, Function, Notes};
     use crate::process::BuildId;
 
@@ -279,41 +311,66 @@ mod tests {
     /// what went are given back.
     #[test]
     fn least_recently_used_file_goes() {
-        let mut cache = NameCache::new(usize::MAX);
-        cache.keep(key(1), &[1], &response("first"), 0);
+        let mut cache = NameCache::new(usize::MAX, 6);
+        cache.keep(key(1), &[1], &response("first"), (0, Extent::Whole));
         let one = cache.bytes();
-        cache.keep(key(2), &[1], &response("second"), 0);
+        cache.keep(key(2), &[1], &response("second"), (0, Extent::Whole));
         cache.file(key(1));
         cache.bytes_max = cache.bytes() - 1;
         cache.shrink();
         assert_eq!((cache.files(), cache.evictions()), (1, 1));
         assert_eq!(cache.bytes(), one);
-        assert!(cache.file(key(1)).get(1, 0, 1).is_some());
+        assert!(cache.file(key(1)).get(1, 0).is_some());
         cache.bytes_max = 0;
         cache.shrink();
         assert_eq!((cache.files(), cache.bytes()), (0, 0));
     }
 
-    /// Check that only a reason that may pass is asked about again, and when.
+    /// Check that what a file says about itself counts, the last time that it says so.
+    #[test]
+    fn facts_take_their_bytes() {
+        let mut cache = NameCache::new(usize::MAX, 6);
+        cache.file(key(1));
+        let without = cache.bytes();
+        let path = "x".repeat(4096);
+        let build_id = BuildId::new(&[1]).expect("a byte is a build id");
+        let large = FileFacts {
+            debug_link: Some("y".repeat(255)),
+            alternative: Some(AlternativeLink { path, build_id }),
+            ..FileFacts::default()
+        };
+        cache.keep_facts(key(1), large.clone());
+        assert_eq!(cache.bytes(), without + 4096 + 255);
+        cache.keep_facts(key(1), large);
+        assert_eq!(cache.bytes(), without + 4096 + 255);
+        cache.keep_facts(key(1), FileFacts::default());
+        assert_eq!(cache.bytes(), without);
+        cache.bytes_max = 0;
+        cache.shrink();
+        assert_eq!(cache.bytes(), 0);
+    }
+
+    /// Check that only a reason that may pass, and an answer that was cut, is asked about again, and when.
     #[test]
     fn reasons_that_may_pass_are_tried_again() {
-        let mut cache = NameCache::new(usize::MAX);
+        let mut cache = NameCache::new(usize::MAX, 6);
         let unnamed = |reason| Response {
             answers: vec![Answer::Unnamed(reason)],
             ..response("")
         };
-        cache.keep(key(1), &[1], &unnamed(UnnamedReason::Limit), 10);
-        cache.keep(key(1), &[2], &unnamed(UnnamedReason::NoSymbol), 10);
+        let whole = (10, Extent::Whole);
+        cache.keep(key(1), &[1], &unnamed(UnnamedReason::Limit), whole);
+        cache.keep(key(1), &[2], &unnamed(UnnamedReason::NoSymbol), whole);
+        cache.keep(key(1), &[3], &response("whole"), whole);
+        cache.keep(key(1), &[4], &response("cut"), (10, Extent::Cut));
+        let no_symbol = unnamed(UnnamedReason::NoSymbol);
+        cache.keep(ObjectKey::Kernel, &[2], &no_symbol, whole);
         let file = cache.file(key(1));
-        assert!(file.get(1, 15, 6).is_some());
-        assert!(file.get(1, 16, 6).is_none());
-        assert!(file.get(2, 1000, 6).is_some());
-        cache.keep(
-            ObjectKey::Kernel,
-            &[2],
-            &unnamed(UnnamedReason::NoSymbol),
-            10,
-        );
-        assert!(cache.file(ObjectKey::Kernel).get(2, 16, 6).is_none());
+        for (address, is_due) in [(1, true), (2, false), (3, false), (4, true)] {
+            assert!(file.get(address, 15).is_some());
+            assert_eq!(file.get(address, 16).is_none(), is_due, "{address}");
+            assert!(file.last(address).is_some());
+        }
+        assert!(cache.file(ObjectKey::Kernel).get(2, 16).is_none());
     }
 }

@@ -75,7 +75,7 @@ pub(super) struct LinkedRequest {
     pub(super) split: Vec<(u64, Option<OwnedFd>)>,
 }
 
-/// Whether debug information could be used where it was asked for.
+/// Whether a file's debug information could be used where it was asked for, since the file was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DebugOutcome {
     /// It was, or none was asked for.
@@ -101,6 +101,8 @@ struct OpenFile {
     used: Instant,
     debug_file: DebugFile,
     linked: LinkedFiles,
+    /// Of all questions since it was opened.
+    debug_outcome: DebugOutcome,
     go: Go,
 }
 
@@ -211,7 +213,12 @@ impl ElfFiles {
             DebugInfo::Use => self.read_debug_info(number, offsets, memory, &mut named),
             DebugInfo::Skip => false,
         };
+        let mut outcome = DebugOutcome::Fine;
         if let Some(open) = self.open.iter_mut().find(|it| it.file == number) {
+            if is_refused || is_damaged {
+                open.debug_outcome = DebugOutcome::Refused;
+            }
+            outcome = open.debug_outcome;
             if debug == DebugInfo::Skip || !open.has_debug_info() {
                 open.read_go(offsets, &mut named);
             }
@@ -230,10 +237,7 @@ impl ElfFiles {
                 Named::InFunction(distance) => answers.push_in_function(*distance),
             }
         }
-        match is_refused || is_damaged {
-            true => DebugOutcome::Refused,
-            false => DebugOutcome::Fine,
-        }
+        outcome
     }
 
     /// Names by debug information, where there is any. Gives whether some of it could not be read.
@@ -339,6 +343,7 @@ impl ElfFiles {
             used: now,
             debug_file: DebugFile::None,
             linked: LinkedFiles::new(Rc::clone(&self.blocks)),
+            debug_outcome: DebugOutcome::Fine,
             go: Go::NotLookedFor,
         });
         Ok(())

@@ -57,6 +57,20 @@ pub struct FileFacts {
 }
 
 impl FileFacts {
+    /// Bytes that it takes beside itself.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let Self {
+            segments,
+            has_debug_info: _,
+            debug_link,
+            alternative,
+            is_split: _,
+        } = self;
+        segments.capacity() * size_of::<Segment>()
+            + debug_link.as_ref().map_or(0, String::capacity)
+            + alternative.as_ref().map_or(0, |it| it.path.capacity())
+    }
+
     /// The address as linked of an offset in the file.
     pub fn address_of(&self, offset: u64) -> Option<u64> {
         self.segments.iter().find_map(|it| {

@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{info, warn};
 
 use super::budget::{CpuAllowance, CpuBudget};
-use super::cache::{Links, NameCache, ObjectKey};
+use super::cache::{Extent, Links, NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
 use super::facts::{FileFacts, Segment};
@@ -22,7 +22,8 @@ use super::object::{ElfFile, Object};
 use super::open::open_elf;
 use super::process::{ChildError, NameProcess, ended_for_memory};
 use super::protocol::{
-    Answer, Attached, DebugInfo, JitFormat, Request, RequestObject, Response, SplitFile, SplitPart,
+    Answer, Attached, DebugInfo, JitFormat, Notes, Request, RequestObject, Response, SplitFile,
+    SplitPart,
 };
 use super::stats::NamerStats;
 use crate::accounts::ProcessAccount;
@@ -69,8 +70,11 @@ pub struct NamerOptions {
     pub file_bytes_max: u64,
     /// Children that may fail in a row before the next must wait ...
     pub failures_at_once: u32,
-    /// ... for this time each. With the defaults, a node full of hostile files
-    /// costs one child, some 100 ms of CPU, in ten seconds.
+    /// ... for this time each. With the defaults, a node full of files that children
+    /// die of costs one child, some 100 ms of CPU, in ten seconds. One that they hang
+    /// on takes up to [`request_time`](Self::request_time) out of `cpu`, and is let be
+    /// at once: 10 s, and a minute later as much again without its debug information,
+    /// and then after 2, 4, … up to 64 minutes.
     pub failure_period: Duration,
     /// What the child may take.
     pub child: ChildLimits,
@@ -140,9 +144,19 @@ struct JitState {
     files: u64,
     /// The window in which it was asked for last.
     used: u64,
-    /// From which window on the child is asked again, after it failed, and how often in a row it did.
-    failed_until: u64,
+    /// How the child failed on it last, and from which window on it is asked again.
+    failure: Option<(Failure, u64)>,
+    /// How often in a row it failed.
     failures: u32,
+}
+
+impl JitState {
+    fn may_ask(&self, window: u64) -> Result<(JitProcess, u64), UnnamedReason> {
+        match self.failure {
+            Some((failure, until)) if window < until => Err(failure.reason()),
+            _ => Ok((self.process.clone(), self.files)),
+        }
+    }
 }
 
 /// Windows that a process without frames is remembered for, and the child's place in its files with it: an hour with the
@@ -152,7 +166,7 @@ const JIT_WINDOWS: u64 = 360;
 impl Namer {
     /// A namer without names; its child is started when first needed.
     pub fn new(options: NamerOptions) -> Self {
-        let cache = NameCache::new(options.cache_bytes_max);
+        let cache = NameCache::new(options.cache_bytes_max, options.retry_windows);
         Self {
             failures: FailureBudget::new(options.failures_at_once, options.failure_period),
             allowance: CpuAllowance::new(options.cpu, Instant::now()),
@@ -185,8 +199,8 @@ impl Namer {
     /// The names of `addresses` in `object`, in the same order, which is also the one in which they are asked for.
     ///
     /// An address is that of the instruction: for a caller's frame, the return
-    /// address less one. Blocks, if at all, for at most
-    /// [`NamerOptions::window_time`] in a window, and twice
+    /// address less one. Waits for the child, if at all, for at most
+    /// [`NamerOptions::window_time`] in a window, and
     /// [`NamerOptions::request_time`] for the request that was running then.
     pub fn name(&mut self, object: &Object, addresses: &[u64]) -> Vec<Naming> {
         self.on_own_account(|namer| namer.find_names(object, addresses))
@@ -204,11 +218,11 @@ impl Namer {
 
     fn find_names(&mut self, object: &Object, addresses: &[u64]) -> Vec<Naming> {
         let key = ObjectKey::from(object);
-        let (window, retry_windows) = (self.window, self.options.retry_windows);
+        let window = self.window;
         let file = self.cache.file(key);
         let mut namings: Vec<Option<Naming>> = addresses
             .iter()
-            .map(|address| file.get(*address, window, retry_windows).cloned())
+            .map(|address| file.get(*address, window).cloned())
             .collect();
         let missing = missing(addresses, &namings);
         self.stats.cache_hits += namings.iter().flatten().count() as u64;
@@ -216,8 +230,8 @@ impl Namer {
         let file = self.cache.file(key);
         for (naming, address) in namings.iter_mut().zip(addresses) {
             if naming.is_none() {
-                // What was just asked for is not due again.
-                *naming = file.get(*address, window, u64::MAX).cloned();
+                // What could not be asked for again is what it was.
+                *naming = file.last(*address).cloned();
             }
         }
         self.cache.shrink();
@@ -246,7 +260,7 @@ impl Namer {
     /// Whether names come from a file's debug information, should it have any.
     pub fn uses_debug_info(&mut self, object: &Object) -> bool {
         let file = self.cache.file(ObjectKey::from(object));
-        file.debug == DebugInfo::Use && !file.debug_refused && !self.stats.unconfined
+        file.uses_debug_info() && !self.stats.unconfined
     }
 
     /// The names of code that a process made at run time, in the order of its addresses there.
@@ -263,42 +277,79 @@ impl Namer {
         held: Option<&HeldJit>,
         addresses: &[u64],
     ) -> Vec<Naming> {
-        let is_known = self.jit.contains_key(&pid) || held.is_some();
-        let reason = match is_known || JitProcess::is_there(pid) {
-            true => UnnamedReason::Anonymous,
-            false => UnnamedReason::ProcessUnknown,
-        };
-        let mut namings = vec![Naming::Unnamed(reason); addresses.len()];
-        if let Some((process, files)) = self.find_jit(pid, held) {
-            let held = held.filter(|it| it.process == process);
-            type Open = fn(&JitProcess) -> Result<OwnedFd, UnnamedReason>;
-            let formats: [(JitFormat, Open); 2] =
-                [(JitFormat::PerfMap, open_map), (JitFormat::Dump, open_dump)];
-            for ((format, open), file) in formats.into_iter().zip(files..) {
-                let is_unnamed = |naming: &Naming| matches!(naming, Naming::Unnamed(_));
-                if namings.iter().any(is_unnamed) {
-                    let requested = RequestObject::Jit { file, format };
-                    let of_held = |reason| held.and_then(|it| it.file(format)).ok_or(reason);
-                    let opened = open(&process).or_else(of_held);
-                    self.ask_jit(pid, requested, &opened, addresses, &mut namings);
-                }
+        let mut namings = vec![Naming::Unnamed(UnnamedReason::Anonymous); addresses.len()];
+        match self.find_jit(pid, held) {
+            Ok(found) => {
+                let result = self.ask_formats(pid, held, found, addresses, &mut namings);
+                self.note_jit(pid, result);
             }
+            Err(reason) => namings.fill(Naming::Unnamed(reason)),
         }
         namings.iter().for_each(|naming| self.stats.count(naming));
         namings
     }
 
-    /// The process as it is now, or was when it was last seen, and the number of its first file.
-    fn find_jit(&mut self, pid: u32, held: Option<&HeldJit>) -> Option<(JitProcess, u64)> {
+    /// Asks by what a process writes in either form, in files that are numbered from `files` on.
+    fn ask_formats(
+        &mut self,
+        pid: u32,
+        held: Option<&HeldJit>,
+        (process, files): (JitProcess, u64),
+        addresses: &[u64],
+        namings: &mut [Naming],
+    ) -> Result<(), Failure> {
+        let held = held.filter(|it| it.process == process);
+        type Open = fn(&JitProcess) -> Result<OwnedFd, UnnamedReason>;
+        let formats: [(JitFormat, Open); 2] =
+            [(JitFormat::PerfMap, open_map), (JitFormat::Dump, open_dump)];
+        for ((format, open), file) in formats.into_iter().zip(files..) {
+            let is_unnamed = |naming: &Naming| matches!(naming, Naming::Unnamed(_));
+            if namings.iter().any(is_unnamed) {
+                let requested = RequestObject::Jit { file, format };
+                let of_held = |reason| held.and_then(|it| it.file(format)).ok_or(reason);
+                let opened = open(&process).or_else(of_held);
+                self.ask_jit(pid, requested, &opened, addresses, namings)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a process be for a while after the child failed on it.
+    fn note_jit(&mut self, pid: u32, result: Result<(), Failure>) {
+        let Some(state) = self.jit.get_mut(&pid) else {
+            return;
+        };
+        match result {
+            Ok(()) => (state.failure, state.failures) = (None, 0),
+            Err(Failure::Postponed) => {}
+            Err(failure) => {
+                let doublings = state.failures.min(FAILURE_DOUBLINGS_MAX);
+                let windows = self.options.retry_windows << doublings;
+                state.failures = state.failures.saturating_add(1);
+                state.failure = Some((failure, self.window.saturating_add(windows)));
+            }
+        }
+    }
+
+    /// The process as it is now, or was when it was last seen, and the number of its first file; or why it is not asked for.
+    fn find_jit(
+        &mut self,
+        pid: u32,
+        held: Option<&HeldJit>,
+    ) -> Result<(JitProcess, u64), UnnamedReason> {
         let window = self.window;
         let process = JitProcess::read(pid).or_else(|| Some(held?.process.clone()));
         let known = self.jit.get_mut(&pid);
         match (process, known) {
+            (None, None) => Err(match JitProcess::is_there(pid) {
+                true => UnnamedReason::Anonymous,
+                false => UnnamedReason::ProcessUnknown,
+            }),
             // Gone: the child may have read of it.
-            (None, known) => known.map(|it| (it.process.clone(), it.files)),
+            (None, Some(known)) => known.may_ask(window),
             (Some(process), Some(known)) if known.process == process => {
                 known.used = window;
-                (window >= known.failed_until).then_some((process, known.files))
+                known.may_ask(window)
             }
             (Some(process), _) => {
                 let files = self.jit_files;
@@ -307,16 +358,16 @@ impl Namer {
                     process: process.clone(),
                     files,
                     used: window,
-                    failed_until: 0,
+                    failure: None,
                     failures: 0,
                 };
                 self.jit.insert(pid, state);
-                Some((process, files))
+                Ok((process, files))
             }
         }
     }
 
-    /// Asks for the addresses that have no name yet.
+    /// Asks for the addresses that have no name yet. After a failure they all have its reason.
     fn ask_jit(
         &mut self,
         pid: u32,
@@ -324,7 +375,7 @@ impl Namer {
         opened: &Result<OwnedFd, UnnamedReason>,
         addresses: &[u64],
         namings: &mut [Naming],
-    ) {
+    ) -> Result<(), Failure> {
         let unnamed = |naming: &&mut Naming| matches!(naming, Naming::Unnamed(_));
         let places = addresses.iter().zip(namings);
         let mut left: Vec<(u64, &mut Naming)> = places
@@ -333,49 +384,45 @@ impl Namer {
             .collect();
         let object = format!("code made by process {pid}");
         let files: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
-        for left in left.chunks_mut(REQUEST_ADDRESSES) {
-            let addresses = left.iter().map(|(address, _)| *address).collect();
+        for start in (0..left.len()).step_by(REQUEST_ADDRESSES) {
+            let left = &mut left[start..];
+            let asked = &left[..left.len().min(REQUEST_ADDRESSES)];
+            let addresses = asked.iter().map(|(address, _)| *address).collect();
             let question = Question {
                 object: requested,
                 addresses,
                 split: Vec::new(),
             };
-            let may_ask = self.may_ask();
-            let answered = may_ask.and_then(|()| self.send(question, &files, &object));
-            let reason = match answered {
+            let answered = self
+                .may_ask()
+                .and_then(|()| self.send(question, &files, &object));
+            let reason = match &answered {
                 Ok(response) => {
                     for ((_, naming), answer) in left.iter_mut().zip(&response.answers) {
                         match answer {
-                            // There is no such file.
-                            Answer::Unnamed(UnnamedReason::FileGone) => {}
+                            // There is no such file, or it says nothing of the code.
+                            Answer::Unnamed(UnnamedReason::FileGone | UnnamedReason::Anonymous) => {
+                            }
                             answer => {
                                 **naming = answer.to_naming(&response.strings, |it| it.into())
                             }
                         }
                     }
                     match opened {
-                        Err(reason) if is_all_gone(&response) => *reason,
+                        Err(reason) if is_all_gone(response) => *reason,
                         _ => continue,
                     }
                 }
-                Err(Failure::Postponed) => UnnamedReason::Limit,
-                Err(Failure::Missing(reason) | Failure::Asked(reason)) => {
-                    if let Some(state) = self.jit.get_mut(&pid) {
-                        let windows =
-                            self.options.retry_windows << state.failures.min(FAILURE_DOUBLINGS_MAX);
-                        state.failures = state.failures.saturating_add(1);
-                        state.failed_until = self.window.saturating_add(windows);
-                    }
-                    reason
-                }
+                Err(failure) => failure.reason(),
             };
             // That there is no file is the rule where nothing describes the code.
             if reason != UnnamedReason::FileGone {
                 left.iter_mut()
                     .for_each(|(_, naming)| **naming = Naming::Unnamed(reason));
             }
-            return;
+            return answered.map(drop);
         }
+        Ok(())
     }
 
     /// What was done so far, and what the child takes now.
@@ -405,10 +452,8 @@ impl Namer {
     /// Asks for `addresses` and keeps the answers. `Some`: why the rest has none.
     fn ask_all(&mut self, object: &Object, addresses: &[u64]) -> Option<UnnamedReason> {
         let key = ObjectKey::from(object);
-        if let Some((reason, until)) = self.cache.file(key).failure
-            && self.window < until
-        {
-            return Some(reason);
+        if let Some(failure) = self.last_failure(object) {
+            return Some(failure.reason());
         }
         for addresses in addresses.chunks(REQUEST_ADDRESSES) {
             // Neighbours share what is read for them.
@@ -416,86 +461,144 @@ impl Namer {
             addresses.sort_unstable();
             let may_ask = self.may_ask();
             match may_ask.and_then(|()| self.ask(object, &addresses)) {
-                Ok(response) => self.keep(key, &addresses, &response),
-                Err(Failure::Postponed) => return Some(UnnamedReason::Limit),
-                Err(Failure::Missing(reason) | Failure::Asked(reason)) => {
-                    self.fail(key, reason);
-                    return Some(reason);
+                Ok(answered) => {
+                    self.keep(key, &addresses, &answered);
+                    if let Some(failure @ Failure::TimedOut) = answered.cut {
+                        self.fail(key, failure);
+                        return Some(failure.reason());
+                    }
+                }
+                Err(failure) => {
+                    if failure != Failure::Postponed {
+                        self.fail(key, failure);
+                    }
+                    return Some(failure.reason());
                 }
             }
         }
         None
     }
 
-    fn keep(&mut self, key: ObjectKey, addresses: &[u64], response: &Response) {
-        self.cache.keep(key, addresses, response, self.window);
+    /// How the file failed, if it is let be for that. One that could not be opened is not, as soon as it can: it is held,
+    /// or another process maps it.
+    fn last_failure(&mut self, object: &Object) -> Option<Failure> {
+        let (failure, until) = self.cache.file(ObjectKey::from(object)).failure?;
+        let is_over = self.window >= until
+            || match (failure, object) {
+                (Failure::Missing(_), Object::Elf(file)) => {
+                    open_elf(file, self.options.file_bytes_max).is_ok()
+                }
+                _ => false,
+            };
+        (!is_over).then_some(failure)
+    }
+
+    fn keep(&mut self, key: ObjectKey, addresses: &[u64], answered: &Answered) {
+        let extent = match answered.cut {
+            Some(Failure::Postponed | Failure::Missing(_)) => Extent::Cut,
+            // What the child failed on is not asked for again.
+            Some(Failure::Asked(_) | Failure::TimedOut) | None => Extent::Whole,
+        };
+        let given = (self.window, extent);
+        self.cache.keep(key, addresses, &answered.response, given);
         let file = self.cache.file(key);
         file.failure = None;
         file.failures = 0;
     }
 
     /// Lets the whole file be for a while.
-    fn fail(&mut self, key: ObjectKey, reason: UnnamedReason) {
+    fn fail(&mut self, key: ObjectKey, failure: Failure) {
         let file = self.cache.file(key);
         let windows = self.options.retry_windows << file.failures.min(FAILURE_DOUBLINGS_MAX);
         file.failures = file.failures.saturating_add(1);
-        file.failure = Some((reason, self.window.saturating_add(windows)));
+        file.failure = Some((failure, self.window.saturating_add(windows)));
     }
 
-    /// Asks once, and once more without debug information if the child failed on it, or with more of it as long as the
-    /// answer says where more is.
-    fn ask(&mut self, object: &Object, addresses: &[u64]) -> Result<Response, Failure> {
+    /// Asks once, and once more without debug information if the child died of it, or with more of it as long as the
+    /// answer says where more is. A child that hung is not made to do so twice: the file's next question goes without.
+    fn ask(&mut self, object: &Object, addresses: &[u64]) -> Result<Answered, Failure> {
         let key = ObjectKey::from(object);
         let file = self.cache.file(key);
         let (debug, links) = (file.debug, file.links());
-        match self.ask_once(object, debug, addresses) {
-            Err(Failure::Asked(_)) if is_file(object) && debug == DebugInfo::Use => {
-                self.cache.file(key).debug = DebugInfo::Skip;
-                self.stats.files_without_debug_info += 1;
-                self.ask_once(object, DebugInfo::Skip, addresses)
-            }
-            Ok(response) => match object {
-                Object::Elf(file) if debug == DebugInfo::Use => {
-                    Ok(self.ask_on(object, file, addresses, (links, response)))
+        let uses_debug_info = is_file(object) && debug == DebugInfo::Use;
+        let response = match self.ask_once(object, debug, addresses) {
+            Err(failure @ (Failure::Asked(_) | Failure::TimedOut)) if uses_debug_info => {
+                self.skip_debug_info(key);
+                if failure == Failure::TimedOut {
+                    return Err(failure);
                 }
-                _ => Ok(response),
-            },
-            result => result,
+                self.may_ask()?;
+                self.ask_once(object, DebugInfo::Skip, addresses)?
+            }
+            result => result?,
+        };
+        let mut answered = Answered {
+            response,
+            cut: None,
+        };
+        if let Object::Elf(file) = object
+            && self.cache.file(key).debug == DebugInfo::Use
+        {
+            answered.cut = self
+                .ask_on(object, file, addresses, (links, &mut answered.response))
+                .err();
         }
+        Ok(answered)
     }
 
-    /// Asks again with the files that the last answer named, of which `links` were known before. What is not there by then
-    /// is not in the names.
+    /// Asks again with the files that the last answer named, of which `links` were known before, until an answer names no
+    /// more. What is not there by then is not in the names.
+    ///
+    /// # Errors
+    /// Why it was not asked on. The last answer is there all the same.
     fn ask_on(
         &mut self,
         object: &Object,
         file: &ElfFile,
         addresses: &[u64],
-        (mut links, mut response): (Links, Response),
-    ) -> Response {
+        (links, response): (Links, &mut Response),
+    ) -> Result<(), Failure> {
+        let result = self.ask_further(object, file, addresses, (links, response));
+        self.stats.split_files_left += response.wanted.len() as u64;
+        if let Err(Failure::Asked(_) | Failure::TimedOut) = result {
+            // The next question is not to fail again.
+            self.skip_debug_info(ObjectKey::from(object));
+        }
+        result
+    }
+
+    /// [`ask_on`](Self::ask_on), as long as there is time, and until it fails.
+    fn ask_further(
+        &mut self,
+        object: &Object,
+        file: &ElfFile,
+        addresses: &[u64],
+        (mut links, response): (Links, &mut Response),
+    ) -> Result<(), Failure> {
         let key = ObjectKey::from(object);
         for _ in 0..FOLLOWED_MAX {
             let now = self.cache.file(key).links();
-            let split = match self.has_more(object, file, links, now) {
+            let has_more = self.has_more(object, file, links, now);
+            if !has_more && response.wanted.is_empty() {
+                break;
+            }
+            self.may_ask()?;
+            let split = match has_more {
                 // A package has them all.
                 true => Vec::new(),
-                false if response.wanted.is_empty() => return response,
                 false => self.find_split(file, &response.wanted),
             };
             links = now;
-            match self.ask_with(object, DebugInfo::Use, addresses, &split) {
-                Ok(again) => response = again,
-                // If it fails now, the last answer is there; the next question is not to fail again.
-                Err(Failure::Asked(_)) => {
-                    self.cache.file(key).debug = DebugInfo::Skip;
-                    self.stats.files_without_debug_info += 1;
-                    return response;
-                }
-                Err(_) => return response,
-            }
+            *response = self.ask_with(object, DebugInfo::Use, addresses, &split)?;
         }
-        self.stats.split_files_left += response.wanted.len() as u64;
-        response
+        Ok(())
+    }
+
+    /// Has the file named by its symbol table from now on.
+    fn skip_debug_info(&mut self, key: ObjectKey) {
+        let file = self.cache.file(key);
+        self.stats.files_without_debug_info += u64::from(file.uses_debug_info());
+        file.debug = DebugInfo::Skip;
     }
 
     /// Whether what the file says `now` and did not say `before` leads to a file.
@@ -608,10 +711,16 @@ impl Namer {
             split: parts.collect(),
         };
         let mut response = self.send(question, &files, object)?;
-        let known = self.cache.file(ObjectKey::from(object));
-        known.debug_refused = response.notes.without_debug_info;
+        let key = ObjectKey::from(object);
+        let known = self.cache.file(key);
+        let is_refused = response.notes.without_debug_info;
+        if is_refused && known.uses_debug_info() {
+            self.stats.files_without_debug_info += 1;
+            info!(%object, "debug information is damaged, using the symbol table");
+        }
+        known.debug_refused = is_refused;
         if let Some(facts) = response.facts.take() {
-            known.facts = Some(facts);
+            self.cache.keep_facts(key, facts);
         }
         match opened {
             Err(reason) if is_all_gone(&response) => Err(Failure::Missing(reason)),
@@ -644,7 +753,7 @@ impl Namer {
         self.spend_child_cpu(elapsed);
         match result {
             Ok(response) => {
-                self.read_notes(&response, object);
+                self.read_notes(response.notes);
                 Ok(response)
             }
             Err(err) => Err(self.end_failed(&err, object)),
@@ -696,18 +805,13 @@ impl Namer {
         self.process.as_mut().ok_or(Failure::Postponed)
     }
 
-    fn read_notes(&mut self, response: &Response, object: &dyn Display) {
-        let notes = response.notes;
+    fn read_notes(&mut self, notes: Notes) {
         if notes.unconfined && !self.stats.unconfined {
             self.stats.unconfined = true;
             warn!(
                 "naming child may not change its root directory, so debug information is not \
                  used; grant CAP_SYS_CHROOT for inlined functions, files and lines"
             );
-        }
-        if notes.without_debug_info {
-            self.stats.files_without_debug_info += 1;
-            info!(%object, "debug information is damaged, using the symbol table");
         }
         if notes.leaving {
             self.stats.ends.memory += 1;
@@ -720,17 +824,18 @@ impl Namer {
         self.failures.spend();
         self.end_process();
         let ends = &mut self.stats.ends;
-        let (count, reason) = match err {
-            ChildError::Start(_) => (&mut ends.not_started, UnnamedReason::Limit),
-            ChildError::TimedOut => (&mut ends.timed_out, UnnamedReason::Limit),
-            ChildError::Protocol(_) => (&mut ends.nonsense, UnnamedReason::Corrupt),
+        let asked = Failure::Asked;
+        let (count, failure) = match err {
+            ChildError::Start(_) => (&mut ends.not_started, asked(UnnamedReason::Limit)),
+            ChildError::TimedOut => (&mut ends.timed_out, Failure::TimedOut),
+            ChildError::Protocol(_) => (&mut ends.nonsense, asked(UnnamedReason::Corrupt)),
             ChildError::Died(status) if ended_for_memory(*status) => {
-                (&mut ends.died, UnnamedReason::Limit)
+                (&mut ends.died, asked(UnnamedReason::Limit))
             }
-            ChildError::Died(_) => (&mut ends.died, UnnamedReason::Corrupt),
+            ChildError::Died(_) => (&mut ends.died, asked(UnnamedReason::Corrupt)),
         };
         *count += 1;
-        Failure::Asked(reason)
+        failure
     }
 
     fn end_process(&mut self) {
@@ -759,15 +864,33 @@ struct Question {
     split: Vec<SplitPart>,
 }
 
+/// An answer about a file.
+struct Answered {
+    response: Response,
+    /// Why there is not more of it, if there may be more.
+    cut: Option<Failure>,
+}
+
 /// Why a request has no answer.
-#[derive(Clone, Copy, Debug)]
-enum Failure {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
     /// There is no child or no time for it now. That is not the file's fault.
     Postponed,
     /// The file could not be opened.
     Missing(UnnamedReason),
     /// The child failed on it.
     Asked(UnnamedReason),
+    /// The child did not answer in time.
+    TimedOut,
+}
+
+impl Failure {
+    fn reason(self) -> UnnamedReason {
+        match self {
+            Self::Postponed | Self::TimedOut => UnnamedReason::Limit,
+            Self::Missing(reason) | Self::Asked(reason) => reason,
+        }
+    }
 }
 
 /// Lets children fail a few times at once and then at a slow rate.

@@ -24,7 +24,8 @@ pub struct NamerStats {
     pub split_files: u64,
     /// Of those, not found, so that their inlined calls are missing.
     pub split_files_missing: u64,
-    /// Further ones that were not looked for, since a question needed too many.
+    /// Further ones that were not looked for, since a question needed too many or its time was spent, or could not be used,
+    /// since the child failed.
     pub split_files_left: u64,
     /// Children started.
     pub starts: u64,

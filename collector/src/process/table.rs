@@ -297,27 +297,29 @@ impl ProcessTable {
         if files.is_empty() {
             return Vec::new();
         }
-        let wanted: FxHashMap<SameCode, &Arc<MappedFile>> =
-            files.iter().map(|it| (SameCode::of(it), it)).collect();
+        let mut wanted: FxHashMap<SameCode, Vec<&Arc<MappedFile>>> = FxHashMap::default();
+        for file in files {
+            wanted.entry(SameCode::of(file)).or_default().push(file);
+        }
         let mut counts: FxHashMap<SameCode, usize> = FxHashMap::default();
         let mut found = Vec::new();
         let living = self.processes.iter().filter(|it| it.1.ended_ns.is_none());
         for (&pid, process) in living {
             for mapping in process.mappings.iter() {
                 let same = SameCode::of(&mapping.file);
-                let Some(&file) = wanted.get(&same) else {
+                let Some(files) = wanted.get(&same) else {
                     continue;
                 };
                 let count = counts.entry(same).or_default();
                 if *count < each_max {
                     *count += 1;
-                    found.push(LivingMapping {
-                        file: file.clone(),
+                    found.extend(files.iter().map(|file| LivingMapping {
+                        file: Arc::clone(file),
                         pid,
                         parent: process.parent,
                         start: mapping.start,
                         end: mapping.end,
-                    });
+                    }));
                 }
             }
         }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use collector::name::{ElfFile, HeldFile, MappedBy, Naming, Relatives, UnnamedReason, hold};
+use collector::name::{
+    ElfFile, FileKey, HeldFile, MappedBy, Naming, Relatives, UnnamedReason, hold,
+};
 
 use collector::process::{FileIdentity, FileKind, Files, ProcessTable};
 
@@ -72,11 +74,8 @@ fn held_files_are_named_when_they_are_gone() {
     let mut namer = namer();
     let namings = namer.name(&object(file.clone()), &[offset]);
     assert_eq!(reason(&namings), UnnamedReason::FileGone);
-    let file = ElfFile {
-        key: new_key(),
-        ..held(file, opened)
-    };
-    let namings = namer.name(&object(file), &[offset]);
+    // That it was gone the last time is forgotten.
+    let namings = namer.name(&object(held(file, opened)), &[offset]);
     assert_eq!(functions(&namings[0]), ["first_function"]);
 }
 
@@ -195,17 +194,21 @@ fn another_living_process_leads_to_the_build() {
 
     let table = ProcessTable::scan();
     let path = program.path.to_str().unwrap().as_bytes();
-    let gone = Files::new().intern(FileKind::File, path, identity);
-    let found = table.find_living(std::slice::from_ref(&gone), 2);
-    let [by] = &found[..] else {
+    let mut files = Files::new();
+    let gone = files.intern(FileKind::File, path, identity);
+    let also_gone = files.intern(FileKind::File, b"/elsewhere", identity);
+    let found = table.find_living(&[gone.clone(), also_gone.clone()], 2);
+    let [by, also_by] = &found[..] else {
         panic!("{found:?}");
     };
     assert_eq!((by.pid, &by.file), (living.pid(), &gone));
+    assert_eq!((also_by.pid, &also_by.file), (living.pid(), &also_gone));
     let FileIdentity::BuildId(id) = identity else {
         unreachable!("it was made with one");
     };
-    let file = |candidates: Vec<MappedBy>| ElfFile {
-        key: new_key(),
+    let (key, other_key) = (new_key(), new_key());
+    let file = |key: FileKey, candidates: Vec<MappedBy>| ElfFile {
+        key,
         path: program.path.clone().into(),
         build_id: Some(id),
         inode: None,
@@ -219,9 +222,12 @@ fn another_living_process_leads_to_the_build() {
         end: by.end,
     };
     let mut namer = namer();
-    let namings = namer.name(&object(file(vec![mapped_by])), &[offset]);
+    let namings = namer.name(&object(file(key, Vec::new())), &[offset]);
+    assert_eq!(reason(&namings), UnnamedReason::FileGone);
+    // Now it is there, and for a file that was not asked for yet it is not.
+    let namings = namer.name(&object(file(key, vec![mapped_by])), &[offset]);
     assert_eq!(functions(&namings[0]), ["a_function"]);
-    let namings = namer.name(&object(file(Vec::new())), &[offset]);
+    let namings = namer.name(&object(file(other_key, Vec::new())), &[offset]);
     assert_eq!(reason(&namings), UnnamedReason::FileGone);
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use collector::name::{ElfFile, FileKey, Naming, Object, UnnamedReason};
+use object::{Object as _, ObjectSection as _};
 
 use crate::linked::{seen_here, split_file};
 use crate::own_address;
@@ -129,6 +130,44 @@ fn damaged_files_have_names_or_a_reason() {
         &[program.offset_of("caller")],
     );
     assert!(functions(&namings[0]).contains(&"caller".to_owned()));
+}
+
+/// Check that a file with a damaged unit counts once, and is known to be damaged also when the last question met another one.
+#[test]
+fn a_damaged_unit_is_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    for unit in ["main", "other"] {
+        let source = format!("int {unit}(void) {{ return 1; }}\n");
+        fs::write(directory.path().join(unit).with_extension("c"), source).unwrap();
+    }
+    let path = directory.path().join("program");
+    run(Command::new("cc")
+        .current_dir(&directory)
+        .args(["-g", "-O1", "-o", "program", "main.c", "other.c"]));
+    let mut bytes = fs::read(&path).unwrap();
+    let parsed = object::File::parse(&*bytes).unwrap();
+    let section = parsed.section_by_name(".debug_info").unwrap();
+    let (start, _) = section.file_range().unwrap();
+    let first_bytes = u32::from_le_bytes(section.data().unwrap()[..4].try_into().unwrap());
+    // What follows its length, version, type, size of addresses, and place of its abbreviations.
+    let root = start as usize + 4 + first_bytes as usize + 12;
+    bytes[root..root + 8].fill(0x7f);
+    fs::write(&path, bytes).unwrap();
+
+    let program = Program { path };
+    let [sound, damaged] = ["main", "other"].map(|it| program.offset_of(it));
+    let mut namer = namer();
+    let file = object(unmapped_file(&program.path));
+    let mut name = |offset: u64| {
+        let names = functions(&namer.name(&file, &[offset])[0]);
+        let stats = namer.stats();
+        let counted = (stats.requests, stats.files_without_debug_info);
+        (names[0].clone(), namer.uses_debug_info(&file), counted)
+    };
+    assert_eq!(name(sound), ("main".to_owned(), true, (1, 0)));
+    assert_eq!(name(damaged), ("other".to_owned(), false, (2, 1)));
+    assert_eq!(name(sound + 1), ("main".to_owned(), false, (3, 1)));
+    assert_eq!(name(damaged + 1), ("other".to_owned(), false, (4, 1)));
 }
 
 /// Check 600 damaged files with split units, and as many damaged packages: the inlined calls are missing at most, and the

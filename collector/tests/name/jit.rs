@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use collector::name::protocol::JitFormat;
 use collector::name::{GrowingFile, HeldJit, Namer, NamerOptions, Naming, UnnamedReason};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::jit_files;
-use crate::target::{Random, Running, functions, namer, options, until};
+use crate::target::{Random, Running, functions, namer, options, reason, until};
 
 /// A process, and the perf map that it has.
 struct Process {
@@ -278,6 +280,44 @@ fn containers_have_maps_of_their_own() {
     symlink(secret.0, empty.map()).unwrap();
     assert_eq!(ask(&empty), none);
     assert_eq!(ask(&first), ["first"]);
+}
+
+/// Check that all that is left after a failure has its reason, in the next questions too, and that a process is let be for
+/// longer only when it failed in a row.
+#[test]
+fn failures_are_told_of_all_code() {
+    let process = Process::start();
+    let pid = process.running.pid();
+    fs::write(&process.map, "1000 100 a\n").unwrap();
+    let mut namer = namer();
+    let addresses: Vec<u64> = (0x1000..0x1000 + 1200).collect();
+    for round in 0..3 {
+        assert_eq!(names(&namer.name_jit(pid, None, &[0x1000])), ["a"]);
+        let child = Pid::from_raw(namer.child_pid().unwrap() as i32).unwrap();
+        kill_process(child, Signal::ILL).unwrap();
+        for _ in 0..2 {
+            let namings = namer.name_jit(pid, None, &addresses);
+            assert_eq!(reason(&namings), UnnamedReason::Corrupt);
+        }
+        assert_eq!(namer.stats().ends.died, round + 1);
+        (0..6).for_each(|_| namer.end_window());
+    }
+}
+
+/// Check that all code which is not asked for in time has that for its reason.
+#[test]
+fn code_is_named_in_another_window() {
+    let process = Process::start();
+    let pid = process.running.pid();
+    fs::write(&process.map, "1000 1000 a\n").unwrap();
+    let mut namer = Namer::new(NamerOptions {
+        window_time: Duration::from_nanos(1),
+        ..options()
+    });
+    let addresses: Vec<u64> = (0x1000..0x1000 + 1200).collect();
+    let namings = namer.name_jit(pid, None, &addresses);
+    assert_eq!(names(&namings[..512]), ["a"; 512]);
+    assert_eq!(names(&namings[512..]), ["unnamed: limit"; 1200 - 512]);
 }
 
 /// Check that a map which is cut and written again all the time while it is read gives names that it had, or none, and

@@ -31,8 +31,8 @@ fn script(directory: &TempDir, text: &str) -> PathBuf {
     path
 }
 
-/// Check that a child that does not answer is given up after its time, and that
-/// the next one answers.
+/// Check that a child that does not answer is given up after its time, that the file is let be for a while, and that the
+/// next child answers.
 #[test]
 fn hanging_child_is_replaced() {
     let mut namer = Namer::new(NamerOptions {
@@ -50,13 +50,39 @@ fn hanging_child_is_replaced() {
     let started = Instant::now();
     let namings = namer.name(&object, &[offset + 1]);
     assert!(started.elapsed() >= Duration::from_secs(5));
-    assert!(started.elapsed() < Duration::from_secs(60));
+    assert!(started.elapsed() < Duration::from_secs(9));
+    assert_eq!(reason(&namings), UnnamedReason::Limit);
+    end_windows(&mut namer, options().retry_windows - 1);
+    assert_eq!(namer.name(&object, &[offset + 1]), namings);
+    assert_eq!((namer.stats().requests, namer.child_pid()), (2, None));
+    end_windows(&mut namer, 1);
     // The second try, by a new child, leaves the debug information alone.
+    let namings = namer.name(&object, &[offset + 1]);
     assert_eq!(functions(&namings[0]), ["name::a_function_with_a_name"]);
-    assert_ne!(namer.child_pid(), Some(first));
+    assert!(!namer.uses_debug_info(&object));
     let stats = namer.stats();
     assert_eq!((stats.starts, stats.ends.timed_out), (2, 1));
     assert!(stats.child_cpu_ns > 0);
+}
+
+fn end_windows(namer: &mut Namer, count: u64) {
+    (0..count).for_each(|_| namer.end_window());
+}
+
+/// Check that no second try is made when the window's time is spent.
+#[test]
+fn second_try_needs_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut namer = Namer::new(NamerOptions {
+        program: script(&directory, "exit 3"),
+        window_time: Duration::from_nanos(1),
+        ..options()
+    });
+    let (file, offset) = locate(own_address());
+    let namings = namer.name(&object(file), &[offset]);
+    assert_eq!(reason(&namings), UnnamedReason::Limit);
+    let stats = namer.stats();
+    assert_eq!((stats.requests, stats.held_back.window_time), (1, 1));
 }
 
 /// Check that a child that is killed between two requests is replaced.

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use collector::name::{ElfFile, Frame, MappedBy, Namer, Naming};
+use collector::name::{ElfFile, FileFacts, Frame, MappedBy, Namer, NamerOptions, Naming};
 
 use crate::paths::{build_id, directory, start_in_root};
-use crate::target::{Running, functions, namer, object, unmapped_file};
+use crate::target::{Running, functions, namer, object, options, unmapped_file};
 use crate::variants::{SOURCE, offset_in_outer, run};
 use tempfile::TempDir;
 
@@ -238,6 +239,21 @@ fn split_files_that_are_not_right_are_refused() {
     }
 }
 
+/// Check that split files are not looked for when the time is spent, and that this is counted.
+#[test]
+fn split_files_are_left_when_there_is_no_time() {
+    let container = Container::new(SPLIT[0]);
+    let mut namer = Namer::new(NamerOptions {
+        window_time: Duration::from_nanos(1),
+        ..options()
+    });
+    let frames = container.frames(&mut namer, container.file());
+    check(&frames, Knows::Line, "without the time");
+    let stats = namer.stats();
+    assert_eq!((stats.split_files, stats.split_files_left), (0, 1));
+    assert_eq!((stats.requests, stats.held_back.window_time), (1, 1));
+}
+
 /// Check a stripped program whose debug file has split units.
 #[test]
 fn debug_files_may_be_split() {
@@ -361,6 +377,38 @@ fn main() {
         assert_eq!(stats.split_files > 0, form == "unpacked", "{stats:?}");
         assert_eq!(stats.split_files_missing, 0, "{form}");
     }
+}
+
+/// Check that a program of which LLVM wrote the units in DWARF 5 and others are in DWARF 4, as Rust's own library, is not
+/// taken for split, and that one of DWARF 4 that is split is.
+#[test]
+fn units_of_two_versions_are_not_split() {
+    let directory = directory();
+    let path = directory.path().join("program");
+    fs::write(path.with_extension("rs"), "fn main() {}").unwrap();
+    for packing in ["none", "zlib"] {
+        run(Command::new("rustc")
+            .current_dir(&directory)
+            .args(["-Cdebuginfo=2", "-Cdwarf-version=5", "program.rs"])
+            .arg(format!(
+                "-Clink-arg=-Wl,--compress-debug-sections={packing}"
+            )));
+        let facts = facts_of(&path);
+        assert!(facts.has_debug_info && !facts.is_split, "{packing}");
+    }
+    let sections = Command::new("readelf").arg("-SW").arg(&path).output();
+    let sections = String::from_utf8(sections.unwrap().stdout).unwrap();
+    assert!(sections.contains(" .debug_addr "), "it shows nothing");
+    for options in SPLIT {
+        assert!(facts_of(&Container::new(options).program).is_split);
+    }
+}
+
+fn facts_of(program: &Path) -> FileFacts {
+    let mut namer = namer();
+    let object = object(unmapped_file(program));
+    namer.name(&object, &[0]);
+    namer.facts(&object).unwrap().clone()
 }
 
 /// Has `dwz` move what a program shares with another one into `shared`.

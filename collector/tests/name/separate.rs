@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use collector::name::{ElfFile, Naming, UnnamedReason};
+use collector::name::{ElfFile, Namer, NamerOptions, Naming, UnnamedReason};
 use tempfile::TempDir;
 
 use crate::paths::{build_id, directory, start_in_root};
-use crate::target::{Program, Running, functions, namer, object, reason, unmapped_file};
+use crate::target::{Program, Running, functions, namer, object, options, reason, unmapped_file};
 
 /// A process with a root of its own, and in it a program without debug information, whose place in that root is
 /// `/opt/app/tool`.
@@ -133,6 +134,29 @@ fn the_build_id_tree_is_searched() {
     container.assert_unnamed(file(), "of another build");
 }
 
+/// Check that it is not asked on with the debug file when the time is spent, but when it is there again.
+#[test]
+fn what_was_cut_is_asked_for_again() {
+    let container = Container::new("--strip-debug");
+    container.put("opt/app/tool.debug");
+    let mut namer = Namer::new(NamerOptions {
+        window_time: Duration::from_nanos(1),
+        ..options()
+    });
+    let object = object(container.file());
+    for (windows, line, requests) in [(0, 0, 1), (5, 0, 1), (1, 2, 2), (20, 2, 2)] {
+        (0..windows).for_each(|_| namer.end_window());
+        let namings = namer.name(&object, &[container.offset + 4]);
+        let Naming::Named(frames) = &namings[0] else {
+            panic!("{namings:?}");
+        };
+        let found = (&*frames[0].function, frames[0].line);
+        assert_eq!(found, ("a_function", line));
+        assert_eq!(namer.stats().requests, requests);
+    }
+    assert_eq!(namer.stats().held_back.window_time, 1);
+}
+
 /// Check that a debug file whose checksum is not the link's is refused, and that the symbol table serves.
 #[test]
 fn a_wrong_checksum_leaves_the_symbol_table() {
@@ -150,9 +174,11 @@ fn a_wrong_checksum_leaves_the_symbol_table() {
     };
     assert_eq!((&*frames[0].function, frames[0].line), ("a_function", 0));
     assert_eq!(namer.stats().files_without_debug_info, 1);
-    // It is looked at once.
+    assert!(!namer.uses_debug_info(&object));
+    // It is looked at once, and not forgotten.
     namer.name(&object, &[container.offset + 8]);
     assert_eq!(namer.stats().files_without_debug_info, 1);
+    assert!(!namer.uses_debug_info(&object));
 }
 
 /// Check that the debug information is looked for in the process's root and nowhere else, and that only a regular

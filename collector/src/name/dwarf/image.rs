@@ -63,6 +63,15 @@ impl Image {
         bytes.unwrap_or_else(Bytes::none)
     }
 
+    /// Whether there is something in a section.
+    pub(super) fn has(&self, name: &str) -> bool {
+        match self.sections.get(name) {
+            Some(Place::File(range)) => !range.is_empty(),
+            Some(Place::Packed(bytes)) => *bytes > 0,
+            None => false,
+        }
+    }
+
     /// Bytes of a section that is not compressed.
     pub(super) fn plain_bytes(&self, name: &str) -> usize {
         match self.sections.get(name) {

@@ -1,11 +1,12 @@
 //! Functions at addresses, from debug information in several files.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 use addr2line::{Context, LookupContinuation as _, LookupResult, SplitDwarfLoad};
 use gimli::{
-    AbbreviationsCacheStrategy, DebugInfo, Dwarf, DwarfFileType, DwarfPackage, DwarfSections,
-    DwoId, Reader as _, SectionId, UnitType,
+    AbbreviationsCacheStrategy, DW_AT_GNU_dwo_id, DebugAbbrev, DebugInfo, Dwarf, DwarfFileType,
+    DwarfPackage, DwarfSections, DwoId, Reader as _, SectionId, UnitHeader, UnitType,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -107,15 +108,32 @@ impl Reader {
 
 /// Whether some of its units lie in other files.
 pub(super) fn is_split(image: &Image) -> bool {
-    // Before DWARF 5 only split units have this section.
-    if image.section(SectionId::DebugAddr.name()).is_empty() {
+    // Before DWARF 5 only split units have this section; since then clang writes it for all.
+    if !image.has(SectionId::DebugAddr.name()) {
         return false;
     }
     let info = DebugInfo::from(image.section(SectionId::DebugInfo.name()));
+    // Most often no unit needs them, and they may be compressed.
+    let abbreviations =
+        LazyCell::new(|| DebugAbbrev::from(image.section(SectionId::DebugAbbrev.name())));
     let mut units = info.units();
     (0..UNITS_LOOKED_AT)
         .map_while(|_| units.next().ok().flatten())
-        .any(|it| it.version() < 5 || matches!(it.type_(), UnitType::Skeleton(_)))
+        .any(|it| match it.version() {
+            5.. => matches!(it.type_(), UnitType::Skeleton(_)),
+            _ => has_split_id(&it, &abbreviations).unwrap_or(false),
+        })
+}
+
+/// Whether a unit from before DWARF 5 says the number of its other part.
+fn has_split_id(
+    unit: &UnitHeader<Bytes>,
+    abbreviations: &DebugAbbrev<Bytes>,
+) -> gimli::Result<bool> {
+    let abbreviations = unit.abbreviations(abbreviations)?;
+    let mut entries = unit.entries(&abbreviations);
+    let root = entries.next_dfs()?;
+    Ok(root.is_some_and(|it| it.attr(DW_AT_GNU_dwo_id).is_some()))
 }
 
 /// What its sections are called, in the file itself and in split ones.
