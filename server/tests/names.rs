@@ -206,7 +206,8 @@ async fn what_has_no_name_says_why() {
         advice.contains("build id 00ff") && advice.contains("debuginfo upload"),
         "{advice}"
     );
-    let words = "the file is stripped, and nothing was found for its build id";
+    let words = "the file is stripped, and nothing was found for its build id: no debug file below /usr/lib/debug of the \
+                 node or its container, and no symbols on the server";
     let reason = with(sums(15, 15), json!({"reason": "no_symbol", "words": words}));
     let binary = with(
         sums(15, 15),

@@ -101,7 +101,10 @@ impl WhyNot {
             Self::FileGone => {
                 "the file was gone before it could be read, and no other process had it"
             }
-            Self::NoSymbol => "the file is stripped, and nothing was found for its build id",
+            Self::NoSymbol => {
+                "the file is stripped, and nothing was found for its build id: no debug file below /usr/lib/debug of the node \
+                 or its container, and no symbols on the server"
+            }
             Self::NoBuildId => {
                 "the file is stripped, and has no build id by which its symbols could be found"
             }
@@ -126,6 +129,11 @@ impl WhyNot {
             Self::Permission if is_kernel(binary) => {
                 "set the sysctl kernel.kptr_restrict to 0 or 1, give the collector CAP_SYSLOG, and start it again".into()
             }
+            Self::Limit if is_kernel(binary) || is_made(binary) => {
+                "wait: the collector names it in later windows, when its budget allows (--name-cpu; \
+                 pilotlight_collector_name_requests_held_back_total says what was in the way), but not what is stored"
+                    .into()
+            }
             _ if is_kernel(binary) => {
                 "look at the kernel's /proc/kallsyms on the node: it has no symbol there".into()
             }
@@ -135,10 +143,14 @@ impl WhyNot {
                 match self {
                     Self::Limit => format!(
                         "wait: the server asks the collector for the file's symbols and names these frames too when they are \
-                         there; if it stays, the collector sends nothing (--upload-rate 0) or its metrics say why: {upload}"
+                         there; if it stays, the collector sends nothing (--upload-rate 0), or \
+                         pilotlight_collector_uploads_total says why: {upload}"
                     ),
                     Self::Permission => {
                         format!("give the collector the right to read it (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), or {upload}")
+                    }
+                    Self::NoSymbol => {
+                        format!("install its debug package (Debian's NAME-dbgsym) on the node or in the container, or {upload}")
                     }
                     _ => upload,
                 }
@@ -166,6 +178,9 @@ impl WhyNot {
         }
     }
 }
+
+/// What collectors call code that a program makes at run time, before the program's name.
+const MADE_PREFIX: &str = "[JIT] ";
 
 /// How programs that make code at run time are told to write its names where the collector looks.
 const JITS: [(&str, &str); 9] = [
@@ -201,7 +216,7 @@ const JITS: [(&str, &str); 9] = [
 
 /// The advice for the program that made the code, or all of it.
 fn advise_jit(binary: &str) -> String {
-    let program = binary.strip_prefix("[JIT] ").unwrap_or_default();
+    let program = binary.strip_prefix(MADE_PREFIX).unwrap_or_default();
     // `python3.12` is `python3`.
     let is_version = |rest: &str| {
         rest.bytes()
@@ -258,6 +273,11 @@ impl UnnamedCounts {
             .entry(WhyNot::of(tables, location))
             .or_default()
     }
+}
+
+/// Whether the code was made at run time.
+fn is_made(file: &str) -> bool {
+    file.starts_with(MADE_PREFIX)
 }
 
 fn is_kernel(file: &str) -> bool {
@@ -320,6 +340,14 @@ mod tests {
             let advice = WhyNot::Anonymous.advice(binary, "");
             assert!(
                 advice.contains(expected) && !advice.contains("others"),
+                "{advice}"
+            );
+        }
+        for binary in ["[JIT] node", "[kernel]"] {
+            let advice = WhyNot::Limit.advice(binary, "");
+            assert!(advice.starts_with("wait"), "{advice}");
+            assert!(
+                !advice.contains("-Wl") && !advice.contains("kallsyms"),
                 "{advice}"
             );
         }

@@ -9,11 +9,11 @@ const TEXTS: Record<string, ReasonText> = {
   no_mapping: { label: "in no known mapping", meaning: "The address lies in no file or memory area that the collector knew of. Often the process mapped it just before it ended." },
   anonymous: { label: "JIT without a map", meaning: "Executable memory without a file: a just-in-time compiler wrote it, and left no map of its names. Node writes one with --perf-basic-prof, Java (with -XX:+PreserveFramePointer) when jcmd PID Compiler.perfmap asks for it or through an agent, .NET with DOTNET_PerfMapEnabled=1, CPython with -X perf, Ruby with --yjit-perf, BEAM with +JPperf true." },
   file_gone: { label: "file gone", meaning: "The file was deleted or replaced before it could be read." },
-  no_symbol: { label: "stripped", meaning: "The file has no symbol for this address: it is stripped, and nothing was found for its build id." },
+  no_symbol: { label: "stripped", meaning: "The file has no symbol for this address: it is stripped, and nothing was found for its build id: no debug file below /usr/lib/debug of the node or its container, and no symbols on the server." },
   no_build_id: { label: "stripped, no build id", meaning: "The file is stripped, and has no build id by which its symbols could be found." },
   permission: { label: "no permission", meaning: "The collector may not read it." },
   corrupt: { label: "corrupt file", meaning: "The file's symbols could not be parsed." },
-  limit: { label: "limit reached", meaning: "A limit of the collector was reached before this address was named. Its metrics say which." },
+  limit: { label: "limit reached", meaning: "A limit of the collector was reached before this address was named. pilotlight_collector_name_requests_held_back_total and pilotlight_collector_namer_ends_total say which." },
   process_unknown: { label: "process unknown", meaning: "The process ended before its mappings, or the map of the code that it made, were read." },
   unknown: { label: "no reason given", meaning: "The collector gave no reason." },
 };
