@@ -1,8 +1,10 @@
 //! What the server counts about itself, as Prometheus text.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -41,6 +43,16 @@ struct ReasonLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BinaryLabels {
+    binary: String,
+    reason: &'static str,
+}
+
+/// Binaries that have a number of their own in the metrics, some 300 bytes each; those that come later share one without a
+/// name. A cluster has some hundreds of stripped programs and libraries.
+const BINARIES_MAX: usize = 1000;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct QueryLabels {
     route: String,
     status: u16,
@@ -65,6 +77,9 @@ pub struct Metrics {
     samples: Counter,
     unnamed_samples: Family<ReasonLabel, Counter>,
     unnamed_locations: Family<ReasonLabel, Counter>,
+    unnamed_in_binaries: Family<BinaryLabels, Counter>,
+    /// Those that have a number of their own.
+    unnamed_binaries: Mutex<HashSet<(String, &'static str)>>,
     received_bytes: Counter,
     stored_bytes: Counter,
     unreadable: Counter,
@@ -228,6 +243,8 @@ impl Metrics {
             samples: Counter::default(),
             unnamed_samples: Family::default(),
             unnamed_locations: Family::default(),
+            unnamed_in_binaries: Family::default(),
+            unnamed_binaries: Mutex::default(),
             received_bytes: Counter::default(),
             stored_bytes: Counter::default(),
             unreadable: Counter::default(),
@@ -271,6 +288,11 @@ impl Metrics {
             "locations_unnamed",
             "Locations that came without a name, each counted once a window, by reason",
             self.unnamed_locations.clone(),
+        );
+        own.register(
+            "binary_samples_unnamed",
+            "The same samples by binary and reason; those of binaries beyond the first thousand have none",
+            self.unnamed_in_binaries.clone(),
         );
         own.register_with_unit(
             "received",
@@ -353,7 +375,11 @@ impl Metrics {
 
     /// Counts the samples of a window that was stored, and what came without a name.
     pub fn count_samples(&self, counts: &UnnamedCounts) {
-        let UnnamedCounts { samples, unnamed } = counts;
+        let UnnamedCounts {
+            samples,
+            unnamed,
+            by_binary,
+        } = counts;
         self.samples.inc_by(*samples);
         for (reason, (samples, locations)) in unnamed {
             let label = ReasonLabel {
@@ -363,6 +389,25 @@ impl Metrics {
             self.unnamed_locations
                 .get_or_create(&label)
                 .inc_by(*locations);
+        }
+        for ((reason, binary), samples) in by_binary {
+            let reason = reason.code();
+            let binary = self.limit_binary(binary, reason);
+            let labels = BinaryLabels { binary, reason };
+            self.unnamed_in_binaries
+                .get_or_create(&labels)
+                .inc_by(*samples);
+        }
+    }
+
+    /// The binary's name in the metrics: none if too many have one.
+    fn limit_binary(&self, binary: &str, reason: &'static str) -> String {
+        let known = self.unnamed_binaries.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        let key = (binary.to_owned(), reason);
+        match known.contains(&key) || known.len() < BINARIES_MAX && known.insert(key) {
+            true => binary.to_owned(),
+            false => String::new(),
         }
     }
 

@@ -273,6 +273,7 @@ async fn what_has_no_name_says_why() {
     for line in [
         "pilotlight_server_samples_total 23",
         "pilotlight_server_samples_unnamed_total{reason=\"no_symbol\"} 15",
+        "pilotlight_server_binary_samples_unnamed_total{binary=\"/lib/libb.so\",reason=\"no_symbol\"} 15",
         "pilotlight_server_locations_unnamed_total{reason=\"no_symbol\"} 2",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");

@@ -242,6 +242,8 @@ pub struct UnnamedCounts {
     pub samples: u64,
     /// By reason, the samples whose innermost frame has no name, and the locations that have none.
     pub unnamed: BTreeMap<WhyNot, (u64, u64)>,
+    /// These samples by reason and file, whose name may be empty.
+    pub by_binary: BTreeMap<(WhyNot, String), u64>,
 }
 
 impl UnnamedCounts {
@@ -263,6 +265,10 @@ impl UnnamedCounts {
             if location.lines().is_empty() {
                 let samples = &mut counts.entry(tables, &location).0;
                 *samples = samples.saturating_add(row.samples);
+                let binary = binary_of(tables, &location).to_owned();
+                let key = (WhyNot::of(tables, &location), binary);
+                let samples = counts.by_binary.entry(key).or_default();
+                *samples = samples.saturating_add(row.samples);
             }
         }
         counts
@@ -278,6 +284,12 @@ impl UnnamedCounts {
 /// Whether the code was made at run time.
 fn is_made(file: &str) -> bool {
     file.starts_with(MADE_PREFIX)
+}
+
+/// The file that a location lies in, or nothing.
+fn binary_of<'a>(tables: &'a Tables, location: &Location) -> &'a str {
+    let mapping = location.mapping.map(|it| tables.mappings[it.position()]);
+    mapping.map_or("", |it| tables.string(it.file))
 }
 
 fn is_kernel(file: &str) -> bool {
@@ -366,11 +378,13 @@ mod tests {
              comm=a | | 3",
         ));
         let unnamed = [(WhyNot::NoSymbol, (8, 2))].into();
+        let by_binary = [((WhyNot::NoSymbol, "/lib/b.so".to_owned()), 8)].into();
         assert_eq!(
             counts,
             UnnamedCounts {
                 samples: 40,
-                unnamed
+                unnamed,
+                by_binary
             }
         );
     }
