@@ -21,6 +21,7 @@ pub(crate) use build_id::{u16_at, u32_at, u64_at};
 pub use content::{identify, read_content_id};
 pub use file::{ContentId, FileIdentity, FileKind, Files, MappedFile};
 pub use headers::{ElfHeaders, FilePart, SectionHeader, SegmentHeader};
+pub(crate) use headers::{NAMES_BYTES_MAX, SECTIONS_MAX, SEGMENTS_MAX};
 pub use mappings::{Mapping, Mappings};
 pub use maps::{MapsEntry, parse_maps_line};
 pub use side_band::{SideBand, SideBandEvent, Timed};
