@@ -317,7 +317,6 @@ impl ElfFiles {
         opened: Option<OwnedFd>,
         build_id: Option<BuildId>,
     ) -> Result<(), UnnamedReason> {
-        self.close_idle();
         let now = Instant::now();
         if let Some(open) = self.open.iter_mut().find(|open| open.file == file) {
             open.used = now;
@@ -344,15 +343,9 @@ impl ElfFiles {
         Ok(())
     }
 
-    /// Opens a descriptor, which may only stand for a file, for reading.
+    /// Opens a descriptor and reads what is needed of it. As long as it is open, blazesym can open it too without a wait.
     fn make_readable(&self, descriptor: &OwnedFd) -> Result<Readable, UnnamedReason> {
-        let file =
-            File::open(self.root.path_of(descriptor.as_raw_fd())).map_err(|err| {
-                match err.kind() {
-                    std::io::ErrorKind::PermissionDenied => UnnamedReason::Permission,
-                    _ => UnnamedReason::FileGone,
-                }
-            })?;
+        let file = self.root.open(descriptor)?;
         let cache = ReadCache::new(&file);
         let parsed =
             ElfFile64::<LittleEndian, _>::parse(&cache).map_err(|_| UnnamedReason::Corrupt)?;
@@ -409,7 +402,7 @@ impl ElfFiles {
         let Some(open) = self.open.iter_mut().find(|it| it.file == file) else {
             return true;
         };
-        let reopen = |it: OwnedFd| File::open(root.path_of(it.as_raw_fd())).ok();
+        let reopen = |it: OwnedFd| root.open(&it).ok();
         let split = linked.split.into_iter();
         let files = Linking {
             alternative: linked.alternative.and_then(reopen),
@@ -442,7 +435,8 @@ impl ElfFiles {
         }
     }
 
-    fn close_idle(&mut self) {
+    /// Closes those that nobody has asked about for a while.
+    pub(super) fn close_idle(&mut self) {
         let idle = |open: &OpenFile| open.used.elapsed() > IDLE_MAX;
         while let Some(index) = self.open.iter().position(idle) {
             self.close(index);
