@@ -562,8 +562,9 @@ impl OpenFile {
     /// taken for them (`_init`).
     fn read_linkage(&self, offsets: &[u64], named: &mut [Named]) {
         let Readable { file, tables, .. } = &self.readable;
-        for (address, named) in self.addresses_of(offsets).into_iter().zip(named) {
-            if let Some(symbol) = tables.find_linkage(file, address) {
+        let symbols = tables.find_linkages(file, &self.addresses_of(offsets));
+        for (symbol, named) in symbols.into_iter().zip(named) {
+            if let Some(symbol) = symbol {
                 *named = Named::of_symbol(symbol);
             }
         }
