@@ -654,7 +654,7 @@ mod tests {
         bytes.extend(*b"\0f\0g\0");
         let relocations_at = bytes.len();
         for entry in 0..count {
-            let info = entry % 2 << 32 | u64::from(RELOCATION_JUMP_SLOT);
+            let info = ((entry % 2) << 32) | u64::from(RELOCATION_JUMP_SLOT);
             let words = [0x10_0000 + entry * 8, info, 0];
             bytes.extend(words.map(u64::to_le_bytes).concat());
         }
