@@ -9,7 +9,8 @@ use crate::sample::Event;
 
 /// Samples the stacks of all processes of this machine, kernel and user, and
 /// sends them to a Pilotlight server. Needs root, or the capabilities BPF, PERFMON,
-/// SYS_PTRACE, DAC_READ_SEARCH, SYSLOG and CHECKPOINT_RESTORE.
+/// SYS_PTRACE, DAC_READ_SEARCH, SYSLOG and CHECKPOINT_RESTORE, and SYS_CHROOT for names
+/// by debug information.
 #[derive(Debug, Parser)]
 #[command(name = "pilotlight-collector", version, max_term_width = 100)]
 pub struct Arguments {
@@ -136,7 +137,8 @@ pub struct Arguments {
     )]
     prove_one_in: String,
     /// CPU time that naming may take on average, in percent of one core, up to 100. What is not named for want of it is named
-    /// in a later window, or by the server, which asks for the files that it lacks; 0 leaves all names to the server
+    /// in a later window, or by the server, which asks for the files that it lacks; with 0 the server names all, but not the
+    /// kernel, code made at run time and files without a build id
     #[arg(
         long,
         value_name = "PERCENT",

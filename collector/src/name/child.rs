@@ -118,6 +118,8 @@ impl Child {
     }
 
     fn answer(&mut self, request: &Request, files: Vec<OwnedFd>) -> Response {
+        self.files.close_idle();
+        self.jit.close_idle();
         let Request {
             id,
             object,

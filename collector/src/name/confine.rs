@@ -4,8 +4,9 @@
 //! that were not made for enemies, so it gives up what it does not need: its
 //! view of the file system, its capabilities, and more memory than it should take.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use rustix::process::{
@@ -14,6 +15,9 @@ use rustix::process::{
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
 };
+
+use super::naming::UnnamedReason;
+use crate::process::open_unleased;
 
 /// Descriptors: 32 files, each with a debug file, twice (ours and blazesym's), one more of each to read Go's tables, two
 /// more that debug information is shared with or split into, and again as many to read those: 352. The 68 of a request,
@@ -42,6 +46,17 @@ impl FileRoot {
             Self::Descriptors => format!("/{descriptor}").into(),
             Self::Everything => format!("/proc/self/fd/{descriptor}").into(),
         }
+    }
+
+    /// Opens a descriptor, which may only stand for a file, for reading. Not while a process holds a lease on it.
+    pub(super) fn open(self, descriptor: &OwnedFd) -> Result<File, UnnamedReason> {
+        let path = self.path_of(descriptor.as_raw_fd());
+        open_unleased(&path).map_err(|err| match err.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::WouldBlock => {
+                UnnamedReason::Permission
+            }
+            _ => UnnamedReason::FileGone,
+        })
     }
 }
 

@@ -321,7 +321,6 @@ impl ElfFiles {
         opened: Option<OwnedFd>,
         build_id: Option<BuildId>,
     ) -> Result<(), UnnamedReason> {
-        self.close_idle();
         let now = Instant::now();
         if let Some(open) = self.open.iter_mut().find(|open| open.file == file) {
             open.used = now;
@@ -349,15 +348,9 @@ impl ElfFiles {
         Ok(())
     }
 
-    /// Opens a descriptor, which may only stand for a file, for reading.
+    /// Opens a descriptor and reads what is needed of it. As long as it is open, blazesym can open it too without a wait.
     fn make_readable(&self, descriptor: &OwnedFd) -> Result<Readable, UnnamedReason> {
-        let file =
-            File::open(self.root.path_of(descriptor.as_raw_fd())).map_err(|err| {
-                match err.kind() {
-                    std::io::ErrorKind::PermissionDenied => UnnamedReason::Permission,
-                    _ => UnnamedReason::FileGone,
-                }
-            })?;
+        let file = self.root.open(descriptor)?;
         let cache = ReadCache::new(&file);
         let parsed =
             ElfFile64::<LittleEndian, _>::parse(&cache).map_err(|_| UnnamedReason::Corrupt)?;
@@ -414,7 +407,7 @@ impl ElfFiles {
         let Some(open) = self.open.iter_mut().find(|it| it.file == file) else {
             return true;
         };
-        let reopen = |it: OwnedFd| File::open(root.path_of(it.as_raw_fd())).ok();
+        let reopen = |it: OwnedFd| root.open(&it).ok();
         let split = linked.split.into_iter();
         let files = Linking {
             alternative: linked.alternative.and_then(reopen),
@@ -447,7 +440,8 @@ impl ElfFiles {
         }
     }
 
-    fn close_idle(&mut self) {
+    /// Closes those that nobody has asked about for a while.
+    pub(super) fn close_idle(&mut self) {
         let idle = |open: &OpenFile| open.used.elapsed() > IDLE_MAX;
         while let Some(index) = self.open.iter().position(idle) {
             self.close(index);
@@ -573,8 +567,9 @@ impl OpenFile {
     /// taken for them (`_init`).
     fn read_linkage(&self, offsets: &[u64], named: &mut [Named]) {
         let Readable { file, tables, .. } = &self.readable;
-        for (address, named) in self.addresses_of(offsets).into_iter().zip(named) {
-            if let Some(symbol) = tables.find_linkage(file, address) {
+        let symbols = tables.find_linkages(file, &self.addresses_of(offsets));
+        for (symbol, named) in symbols.into_iter().zip(named) {
+            if let Some(symbol) = symbol {
                 *named = Named::of_symbol(symbol);
             }
         }

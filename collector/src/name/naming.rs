@@ -34,7 +34,7 @@ pub enum UnnamedReason {
     FileGone = 3,
     /// The file was read, and has no symbol for this address.
     NoSymbol = 4,
-    /// The file may not be read.
+    /// The file, or what its process says of the code that it made, may not be read; or a process holds a lease on it.
     Permission = 5,
     /// The file could not be parsed.
     Corrupt = 6,

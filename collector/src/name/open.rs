@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::naming::UnnamedReason;
 use super::object::{ElfFile, Inode, MappedBy};
-use crate::process::{BuildId, find_build_id};
+use crate::process::{BuildId, find_build_id, open_unleased};
 
 /// The node's own root.
 pub(super) const OWN_ROOT: &str = "/";
@@ -113,9 +113,10 @@ pub(super) fn root_of(pid: u32) -> String {
     format!("/proc/{pid}/root")
 }
 
-/// A descriptor to read from, for one that stands for a regular file.
+/// A descriptor to read from, for one that stands for a regular file. Not while a process holds a lease on it.
 pub(crate) fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| UnnamedReason::Permission)
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    open_unleased(Path::new(&path)).map_err(|_| UnnamedReason::Permission)
 }
 
 /// Whether a file has the build id that it must have, if it must: in its place, or by its path, there may be another

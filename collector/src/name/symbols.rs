@@ -12,8 +12,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use object::elf::{
-    FileHeader64, SHF_EXECINSTR, SHT_DYNSYM, SHT_NOBITS, SHT_RELA, SHT_SYMTAB, SectionHeader64,
-    SectionType,
+    FileHeader64, SHF_ALLOC, SHF_EXECINSTR, SHT_DYNSYM, SHT_NOBITS, SHT_RELA, SHT_SYMTAB,
+    SectionHeader64, SectionType,
 };
 use object::read::elf::{ElfFile, SectionHeader as _};
 use object::{LittleEndian, Object as _, ReadRef};
@@ -31,6 +31,12 @@ const TABLE_BYTES_MAX: u64 = 256 << 20;
 
 /// Sections looked at. Programs have 30 to 40; with a section for each function, objects have more, but are not run.
 const SECTIONS_MAX: usize = 4096;
+
+/// Tables of relocations that are looked at, of those that are loaded: programs have two, and static ones one.
+const RELOCATION_TABLES_MAX: usize = 8;
+
+/// Bytes of them in all, read once for a question: ten times those of a browser. Reading them takes 0.1 s.
+const RELOCATION_BYTES_MAX: u64 = 256 << 20;
 
 /// Bytes of an entry of a procedure linkage table.
 const LINKAGE_ENTRY_BYTES: u64 = 16;
@@ -81,6 +87,7 @@ pub struct SymbolTables {
 #[derive(Clone, Copy, Debug)]
 struct Section {
     kind: SectionType,
+    is_loaded: bool,
     is_code: bool,
     address: u64,
     offset: u64,
@@ -94,6 +101,7 @@ impl Section {
         let endian = LittleEndian;
         Self {
             kind: header.sh_type(endian),
+            is_loaded: header.sh_flags(endian).contains(SHF_ALLOC),
             is_code: header.sh_flags(endian).contains(SHF_EXECINSTR),
             address: header.sh_addr(endian),
             offset: header.sh_offset(endian),
@@ -129,7 +137,7 @@ impl SymbolTables {
         }
     }
 
-    /// The names at addresses as linked, in their order. Entries of linkage tables have none here, see [`Self::find_linkage`].
+    /// The names at addresses as linked, in their order. Entries of linkage tables have none here, see [`Self::find_linkages`].
     pub fn find(&self, file: &(impl ReadAt + ?Sized), addresses: &[u64]) -> Vec<Option<String>> {
         let mut search = Search::new(addresses, &self.sections);
         // The dynamic symbols are among the others, where there are others.
@@ -150,11 +158,30 @@ impl SymbolTables {
         self.sections.iter().find(|it| it.kind == kind)
     }
 
-    /// The name of an entry of a procedure linkage table, at an address as linked: that of the function it leads to, and
-    /// `@plt`; `None` for all other code.
+    /// The names of entries of procedure linkage tables, at addresses as linked, in their order: that of the function it leads
+    /// to, and `@plt`; `None` for all other code.
     ///
     /// What an entry jumps through says which it is, whatever kind of table it is in.
-    pub fn find_linkage(&self, file: &(impl ReadAt + ?Sized), address: u64) -> Option<String> {
+    pub fn find_linkages(
+        &self,
+        file: &(impl ReadAt + ?Sized),
+        addresses: &[u64],
+    ) -> Vec<Option<String>> {
+        let slots = addresses.iter().map(|it| self.read_slot(file, *it));
+        let slots: Vec<Option<u64>> = slots.collect();
+        let mut wanted: Vec<u64> = slots.iter().copied().flatten().collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let found = self.find_relocated(file, &wanted);
+        let name_of = |slot: Option<u64>| {
+            let place = wanted.binary_search(&slot?).ok()?;
+            self.read_linked_name(file, found[place]?)
+        };
+        slots.into_iter().map(name_of).collect()
+    }
+
+    /// Where the pointer lies that an entry of a linkage table jumps through.
+    fn read_slot(&self, file: &(impl ReadAt + ?Sized), address: u64) -> Option<u64> {
         let section = self
             .sections
             .iter()
@@ -174,33 +201,54 @@ impl SymbolTables {
         }
         let (end, distance) = read_jump(entry)?;
         let at = section.address.wrapping_add(start + end);
-        let slot = at.wrapping_add_signed(distance.into());
-        self.find_relocated(file, slot)
+        Some(at.wrapping_add_signed(distance.into()))
     }
 
-    /// The name of the function whose address is put at an address.
-    fn find_relocated(&self, file: &(impl ReadAt + ?Sized), slot: u64) -> Option<String> {
-        for table in self.sections.iter().filter(|it| it.kind == SHT_RELA) {
-            let mut found = None;
-            for_each_entry(file, table, |entry| {
+    /// The functions whose addresses are put at `slots`, which are sorted, in their order.
+    fn find_relocated(&self, file: &(impl ReadAt + ?Sized), slots: &[u64]) -> Vec<Option<Linked>> {
+        let mut found = vec![None; slots.len()];
+        let is_loaded = |it: &&Section| it.kind == SHT_RELA && it.is_loaded;
+        let tables = self.sections.iter().filter(is_loaded);
+        let mut bytes_left = RELOCATION_BYTES_MAX;
+        for table in tables.take(RELOCATION_TABLES_MAX) {
+            if found.iter().all(Option::is_some) {
+                break;
+            }
+            let bytes = table.bytes.min(bytes_left);
+            bytes_left -= bytes;
+            for_each_entry(file, &Section { bytes, ..*table }, |entry| {
                 let (at, info) = (u64_at(entry, 0), u64_at(entry, 8));
-                let kind = info as u32;
-                if at == slot && [RELOCATION_GLOB_DAT, RELOCATION_JUMP_SLOT].contains(&kind) {
-                    found = Some(info >> 32);
+                let is_function =
+                    [RELOCATION_GLOB_DAT, RELOCATION_JUMP_SLOT].contains(&(info as u32));
+                if is_function && let Ok(place) = slots.binary_search(&at) {
+                    found[place].get_or_insert(Linked {
+                        table: table.link,
+                        number: info >> 32,
+                    });
                 }
             });
-            let Some(number) = found else { continue };
-            let symbols = self.sections.get(table.link as usize)?;
-            let names = self.sections.get(symbols.link as usize)?;
-            let at = number.checked_mul(ENTRY_BYTES as u64)?;
-            let mut symbol = [0; ENTRY_BYTES];
-            let is_there =
-                at < symbols.bytes && file.read(symbols.offset.checked_add(at)?, &mut symbol);
-            let name = is_there.then(|| u32_at(&symbol, 0))?;
-            return Some(format!("{}@plt", read_name(file, &names.place(), name)?));
         }
-        None
+        found
     }
+
+    fn read_linked_name(&self, file: &(impl ReadAt + ?Sized), linked: Linked) -> Option<String> {
+        let symbols = self.sections.get(linked.table as usize)?;
+        let names = self.sections.get(symbols.link as usize)?;
+        let at = linked.number.checked_mul(ENTRY_BYTES as u64)?;
+        let mut symbol = [0; ENTRY_BYTES];
+        let is_there =
+            at < symbols.bytes && file.read(symbols.offset.checked_add(at)?, &mut symbol);
+        let name = is_there.then(|| u32_at(&symbol, 0))?;
+        Some(format!("{}@plt", read_name(file, &names.place(), name)?))
+    }
+}
+
+/// A symbol that a relocation names.
+#[derive(Clone, Copy, Debug)]
+struct Linked {
+    /// The section that it is in.
+    table: u32,
+    number: u64,
 }
 
 /// The jump through a pointer in an entry: where its instruction ends, and how far from there the pointer lies.
@@ -433,10 +481,13 @@ impl<'a> Search<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     const CODE: Section = Section {
         kind: SHT_SYMTAB,
+        is_loaded: true,
         is_code: true,
         address: 0x1000,
         offset: 0,
@@ -558,6 +609,130 @@ mod tests {
             tables.find(&*file, &[0x1100]);
         }
         assert_eq!(SymbolTables::default().find(&*file, &[0]), [None]);
+    }
+
+    /// A file, and how many bytes were read of it. Behind its end it is zeros.
+    struct Counted {
+        bytes: Vec<u8>,
+        read: Cell<u64>,
+    }
+
+    impl ReadAt for Counted {
+        fn read(&self, offset: u64, buffer: &mut [u8]) -> bool {
+            self.read.set(self.read.get() + buffer.len() as u64);
+            buffer.fill(0);
+            let rest = self.bytes.get(offset as usize..).unwrap_or_default();
+            let length = rest.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&rest[..length]);
+            true
+        }
+    }
+
+    /// A file with a linkage table of `count` entries at 0x1000, that lead to `f`, and `g`, by turns; and behind it, tables of
+    /// so many bytes of relocations, of which the last but one has those of the entries.
+    fn make_linkage(count: u64, relocation_bytes: &[u64]) -> (Counted, SymbolTables) {
+        let place = |offset: usize, bytes: u64, entry_bytes: u64| Section {
+            offset: offset as u64,
+            bytes,
+            entry_bytes,
+            ..CODE
+        };
+        let mut bytes = Vec::new();
+        for entry in 0..count {
+            // To 0x10_0000 and eight bytes an entry.
+            let distance = 0x10_0000 + entry * 8 - (0x1000 + entry * 16 + 6);
+            bytes.extend([0xff, 0x25]);
+            bytes.extend((distance as u32).to_le_bytes());
+            bytes.extend([0x90; 10]);
+        }
+        let code = place(0, count * 16, 16);
+        let symbols = place(bytes.len(), 48, 24);
+        for name in [1_u64, 3] {
+            bytes.extend([name.to_le_bytes(), [0; 8], [0; 8]].concat());
+        }
+        let names = place(bytes.len(), 5, 0);
+        bytes.extend(*b"\0f\0g\0");
+        let relocations_at = bytes.len();
+        for entry in 0..count {
+            let info = ((entry % 2) << 32) | u64::from(RELOCATION_JUMP_SLOT);
+            let words = [0x10_0000 + entry * 8, info, 0];
+            bytes.extend(words.map(u64::to_le_bytes).concat());
+        }
+        let other = SectionType(0);
+        let mut sections = vec![
+            Section {
+                kind: other,
+                ..code
+            },
+            Section {
+                kind: other,
+                is_code: false,
+                link: 2,
+                ..symbols
+            },
+            Section {
+                kind: other,
+                is_code: false,
+                ..names
+            },
+        ];
+        for (place_of, of_table) in relocation_bytes.iter().enumerate() {
+            let at = match place_of + 2 == relocation_bytes.len() {
+                true => relocations_at,
+                false => 1 << 40,
+            };
+            sections.push(Section {
+                kind: SHT_RELA,
+                is_code: false,
+                link: 1,
+                ..place(at, *of_table, 24)
+            });
+        }
+        let tables = SymbolTables {
+            sections,
+            has_compressed: false,
+        };
+        let read = Cell::new(0);
+        (Counted { bytes, read }, tables)
+    }
+
+    /// Check that entries of a linkage table have the names of what they lead to, in the order of their addresses, and that all
+    /// relocations are read once for all.
+    #[test]
+    fn linkages_of_a_question() {
+        let (file, tables) = make_linkage(500, &[24_000, 12_000, 24_000]);
+        let addresses: Vec<u64> = (0..500).rev().map(|it| 0x1000 + it * 16 + it % 7).collect();
+        let names = tables.find_linkages(&file, &addresses);
+        for (place, name) in names.iter().enumerate() {
+            let expected = if place % 2 == 0 { "g@plt" } else { "f@plt" };
+            assert_eq!(name.as_deref(), Some(expected), "{place}");
+        }
+        let of_entries = 500 * (16 + 24 + 128);
+        assert!(file.read.get() <= 24_000 + 12_000 + of_entries);
+        let same = tables.find_linkages(&file, &[0x1000, 0x2fff, 0x1001, 0x9000]);
+        assert_eq!(
+            same,
+            [Some("f@plt".into()), None, Some("f@plt".into()), None]
+        );
+        // Where there is no entry, nothing is looked for.
+        file.read.set(0);
+        assert_eq!(tables.find_linkages(&file, &[0x9000]), [None]);
+        assert_eq!(file.read.get(), 0);
+    }
+
+    /// Check that neither many tables of relocations nor large ones take all time, nor such that are not loaded.
+    #[test]
+    fn relocations_without_end() {
+        let (file, tables) = make_linkage(500, &[RELOCATION_BYTES_MAX / 4; 100]);
+        assert_eq!(tables.find_linkages(&file, &[0x1000]), [None]);
+        assert!(file.read.get() <= RELOCATION_BYTES_MAX + 1000);
+        let (file, tables) = make_linkage(500, &[24; 100]);
+        assert_eq!(tables.find_linkages(&file, &[0x1000]), [None]);
+        assert!(file.read.get() <= 24 * 8 + 1000);
+        let (file, mut tables) = make_linkage(500, &[12_000; 2]);
+        tables.sections[3].is_loaded = false;
+        assert_eq!(tables.find_linkages(&file, &[0x1000]), [None]);
+        assert!(file.read.get() <= 12_000 + 1000);
     }
 
     /// Check the three forms of an entry of a procedure linkage table.

@@ -8,12 +8,12 @@
 use super::{u16_at, u32_at, u64_at};
 
 /// Program headers of a file that is taken: linkers write about a dozen.
-const SEGMENTS_MAX: usize = 64;
+pub(crate) const SEGMENTS_MAX: usize = 64;
 /// Sections of a file that is taken. Kernel modules have 60, programs 30 to 45; one section a function, as in object files
 /// that nobody maps, would be more.
-const SECTIONS_MAX: usize = 4096;
+pub(crate) const SECTIONS_MAX: usize = 4096;
 /// Bytes of the sections' names. 45 names take 500.
-const NAMES_BYTES_MAX: u64 = 64 << 10;
+pub(crate) const NAMES_BYTES_MAX: u64 = 64 << 10;
 
 const HEADER_BYTES: usize = 64;
 const SEGMENT_BYTES: usize = 56;

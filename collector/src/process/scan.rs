@@ -16,7 +16,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use super::{
     BuildId, FileIdentity, FileKind, Files, Mapping, MapsEntry, Process, find_build_id,
-    parse_maps_line,
+    open_unleased, parse_maps_line,
     table::{file_kind, shown_path},
 };
 
@@ -100,14 +100,14 @@ fn read_build_id(pid: u32, entry: &MapsEntry<'_>) -> Option<BuildId> {
 }
 
 /// Opens what is mapped, if it is a regular file: a device may do something when
-/// it is opened, so that what is there is looked at first.
+/// it is opened, so that what is there is looked at first. `None` also while a process holds a lease on it.
 pub(super) fn open_regular(path: &Path) -> Option<File> {
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&found).ok()?.st_mode);
     if kind != FileType::RegularFile {
         return None;
     }
-    File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).ok()
+    open_unleased(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd()))).ok()
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 
 use gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry, LittleEndian,
-    Operation, Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection,
-    UnwindTableRow,
+    Operation, Register, RegisterRule, Section, UnwindContext, UnwindExpression, UnwindOffset,
+    UnwindSection, UnwindTableRow,
 };
 use object::ReadRef;
 use profiler_bpf::arch::x86_64::rule::{
@@ -234,9 +234,10 @@ impl Evaluation<'_> {
         functions: &mut Vec<Function>,
     ) -> Result<(), CfiError>
     where
-        S: UnwindSection<Slice<'a>>,
-        S::Offset: gimli::UnwindOffset<usize>,
+        S: UnwindSection<Slice<'a>> + Section<Slice<'a>>,
+        S::Offset: UnwindOffset<usize>,
     {
+        let bytes = section.reader().slice();
         let mut entries = section.entries(self.bases);
         loop {
             let partial = match entries.next() {
@@ -248,6 +249,9 @@ impl Evaluation<'_> {
                     return Ok(());
                 }
             };
+            // Of what they share too, which each entry has read again, also when it leads nowhere.
+            self.add_work(entry_bytes(bytes, partial.offset()))?;
+            self.add_work(entry_bytes(bytes, UnwindOffset::into(partial.cie_offset())))?;
             let Ok(entry) = partial.parse(S::cie_from_offset) else {
                 self.result.damaged += 1;
                 continue;
@@ -267,6 +271,14 @@ impl Evaluation<'_> {
                 entry: entry.offset(),
                 in_debug_frame,
             });
+        }
+    }
+
+    fn add_work(&mut self, bytes: usize) -> Result<(), CfiError> {
+        self.work_bytes = self.work_bytes.saturating_add(bytes as u64);
+        match self.work_bytes <= self.limits.work_bytes_max {
+            true => Ok(()),
+            false => Err(CfiError::TooLarge),
         }
     }
 
@@ -310,7 +322,7 @@ impl Evaluation<'_> {
     ) -> Result<(), CfiError>
     where
         S: UnwindSection<Slice<'a>>,
-        S::Offset: gimli::UnwindOffset<usize>,
+        S::Offset: UnwindOffset<usize>,
     {
         self.result.functions += 1;
         let entry = section.fde_from_offset(self.bases, function.entry.into(), S::cie_from_offset);
@@ -318,10 +330,7 @@ impl Evaluation<'_> {
             self.result.damaged += 1;
             return Ok(builder.push(function.start, RuleSet::UNSUPPORTED)?);
         };
-        self.work_bytes += (entry.entry_len() + entry.cie().entry_len()) as u64;
-        if self.work_bytes > self.limits.work_bytes_max {
-            return Err(CfiError::TooLarge);
-        }
+        self.add_work(entry.entry_len() + entry.cie().entry_len())?;
         let mut context = std::mem::replace(&mut self.context, UnwindContext::new());
         let result = self.add_rows(section, &entry, function, &mut context, builder);
         self.context = context;
@@ -366,6 +375,19 @@ impl Evaluation<'_> {
             }
         }
     }
+}
+
+/// The bytes of the entry at a place in a section, as it says, and at most what lies there.
+fn entry_bytes(section: &[u8], at: usize) -> usize {
+    let entry = section.get(at..).unwrap_or_default();
+    let length = match entry.split_first_chunk() {
+        Some((&[0xff, 0xff, 0xff, 0xff], longer)) => {
+            longer.first_chunk().map_or(0, |it| u64::from_le_bytes(*it))
+        }
+        Some((length, _)) => u32::from_le_bytes(*length).into(),
+        None => 0,
+    };
+    usize::try_from(length).map_or(entry.len(), |it| it.min(entry.len()))
 }
 
 /// Reads the expressions of an entry.

@@ -6,23 +6,26 @@ use object::elf::{
     ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD, EM_X86_64, FileHeader64, Machine, PF_X, PT_GNU_EH_FRAME,
     PT_LOAD, ProgramHeader64, SectionHeader64,
 };
-use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, SectionTable};
+use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _};
 use object::{CompressedFileRange, CompressionFormat, LittleEndian, ReadRef};
+
+use crate::process::{NAMES_BYTES_MAX, SECTIONS_MAX, SEGMENTS_MAX};
 
 /// What one file may take. The largest that are known are browsers and compilers with 100 to
 /// 200 MB of code.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a section of call frame information, uncompressed. Chromium's 190 MB of code have
-    /// 27 MB of it.
+    /// Bytes of call frame information, of all sections together, and of one that is compressed in both
+    /// forms: that is what is held at once. Chromium's 190 MB of code have 27 MB of it.
     pub section_bytes_max: u64,
     /// Functions. Chromium has 700,000; with 32 bytes each while they are sorted, two million take
     /// 64 MB.
     pub functions_max: usize,
     /// Rows, 4 bytes each: 64 MB.
     pub rows_max: usize,
-    /// Bytes of instructions followed: those of a function, and again those that it shares with
-    /// others. Honest files follow each byte about twice.
+    /// Bytes of entries gone through: those of a function, and again those that it shares with
+    /// others, once to list and once to follow them. Honest files go through each byte about four
+    /// times.
     pub work_bytes_max: u64,
 }
 
@@ -93,31 +96,43 @@ pub(super) enum PartsError {
     TooLarge,
 }
 
-/// Headers of segments, and of sections, that are read: 4 MB each. A file whose numbers do not fit 16 bits says them
-/// elsewhere, and may say any: objects with a section for each function do, and programs do not.
-const HEADERS_MAX: u64 = 1 << 16;
-
-/// The headers of a file. Its symbols, and whatever else may be large, are not read.
-pub(super) struct Headers<'data, R: ReadRef<'data>> {
+/// The headers of a file: 64 segments, 4,096 sections and 64 KiB of names at most, in all 330 KB. Its symbols, and whatever
+/// else may be large, are not read.
+pub(super) struct Headers<'data> {
     pub(super) machine: Machine,
     pub(super) programs: &'data [ProgramHeader64<LittleEndian>],
-    pub(super) sections: SectionTable<'data, FileHeader64<LittleEndian>, R>,
+    sections: &'data [SectionHeader64<LittleEndian>],
+    names: &'data [u8],
 }
 
-impl<'data, R: ReadRef<'data>> Headers<'data, R> {
-    pub(super) fn read(data: R) -> Result<Self, PartsError> {
+impl<'data> Headers<'data> {
+    pub(super) fn read<R: ReadRef<'data>>(data: R) -> Result<Self, PartsError> {
         let not_elf = |_| PartsError::NotElf;
         let header = FileHeader64::<LittleEndian>::parse(data).map_err(not_elf)?;
         let endian = header.endian().map_err(not_elf)?;
         let programs = header.phnum(endian, data).map_err(not_elf)?;
         let sections = header.shnum(endian, data).map_err(not_elf)?;
-        if programs as u64 > HEADERS_MAX || sections as u64 > HEADERS_MAX {
+        if programs as usize > SEGMENTS_MAX || sections as usize > SECTIONS_MAX {
             return Err(PartsError::TooLarge);
         }
+        let sections = header.section_headers(endian, data).map_err(not_elf)?;
+        let names_in = match sections {
+            [] => None,
+            _ => sections.get(header.shstrndx(endian, data).map_err(not_elf)? as usize),
+        };
+        // Read at once: one at a time, each would be kept, with up to 4 KB.
+        let names = match names_in.and_then(|it| it.file_range(endian)) {
+            Some((_, bytes)) if bytes > NAMES_BYTES_MAX => return Err(PartsError::TooLarge),
+            Some((offset, bytes)) => data
+                .read_bytes_at(offset, bytes)
+                .map_err(|()| PartsError::NotElf)?,
+            None => &[],
+        };
         Ok(Self {
             machine: header.e_machine(endian),
             programs: header.program_headers(endian, data).map_err(not_elf)?,
-            sections: header.sections(endian, data).map_err(not_elf)?,
+            sections,
+            names,
         })
     }
 
@@ -126,14 +141,14 @@ impl<'data, R: ReadRef<'data>> Headers<'data, R> {
         &self,
     ) -> impl Iterator<Item = (&'data [u8], &'data SectionHeader64<LittleEndian>)> {
         self.sections.iter().filter_map(|section| {
-            let name = self.sections.section_name(LittleEndian, section);
-            Some((name.ok()?, section))
+            let name = self.names.get(section.sh_name(LittleEndian) as usize..)?;
+            Some((name.split(|byte| *byte == 0).next()?, section))
         })
     }
 }
 
 impl<'data> Parts<'data> {
-    /// Reads the headers of an x86-64 file and the sections with call frame information.
+    /// Reads the headers of an x86-64 file and the sections with call frame information, of each name the first.
     pub(super) fn read<R: ReadRef<'data>>(data: R, limits: &Limits) -> Result<Self, PartsError> {
         let file = Headers::read(data)?;
         let endian = LittleEndian;
@@ -154,6 +169,8 @@ impl<'data> Parts<'data> {
                 bytes: it.p_filesz(endian),
             })
             .collect();
+        let mut bytes_left = limits.section_bytes_max;
+        let (mut has_eh_frame, mut has_debug_frame) = (false, false);
         for (name, section) in file.named_sections() {
             let address = section.sh_addr(endian);
             match name {
@@ -170,33 +187,41 @@ impl<'data> Parts<'data> {
                 }
                 b".text" => parts.text = Some(address),
                 b".got" => parts.got = Some(address),
-                b".eh_frame" => parts.eh_frame = read_section(section, data, limits)?,
-                b".debug_frame" | b".zdebug_frame" => {
-                    parts.debug_frame = read_section(section, data, limits)?;
+                b".eh_frame" if !has_eh_frame => {
+                    has_eh_frame = true;
+                    parts.eh_frame = read_section(section, data, &mut bytes_left)?;
+                }
+                b".debug_frame" | b".zdebug_frame" if !has_debug_frame => {
+                    has_debug_frame = true;
+                    parts.debug_frame = read_section(section, data, &mut bytes_left)?;
                 }
                 _ => {}
             }
         }
         parts.linkages.sort_by_key(|it| it.offset);
         if parts.eh_frame.is_none() {
-            parts.eh_frame = find_eh_frame(headers, data, limits);
+            parts.eh_frame = find_eh_frame(headers, data, bytes_left);
         }
         Ok(parts)
     }
 }
 
-/// The contents of a section; `None` when it cannot be read.
+/// The contents of a section, which are taken from the bytes that are left; `None` when it cannot be read.
 fn read_section<'data, R: ReadRef<'data>>(
     section: &SectionHeader64<LittleEndian>,
     data: R,
-    limits: &Limits,
+    bytes_left: &mut u64,
 ) -> Result<Option<Section<'data>>, PartsError> {
     let Some(range) = compressed_range(section, data) else {
         return Ok(None);
     };
-    if range.compressed_size.max(range.uncompressed_size) > limits.section_bytes_max {
-        return Err(PartsError::TooLarge);
-    }
+    let bytes = match range.format {
+        CompressionFormat::None => range.uncompressed_size,
+        _ => range
+            .compressed_size
+            .saturating_add(range.uncompressed_size),
+    };
+    *bytes_left = bytes_left.checked_sub(bytes).ok_or(PartsError::TooLarge)?;
     let bytes = range.data(data).and_then(|it| it.decompress());
     Ok(bytes.ok().map(|bytes| Section {
         address: section.sh_addr(LittleEndian),
@@ -250,15 +275,13 @@ fn old_compressed_range<'data, R: ReadRef<'data>>(
 fn find_eh_frame<'data, R: ReadRef<'data>>(
     headers: &[ProgramHeader64<LittleEndian>],
     data: R,
-    limits: &Limits,
+    bytes_max: u64,
 ) -> Option<Section<'data>> {
     let endian = LittleEndian;
     let index = headers
         .iter()
         .find(|it| it.p_type(endian) == PT_GNU_EH_FRAME)?;
-    if index.p_filesz(endian) > limits.section_bytes_max {
-        return None;
-    }
+    let bytes_left = bytes_max.checked_sub(index.p_filesz(endian))?;
     let index_bytes = index.data(endian, data).ok()?;
     let bases = gimli::BaseAddresses::default().set_eh_frame_hdr(index.p_vaddr(endian));
     let parsed = gimli::EhFrameHdr::new(index_bytes, gimli::LittleEndian)
@@ -273,7 +296,7 @@ fn find_eh_frame<'data, R: ReadRef<'data>>(
     })?;
     let into = address - segment.p_vaddr(endian);
     let length = segment.p_filesz(endian) - into;
-    if length > limits.section_bytes_max {
+    if length > bytes_left {
         return None;
     }
     let offset = segment.p_offset(endian).checked_add(into)?;
@@ -306,6 +329,68 @@ mod tests {
         file.set_len(BYTES).unwrap();
         change(&file, BYTES);
         Parts::read(&ReadCache::new(file), &Limits::default()).map(drop)
+    }
+
+    /// Names of sections, and where in their table two of them are.
+    const NAMES: &[u8] = b"\0.eh_frame\0.debug_frame\0";
+    const EH_FRAME: u32 = 1;
+    const DEBUG_FRAME: u32 = 11;
+
+    /// Puts such sections (name, offset, bytes) at the end of a file, in place of its own.
+    fn put_sections(file: &File, file_bytes: u64, sections: &[(u32, u64, u64)]) {
+        let names_at = file_bytes - NAMES.len() as u64;
+        let names = (0, names_at, NAMES.len() as u64);
+        let headers = sections.iter().chain([&names]).flat_map(|section| {
+            let (name, offset, bytes) = *section;
+            let mut header = [0; 64];
+            header[..4].copy_from_slice(&name.to_le_bytes());
+            header[4] = 1;
+            header[24..32].copy_from_slice(&offset.to_le_bytes());
+            header[32..40].copy_from_slice(&bytes.to_le_bytes());
+            header
+        });
+        let headers: Vec<u8> = headers.collect();
+        let at = names_at - headers.len() as u64;
+        file.write_all_at(&headers, at).unwrap();
+        file.write_all_at(NAMES, names_at).unwrap();
+        file.write_all_at(&at.to_le_bytes(), 40).unwrap();
+        let count = sections.len() as u16;
+        file.write_all_at(&(count + 1).to_le_bytes(), 60).unwrap();
+        file.write_all_at(&count.to_le_bytes(), 62).unwrap();
+    }
+
+    /// Check that of many sections with one name the first is read, whether or not it can be, and that there are neither
+    /// many sections nor many names. (If all were read, it would be 15 GB of memory.)
+    #[test]
+    fn many_sections_of_one_name() {
+        const BYTES: u64 = 100 << 20;
+        let read = |sections: &[_]| huge(|file, bytes| put_sections(file, bytes, sections));
+        let alike: Vec<_> = (0..150).map(|it| (EH_FRAME, it * BYTES, BYTES)).collect();
+        assert_eq!(read(&alike), Ok(()));
+        let second = [(EH_FRAME, u64::MAX, 1), (EH_FRAME, 0, 3 * BYTES)];
+        assert_eq!(read(&second), Ok(()));
+        let together = [(EH_FRAME, 0, 2 * BYTES), (DEBUG_FRAME, 0, 2 * BYTES)];
+        assert_eq!(read(&together), Err(PartsError::TooLarge));
+        assert_eq!(read(&[(0, 0, 0); 4096]), Err(PartsError::TooLarge));
+        let names = huge(|file, _| {
+            let (sections, index) = (read_u64(file, 40), read_u64(file, 56) >> 48);
+            let bytes = (1_u64 << 20).to_le_bytes();
+            file.write_all_at(&bytes, sections + index * 64 + 32)
+                .unwrap();
+        });
+        assert_eq!(names, Err(PartsError::TooLarge));
+        let segments = huge(|file, _| {
+            file.write_all_at(&65_u16.to_le_bytes(), 56).unwrap();
+        });
+        assert_eq!(segments, Err(PartsError::TooLarge));
+        assert!(peak_kb() < 2 << 20, "{} kB", peak_kb());
+    }
+
+    fn peak_kb() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+        let peak = peak.unwrap().split_ascii_whitespace().nth(1).unwrap();
+        peak.parse().unwrap()
     }
 
     fn read_u64(file: &File, at: u64) -> u64 {
@@ -354,10 +439,7 @@ mod tests {
             }
         });
         assert_eq!(without_sections, Ok(()));
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let peak = status.lines().find(|line| line.starts_with("VmHWM"));
-        let peak = peak.unwrap().split_ascii_whitespace().nth(1).unwrap();
-        assert!(peak.parse::<u64>().unwrap() < 2 << 20, "{peak} kB");
+        assert!(peak_kb() < 2 << 20, "{} kB", peak_kb());
     }
 
     /// Check the two ways in which sections are compressed, and the one without.

@@ -1,7 +1,7 @@
 //! A second opinion on walks: framehop, an unwinder that shares nothing with ours, over the same copy
 //! of a stack.
 
-use std::{ops::Range, sync::Arc};
+use std::{mem, ops::Range, sync::Arc};
 
 use framehop::{
     ExplicitModuleSectionInfo, Module, Unwinder as _,
@@ -45,6 +45,8 @@ impl Sections {
             segments,
             ..Self::default()
         };
+        // Of each name the first: what is read stays, whatever becomes of it.
+        let mut seen = [false; 2];
         for (name, section) in file.named_sections() {
             let (address, bytes) = (section.sh_addr(endian), section.sh_size(endian));
             let range = address..address.checked_add(bytes)?;
@@ -52,6 +54,9 @@ impl Sections {
                 b".text" => sections.text = Some(range),
                 b".got" => sections.got = Some(range),
                 b".eh_frame" | b".eh_frame_hdr" => {
+                    if mem::replace(&mut seen[usize::from(name == b".eh_frame")], true) {
+                        continue;
+                    }
                     if bytes > bytes_max {
                         return None;
                     }
@@ -299,6 +304,24 @@ mod tests {
         assert_eq!(sections.address_of(page), Some(address - (offset - page)));
         assert!(Sections::read(&*bytes, 100).is_none());
         assert!(Sections::read(&b"\x7fELF"[..], 1 << 20).is_none());
+    }
+
+    /// Check that of several sections of one name the first is read: here a later one is too large.
+    #[test]
+    fn sections_of_one_name() {
+        let mut bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
+        let at = |place: usize, length: usize| place..place + length;
+        let headers = u64::from_le_bytes(bytes[at(40, 8)].try_into().unwrap()) as usize;
+        let count = usize::from(u16::from_le_bytes(bytes[at(60, 2)].try_into().unwrap()));
+        let first = Sections::read(&*bytes, 256 << 20).unwrap();
+        let address = first.eh_frame.clone().unwrap().0.start.to_le_bytes();
+        let mut headers = (0..count).map(|it| headers + it * 64);
+        let eh_frame = headers.find(|it| bytes[at(it + 16, 8)] == address).unwrap();
+        let later = headers.find(|it| bytes[at(it + 16, 8)] == [0; 8]).unwrap();
+        bytes.copy_within(at(eh_frame, 4), later);
+        bytes[at(later + 32, 8)].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+        let read = Sections::read(&*bytes, 256 << 20).unwrap();
+        assert!(read.eh_frame.is_some() && read.eh_frame == first.eh_frame);
     }
 
     /// Check a walk by frame pointers, where no file is known.

@@ -2,18 +2,23 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use collector::name::{ElfFile, FileKey, Naming, Object, UnnamedReason};
+use collector::name::{
+    ElfFile, FileKey, MappedBy, Namer, Naming, Object, Relatives, UnnamedReason, hold,
+};
+use collector::process::{FileIdentity, read_content_id};
 use object::{Object as _, ObjectSection as _};
 
 use crate::linked::{seen_here, split_file};
 use crate::own_address;
+use crate::paths::build_id;
 use crate::target::{
-    Program, Random, code_segment, functions, locate, namer, new_key, object, unmapped_file,
+    Program, Random, code_segment, functions, lease, locate, namer, new_key, object, reason,
+    unmapped_file,
 };
 use crate::variants::{SOURCE, offset_in_outer, run};
 
@@ -313,6 +318,41 @@ fn odd_offsets_have_a_reason() {
     let namings = namer.name(&Object::Vdso, &[0, 1 << 20, u64::MAX]);
     assert!(namings.iter().all(is_known_reason), "{namings:?}");
     assert_eq!(namer.name(&Object::Vdso, &[]), []);
+    assert_eq!(namer.stats().ends, Default::default());
+}
+
+/// Check that files on which a process holds a lease, which would have whoever opens them wait for 45 s, have a reason at once,
+/// and names later.
+#[test]
+fn leases_hold_nobody_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = Program::compile(directory.path().join("program"), "a_function");
+    let offset = program.offset_of("a_function");
+    let build_id = Some(build_id(&program.path));
+    let leased = lease(&program.path);
+    let file = || leased.code_file(&program.path);
+    let known = || ElfFile { build_id, ..file() };
+    let started = Instant::now();
+    let mut namer = namer();
+    let reason_of = |namer: &mut Namer, file| reason(&namer.name(&object(file), &[offset]));
+    assert_eq!(reason_of(&mut namer, file()), UnnamedReason::Permission);
+    // Whether it has the build id cannot be known.
+    assert_eq!(reason_of(&mut namer, known()), UnnamedReason::FileGone);
+    let held = hold(&known(), &Relatives::default());
+    assert_eq!(held.err(), Some(UnnamedReason::FileGone));
+    let MappedBy { start, end, .. } = file().candidates[0];
+    let id = read_content_id(leased.pid(), start, end, FileIdentity::Path);
+    assert_eq!(id, None);
+    let map = PathBuf::from(format!("/tmp/perf-{}.map", leased.pid()));
+    fs::write(&map, "1000 100 made\n").unwrap();
+    let map_lease = lease(&map);
+    let made = namer.name_jit(leased.pid(), None, &[0x1000]);
+    fs::remove_file(&map).unwrap();
+    assert_eq!(reason(&made), UnnamedReason::Permission);
+    assert!(started.elapsed() < Duration::from_secs(20));
+    drop((leased, map_lease));
+    let namings = namer.name(&object(unmapped_file(&program.path)), &[offset]);
+    assert_eq!(functions(&namings[0]), ["a_function"]);
     assert_eq!(namer.stats().ends, Default::default());
 }
 

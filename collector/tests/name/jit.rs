@@ -114,10 +114,14 @@ fn odd_perf_maps_have_a_reason() {
     let status = Command::new("mkfifo").arg(&process.map).status();
     assert!(status.unwrap().success());
     assert_eq!(ask(), none);
-    for target in ["/dev/zero", "/proc/self/mem", "../../../../etc/passwd"] {
+    for (target, reason) in [
+        ("/dev/zero", UnnamedReason::Anonymous),
+        ("/proc/self/mem", UnnamedReason::Permission),
+        ("../../../../etc/passwd", UnnamedReason::Anonymous),
+    ] {
         fs::remove_file(&process.map).unwrap();
         symlink(target, &process.map).unwrap();
-        assert_eq!(ask(), none, "{target}");
+        assert_eq!(ask(), [Naming::Unnamed(reason)], "{target}");
     }
     fs::remove_file(&process.map).unwrap();
     fs::write(&process.map, "1000 100 a\n").unwrap();

@@ -1,6 +1,7 @@
 //! Files and processes to name addresses in.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -239,6 +240,41 @@ impl Drop for Running {
         let _ = self.0.wait();
     }
 }
+
+/// A process that maps a file, and has a write lease on it.
+pub(crate) fn lease(path: &Path) -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("lease");
+    fs::write(program.with_extension("c"), LEASE).unwrap();
+    let mut compiler = Command::new("cc");
+    let compiler = compiler.arg("-o").arg(&program);
+    let status = compiler.arg(program.with_extension("c")).status();
+    assert!(status.unwrap().success());
+    let mut command = Command::new(&program);
+    let child = command.arg(path).stdout(Stdio::piped()).spawn();
+    let mut running = Running(child.unwrap());
+    let mut held = [0; 4];
+    let output = running.0.stdout.as_mut().unwrap();
+    output.read_exact(&mut held).expect("there is no lease");
+    running
+}
+
+/// The kernel asks for a lease back by a signal.
+const LEASE: &str = "
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(int count, char **arguments) {
+    signal(SIGIO, SIG_IGN);
+    int file = open(arguments[1], O_RDWR);
+    void *code = mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0);
+    if (code == MAP_FAILED || fcntl(file, F_SETLEASE, F_WRLCK)) return 1;
+    if (write(1, \"held\", 4) != 4) return 1;
+    for (;;) pause();
+}
+";
 
 /// The executable segment of a 64-bit ELF file.
 pub(crate) struct CodeSegment {

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use collector::unwind::{CodeRange, Limits, RuleSet, read_table};
+use collector::unwind::{CfiError, CodeRange, Limits, RuleSet, read_table};
 use reference::{ReferenceRow, describe, read_reference};
 
 /// Where the files of a system lie.
@@ -220,6 +220,33 @@ fn damaged_files_give_rows_or_an_error() {
     }
     eprintln!("{tables} tables, {damaged} of them of damaged information; {errors} errors");
     assert!(tables > 100 && damaged > 10 && errors > 100);
+}
+
+/// Check that entries which lead nowhere are work too: those of no code, and those of which what they share is nonsense, and
+/// long.
+#[test]
+fn entries_that_lead_nowhere_have_an_end() {
+    for (augmentation_bytes, work_bytes_max) in [(0, 20_000), (10_000, 1 << 20)] {
+        let augmentation = vec![b'?'; augmentation_bytes];
+        let head = [0xff, 0xff, 0xff, 0xff, 4];
+        let shared = [&head[..], &augmentation, &[0, 8, 0, 1, 0x78, 16]].concat();
+        let shared = [&(shared.len() as u32).to_le_bytes()[..], &shared].concat();
+        // It lies within the first entry; by itself, nonsense would be the end of the list.
+        let first = [shared.len() as u32 + 4, 8].map(u32::to_le_bytes).concat();
+        // Of eight bytes at address 1.
+        let entry = [20_u32, 8, 1, 0, 8, 0].map(u32::to_le_bytes).concat();
+        let section = [first, shared, entry.repeat(1000)].concat();
+        let read = |work_bytes_max| {
+            let limits = Limits {
+                work_bytes_max,
+                ..Limits::default()
+            };
+            read_table(&*elves::wrap(&section, true), &mut RuleSet::new(), &limits)
+        };
+        assert_eq!(read(work_bytes_max), Err(CfiError::TooLarge));
+        let evaluated = read(20 << 20).unwrap();
+        assert_eq!((evaluated.functions, evaluated.is_cut), (0, false));
+    }
 }
 
 /// Check the inputs that the fuzz targets `elf`, `cfi` and `walk` start from, and those that they found interesting.

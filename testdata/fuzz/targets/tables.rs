@@ -21,8 +21,9 @@ fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
     let tables = SymbolTables::read(&file);
     let names = tables.find(input, &addresses);
     assert_eq!(names.len(), addresses.len());
-    let linkage = addresses.iter().map(|it| tables.find_linkage(input, *it));
-    let names: Vec<Option<String>> = names.into_iter().chain(linkage).collect();
+    let linkages = tables.find_linkages(input, &addresses);
+    assert_eq!(linkages.len(), addresses.len());
+    let names: Vec<Option<String>> = names.into_iter().chain(linkages).collect();
     assert!(names.iter().flatten().all(|it| !it.is_empty() && it.len() <= STRING_BYTES_MAX));
     let boundaries = Boundaries::read(&file);
     for address in addresses {

@@ -4,7 +4,7 @@
 // processor time of all the browser's processes. `BENCH_DIST` names another build of
 // the page, to compare the two in one run. It prints what it finds beside the machine's load: without a graphics
 // card the browser fills each pixel itself, which at 3840 pixels takes longer than
-// all that the page does. It fails when the page's own share misses DESIGN.md's figures.
+// all that the page does. It fails when the page's own share misses its figures.
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { cpus, loadavg } from "node:os";
@@ -23,7 +23,7 @@ const ROUNDS = Number(process.env["BENCH_ROUNDS"] ?? 5);
 /** The page's clock and the server's must agree: else the page asks for everything twice, as it should. */
 const NOW_MS = Date.now();
 
-/** The promises of DESIGN.md. */
+/** What is promised. */
 const FIRST_PAINT_MS = 200;
 const FRAME_MS = 1000 / 60;
 

@@ -1,9 +1,9 @@
 //! The files that compilers write of their code, as far as they were read; the child's side.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::answers::{Answers, Found};
 use super::super::confine::FileRoot;
@@ -16,6 +16,9 @@ use super::v8::split_script_name;
 /// Files held. A node has a few processes with a compiler; each file takes up to 26 MB (see `code`), most 2 to 10, and
 /// the child forgets all when it holds too much.
 const OPEN_FILES_MAX: usize = 16;
+/// An open file keeps its file system busy, so one that is not asked about is closed, and read again when it is.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
 /// A question about the code of one process.
 pub(in super::super) struct JitRequest<'a> {
     /// The collector's number of the process and format; never used for another.
@@ -51,10 +54,12 @@ impl JitFiles {
     /// Names `request.addresses` into `answers`, one answer for each.
     pub(in super::super) fn name(&mut self, request: JitRequest<'_>, answers: &mut Answers) {
         let addresses = request.addresses;
-        let Some(open) = self.open(request) else {
-            let reason = UnnamedReason::FileGone;
-            addresses.iter().for_each(|_| answers.push_unnamed(reason));
-            return;
+        let open = match self.open(request) {
+            Ok(open) => open,
+            Err(reason) => {
+                addresses.iter().for_each(|_| answers.push_unnamed(reason));
+                return;
+            }
         };
         open.used = Instant::now();
         let is_read = open.read_new();
@@ -68,43 +73,47 @@ impl JitFiles {
         }
     }
 
+    /// Closes those that nobody has asked about for a while.
+    pub(in super::super) fn close_idle(&mut self) {
+        self.open.retain(|it| it.used.elapsed() <= IDLE_MAX);
+    }
+
     /// Forgets all files; they are read again when they come again.
     pub(in super::super) fn forget(&mut self) {
         self.open.clear();
     }
 
-    fn open(&mut self, request: JitRequest<'_>) -> Option<&mut OpenFile> {
+    fn open(&mut self, request: JitRequest<'_>) -> Result<&mut OpenFile, UnnamedReason> {
         let known = self.open.iter().position(|it| it.number == request.file);
         let Some(descriptor) = request.opened else {
-            return self.open.get_mut(known?);
+            return known
+                .map(|it| &mut self.open[it])
+                .ok_or(UnnamedReason::FileGone);
         };
         // The descriptor is not one to read from.
-        let file = File::open(self.root.path_of(descriptor.as_raw_fd())).ok()?;
-        let metadata = file.metadata().ok()?;
+        let file = self.root.open(&descriptor)?;
+        let metadata = file.metadata().map_err(|_| UnnamedReason::FileGone)?;
         let identity = (metadata.dev(), metadata.ino());
         if let Some(index) = known {
             if self.open[index].identity == identity {
-                return self.open.get_mut(index);
+                return Ok(&mut self.open[index]);
             }
             self.open.swap_remove(index);
         }
         if self.open.len() >= OPEN_FILES_MAX {
-            let oldest = self
-                .open
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, open)| open.used);
-            let index = oldest.map(|(index, _)| index)?;
-            self.open.swap_remove(index);
+            let used = |(_, open): &(usize, &OpenFile)| open.used;
+            let oldest = self.open.iter().enumerate().min_by_key(used);
+            if let Some((index, _)) = oldest {
+                self.open.swap_remove(index);
+            }
         }
-        self.open.push(OpenFile {
+        Ok(self.open.push_mut(OpenFile {
             number: request.file,
             identity,
             file,
             contents: GrowingFile::new(request.format),
             used: Instant::now(),
-        });
-        self.open.last_mut()
+        }))
     }
 }
 
@@ -134,4 +143,39 @@ fn push_named(code: &CodeName<'_>, answers: &mut Answers) {
         }
     }
     answers.push_named(&[found]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Check that files which nobody asks about are closed, and read again when somebody does; the others stay.
+    #[test]
+    fn idle_files_are_closed() {
+        let mut files = JitFiles::new(FileRoot::Everything);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("map");
+        fs::write(&path, "1000 100 name\n").unwrap();
+        let ask = |files: &mut JitFiles, file, opened: Option<OwnedFd>| {
+            let request = JitRequest {
+                file,
+                format: JitFormat::PerfMap,
+                opened,
+                addresses: &[0x1000],
+            };
+            let mut answers = Answers::default();
+            files.name(request, &mut answers);
+            answers.strings.iter().any(|it| it == "name")
+        };
+        let open = || Some(File::open(&path).unwrap().into());
+        assert!(ask(&mut files, 1, open()) && ask(&mut files, 2, open()));
+        files.close_idle();
+        files.open[0].used -= IDLE_MAX;
+        files.close_idle();
+        assert!(!ask(&mut files, 1, None) && ask(&mut files, 2, None));
+        assert_eq!(files.open.len(), 1);
+        assert!(ask(&mut files, 1, open()));
+    }
 }
