@@ -52,17 +52,13 @@ fn main() -> ExitCode {
     if !rig::is_emulated() {
         for (name, check, tools) in names::CHECKS {
             let shared = Arc::clone(&shared);
-            let missing = missing
-                .as_ref()
-                .clone()
-                .or_else(|| rig::find_missing_tool(tools));
-            trials.push(trial(
-                &format!("names::{name}"),
-                &Arc::new(missing),
-                move || check(&*shared.get()?),
-            ));
+            let missing = with_tools(&missing, tools);
+            trials.push(trial(&format!("names::{name}"), &missing, move || {
+                check(&*shared.get()?)
+            }));
         }
-        for (name, check) in sent::CHECKS {
+        for (name, check, tools) in sent::CHECKS {
+            let missing = with_tools(&missing, tools);
             trials.push(trial(&format!("sent::{name}"), &missing, check));
         }
     }
@@ -83,6 +79,12 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     end(&shared, &conclusion)
+}
+
+/// What is missing for all, or else for those that need these tools.
+fn with_tools(missing: &Option<String>, tools: &[&str]) -> Arc<Option<String>> {
+    let missing = missing.clone();
+    Arc::new(missing.or_else(|| rig::find_missing_tool(tools)))
 }
 
 /// A trial that is ignored, with the reason, when something it needs is missing.

@@ -164,6 +164,12 @@ fn check_row(rig: &Rig, row: &Row, range: Range) -> Result<()> {
     let unnamed = unknown["unnamed_samples"]
         .as_u64()
         .context("no number of samples")?;
+    println!(
+        "{}: `{}` has {:.1} % of {samples} samples, {unnamed} have an unnamed frame",
+        row.what,
+        row.function,
+        share * 100.0
+    );
     ensure!(
         unnamed * 50 <= samples,
         "{unnamed} of {samples} have an unnamed frame: {unknown}"
@@ -218,6 +224,15 @@ pub(crate) fn split(path: &Path, debug: &Path) -> Result<()> {
         .arg("--only-keep-debug")
         .args([path, debug]))?;
     run(Command::new("strip").arg(path))
+}
+
+/// Where a tool lies, links followed.
+pub(crate) fn find_tool(name: &str) -> Result<PathBuf> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&paths).flat_map(|it| fs::canonicalize(it.join(name)));
+    found
+        .next()
+        .with_context(|| format!("`{name}` is not there"))
 }
 
 pub(crate) fn start(path: &Path) -> Result<Child> {
@@ -545,7 +560,26 @@ fn check_named_later(rig: &Rig) -> Result<()> {
         ensure!((200..300).contains(&status), "`{file}`: {status}");
     }
     let row = plain("named later", "nm-later", "burn_named_later");
-    check_row(rig, &row, range).context("after the upload")
+    check_row(rig, &row, range).context("after the upload")?;
+    let list = rig.pprof_list(query, range, "^burn_named_later$")?;
+    check_listed(&list).with_context(|| format!("`-list` says: {list}"))
+}
+
+/// Checks that the loop of `burner.c` has most of the time in a listing: `     1.2e9ns    1.2e9ns (flat, cum)   9:    x ^= …`.
+fn check_listed(list: &str) -> Result<()> {
+    let text = fs::read_to_string(source("burner.c")).context("failed to read the source")?;
+    let is_source = |line: &str| {
+        let (_, rest) = line.rsplit_once(':')?;
+        let has_time = line
+            .trim_start()
+            .starts_with(|it: char| it.is_ascii_digit());
+        (has_time && rest.trim().len() > 5 && text.contains(rest.trim())).then_some(())
+    };
+    ensure!(
+        list.lines().any(|it| is_source(it).is_some()),
+        "no line of the source has time"
+    );
+    Ok(())
 }
 
 /// Uploads a file as `curl` does; gives the status.

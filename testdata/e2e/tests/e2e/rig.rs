@@ -41,6 +41,8 @@ pub(crate) struct Rig {
     collectors: Vec<Collector>,
     /// What the collectors are started with beside their addresses.
     options: Vec<String>,
+    /// And the server.
+    server_options: Vec<String>,
     /// Entries of the BPF programs, just before their collectors were stopped.
     entries_at_stop: f64,
     /// How long it took to stop them.
@@ -78,7 +80,8 @@ pub(crate) fn end_programs_on_signal() -> Result<()> {
     Ok(())
 }
 
-fn start(start: Start<'_>) -> Result<Child> {
+/// Starts a program that ends with the test.
+pub(crate) fn start(start: Start<'_>) -> Result<Child> {
     let child = Child::start(start)?;
     let pid = i32::try_from(child.pid()).ok().and_then(Pid::from_raw);
     if let (Some(pid), Ok(mut started)) = (pid, STARTED.lock()) {
@@ -194,19 +197,31 @@ impl Rig {
 
     /// As [`Self::start`], the collector with these options.
     pub(crate) fn start_with(name: &str, options: &[&str]) -> Result<Self> {
+        Self::start_both_with(name, options, &[])
+    }
+
+    /// As [`Self::start`], the collector with these options, and the server with those.
+    pub(crate) fn start_both_with(
+        name: &str,
+        options: &[&str],
+        server_options: &[&str],
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix(&format!("pilotlight-e2e-{name}-"))
             .tempdir()
             .context("failed to make a directory for the test")?;
         let (http, grpc) = (free_address()?, free_address()?);
-        let server = Mutex::new(start_server(dir.path(), http, grpc)?);
+        let owned = |it: &[&str]| it.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let server_options = owned(server_options);
+        let server = Mutex::new(start_server(dir.path(), http, grpc, &server_options)?);
         let mut rig = Self {
             dir,
             http,
             grpc,
             server,
             collectors: Vec::new(),
-            options: options.iter().map(|it| (*it).to_owned()).collect(),
+            options: owned(options),
+            server_options,
             entries_at_stop: 0.0,
             stopping: Duration::ZERO,
         };
@@ -322,7 +337,8 @@ impl Rig {
 
     /// Starts the server again on what it left behind.
     pub(crate) fn restart_server(&self) -> Result<()> {
-        *lock(&self.server)? = start_server(self.dir.path(), self.http, self.grpc)?;
+        *lock(&self.server)? =
+            start_server(self.dir.path(), self.http, self.grpc, &self.server_options)?;
         self.wait_ready()
     }
 
@@ -421,13 +437,19 @@ impl Rig {
         range: Range,
         options: &[&str],
     ) -> Result<BTreeMap<String, Row>> {
+        run_pprof(self.dir.path(), &self.pprof_url(query, range), options)
+    }
+
+    /// What `go tool pprof -list` says of the functions that `pattern` matches: their source with the time of each line.
+    pub(crate) fn pprof_list(&self, query: &str, range: Range, pattern: &str) -> Result<String> {
+        let url = self.pprof_url(query, range);
+        run_pprof_tool(self.dir.path(), &url, &["-unit=ns", "-list", pattern])
+    }
+
+    fn pprof_url(&self, query: &str, range: Range) -> String {
         let (from, to) = (range.from_ms.to_string(), range.to_ms.to_string());
-        let url = http::url(
-            self.http,
-            "/api/v1/pprof",
-            &[("query", query), ("from", &from), ("to", &to)],
-        );
-        run_pprof(self.dir.path(), &url, options)
+        let parameters = [("query", query), ("from", &from), ("to", &to)];
+        http::url(self.http, "/api/v1/pprof", &parameters)
     }
 
     /// Check that nothing vanished, after the collectors were stopped: all that the BPF program entered, as the kernel side
@@ -492,15 +514,22 @@ fn as_f64(count: usize) -> f64 {
     count as f64
 }
 
-fn start_server(dir: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Child> {
+fn start_server(
+    dir: &Path,
+    http: SocketAddr,
+    grpc: SocketAddr,
+    options: &[String],
+) -> Result<Child> {
+    let mut arguments = vec![
+        format!("--http-listen={http}"),
+        format!("--grpc-listen={grpc}"),
+        format!("--data-dir={}", dir.join("data").display()),
+    ];
+    arguments.extend_from_slice(options);
     start(Start {
         name: "server",
         program: &find_program("pilotlight-server")?,
-        arguments: vec![
-            format!("--http-listen={http}"),
-            format!("--grpc-listen={grpc}"),
-            format!("--data-dir={}", dir.join("data").display()),
-        ],
+        arguments,
         privilege: Privilege::Same,
         log: dir.join("server.log"),
     })
@@ -508,20 +537,25 @@ fn start_server(dir: &Path, http: SocketAddr, grpc: SocketAddr) -> Result<Child>
 
 /// `go tool pprof -top -unit=ns OPTIONS URL`, all functions.
 pub(crate) fn run_pprof(dir: &Path, url: &str, options: &[&str]) -> Result<BTreeMap<String, Row>> {
+    let top = [
+        "-top",
+        "-unit=ns",
+        "-nodecount=1000000",
+        "-nodefraction=0",
+        "-edgefraction=0",
+    ];
+    let text = run_pprof_tool(dir, url, &[&top, options].concat())?;
+    pprof::parse_top(&text)
+}
+
+/// What `go tool pprof OPTIONS URL` writes.
+fn run_pprof_tool(dir: &Path, url: &str, options: &[&str]) -> Result<String> {
     // pprof keeps a copy of what it fetched in its PPROF_TMPDIR.
     let copies = dir.join("pprof");
     fs::create_dir_all(&copies)
         .with_context(|| format!("failed to make `{}`", copies.display()))?;
     let output = Command::new("go")
-        .args([
-            "tool",
-            "pprof",
-            "-top",
-            "-unit=ns",
-            "-nodecount=1000000",
-            "-nodefraction=0",
-            "-edgefraction=0",
-        ])
+        .args(["tool", "pprof"])
         .args(options)
         .arg(url)
         .env("PPROF_TMPDIR", copies)
@@ -534,7 +568,7 @@ pub(crate) fn run_pprof(dir: &Path, url: &str, options: &[&str]) -> Result<BTree
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    pprof::parse_top(&String::from_utf8_lossy(&output.stdout))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn lock(child: &Mutex<Child>) -> Result<std::sync::MutexGuard<'_, Child>> {

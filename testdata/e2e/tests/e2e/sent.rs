@@ -3,30 +3,37 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use run::child::{Child, Privilege, Start};
+use run::http;
 use run::wait::wait_for;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::names::{SHARE_MIN, compile, range, run, share_of, split, start};
-use crate::rig::{Range, Rig, now_ms};
+use crate::names::{SHARE_MIN, compile, find_tool, range, run, share_of, split, start};
+use crate::rig::{self, Range, Rig, free_address, now_ms};
 
 /// For all files of a machine that may be compiling, one after the other, until it is the program's turn.
 const SENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// For a folder with one file.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The build id of the large program, by which its file is found at the server.
 const LARGE_ID: &str = "5e47000000000000000000000000000000000001";
 
 type Check = fn() -> Result<()>;
 
-/// All checks here, by name.
-pub(crate) const CHECKS: [(&str, Check); 2] = [
-    ("by_the_collector", check_sent),
-    ("server_killed", check_server_killed),
+/// All checks here, with their names and the tools that only they need.
+pub(crate) const CHECKS: [(&str, Check, &[&str]); 3] = [
+    ("by_the_collector", check_sent, &[]),
+    ("server_killed", check_server_killed, &[]),
+    ("from_debuginfod", check_debuginfod, &["debuginfod"]),
 ];
 
 /// Check that frames which came without names have functions, files and lines after the server has asked for the program, whose
@@ -102,6 +109,61 @@ fn check_server_killed() -> Result<()> {
     rig.stop_collectors()?;
     rig.check_books()?;
     rig.stop_server()
+}
+
+/// Check that a stripped program shows why it has no names at first, and, by the same query, those that the server has found at
+/// a debuginfod: Debian's, over a folder with the program's debug file.
+fn check_debuginfod() -> Result<()> {
+    let directory = TempDir::new().context("failed to make a directory")?;
+    let at = |name: &str| directory.path().join(name);
+    fs::create_dir(at("symbols")).context("failed to make a directory")?;
+    compile(&at("ns-fetched"), "burn_fetched", &["-g"])?;
+    split(&at("ns-fetched"), &at("symbols/ns-fetched.debug"))?;
+    let address = free_address()?;
+    let _debuginfod = start_debuginfod(&at("symbols"), address)?;
+
+    let option = format!("--debuginfod-url=http://{address}");
+    let mut rig = Rig::start_both_with("fetched", &[], &[&option])?;
+    let sampled = sample(&rig, &[at("ns-fetched")])?;
+    let query = r#"{comm="ns-fetched"}"#;
+    let unknown = rig.get_json("/api/v1/unknown", query, sampled, &[])?;
+    let reason = &unknown["by_binary"]["binaries"][0]["reasons"][0]["reason"];
+    ensure!(reason == "no_symbol", "before: {unknown}");
+    wait_named(&rig, sampled, "ns-fetched", "burn_fetched")?;
+    let unknown = rig.get_json("/api/v1/unknown", query, sampled, &[])?;
+    ensure!(unknown["unnamed_self_samples"] == 0, "after: {unknown}");
+    rig.stop_collectors()?;
+    rig.check_books()?;
+    rig.stop_server()
+}
+
+/// Starts Debian's debuginfod, which answers as soon as it has looked through the folder.
+fn start_debuginfod(folder: &Path, address: SocketAddr) -> Result<Child> {
+    let port = address.port().to_string();
+    let child = rig::start(Start {
+        name: "debuginfod",
+        program: &find_tool("debuginfod")?,
+        arguments: [
+            "-F",
+            "-d",
+            ":memory:",
+            "-p",
+            &port,
+            &folder.display().to_string(),
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        privilege: Privilege::Same,
+        log: folder.with_extension("log"),
+    })?;
+    wait_for("debuginfod to have read the folder", READ_TIMEOUT, || {
+        let metrics = http::get_text(address, "/metrics", &[]).unwrap_or_default();
+        let has_read = metrics
+            .lines()
+            .any(|it| it.starts_with("found_debuginfo_total"));
+        Ok(has_read.then_some(()))
+    })?;
+    Ok(child)
 }
 
 /// Functions enough that their debug information takes some seconds to send.

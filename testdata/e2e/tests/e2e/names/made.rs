@@ -1,8 +1,6 @@
 //! Programs whose code is made while they run, by compilers that say what they made in a perf map or a jitdump.
 
-use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -10,7 +8,7 @@ use e2e::graph::Stack;
 use tempfile::TempDir;
 
 use super::case::{Case, STAY_SECONDS, all, check_cases, spawn, user_leaf};
-use super::{begin_early_in_window, run, source};
+use super::{begin_early_in_window, find_tool, run, source};
 use crate::rig::Rig;
 
 /// CPU seconds of each: compilers take some of it.
@@ -128,13 +126,4 @@ fn is_not_of_the_runtime(stack: &Stack<'_>) -> bool {
 
 fn is_made(stack: &Stack<'_>, binary: &str, names: &[&str]) -> bool {
     user_leaf(stack).is_some_and(|it| it.binary == binary && names.contains(&it.name))
-}
-
-/// Where a tool lies, links followed.
-fn find_tool(name: &str) -> Result<PathBuf> {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&paths).flat_map(|it| fs::canonicalize(it.join(name)));
-    found
-        .next()
-        .with_context(|| format!("`{name}` is not there"))
 }
