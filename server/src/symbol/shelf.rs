@@ -308,8 +308,13 @@ impl Shelf {
             .into());
         }
         if let Some(layout) = &head.layout {
-            // Also when the index itself is not kept: what is there may lack it.
-            self.learn_layout(build_id, layout, LayoutSource::File);
+            // Also when the index itself is not kept: what is there may lack it. A file of some process is believed no more than
+            // what the collector itself says: the next one may say otherwise.
+            let source = match head.origin == COLLECTOR_ORIGIN {
+                true => LayoutSource::Profile,
+                false => LayoutSource::File,
+            };
+            self.learn_layout(build_id, layout, source);
         }
         let present = self
             .read_entries()

@@ -284,6 +284,29 @@ fn a_layout_from_a_profile_is_enough() {
     );
 }
 
+/// Check that where a file is loaded that came from a collector, and so from some process, is no last word: what is said later
+/// counts, for a file that does not say it itself.
+#[test]
+fn a_process_does_not_fix_a_layout() {
+    let workshop = Workshop::new();
+    let id = "-Wl,--build-id=0x0123";
+    let program = workshop.compile("work", C, &["-g", "-O2", id]);
+    let other = workshop.compile("other", C, &["-O2", "-no-pie", id]);
+    let (debug, _) = workshop.split("work");
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    let file = fs::File::open(&other.path).unwrap();
+    let placed = shelf.place(&other.build_id(), file, COLLECTOR_ORIGIN);
+    assert!(is_stored(&placed));
+    assert!(is_stored(&place(&shelf, &debug)));
+    let layout = program.facts.layout.clone().unwrap();
+    shelf.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
+    assert_eq!(
+        name_symbol(&shelf, &program, "work").unwrap(),
+        ["work work.c:7"]
+    );
+}
+
 /// Check that what came from a collector, and so from some process, never stands in the way of what a person has given, whatever
 /// comes first; and that it counts where there is nothing as good.
 #[test]
