@@ -32,6 +32,14 @@ pub struct Segment {
     pub bytes: u64,
 }
 
+impl Segment {
+    /// Whether it ends within 64 bits. No linker makes another one, but who maps a file may have written anything into it.
+    pub(super) fn is_possible(&self) -> bool {
+        let ends = [self.file_offset, self.address].map(|it| it.checked_add(self.bytes));
+        ends.iter().all(Option::is_some)
+    }
+}
+
 /// Which file has the debug information that several files share (`dwz -m` moves it there).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlternativeLink {
@@ -44,7 +52,7 @@ pub struct AlternativeLink {
 /// What a file says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileFacts {
-    /// Its segments, at most [`SEGMENTS_MAX`].
+    /// Its segments, at most [`SEGMENTS_MAX`]; none goes beyond 2^64.
     pub segments: Vec<Segment>,
     /// Whether it has debug information itself.
     pub has_debug_info: bool,
@@ -97,12 +105,13 @@ pub fn read_facts<'data, R: ReadRef<'data>>(
         .elf_program_headers()
         .iter()
         .filter(|it| it.p_type(endian) == PT_LOAD)
-        .take(SEGMENTS_MAX)
         .map(|it| Segment {
             file_offset: it.p_offset(endian),
             address: it.p_vaddr(endian),
             bytes: it.p_filesz(endian),
         })
+        .filter(Segment::is_possible)
+        .take(SEGMENTS_MAX)
         .collect();
     let debug_info = file.section_by_name(".debug_info");
     let has_debug_info = debug_info.is_some_and(|it| it.size() > 0);

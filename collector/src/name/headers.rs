@@ -36,12 +36,13 @@ pub fn read_headers(mut read: impl FnMut(u64, &mut [u8]) -> bool) -> Option<File
 
 fn read_segments(headers: &ElfHeaders) -> Vec<Segment> {
     let loads = headers.segments.iter().filter(|it| it.kind == PT_LOAD.0);
-    let segments = loads.take(SEGMENTS_MAX).map(|it| Segment {
+    let segments = loads.map(|it| Segment {
         file_offset: it.place.offset,
         address: it.address,
         bytes: it.place.bytes,
     });
-    segments.collect()
+    let possible = segments.filter(Segment::is_possible);
+    possible.take(SEGMENTS_MAX).collect()
 }
 
 fn read_link(
@@ -102,6 +103,27 @@ mod tests {
             assert_eq!(read(&bytes), Some(expected), "{}", path.display());
         }
         assert!(links > 0, "no file has a debug link");
+    }
+
+    /// Check that a load segment that goes beyond 2^64, by its address or by its place in the file, is left out, and the others
+    /// stay.
+    #[test]
+    fn segments_that_cannot_be() {
+        let file = std::fs::read("/bin/ls").unwrap();
+        let whole = read(&file).unwrap().segments;
+        let word = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());
+        let (table, count) = (word(0x20) as usize, usize::from(file[0x38]));
+        let mut headers = (0..count).map(|number| table + number * 56);
+        let load = headers.find(|at| file[*at..at + 4] == PT_LOAD.0.to_le_bytes());
+        let load = load.unwrap();
+        // p_offset and p_vaddr.
+        for field in [8, 16] {
+            let mut odd = file.clone();
+            odd[load + field..load + field + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+            assert_eq!(read(&odd).unwrap().segments, whole[1..]);
+            let parsed = ElfFile::<FileHeader64<LittleEndian>>::parse(&*odd).unwrap();
+            assert_eq!(read_facts(&parsed).0.segments, whole[1..]);
+        }
     }
 
     /// Check that a file cut anywhere, or with any byte of its headers changed, gives facts or none, and never a panic.

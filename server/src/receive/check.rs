@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto::v1;
+use tracing::debug;
 
 use super::pprof::{UnnamedLocations, read_profile};
 use super::refusal::{Refusal, RefusalReason};
@@ -256,10 +257,11 @@ pub fn check_layouts(layouts: &[v1::FileLayout]) -> Result<Vec<CheckedFile>, Ref
     Ok(checked)
 }
 
-/// Checks where a file is loaded. One of which no segment has bytes says nothing.
+/// Checks where a file is loaded. One of which no segment has bytes says nothing, and neither does one with a segment that goes
+/// beyond 2^64: that is what the header of some file of the node says, for which its collector can do nothing.
 ///
 /// # Errors
-/// What is wrong.
+/// There are more than a collector sends.
 pub fn check_segments(segments: &[v1::Segment]) -> Result<Option<Layout>, String> {
     if segments.len() > SEGMENTS_MAX {
         let count = segments.len();
@@ -279,8 +281,11 @@ pub fn check_segments(segments: &[v1::Segment]) -> Result<Option<Layout>, String
     if segments.is_empty() {
         return Ok(None);
     }
-    let layout = Layout::new(segments).ok_or("a segment goes beyond 2^64")?;
-    Ok(Some(layout))
+    let layout = Layout::new(segments);
+    if layout.is_none() {
+        debug!("ignored where a file is loaded: a segment goes beyond 2^64");
+    }
+    Ok(layout)
 }
 
 /// What a collector offers; nothing, if it says what this server does not know.
@@ -464,18 +469,20 @@ mod tests {
             layout("00FF", &[text, bss]),
             layout("aa", &[bss]),
             layout("bb", &[]),
+            // What an odd header of one file says costs nobody a window.
+            layout("cc", &[text, segment(0, u64::MAX, 2)]),
+            layout("dd", &[segment(u64::MAX, 0, 2)]),
         ]);
         let taken = taken.unwrap();
         let layouts: Vec<_> = taken.iter().map(|file| file.layout.as_ref()).collect();
         assert_eq!(taken[0].build_id.as_str(), "00ff");
         assert_eq!(layouts[0].unwrap().address(0x1001), Some(0x2001));
-        assert_eq!(layouts[1..], [None, None]);
+        assert_eq!(layouts[1..], [None; 4]);
         for (layouts, words) in [
             (vec![layout("../..", &[text])], "hexadecimal"),
             (vec![layout("", &[text])], "hexadecimal"),
             (vec![layout(&"a".repeat(42), &[text])], "hexadecimal"),
             (vec![layout("aa", &[text; 65])], "at most 64"),
-            (vec![layout("aa", &[segment(0, u64::MAX, 2)])], "beyond"),
             (vec![layout("aa", &[text]); 4097], "at most 4096"),
         ] {
             let refusal = check_layouts(&layouts).expect_err(words);

@@ -133,7 +133,17 @@ pub fn convert<W: Write + Seek>(
     let elf = ElfObject::parse(bytes)
         .map_err(|err| FileRefusal::new(RefusalKind::NotElf, err.to_string()))?;
     let paths = Rc::new(RefCell::new(PathTable::default()));
-    let (converter, unreadable) = collect(bytes, &elf, rank, &paths)?;
+    let Collected {
+        converter,
+        unreadable,
+        has_debug_info,
+    } = collect(bytes, &elf, rank, &paths)?;
+    // What counts is what it gave: a section with nothing in it is no better than a symbol table.
+    let rank = match (has_debug_info, facts.has_symbol_table) {
+        (true, _) => Rank::DebugInfo,
+        (false, true) => Rank::SymbolTable,
+        (false, false) => return refuse(RefusalKind::NoSymbols, no_symbols()),
+    };
 
     out.seek(SeekFrom::Start(HEAD_BYTES as u64))?;
     let mut body = Checked::new(BufWriter::with_capacity(1 << 20, &mut *out));
@@ -174,13 +184,21 @@ pub fn no_symbols() -> String {
         .to_owned()
 }
 
+/// What an index is made of.
+struct Collected {
+    converter: SymCacheConverter<'static>,
+    unreadable: u64,
+    /// Whether a function or a line is of the debug information.
+    has_debug_info: bool,
+}
+
 /// Goes through functions and symbols. A unit that cannot be read is counted, and the others are taken.
 fn collect(
     bytes: &[u8],
     elf: &ElfObject<'_>,
     rank: Rank,
     paths: &Rc<RefCell<PathTable>>,
-) -> Result<(SymCacheConverter<'static>, u64), FileRefusal> {
+) -> Result<Collected, FileRefusal> {
     let mut converter = SymCacheConverter::new();
     converter.add_transformer(Names {
         paths: Rc::clone(paths),
@@ -222,9 +240,8 @@ fn collect(
     }
     covered.sort_unstable();
     let labels = read_labels(bytes, elf.load_address(), &covered);
-    if rank == Rank::DebugInfo {
-        add_with_lines(bytes, elf, &covered, &labels, &unlined, &mut converter);
-    }
+    let has_lines = rank == Rank::DebugInfo
+        && add_with_lines(bytes, elf, &covered, &labels, &unlined, &mut converter);
     for symbol in elf.symbols().chain(labels) {
         converter.process_symbolic_symbol(&symbol);
     }
@@ -234,7 +251,11 @@ fn collect(
         _ if elf.has_symbols() => unreadable += 1,
         _ => return Err(FileRefusal::new(RefusalKind::Corrupt, corrupt_debug_data())),
     }
-    Ok((converter, unreadable))
+    Ok(Collected {
+        converter,
+        unreadable,
+        has_debug_info: has_lines || !covered.is_empty(),
+    })
 }
 
 fn corrupt_debug_data() -> String {
@@ -260,7 +281,8 @@ fn add_packed(
     Some(())
 }
 
-/// Adds functions whose lines have to be looked for: those that are only listed in the symbol table, and `unlined` ones.
+/// Adds functions whose lines have to be looked for: those that are only listed in the symbol table, and `unlined` ones. Says
+/// whether any has lines.
 fn add_with_lines(
     bytes: &[u8],
     elf: &ElfObject<'_>,
@@ -268,7 +290,8 @@ fn add_with_lines(
     labels: &[Symbol<'_>],
     unlined: &[symbolic_debuginfo::Function<'_>],
     converter: &mut SymCacheConverter<'_>,
-) {
+) -> bool {
+    let mut has_lines = false;
     let load_address = elf.load_address();
     let symbols = elf.symbol_map();
     let unlisted: Vec<_> = symbols
@@ -306,6 +329,7 @@ fn add_with_lines(
     for (start, end, name) in unlisted {
         let rows = lines_in(start, end);
         if !rows.is_empty() {
+            has_lines = true;
             converter.process_symbolic_function(&symbolic_debuginfo::Function {
                 address: start,
                 size: end - start,
@@ -319,11 +343,13 @@ fn add_with_lines(
     }
     for function in unlined {
         let rows = lines_in(function.address, function.end_address());
+        has_lines |= !rows.is_empty();
         match rows.is_empty() {
             true => converter.process_symbolic_function(function),
             false => converter.process_symbolic_function(&with_lines(function, rows)),
         }
     }
+    has_lines
 }
 
 /// Stretches in order, those that overlap as one.

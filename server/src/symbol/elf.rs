@@ -18,8 +18,10 @@ pub struct ElfFacts {
     pub build_id: Option<BuildId>,
     /// Where it is loaded, if its own word can be taken for that.
     pub layout: Option<Layout>,
-    /// What it has; `None` is neither a symbol table nor debug information.
+    /// What it has sections for; `None` is neither a symbol table nor debug information.
     pub rank: Option<Rank>,
+    /// Whether it has a symbol table.
+    pub has_symbol_table: bool,
 }
 
 /// Whether a file begins as ELF files do.
@@ -47,13 +49,13 @@ fn read_facts<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> object::Resul
     let sections = header.sections(endian, bytes)?;
     let segments = header.program_headers(endian, bytes)?;
 
-    let mut rank = None;
+    let (mut has_symbol_table, mut has_debug_info) = (false, false);
     let mut is_stripped_of_code = false;
     let mut build_id = None;
     for section in sections.iter() {
         let name = sections.section_name(endian, section).unwrap_or_default();
         match section.sh_type(endian) {
-            SHT_SYMTAB | SHT_DYNSYM => rank = rank.max(Some(Rank::SymbolTable)),
+            SHT_SYMTAB | SHT_DYNSYM => has_symbol_table = true,
             SHT_NOBITS => {
                 is_stripped_of_code |= section.sh_flags(endian).0 & SHF_EXECINSTR.0 != 0;
             }
@@ -62,8 +64,8 @@ fn read_facts<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> object::Resul
                     build_id = build_id.or_else(|| find_build_id(notes, endian));
                 }
             }
-            _ if name == b".gnu_debugdata" => rank = rank.max(Some(Rank::SymbolTable)),
-            _ if name == b".debug_info" || name == b".zdebug_info" => rank = Some(Rank::DebugInfo),
+            _ if name == b".gnu_debugdata" => has_symbol_table = true,
+            _ if name == b".debug_info" || name == b".zdebug_info" => has_debug_info = true,
             _ => {}
         }
     }
@@ -79,7 +81,12 @@ fn read_facts<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> object::Resul
     Ok(ElfFacts {
         build_id,
         layout: read_layout::<H>(segments, endian, is_stripped_of_code),
-        rank,
+        rank: match (has_debug_info, has_symbol_table) {
+            (true, _) => Some(Rank::DebugInfo),
+            (false, true) => Some(Rank::SymbolTable),
+            (false, false) => None,
+        },
+        has_symbol_table,
     })
 }
 

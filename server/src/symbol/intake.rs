@@ -187,9 +187,13 @@ impl Intake {
     fn is_wanted(&self, build_id: &BuildId, offer: Offer, lacks: Rank) -> bool {
         let found = self.shelf.find(build_id);
         // Without a layout it names nothing; whoever sends the file sends that first.
-        let has = found
-            .filter(|found| found.has_layout)
-            .map(|found| found.head.rank);
+        let has = found.filter(|found| found.has_layout).map(|found| {
+            match found.head.origin == COLLECTOR_ORIGIN {
+                true => found.head.rank,
+                // No collector's file replaces it: to ask for one would be in vain.
+                false => Rank::DebugInfo,
+            }
+        });
         match offer {
             Offer::None => false,
             Offer::SymbolTable => lacks == Rank::SymbolTable && has.is_none(),
@@ -301,6 +305,10 @@ impl Intake {
     /// It is not taken.
     pub fn finish(&self, instance: Instance, build_id: &BuildId) -> Result<Placed, IntakeError> {
         let placed = self.place(instance, build_id);
+        if let Ok(Placed::Unchanged(_)) = &placed {
+            // It is no better than what is there, and will not be with the next window.
+            self.asked().note_failed(instance, build_id, Instant::now());
+        }
         self.end(
             instance,
             build_id,

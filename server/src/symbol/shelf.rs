@@ -308,8 +308,13 @@ impl Shelf {
             .into());
         }
         if let Some(layout) = &head.layout {
-            // Also when the index itself is not kept: what is there may lack it.
-            self.learn_layout(build_id, layout, LayoutSource::File);
+            // Also when the index itself is not kept: what is there may lack it. A file of some process is believed no more than
+            // what the collector itself says: the next one may say otherwise.
+            let source = match head.origin == COLLECTOR_ORIGIN {
+                true => LayoutSource::Profile,
+                false => LayoutSource::File,
+            };
+            self.learn_layout(build_id, layout, source);
         }
         let present = self
             .read_entries()
@@ -574,16 +579,14 @@ impl Entry {
 /// dynamic symbols are fewer than its symbol table, and line tables alone are smaller than all debug information.
 ///
 /// What a collector has sent is a file of some process, which may claim any build id: it never replaces what a person or a
-/// debuginfod has given of the same kind, and debug information of theirs always replaces it. (Of two symbol tables the
-/// larger counts all the same, since theirs may be of a stripped file.)
+/// debuginfod has given, and debug information of theirs always replaces it. (Their symbol table replaces no debug information
+/// and no larger table, since it may be of a stripped file.)
 fn is_better(head: &IndexHead, present: &IndexHead) -> bool {
     let is_of_process = |head: &IndexHead| head.origin == COLLECTOR_ORIGIN;
-    if head.rank == present.rank {
-        match (is_of_process(head), is_of_process(present)) {
-            (true, false) => return false,
-            (false, true) if head.rank == Rank::DebugInfo => return true,
-            _ => {}
-        }
+    match (is_of_process(head), is_of_process(present)) {
+        (true, false) => return false,
+        (false, true) if head.rank == Rank::DebugInfo => return true,
+        _ => {}
     }
     (head.rank, head.body_bytes) > (present.rank, present.body_bytes)
 }

@@ -312,6 +312,35 @@ async fn dynamic_symbols_come_through() {
     assert_eq!(top["functions"][0]["name"], "work", "{top}");
 }
 
+/// Check that no collector is asked for what would not be kept: not for debug information of a file of which somebody has uploaded
+/// the symbol table, and not again for a file that was no better than what is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_in_vain() {
+    use v1::SymbolOffer::DebugInfo;
+    let workshop = Workshop::new();
+    let program = workshop.compile("work", C, &["-O2"]);
+    let server = Running::start().await;
+    let mut collector = Collector::new(&server, &program, 1).await;
+    let bytes = packed(&program, &ranges(&program));
+    // It says that it has debug information, and has none: it may be asked once more, since another file may come of it.
+    for is_stored in [true, false] {
+        assert_eq!(collector.push(LIMIT, DebugInfo).await, [collector.id()]);
+        let begun = collector.begin(collector.beginning()).await.unwrap();
+        assert!(!begun.unneeded);
+        collector.pieces(&bytes, 0, bytes.len()).await;
+        assert_eq!(collector.finish().await.unwrap(), is_stored);
+    }
+    assert!(collector.push(LIMIT, DebugInfo).await.is_empty());
+
+    assert_eq!(metric(&server, "asked_total").await, 2.0);
+
+    let server = Running::start().await;
+    let collector = Collector::new(&server, &program, 1).await;
+    let path = format!("/api/v1/debuginfo/{}", program.build_id());
+    crate::http::put(&server, &path, &program.bytes).await;
+    assert!(collector.push(LIMIT, DebugInfo).await.is_empty());
+}
+
 /// Check that nobody sends what was not asked for, that a file of another build or none is refused and not asked for again, and
 /// that a file that is too large is refused before it comes.
 #[tokio::test(flavor = "multi_thread")]

@@ -284,6 +284,29 @@ fn a_layout_from_a_profile_is_enough() {
     );
 }
 
+/// Check that where a file is loaded that came from a collector, and so from some process, is no last word: what is said later
+/// counts, for a file that does not say it itself.
+#[test]
+fn a_process_does_not_fix_a_layout() {
+    let workshop = Workshop::new();
+    let id = "-Wl,--build-id=0x0123";
+    let program = workshop.compile("work", C, &["-g", "-O2", id]);
+    let other = workshop.compile("other", C, &["-O2", "-no-pie", id]);
+    let (debug, _) = workshop.split("work");
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    let file = fs::File::open(&other.path).unwrap();
+    let placed = shelf.place(&other.build_id(), file, COLLECTOR_ORIGIN);
+    assert!(is_stored(&placed));
+    assert!(is_stored(&place(&shelf, &debug)));
+    let layout = program.facts.layout.clone().unwrap();
+    shelf.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
+    assert_eq!(
+        name_symbol(&shelf, &program, "work").unwrap(),
+        ["work work.c:7"]
+    );
+}
+
 /// Check that what came from a collector, and so from some process, never stands in the way of what a person has given, whatever
 /// comes first; and that it counts where there is nothing as good.
 #[test]
@@ -310,6 +333,14 @@ fn what_a_process_has_made_replaces_nothing_of_a_person() {
         ("upload", of_person)
     );
 
+    // Nor is more of a process better than less of a person.
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    assert!(place(&shelf, &table, "upload"));
+    assert!(!place(&shelf, &large, COLLECTOR_ORIGIN));
+    assert_eq!(shelf.list()[0].head.rank, Rank::SymbolTable);
+    assert!(place(&shelf, &large, "upload"));
+
     let shelf = open(options(other.path()));
     assert!(place(&shelf, &table, COLLECTOR_ORIGIN));
     // A stripped file is no better for who sent it.
@@ -321,6 +352,44 @@ fn what_a_process_has_made_replaces_nothing_of_a_person() {
         (origin(&shelf).as_str(), body(&shelf)),
         ("upload", of_person)
     );
+}
+
+/// Check that debug information with nothing in it is none: such a file is what its symbol table makes it, stands in no table's
+/// way, and without one is refused.
+#[test]
+fn debug_information_with_nothing_in_it_is_none() {
+    let workshop = Workshop::new();
+    // DWARF 4: length, version, abbreviations, bytes of an address, and the end of all entries.
+    let unit = b"\x08\0\0\0\x04\0\0\0\0\0\x08\0";
+    fs::write(workshop.path("unit"), unit).unwrap();
+    fs::write(workshop.path("abbreviations"), b"\0").unwrap();
+    let id = "-Wl,--build-id=0x0123";
+    let table = workshop.compile("table", C, &["-O2", id]);
+    workshop.compile("static", C, &["-O2", "-static", id]);
+    for (program, kept) in [("table", "--keep-symbol=work"), ("static", "--strip-all")] {
+        let options = [
+            "--strip-all",
+            kept,
+            "--add-section=.debug_info=unit",
+            "--add-section=.debug_abbrev=abbreviations",
+            program,
+            &format!("{program}.empty"),
+        ];
+        workshop.run("objcopy", &options);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    let none = Built::read(&workshop.path("static.empty"));
+    assert_eq!(none.facts.rank, Some(Rank::DebugInfo));
+    check_refused(place(&shelf, &none), RefusalKind::NoSymbols, "neither");
+    let empty = Built::read(&workshop.path("table.empty"));
+    assert_eq!(empty.facts.rank, Some(Rank::DebugInfo));
+    match place(&shelf, &empty) {
+        Ok(Placed::Stored(head)) => assert_eq!(head.rank, Rank::SymbolTable),
+        other => panic!("{other:?}"),
+    }
+    assert!(is_stored(&place(&shelf, &table)));
+    assert_eq!(name_symbol(&shelf, &table, "main").unwrap(), ["main :0"]);
 }
 
 fn check_refused(placed: Result<Placed, PlaceError>, kind: RefusalKind, words: &str) {
