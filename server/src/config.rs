@@ -37,8 +37,9 @@ const CACHE_BYTES_MAX: &str = "256MiB";
 /// that these are some hundred such programs, or thousands of usual libraries.
 const SYMBOL_BYTES_MAX: &str = "4GiB";
 
-/// Largest file with debug information: a browser's has 3 GB. Two are taken at a time, two fetched, and as much as one has may wait
-/// in parts that collectors send, so that 20 GiB of the disk may be used for as long as that takes.
+/// Largest file with debug information: a browser's has 3 GB. Two are taken at a time, two fetched, as much as one has may wait
+/// in parts that collectors send, and two that were removed there may still be read, so that (2 + 2 + 1 + 2) × 4 GiB = 28 GiB of
+/// the disk may be used for as long as that takes.
 const SYMBOL_FILE_BYTES_MAX: &str = "4GiB";
 
 /// The catalog's log grows in steps of 512 KiB and is rewritten while it is cleaned up; when it cannot write, the

@@ -1,5 +1,5 @@
 //! Files of which a part has come from a collector: kept on the disk until the rest comes, also when the server is started
-//! again, within a cap and an age.
+//! again, within a cap, and within an age that is looked at with each push ([`Partials::remove_old`]).
 //!
 //! `symbols/partial/<build id>.plan` says which parts come, `<build id>.data` has those that have come at their own places
 //! (see [`super::plan`]). Nothing is synced: what a crash of the machine spoils does not have the digest that the collector
@@ -21,6 +21,9 @@ use super::plan::{RANGES_MAX, UploadPlan};
 /// How long a part waits for the rest: over a night, in which a node may be off.
 pub const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// What came within this time is on its way and stays, whatever else wants its room: as long as a collector may send nothing.
+const QUIET_MIN: Duration = Duration::from_secs(60);
+
 /// Parts that wait at most, however small.
 const FILES_MAX: usize = 64;
 
@@ -39,14 +42,38 @@ pub struct Received {
     pub digest: [u8; 32],
 }
 
+/// What is there of a file that is to be read.
+#[derive(Debug)]
+pub enum Whole {
+    /// Nothing is there of it, or not any more.
+    Gone,
+    /// Something is missing.
+    Lacking,
+    /// All, for reading.
+    File(File),
+}
+
 #[derive(Debug)]
 struct Partial {
     plan: UploadPlan,
-    data: File,
+    /// Apart from the content, which is locked for as long as a digest of 4 GiB takes. Changes under the content's lock only.
+    seen: Mutex<Seen>,
+    content: Mutex<Content>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
     received: u64,
+    touched: SystemTime,
+}
+
+#[derive(Debug)]
+struct Content {
+    data: File,
     /// Of what was received; unknown after a start, until somebody asks.
     digest: Option<blake3::Hasher>,
-    touched: SystemTime,
+    /// It may be being read: nothing is written until it is begun again.
+    is_closed: bool,
 }
 
 /// The parts that wait.
@@ -55,7 +82,7 @@ pub struct Partials {
     folder: PathBuf,
     /// Bytes of all plans together: what the disk may come to hold.
     bytes_max: u64,
-    files: Mutex<HashMap<BuildId, Arc<Mutex<Partial>>>>,
+    files: Mutex<HashMap<BuildId, Arc<Partial>>>,
 }
 
 impl Partials {
@@ -77,7 +104,7 @@ impl Partials {
                 .is_some_and(|extension| extension == "plan");
             match is_plan.then(|| read_partial(&path)).flatten() {
                 Some((build_id, partial)) => {
-                    let partial = Arc::new(Mutex::new(partial));
+                    let partial = Arc::new(partial);
                     partials.lock().insert(build_id, partial);
                 }
                 // Data goes with its plan, below.
@@ -88,7 +115,8 @@ impl Partials {
             }
         }
         partials.remove_orphans()?;
-        partials.make_room(0, SystemTime::now());
+        // Nothing is on its way yet.
+        partials.make_room(0, SystemTime::now(), Duration::ZERO);
         Ok(partials)
     }
 
@@ -113,38 +141,45 @@ impl Partials {
         self.lock().contains_key(build_id)
     }
 
-    /// Begins a file, or goes on with one whose plan is the same. Gives what has come of it.
+    /// How much of a file is here that goes on when it is begun with this plan.
+    pub fn received(&self, build_id: &BuildId, plan: &UploadPlan) -> u64 {
+        let partial = self.find(build_id);
+        let partial = partial.filter(|partial| partial.plan == *plan);
+        partial.map_or(0, |partial| partial.seen().received)
+    }
+
+    /// Begins a file, or goes on with one whose plan is the same. Gives what has come of it; `None` when others on their way
+    /// leave no room for it.
     ///
     /// # Errors
-    /// The disk, or [`io::ErrorKind::QuotaExceeded`] when what waits leaves no room for it.
-    pub fn begin(&self, build_id: &BuildId, plan: &UploadPlan) -> io::Result<Received> {
-        if let Some(partial) = self.find(build_id) {
-            let mut partial = lock(&partial);
-            if partial.plan == *plan {
-                partial.touched = SystemTime::now();
-                return partial.look();
-            }
+    /// The disk, or [`io::ErrorKind::QuotaExceeded`] when there is never room for it.
+    pub fn begin(&self, build_id: &BuildId, plan: &UploadPlan) -> io::Result<Option<Received>> {
+        if let Some(partial) = self.find(build_id)
+            && partial.plan == *plan
+        {
+            return partial.go_on().map(Some);
         }
         self.remove(build_id);
-        if !self.make_room(plan.total_bytes(), SystemTime::now()) {
+        if plan.total_bytes() > self.bytes_max {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
+        if !self.make_room(plan.total_bytes(), SystemTime::now(), QUIET_MIN) {
+            return Ok(None);
+        }
+        self.create(build_id, plan)?.go_on().map(Some)
+    }
+
+    /// Under the lock, as [`Self::remove`]: the paths are those of what is in the table.
+    fn create(&self, build_id: &BuildId, plan: &UploadPlan) -> io::Result<Arc<Partial>> {
         let [plan_path, data_path] = self.paths(build_id);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
+        let mut files = self.lock();
         let data = options.open(data_path)?;
         fs::write(plan_path, plan.encode())?;
-        let mut partial = Partial {
-            plan: plan.clone(),
-            data,
-            received: 0,
-            digest: None,
-            touched: SystemTime::now(),
-        };
-        let received = partial.look()?;
-        let partial = Arc::new(Mutex::new(partial));
-        self.lock().insert(build_id.clone(), partial);
-        Ok(received)
+        let partial = Arc::new(Partial::new(plan.clone(), data, 0, SystemTime::now()));
+        files.insert(build_id.clone(), Arc::clone(&partial));
+        Ok(partial)
     }
 
     /// Writes a piece, if it begins where the last one ended, or at 0, which begins anew. Gives whether it did, and how much is
@@ -161,72 +196,92 @@ impl Partials {
         let Some(partial) = self.find(build_id) else {
             return Ok(None);
         };
-        lock(&partial).write(position, piece).map(Some)
+        partial.write(position, piece).map(Some)
     }
 
-    /// Takes a file out, that is whole by now. `None` when there is none, or something is missing.
+    /// Opens a file that is whole by now. It stays, and nothing is written to it until it is begun again.
     ///
     /// # Errors
     /// The disk.
-    pub fn take(&self, build_id: &BuildId) -> io::Result<Option<File>> {
+    pub fn open_whole(&self, build_id: &BuildId) -> io::Result<Whole> {
         let Some(partial) = self.find(build_id) else {
-            return Ok(None);
+            return Ok(Whole::Gone);
         };
-        let file = {
-            let partial = lock(&partial);
-            if partial.received < partial.plan.total_bytes() {
-                return Ok(None);
-            }
-            partial.data.set_len(partial.plan.file_bytes())?;
-            partial.data.try_clone()?
-        };
-        self.remove(build_id);
-        Ok(Some(file))
+        let mut content = lock(&partial.content);
+        if partial.seen().received < partial.plan.total_bytes() {
+            return Ok(Whole::Lacking);
+        }
+        content.data.set_len(partial.plan.file_bytes())?;
+        content.is_closed = true;
+        partial.touch();
+        let [_, data_path] = self.paths(build_id);
+        Ok(Whole::File(File::open(data_path)?))
     }
 
     /// Removes a file.
     pub fn remove(&self, build_id: &BuildId) {
-        if self.lock().remove(build_id).is_none() {
+        let mut files = self.lock();
+        let Some(partial) = files.remove(build_id) else {
             return;
-        }
+        };
         for path in self.paths(build_id) {
             if let Err(err) = fs::remove_file(&path) {
                 warn!(path = %path.display(), %err, "failed to remove a part of a file");
             }
         }
+        drop(files);
+        // Here the disk gives its blocks back, which takes a while.
+        drop(partial);
     }
 
     /// How many wait, and the bytes of them that have come.
     pub fn numbers(&self) -> (usize, u64) {
-        let files: Vec<_> = self.lock().values().cloned().collect();
-        let bytes = files.iter().map(|partial| lock(partial).received).sum();
-        (files.len(), bytes)
+        let files = self.lock();
+        let bytes = files.values().map(|partial| partial.seen().received);
+        (files.len(), bytes.sum())
     }
 
-    /// Removes what is too old, and then what was touched least lately, until `bytes` more have room; says whether they do.
-    fn make_room(&self, bytes: u64, now: SystemTime) -> bool {
-        if bytes > self.bytes_max {
-            return false;
+    /// Removes what is too old; says whether there was any.
+    pub fn remove_old(&self, now: SystemTime) -> bool {
+        let files = self.lock();
+        let is_old = |partial: &Partial| partial.age(now) >= AGE_MAX;
+        let old = files.iter().filter(|(_, partial)| is_old(partial));
+        let old: Vec<_> = old.map(|(build_id, _)| build_id.clone()).collect();
+        drop(files);
+        for build_id in &old {
+            info!(%build_id, "removed a part of a file whose rest did not come");
+            self.remove(build_id);
         }
-        let files = self.lock().clone();
-        let weigh = |(build_id, partial): (BuildId, Arc<Mutex<Partial>>)| {
-            let partial = lock(&partial);
-            (partial.touched, partial.plan.total_bytes(), build_id)
+        !old.is_empty()
+    }
+
+    /// Removes what is too old, and then what was touched least lately, until `bytes` more have room; says whether they do. What
+    /// was touched within `quiet` stays, and all else if that makes not enough room.
+    fn make_room(&self, bytes: u64, now: SystemTime, quiet: Duration) -> bool {
+        self.remove_old(now);
+        let weigh = |(build_id, partial): (&BuildId, &Arc<Partial>)| {
+            let bytes = partial.plan.total_bytes();
+            (partial.seen().touched, bytes, build_id.clone())
         };
-        let mut waiting: Vec<_> = files.into_iter().map(weigh).collect();
+        let mut waiting: Vec<_> = self.lock().iter().map(weigh).collect();
         waiting.sort();
         let mut all: u64 = waiting.iter().map(|(_, bytes, _)| bytes).sum();
         let mut count = waiting.len();
+        let mut removed = Vec::new();
         for (touched, its_bytes, build_id) in waiting {
-            let age = now.duration_since(touched).unwrap_or_default();
-            let fits = all.saturating_add(bytes) <= self.bytes_max && count < FILES_MAX;
-            if fits && age < AGE_MAX {
+            if all.saturating_add(bytes) <= self.bytes_max && count < FILES_MAX {
                 break;
             }
-            info!(%build_id, ?age, "removed a part of a file whose rest did not come");
-            self.remove(&build_id);
+            if now.duration_since(touched).unwrap_or_default() < quiet {
+                return false;
+            }
+            removed.push(build_id);
             all -= its_bytes;
             count -= 1;
+        }
+        for build_id in removed {
+            info!(%build_id, "removed a part of a file for which there is no room");
+            self.remove(&build_id);
         }
         true
     }
@@ -235,32 +290,97 @@ impl Partials {
         ["plan", "data"].map(|extension| self.folder.join(format!("{build_id}.{extension}")))
     }
 
-    fn find(&self, build_id: &BuildId) -> Option<Arc<Mutex<Partial>>> {
+    fn find(&self, build_id: &BuildId) -> Option<Arc<Partial>> {
         self.lock().get(build_id).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<BuildId, Arc<Mutex<Partial>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BuildId, Arc<Partial>>> {
         lock(&self.files)
     }
 }
 
 impl Partial {
-    /// What has come, with its digest, for which it is read if need be.
-    fn look(&mut self) -> io::Result<Received> {
-        if self.digest.is_none() {
-            self.digest = Some(self.read_digest()?);
+    fn new(plan: UploadPlan, data: File, received: u64, touched: SystemTime) -> Self {
+        Self {
+            plan,
+            seen: Mutex::new(Seen { received, touched }),
+            content: Mutex::new(Content {
+                data,
+                digest: None,
+                is_closed: false,
+            }),
         }
-        let digest = self.digest.as_ref().map(blake3::Hasher::finalize);
-        Ok(Received {
-            bytes: self.received,
-            digest: digest.map_or([0; 32], Into::into),
-        })
     }
 
-    fn read_digest(&self) -> io::Result<blake3::Hasher> {
+    fn seen(&self) -> Seen {
+        *lock(&self.seen)
+    }
+
+    fn touch(&self) {
+        lock(&self.seen).touched = SystemTime::now();
+    }
+
+    fn age(&self, now: SystemTime) -> Duration {
+        let age = now.duration_since(self.seen().touched);
+        age.unwrap_or_default()
+    }
+
+    /// What has come, with its digest, for which it is read if need be.
+    fn go_on(&self) -> io::Result<Received> {
+        self.touch();
+        let mut content = lock(&self.content);
+        content.is_closed = false;
+        let bytes = self.seen().received;
+        let hasher = match content.digest.take() {
+            Some(hasher) => hasher,
+            None => content.read_digest(&self.plan, bytes)?,
+        };
+        let digest = hasher.finalize().into();
+        content.digest = Some(hasher);
+        // The digest of much takes long.
+        self.touch();
+        Ok(Received { bytes, digest })
+    }
+
+    fn write(&self, position: u64, piece: &[u8]) -> io::Result<(bool, u64)> {
+        let mut content = lock(&self.content);
+        let mut received = self.seen().received;
+        if content.is_closed {
+            return Ok((false, received));
+        }
+        if position == 0 && received > 0 {
+            content.data.set_len(0)?;
+            content.digest = Some(blake3::Hasher::new());
+            received = 0;
+            lock(&self.seen).received = 0;
+        }
+        let left = self.plan.total_bytes() - received;
+        if position != received || piece.len() as u64 > left {
+            return Ok((false, received));
+        }
+        let mut rest = piece;
+        for place in self.plan.places(position, piece.len() as u64) {
+            let (bytes, after) = rest.split_at(place.bytes as usize);
+            content.data.write_all_at(bytes, place.offset)?;
+            rest = after;
+        }
+        if let Some(digest) = &mut content.digest {
+            digest.update(piece);
+        }
+        received += piece.len() as u64;
+        *lock(&self.seen) = Seen {
+            received,
+            touched: SystemTime::now(),
+        };
+        Ok((true, received))
+    }
+}
+
+impl Content {
+    fn read_digest(&self, plan: &UploadPlan, received: u64) -> io::Result<blake3::Hasher> {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; CHUNK_BYTES];
-        for place in self.plan.places(0, self.received) {
+        for place in plan.places(0, received) {
             let mut at = place.offset;
             let end = place.offset + place.bytes;
             while at < end {
@@ -271,30 +391,6 @@ impl Partial {
             }
         }
         Ok(hasher)
-    }
-
-    fn write(&mut self, position: u64, piece: &[u8]) -> io::Result<(bool, u64)> {
-        if position == 0 && self.received > 0 {
-            self.data.set_len(0)?;
-            self.received = 0;
-            self.digest = Some(blake3::Hasher::new());
-        }
-        let left = self.plan.total_bytes() - self.received;
-        if position != self.received || piece.len() as u64 > left {
-            return Ok((false, self.received));
-        }
-        let mut rest = piece;
-        for place in self.plan.places(position, piece.len() as u64) {
-            let (bytes, after) = rest.split_at(place.bytes as usize);
-            self.data.write_all_at(bytes, place.offset)?;
-            rest = after;
-        }
-        if let Some(digest) = &mut self.digest {
-            digest.update(piece);
-        }
-        self.received += piece.len() as u64;
-        self.touched = SystemTime::now();
-        Ok((true, self.received))
     }
 }
 
@@ -312,13 +408,8 @@ fn read_partial(plan_path: &Path) -> Option<(BuildId, Partial)> {
         .open(data_path)
         .ok()?;
     let metadata = data.metadata().ok()?;
-    let partial = Partial {
-        received: plan.received_at(metadata.len()),
-        plan,
-        data,
-        digest: None,
-        touched: metadata.modified().ok()?,
-    };
+    let received = plan.received_at(metadata.len());
+    let partial = Partial::new(plan, data, received, metadata.modified().ok()?);
     Some((build_id, partial))
 }
 
@@ -346,11 +437,11 @@ mod tests {
         UploadPlan::new(MEGABYTE, ranges.iter().map(range).collect()).unwrap()
     }
 
-    fn received(bytes: &[u8]) -> Received {
-        Received {
+    fn received(bytes: &[u8]) -> Option<Received> {
+        Some(Received {
             bytes: bytes.len() as u64,
             digest: blake3::hash(bytes).into(),
-        }
+        })
     }
 
     /// Check that what has come is there after a restart with its digest, that it goes on there, and that the whole file has each
@@ -369,7 +460,8 @@ mod tests {
                 Some((false, 4))
             );
         }
-        assert!(partials.take(&id(1)).unwrap().is_none());
+        let whole = partials.open_whole(&id(1)).unwrap();
+        assert!(matches!(whole, Whole::Lacking));
         assert_eq!(partials.begin(&id(1), &plan).unwrap(), received(b"abcd"));
         drop(partials);
         let partials = Partials::open(folder.path(), MEGABYTE).unwrap();
@@ -379,7 +471,11 @@ mod tests {
             partials.write(&id(1), 4, b"efghij").unwrap(),
             Some((true, 10))
         );
-        let file = partials.take(&id(1)).unwrap().unwrap();
+        let Whole::File(file) = partials.open_whole(&id(1)).unwrap() else {
+            panic!("the file is not whole");
+        };
+        // While it is read, nobody changes it.
+        assert_eq!(partials.write(&id(1), 0, b"x").unwrap(), Some((false, 10)));
         let mut whole = vec![0; MEGABYTE as usize];
         file.read_exact_at(&mut whole, 0).unwrap();
         let mut expected = vec![0; MEGABYTE as usize];
@@ -387,6 +483,14 @@ mod tests {
             expected[offset..offset + bytes.len()].copy_from_slice(bytes);
         }
         assert!(whole == expected && file.metadata().unwrap().len() == MEGABYTE);
+        // It was not used, and is all there.
+        assert_eq!(
+            partials.begin(&id(1), &plan).unwrap(),
+            received(b"abcdefghij")
+        );
+        partials.remove(&id(1));
+        let whole = partials.open_whole(&id(1)).unwrap();
+        assert!(matches!(whole, Whole::Gone));
         assert_eq!(partials.write(&id(1), 10, b"").unwrap(), None);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -407,24 +511,63 @@ mod tests {
         assert_eq!(partials.begin(&id(1), &other).unwrap(), received(b"new"));
     }
 
-    /// Check that the cap holds, that what was touched least lately goes first, and that age ends what waits.
+    /// Says that a part was touched last so long ago.
+    fn let_rest(partials: &Partials, number: u32, time: Duration) {
+        let partial = partials.find(&id(number)).unwrap();
+        lock(&partial.seen).touched = SystemTime::now() - time;
+    }
+
+    /// Check that the cap holds, that what was touched least lately goes first, that what is on its way stays, and that age ends
+    /// what waits.
     #[test]
     fn what_waits_is_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let partials = Partials::open(folder.path(), 100).unwrap();
-        for number in 1..=3 {
-            partials.begin(&id(number), &plan(&[(0, 40)])).unwrap();
-        }
-        let has: Vec<_> = (1..=3).map(|number| partials.has(&id(number))).collect();
-        assert_eq!(has, [false, true, true]);
-        let refused = partials.begin(&id(4), &plan(&[(0, 101)])).unwrap_err();
+        let begin = |number, bytes| partials.begin(&id(number), &plan(&[(0, bytes)]));
+        let has = || [1, 2, 3].map(|number| partials.has(&id(number)));
+        assert!(begin(1, 40).unwrap().is_some() && begin(2, 40).unwrap().is_some());
+        assert!(begin(3, 40).unwrap().is_none());
+        assert_eq!(has(), [true, true, false]);
+        // What is at rest stays too when it makes not enough room.
+        let_rest(&partials, 2, QUIET_MIN);
+        assert!(begin(3, 80).unwrap().is_none());
+        assert_eq!(has(), [true, true, false]);
+        let_rest(&partials, 1, 2 * QUIET_MIN);
+        assert!(begin(3, 40).unwrap().is_some());
+        assert_eq!(has(), [false, true, true]);
+        let refused = begin(4, 101).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::QuotaExceeded);
-        assert!(partials.make_room(0, SystemTime::now() + AGE_MAX));
+        assert!(!partials.remove_old(SystemTime::now()));
+        assert!(partials.remove_old(SystemTime::now() + AGE_MAX));
         assert_eq!(partials.numbers(), (0, 0));
-        for number in 0..2 * FILES_MAX as u32 {
-            partials.begin(&id(number), &plan(&[(0, 1)])).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        for number in 0..FILES_MAX as u32 {
+            assert!(begin(number, 1).unwrap().is_some());
         }
-        assert_eq!(partials.numbers().0, FILES_MAX);
+        assert!(begin(FILES_MAX as u32, 1).unwrap().is_none());
+        let_rest(&partials, 7, QUIET_MIN);
+        assert!(begin(FILES_MAX as u32, 1).unwrap().is_some());
+        assert!(partials.numbers().0 == FILES_MAX && !partials.has(&id(7)));
+    }
+
+    /// Check that what is counted and what makes room does not wait for a digest of another file.
+    #[test]
+    fn nobody_waits_for_a_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let partials = Arc::new(Partials::open(folder.path(), 100).unwrap());
+        partials.begin(&id(1), &plan(&[(0, 60)])).unwrap();
+        partials.write(&id(1), 0, b"abc").unwrap();
+        let partial = partials.find(&id(1)).unwrap();
+        let _digest = lock(&partial.content);
+        let (done, is_done) = std::sync::mpsc::channel();
+        let same = Arc::clone(&partials);
+        std::thread::spawn(move || {
+            let refused = same.begin(&id(2), &plan(&[(0, 60)])).unwrap();
+            let begun = same.begin(&id(2), &plan(&[(0, 40)])).unwrap();
+            done.send((same.numbers(), refused.is_none(), begun.is_some()))
+        });
+        let seen = is_done.recv_timeout(Duration::from_secs(10));
+        assert_eq!(seen.unwrap(), ((2, 3), true, true));
     }
 
     /// Check that what is damaged is removed at start, whichever of both files it is.
