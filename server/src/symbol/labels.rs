@@ -1,7 +1,8 @@
 //! Symbols of code that are not typed as functions, which are all that symbolic takes: labels of assembler that says no more, and
 //! functions that are chosen when a program is linked (`STT_GNU_IFUNC`).
 //!
-//! They are taken where no function is. One without a length reaches to whatever begins next in its section.
+//! They are taken where no function is. One without a length reaches to whatever begins next in its section; where the table of
+//! all symbols is gone, nobody knows what that is, and such labels are left out.
 
 use std::cmp::Reverse;
 
@@ -30,10 +31,8 @@ pub(super) fn read_labels<'a>(
     };
     let mut code: Vec<Code<'_>> = file.symbols().filter_map(|it| read(&file, &it)).collect();
     if code.is_empty() {
-        code = file
-            .dynamic_symbols()
-            .filter_map(|it| read(&file, &it))
-            .collect();
+        let exported = file.dynamic_symbols().filter_map(|it| read(&file, &it));
+        code = exported.filter(|it| it.bytes > 0).collect();
     }
     if code.iter().all(|it| it.label.is_none()) {
         return Vec::new();
@@ -59,11 +58,14 @@ pub(super) fn read_labels<'a>(
                 0 => next.min(it.section_end).saturating_sub(it.start),
                 bytes => bytes,
             };
-            labels.push(Symbol {
-                name: Some(label.into()),
-                address: it.start.wrapping_sub(load_address),
-                size,
-            });
+            // One at the end of its section has no code.
+            if size > 0 {
+                labels.push(Symbol {
+                    name: Some(label.into()),
+                    address: it.start.wrapping_sub(load_address),
+                    size,
+                });
+            }
         }
         last = Some(it.start);
         reach = reach.max(it.start.saturating_add(it.bytes));

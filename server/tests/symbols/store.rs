@@ -251,6 +251,15 @@ fn labels_are_named_where_no_function_is() {
         });
         assert_eq!(names, ["by_hand"], "{options_of_compiler:?}");
     }
+    // Without the table of all symbols nobody knows where an exported label ends.
+    let program = workshop.compile("exported", LABELS, &["-O1", "-rdynamic"]);
+    let (_, stripped) = workshop.split("exported");
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = open(options(folder.path()));
+    assert!(is_stored(&place(&shelf, &stripped)));
+    let name = |symbol| name_symbol(&shelf, &program, symbol).unwrap().join("; ");
+    assert_eq!(name("by_hand"), "");
+    assert_eq!(name("main"), "main :0");
 }
 
 /// Check that the layout that a collector saw makes a debug-only file name, and that its own wrong word does not change what the
