@@ -111,6 +111,7 @@ struct SymbolMetrics {
     evictions: Counter,
     damaged: Counter,
     asked: Counter,
+    offers_dropped: Counter,
     asked_now: Gauge,
     sent: Family<ResultLabel, Counter>,
     received_bytes: Counter,
@@ -188,6 +189,11 @@ impl SymbolMetrics {
             "symbol_asked",
             "Files that collectors were asked for",
             self.asked.clone(),
+        );
+        own.register(
+            "symbol_offers_dropped",
+            "Files that collectors offered and that were forgotten, since too many were offered",
+            self.offers_dropped.clone(),
         );
         own.register(
             "symbol_asked_waiting",
@@ -542,6 +548,11 @@ impl Metrics {
     /// Counts files that a collector was asked for.
     pub fn count_symbol_asked(&self, files: usize) {
         self.symbols.asked.inc_by(files as u64);
+    }
+
+    /// Counts offers of files that were forgotten.
+    pub fn count_symbol_offers_dropped(&self, offers: u64) {
+        self.symbols.offers_dropped.inc_by(offers);
     }
 
     /// Shows how many files collectors are asked for.

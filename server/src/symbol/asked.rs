@@ -47,9 +47,12 @@ const OFFER_TIME: Duration = Duration::from_secs(3600);
 /// Collectors of which it is remembered that they offer a file; others offer it again.
 const OFFERED_MAX: usize = 8;
 
-/// Files of which something is remembered: a Debian with everything has 2,500. 4,096 take some 1 MB; beyond it nobody is
-/// asked for another one until some are forgotten.
+/// Files of which something is remembered: a Debian with everything has 2,500. 4,096 take some 1 MB; beyond it the offer that
+/// waits longest is forgotten for a new one, and comes again with the window of who has it.
 const FILES_MAX: usize = 1 << 12;
+
+/// Files that one collector offers at a time: as many as it remembers itself. One that makes them up leaves room for others.
+const OFFERS_MAX: usize = 512;
 
 /// Why a collector's file is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +108,18 @@ impl File {
     }
 
     fn note_offered(&mut self, instance: Instance, now: Instant) {
-        let is_known = self.offered.iter().any(|(offers, _)| *offers == instance);
-        if !is_known && self.offered.len() < OFFERED_MAX {
+        if !self.is_offered_by(&instance) && self.offered.len() < OFFERED_MAX {
             self.offered.push((instance, now));
         }
+    }
+
+    fn is_offered_by(&self, instance: &Instance) -> bool {
+        self.offered.iter().any(|(offers, _)| offers == instance)
+    }
+
+    /// Whether nobody has it for itself, and nobody has failed to deliver it.
+    fn is_only_offered(&self) -> bool {
+        self.holder.is_none() && self.failed.is_empty()
     }
 
     /// Since when a collector that may be asked offers it.
@@ -141,6 +152,8 @@ impl File {
 #[derive(Debug, Default)]
 pub struct Asked {
     files: HashMap<BuildId, File>,
+    /// Offers that were not taken, or forgotten for want of room.
+    dropped: u64,
 }
 
 impl Asked {
@@ -153,10 +166,17 @@ impl Asked {
     ) -> Vec<BuildId> {
         self.files.values_mut().for_each(|file| file.settle(now));
         self.forget_idle();
+        let is_offered = |file: &&File| file.is_offered_by(&instance);
+        let mut offers = self.files.values().filter(is_offered).count();
         for build_id in lacking {
-            if self.files.len() < FILES_MAX || self.files.contains_key(build_id) {
+            let is_known = self.files.get(build_id).map(|it| is_offered(&it));
+            let has_room = is_known == Some(true) || offers < OFFERS_MAX;
+            if has_room && (is_known.is_some() || self.make_room()) {
+                offers += usize::from(is_known != Some(true));
                 let file = self.files.entry(build_id.clone()).or_default();
                 file.note_offered(instance, now);
+            } else {
+                self.dropped += 1;
             }
         }
         let held = |file: &&File| file.is_held_by(&instance);
@@ -173,6 +193,27 @@ impl Asked {
             }
         }
         waiting.into_iter().map(|(_, build_id)| build_id).collect()
+    }
+
+    /// Forgets the offer that waits longest, if there is no room for another file. Gives whether there is now.
+    fn make_room(&mut self) -> bool {
+        if self.files.len() < FILES_MAX {
+            return true;
+        }
+        let waits = self.files.iter().filter(|(_, file)| file.is_only_offered());
+        let since = |file: &File| file.offered.iter().map(|(_, since)| *since).min();
+        let oldest = waits.min_by_key(|(_, file)| since(file));
+        let Some(oldest) = oldest.map(|(build_id, _)| build_id.clone()) else {
+            return false;
+        };
+        self.files.remove(&oldest);
+        self.dropped += 1;
+        true
+    }
+
+    /// How many offers were not taken, or forgotten, since this was asked last.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// A collector begins, or goes on after its connection broke. `is_begun`: a part of the file is here already, which was
@@ -401,9 +442,18 @@ mod tests {
             choose(&mut asked, instance(9), &[1], now + AGAIN_TIME),
             [id(1)]
         );
+        // One that makes files up does not keep out what others have.
         let mut asked = Asked::default();
         let many: Vec<u32> = (0..FILES_MAX as u32 + 100).collect();
         assert_eq!(choose(&mut asked, A, &many, now).len(), ASKED_MAX);
+        assert_eq!(asked.files.len(), OFFERS_MAX);
+        assert_eq!(asked.take_dropped(), (many.len() - OFFERS_MAX) as u64);
+        for (number, offers) in (10..).zip(many.chunks(OFFERS_MAX)) {
+            choose(&mut asked, instance(number), offers, now);
+        }
+        assert_eq!(asked.files.len(), FILES_MAX);
+        assert_eq!(asked.take_dropped(), 100);
+        assert_eq!(choose(&mut asked, B, &[1 << 20], now), [id(1 << 20)]);
         assert_eq!(asked.files.len(), FILES_MAX);
         choose(&mut asked, B, &[], now + BEGIN_TIME);
         choose(

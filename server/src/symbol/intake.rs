@@ -196,6 +196,8 @@ impl Intake {
         let chosen = asked.choose(instance, wanted.into_iter(), Instant::now());
         self.metrics.count_symbol_asked(chosen.len());
         self.metrics.show_symbol_asked(asked.len());
+        self.metrics
+            .count_symbol_offers_dropped(asked.take_dropped());
         chosen
     }
 
