@@ -1,7 +1,8 @@
 //! Symbols of code that are not typed as functions, which are all that symbolic takes: labels of assembler that says no more, and
 //! functions that are chosen when a program is linked (`STT_GNU_IFUNC`).
 //!
-//! They are taken where no function is. One without a length reaches to whatever begins next in its section.
+//! They are taken where no function is. One without a length reaches to whatever begins next in its section; of dynamic symbols
+//! none such is taken, since a function that is not exported may begin anywhere after it.
 
 use std::cmp::Reverse;
 
@@ -33,6 +34,7 @@ pub(super) fn read_labels<'a>(
         code = file
             .dynamic_symbols()
             .filter_map(|it| read(&file, &it))
+            .filter(|it| it.label.is_none() || it.bytes > 0)
             .collect();
     }
     if code.iter().all(|it| it.label.is_none()) {
@@ -59,11 +61,14 @@ pub(super) fn read_labels<'a>(
                 0 => next.min(it.section_end).saturating_sub(it.start),
                 bytes => bytes,
             };
-            labels.push(Symbol {
-                name: Some(label.into()),
-                address: it.start.wrapping_sub(load_address),
-                size,
-            });
+            // A symcache takes a length of zero for all up to whatever it knows next.
+            if size > 0 {
+                labels.push(Symbol {
+                    name: Some(label.into()),
+                    address: it.start.wrapping_sub(load_address),
+                    size,
+                });
+            }
         }
         last = Some(it.start);
         reach = reach.max(it.start.saturating_add(it.bytes));
