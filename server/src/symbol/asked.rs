@@ -1,6 +1,7 @@
 //! Which collector is asked for which file, so that one sends it and not a hundred. Pure: the time comes in as an argument.
 //!
-//! A collector that was asked has the file for itself for some time, and for as long as it goes on sending. One that did not
+//! A collector that was asked has the file for itself for some time, and for as long as it goes on sending. Until it begins it
+//! is asked with each window, since an answer may be lost. One that did not
 //! deliver is not asked for the same file again soon; another one that has offered it is, with its next window. Offers wait
 //! for their turn: a program that ran in one window only is not in the later ones.
 
@@ -137,6 +138,15 @@ impl File {
     }
 }
 
+/// What a collector is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// What it was asked for before and has not begun: it may not have heard.
+    pub again: Vec<BuildId>,
+    /// What it is asked for now.
+    pub new: Vec<BuildId>,
+}
+
 /// The files that collectors are asked for.
 #[derive(Debug, Default)]
 pub struct Asked {
@@ -144,13 +154,14 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Notes what a collector offers that is lacking here, and chooses what it is asked for: what waits longest.
+    /// Notes what a collector offers that is lacking here, and chooses what it is asked for: what waits longest, after what it
+    /// was asked for and has not begun.
     pub fn choose<'a>(
         &mut self,
         instance: Instance,
         lacking: impl Iterator<Item = &'a BuildId>,
         now: Instant,
-    ) -> Vec<BuildId> {
+    ) -> Chosen {
         self.files.values_mut().for_each(|file| file.settle(now));
         self.forget_idle();
         for build_id in lacking {
@@ -159,8 +170,13 @@ impl Asked {
                 file.note_offered(instance, now);
             }
         }
-        let held = |file: &&File| file.is_held_by(&instance);
-        let left = ASKED_MAX.saturating_sub(self.files.values().filter(held).count());
+        let held = self.files.iter();
+        let held = held.filter_map(|(id, file)| Some((id, file.holder.as_ref()?)));
+        let held: Vec<_> = held.filter(|(_, it)| it.instance == instance).collect();
+        let left = ASKED_MAX.saturating_sub(held.len());
+        let unbegun = held.iter().filter(|(_, holder)| holder.begun.is_none());
+        let mut again: Vec<BuildId> = unbegun.map(|(id, _)| (*id).clone()).collect();
+        again.sort();
         let waiting = self.files.iter();
         let mut waiting: Vec<_> = waiting
             .filter_map(|(build_id, file)| Some((file.waits_since(&instance)?, build_id.clone())))
@@ -172,7 +188,10 @@ impl Asked {
                 file.holder = Some(Holder::new(instance, BEGIN_TIME, now));
             }
         }
-        waiting.into_iter().map(|(_, build_id)| build_id).collect()
+        Chosen {
+            again,
+            new: waiting.into_iter().map(|(_, build_id)| build_id).collect(),
+        }
     }
 
     /// A collector begins, or goes on after its connection broke. `is_begun`: a part of the file is here already, which was
@@ -302,6 +321,7 @@ mod tests {
         BuildId::from_bytes(&number.to_be_bytes()).unwrap()
     }
 
+    /// What is asked for now and was not before.
     fn choose(
         asked: &mut Asked,
         instance: Instance,
@@ -309,7 +329,28 @@ mod tests {
         now: Instant,
     ) -> Vec<BuildId> {
         let ids: Vec<_> = numbers.iter().map(|number| id(*number)).collect();
-        asked.choose(instance, ids.iter(), now)
+        asked.choose(instance, ids.iter(), now).new
+    }
+
+    /// Check that a collector that does not hear what it is asked for hears it with its next window, until it begins or its time
+    /// is over; and that no other one does.
+    #[test]
+    fn a_lost_answer_is_given_again() {
+        let (mut asked, now) = (Asked::default(), Instant::now());
+        assert_eq!(choose(&mut asked, A, &[1, 2], now), [id(1), id(2)]);
+        let mut again = |instance, now| asked.choose(instance, [].iter(), now);
+        let both = Chosen {
+            again: vec![id(1), id(2)],
+            new: Vec::new(),
+        };
+        assert_eq!(again(A, now + SECOND), both);
+        assert_eq!(again(A, now + BEGIN_TIME - SECOND), both);
+        assert_eq!(again(B, now + SECOND), Chosen::default());
+        asked.begin(A, &id(1), false, now + SECOND).unwrap();
+        let chosen = asked.choose(A, [].iter(), now + SECOND);
+        assert_eq!(chosen.again, [id(2)]);
+        let chosen = asked.choose(A, [].iter(), now + BEGIN_TIME);
+        assert_eq!(chosen, Chosen::default());
     }
 
     /// Check that each file is asked for once, of one collector a few, and that what waits gets its turn, also when it is not
