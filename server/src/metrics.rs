@@ -97,6 +97,7 @@ struct SymbolMetrics {
     damaged: Counter,
     asked: Counter,
     asked_now: Gauge,
+    offers_skipped: Counter,
     sent: Family<ResultLabel, Counter>,
     received_bytes: Counter,
     resumed_bytes: Counter,
@@ -178,6 +179,11 @@ impl SymbolMetrics {
             "symbol_asked_waiting",
             "Files that collectors are asked for and have not sent yet",
             self.asked_now.clone(),
+        );
+        own.register(
+            "symbol_offers_skipped",
+            "Files that collectors offered and for which there was no room, or not any more",
+            self.offers_skipped.clone(),
         );
         own.register(
             "symbol_sent",
@@ -497,6 +503,11 @@ impl Metrics {
     /// Counts files that a collector was asked for.
     pub fn count_symbol_asked(&self, files: usize) {
         self.symbols.asked.inc_by(files as u64);
+    }
+
+    /// Counts files that collectors offered and that are not remembered.
+    pub fn count_symbol_offers_skipped(&self, files: usize) {
+        self.symbols.offers_skipped.inc_by(files as u64);
     }
 
     /// Shows how many files collectors are asked for.

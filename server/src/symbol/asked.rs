@@ -48,8 +48,11 @@ const OFFER_TIME: Duration = Duration::from_secs(3600);
 /// Collectors of which it is remembered that they offer a file; others offer it again.
 const OFFERED_MAX: usize = 8;
 
-/// Files of which something is remembered: a Debian with everything has 2,500. 4,096 take some 1 MB; beyond it nobody is
-/// asked for another one until some are forgotten.
+/// Files that one collector offers at a time: what it remembers itself. Eight collectors fill [`FILES_MAX`] with that.
+const OFFERS_MAX: usize = 512;
+
+/// Files of which something is remembered: a Debian with everything has 2,500. 4,096 take some 1 MB; beyond it the one that was
+/// offered first is forgotten for another, since whoever still has it offers it with its next window.
 const FILES_MAX: usize = 1 << 12;
 
 /// Why a collector's file is not taken.
@@ -106,10 +109,22 @@ impl File {
     }
 
     fn note_offered(&mut self, instance: Instance, now: Instant) {
-        let is_known = self.offered.iter().any(|(offers, _)| *offers == instance);
-        if !is_known && self.offered.len() < OFFERED_MAX {
+        if !self.is_offered_by(&instance) && self.offered.len() < OFFERED_MAX {
             self.offered.push((instance, now));
         }
+    }
+
+    fn is_offered_by(&self, instance: &Instance) -> bool {
+        self.offered.iter().any(|(offers, _)| offers == instance)
+    }
+
+    /// When it was offered first, if it may be forgotten for another one: nobody sends it, and nobody has failed to.
+    fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.holder.is_none() && self.failed.is_empty();
+        self.offered
+            .first()
+            .map(|(_, since)| *since)
+            .filter(|_| is_idle)
     }
 
     /// Since when a collector that may be asked offers it.
@@ -145,6 +160,8 @@ pub struct Chosen {
     pub again: Vec<BuildId>,
     /// What it is asked for now.
     pub new: Vec<BuildId>,
+    /// Offers for which there was no room: left out, or forgotten for newer ones.
+    pub skipped: usize,
 }
 
 /// The files that collectors are asked for.
@@ -164,12 +181,7 @@ impl Asked {
     ) -> Chosen {
         self.files.values_mut().for_each(|file| file.settle(now));
         self.forget_idle();
-        for build_id in lacking {
-            if self.files.len() < FILES_MAX || self.files.contains_key(build_id) {
-                let file = self.files.entry(build_id.clone()).or_default();
-                file.note_offered(instance, now);
-            }
-        }
+        let skipped = self.note_offers(instance, lacking, now);
         let held = self.files.iter();
         let held = held.filter_map(|(id, file)| Some((id, file.holder.as_ref()?)));
         let held: Vec<_> = held.filter(|(_, it)| it.instance == instance).collect();
@@ -191,7 +203,51 @@ impl Asked {
         Chosen {
             again,
             new: waiting.into_iter().map(|(_, build_id)| build_id).collect(),
+            skipped,
         }
+    }
+
+    /// Notes what a collector offers, as far as there is room for it. Gives the number of offers that were left out or forgotten.
+    fn note_offers<'a>(
+        &mut self,
+        instance: Instance,
+        lacking: impl Iterator<Item = &'a BuildId>,
+        now: Instant,
+    ) -> usize {
+        let offered = self.files.values();
+        let mut offers = offered.filter(|it| it.is_offered_by(&instance)).count();
+        let mut skipped = 0;
+        for build_id in lacking {
+            let file = self.files.get(build_id);
+            if file.is_some_and(|file| file.is_offered_by(&instance)) {
+                continue;
+            }
+            let is_known = file.is_some();
+            if offers >= OFFERS_MAX || (!is_known && !self.make_room(&mut skipped)) {
+                skipped += 1;
+                continue;
+            }
+            offers += 1;
+            let file = self.files.entry(build_id.clone()).or_default();
+            file.note_offered(instance, now);
+        }
+        skipped
+    }
+
+    /// Forgets the file that waits longest if there is no room for another one, and counts it. Says whether there is room. At
+    /// most [`OFFERS_MAX`] looks at [`FILES_MAX`] files for one window: 2 million, a few milliseconds.
+    fn make_room(&mut self, forgotten: &mut usize) -> bool {
+        if self.files.len() < FILES_MAX {
+            return true;
+        }
+        let idle = self.files.iter();
+        let idle = idle.filter_map(|(build_id, file)| Some((file.idle_since()?, build_id)));
+        let Some(oldest) = idle.min().map(|(_, build_id)| build_id.clone()) else {
+            return false;
+        };
+        self.files.remove(&oldest);
+        *forgotten += 1;
+        true
     }
 
     /// A collector begins, or goes on after its connection broke. `is_begun`: a part of the file is here already, which was
@@ -206,7 +262,7 @@ impl Asked {
         is_begun: bool,
         now: Instant,
     ) -> Result<(), AskedError> {
-        if is_begun && self.files.len() < FILES_MAX {
+        if is_begun && !self.files.contains_key(build_id) && self.make_room(&mut 0) {
             self.files.entry(build_id.clone()).or_default();
         }
         let file = self.files.get_mut(build_id).ok_or(AskedError::NotAsked)?;
@@ -341,7 +397,7 @@ mod tests {
         let mut again = |instance, now| asked.choose(instance, [].iter(), now);
         let both = Chosen {
             again: vec![id(1), id(2)],
-            new: Vec::new(),
+            ..Chosen::default()
         };
         assert_eq!(again(A, now + SECOND), both);
         assert_eq!(again(A, now + BEGIN_TIME - SECOND), both);
@@ -428,6 +484,35 @@ mod tests {
         assert_eq!(choose(&mut asked, B, &[1], later), [id(1)]);
     }
 
+    /// Check that collectors that offer more than there is room for keep nobody else from being asked, and nobody from sending what
+    /// was asked for or from being left alone after a failure.
+    #[test]
+    fn a_full_table_keeps_nobody_out() {
+        let (mut asked, now) = (Asked::default(), Instant::now());
+        assert_eq!(choose(&mut asked, A, &[1, 2, 3], now).len(), 3);
+        asked.note_failed(A, &id(2), now);
+        asked.note_failed(A, &id(3), now);
+        let full = FILES_MAX / OFFERS_MAX;
+        for number in 0..=full {
+            let first = 1000 * (1 + number as u32);
+            let many: Vec<u32> = (first..first + OFFERS_MAX as u32).collect();
+            let at = now + SECOND * number as u32;
+            choose(&mut asked, [10 + number as u8; 16], &many, at);
+        }
+        assert_eq!(asked.files.len(), FILES_MAX);
+        let later = now + SECOND * 60;
+        let chosen = asked.choose(B, [id(2), id(500), id(501)].iter(), later);
+        assert_eq!(chosen.new, [id(2), id(500), id(501)]);
+        assert_eq!((chosen.skipped, asked.files.len()), (2, FILES_MAX));
+        assert!(choose(&mut asked, A, &[3], later).is_empty());
+        asked.begin(A, &id(1), false, later).unwrap();
+        // Nor from going on after a restart, where a part is on the disk.
+        asked.begin(B, &id(700), true, later).unwrap();
+        // The first that were offered are forgotten, but not those that were asked for.
+        assert!(asked.files.contains_key(&id(1000)));
+        assert!(!asked.files.contains_key(&id(1000 + ASKED_MAX as u32)));
+    }
+
     /// Check that a file that is bad everywhere is given up, and that what is remembered is bounded.
     #[test]
     fn what_is_remembered_is_bounded() {
@@ -443,9 +528,13 @@ mod tests {
             [id(1)]
         );
         let mut asked = Asked::default();
-        let many: Vec<u32> = (0..FILES_MAX as u32 + 100).collect();
-        assert_eq!(choose(&mut asked, A, &many, now).len(), ASKED_MAX);
-        assert_eq!(asked.files.len(), FILES_MAX);
+        let many: Vec<_> = (0..FILES_MAX as u32 + 100).map(id).collect();
+        let chosen = asked.choose(A, many.iter(), now);
+        assert_eq!(chosen.new.len(), ASKED_MAX);
+        assert_eq!(chosen.skipped, many.len() - OFFERS_MAX);
+        assert_eq!(asked.files.len(), OFFERS_MAX);
+        // What is known already takes no room.
+        assert_eq!(asked.choose(A, many[..OFFERS_MAX].iter(), now).skipped, 0);
         choose(&mut asked, B, &[], now + BEGIN_TIME);
         choose(
             &mut asked,

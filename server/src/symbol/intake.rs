@@ -180,6 +180,7 @@ impl Intake {
         let mut asked = self.asked();
         let chosen = asked.choose(instance, wanted.into_iter(), Instant::now());
         self.metrics.count_symbol_asked(chosen.new.len());
+        self.metrics.count_symbol_offers_skipped(chosen.skipped);
         self.metrics.show_symbol_asked(asked.len());
         let mut build_ids = chosen.again;
         build_ids.extend(chosen.new);
