@@ -111,8 +111,8 @@ struct SymbolMetrics {
     evictions: Counter,
     damaged: Counter,
     asked: Counter,
-    offers_dropped: Counter,
     asked_now: Gauge,
+    offers_skipped: Counter,
     sent: Family<ResultLabel, Counter>,
     received_bytes: Counter,
     resumed_bytes: Counter,
@@ -191,14 +191,14 @@ impl SymbolMetrics {
             self.asked.clone(),
         );
         own.register(
-            "symbol_offers_dropped",
-            "Files that collectors offered and that were forgotten, since too many were offered",
-            self.offers_dropped.clone(),
-        );
-        own.register(
             "symbol_asked_waiting",
             "Files that collectors are asked for and have not sent yet",
             self.asked_now.clone(),
+        );
+        own.register(
+            "symbol_offers_skipped",
+            "Files that collectors offered and for which there was no room, or not any more",
+            self.offers_skipped.clone(),
         );
         own.register(
             "symbol_sent",
@@ -550,9 +550,9 @@ impl Metrics {
         self.symbols.asked.inc_by(files as u64);
     }
 
-    /// Counts offers of files that were forgotten.
-    pub fn count_symbol_offers_dropped(&self, offers: u64) {
-        self.symbols.offers_dropped.inc_by(offers);
+    /// Counts files that collectors offered and that are not remembered.
+    pub fn count_symbol_offers_skipped(&self, files: usize) {
+        self.symbols.offers_skipped.inc_by(files as u64);
     }
 
     /// Shows how many files collectors are asked for.

@@ -1,6 +1,7 @@
 //! Which collector is asked for which file, so that one sends it and not a hundred. Pure: the time comes in as an argument.
 //!
-//! A collector that was asked has the file for itself for some time, and for as long as it goes on sending. One that did not
+//! A collector that was asked has the file for itself for some time, and for as long as it goes on sending. Until it begins it
+//! is asked with each window, since an answer may be lost. One that did not
 //! deliver is not asked for the same file again soon; another one that has offered it is, with its next window. Offers wait
 //! for their turn: a program that ran in one window only is not in the later ones.
 
@@ -47,12 +48,12 @@ const OFFER_TIME: Duration = Duration::from_secs(3600);
 /// Collectors of which it is remembered that they offer a file; others offer it again.
 const OFFERED_MAX: usize = 8;
 
-/// Files of which something is remembered: a Debian with everything has 2,500. 4,096 take some 1 MB; beyond it the offer that
-/// waits longest is forgotten for a new one, and comes again with the window of who has it.
-const FILES_MAX: usize = 1 << 12;
-
-/// Files that one collector offers at a time: as many as it remembers itself. One that makes them up leaves room for others.
+/// Files that one collector offers at a time: what it remembers itself. Eight collectors fill [`FILES_MAX`] with that.
 const OFFERS_MAX: usize = 512;
+
+/// Files of which something is remembered: a Debian with everything has 2,500. 4,096 take some 1 MB; beyond it the one that was
+/// offered first is forgotten for another, since whoever still has it offers it with its next window.
+const FILES_MAX: usize = 1 << 12;
 
 /// Why a collector's file is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,9 +118,13 @@ impl File {
         self.offered.iter().any(|(offers, _)| offers == instance)
     }
 
-    /// Whether nobody has it for itself, and nobody has failed to deliver it.
-    fn is_only_offered(&self) -> bool {
-        self.holder.is_none() && self.failed.is_empty()
+    /// When it was offered first, if it may be forgotten for another one: nobody sends it, and nobody has failed to.
+    fn idle_since(&self) -> Option<Instant> {
+        let is_idle = self.holder.is_none() && self.failed.is_empty();
+        self.offered
+            .first()
+            .map(|(_, since)| *since)
+            .filter(|_| is_idle)
     }
 
     /// Since when a collector that may be asked offers it.
@@ -148,39 +153,42 @@ impl File {
     }
 }
 
+/// What a collector is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chosen {
+    /// What it was asked for before and has not begun: it may not have heard.
+    pub again: Vec<BuildId>,
+    /// What it is asked for now.
+    pub new: Vec<BuildId>,
+    /// Offers for which there was no room: left out, or forgotten for newer ones.
+    pub skipped: usize,
+}
+
 /// The files that collectors are asked for.
 #[derive(Debug, Default)]
 pub struct Asked {
     files: HashMap<BuildId, File>,
-    /// Offers that were not taken, or forgotten for want of room.
-    dropped: u64,
 }
 
 impl Asked {
-    /// Notes what a collector offers that is lacking here, and chooses what it is asked for: what waits longest.
+    /// Notes what a collector offers that is lacking here, and chooses what it is asked for: what waits longest, after what it
+    /// was asked for and has not begun.
     pub fn choose<'a>(
         &mut self,
         instance: Instance,
         lacking: impl Iterator<Item = &'a BuildId>,
         now: Instant,
-    ) -> Vec<BuildId> {
+    ) -> Chosen {
         self.files.values_mut().for_each(|file| file.settle(now));
         self.forget_idle();
-        let is_offered = |file: &&File| file.is_offered_by(&instance);
-        let mut offers = self.files.values().filter(is_offered).count();
-        for build_id in lacking {
-            let is_known = self.files.get(build_id).map(|it| is_offered(&it));
-            let has_room = is_known == Some(true) || offers < OFFERS_MAX;
-            if has_room && (is_known.is_some() || self.make_room()) {
-                offers += usize::from(is_known != Some(true));
-                let file = self.files.entry(build_id.clone()).or_default();
-                file.note_offered(instance, now);
-            } else {
-                self.dropped += 1;
-            }
-        }
-        let held = |file: &&File| file.is_held_by(&instance);
-        let left = ASKED_MAX.saturating_sub(self.files.values().filter(held).count());
+        let skipped = self.note_offers(instance, lacking, now);
+        let held = self.files.iter();
+        let held = held.filter_map(|(id, file)| Some((id, file.holder.as_ref()?)));
+        let held: Vec<_> = held.filter(|(_, it)| it.instance == instance).collect();
+        let left = ASKED_MAX.saturating_sub(held.len());
+        let unbegun = held.iter().filter(|(_, holder)| holder.begun.is_none());
+        let mut again: Vec<BuildId> = unbegun.map(|(id, _)| (*id).clone()).collect();
+        again.sort();
         let waiting = self.files.iter();
         let mut waiting: Vec<_> = waiting
             .filter_map(|(build_id, file)| Some((file.waits_since(&instance)?, build_id.clone())))
@@ -192,28 +200,54 @@ impl Asked {
                 file.holder = Some(Holder::new(instance, BEGIN_TIME, now));
             }
         }
-        waiting.into_iter().map(|(_, build_id)| build_id).collect()
+        Chosen {
+            again,
+            new: waiting.into_iter().map(|(_, build_id)| build_id).collect(),
+            skipped,
+        }
     }
 
-    /// Forgets the offer that waits longest, if there is no room for another file. Gives whether there is now.
-    fn make_room(&mut self) -> bool {
+    /// Notes what a collector offers, as far as there is room for it. Gives the number of offers that were left out or forgotten.
+    fn note_offers<'a>(
+        &mut self,
+        instance: Instance,
+        lacking: impl Iterator<Item = &'a BuildId>,
+        now: Instant,
+    ) -> usize {
+        let offered = self.files.values();
+        let mut offers = offered.filter(|it| it.is_offered_by(&instance)).count();
+        let mut skipped = 0;
+        for build_id in lacking {
+            let file = self.files.get(build_id);
+            if file.is_some_and(|file| file.is_offered_by(&instance)) {
+                continue;
+            }
+            let is_known = file.is_some();
+            if offers >= OFFERS_MAX || (!is_known && !self.make_room(&mut skipped)) {
+                skipped += 1;
+                continue;
+            }
+            offers += 1;
+            let file = self.files.entry(build_id.clone()).or_default();
+            file.note_offered(instance, now);
+        }
+        skipped
+    }
+
+    /// Forgets the file that waits longest if there is no room for another one, and counts it. Says whether there is room. At
+    /// most [`OFFERS_MAX`] looks at [`FILES_MAX`] files for one window: 2 million, a few milliseconds.
+    fn make_room(&mut self, forgotten: &mut usize) -> bool {
         if self.files.len() < FILES_MAX {
             return true;
         }
-        let waits = self.files.iter().filter(|(_, file)| file.is_only_offered());
-        let since = |file: &File| file.offered.iter().map(|(_, since)| *since).min();
-        let oldest = waits.min_by_key(|(_, file)| since(file));
-        let Some(oldest) = oldest.map(|(build_id, _)| build_id.clone()) else {
+        let idle = self.files.iter();
+        let idle = idle.filter_map(|(build_id, file)| Some((file.idle_since()?, build_id)));
+        let Some(oldest) = idle.min().map(|(_, build_id)| build_id.clone()) else {
             return false;
         };
         self.files.remove(&oldest);
-        self.dropped += 1;
+        *forgotten += 1;
         true
-    }
-
-    /// How many offers were not taken, or forgotten, since this was asked last.
-    pub fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
     }
 
     /// A collector begins, or goes on after its connection broke. `is_begun`: a part of the file is here already, which was
@@ -228,7 +262,7 @@ impl Asked {
         is_begun: bool,
         now: Instant,
     ) -> Result<(), AskedError> {
-        if is_begun && self.files.len() < FILES_MAX {
+        if is_begun && !self.files.contains_key(build_id) && self.make_room(&mut 0) {
             self.files.entry(build_id.clone()).or_default();
         }
         let file = self.files.get_mut(build_id).ok_or(AskedError::NotAsked)?;
@@ -343,6 +377,7 @@ mod tests {
         BuildId::from_bytes(&number.to_be_bytes()).unwrap()
     }
 
+    /// What is asked for now and was not before.
     fn choose(
         asked: &mut Asked,
         instance: Instance,
@@ -350,7 +385,28 @@ mod tests {
         now: Instant,
     ) -> Vec<BuildId> {
         let ids: Vec<_> = numbers.iter().map(|number| id(*number)).collect();
-        asked.choose(instance, ids.iter(), now)
+        asked.choose(instance, ids.iter(), now).new
+    }
+
+    /// Check that a collector that does not hear what it is asked for hears it with its next window, until it begins or its time
+    /// is over; and that no other one does.
+    #[test]
+    fn a_lost_answer_is_given_again() {
+        let (mut asked, now) = (Asked::default(), Instant::now());
+        assert_eq!(choose(&mut asked, A, &[1, 2], now), [id(1), id(2)]);
+        let mut again = |instance, now| asked.choose(instance, [].iter(), now);
+        let both = Chosen {
+            again: vec![id(1), id(2)],
+            ..Chosen::default()
+        };
+        assert_eq!(again(A, now + SECOND), both);
+        assert_eq!(again(A, now + BEGIN_TIME - SECOND), both);
+        assert_eq!(again(B, now + SECOND), Chosen::default());
+        asked.begin(A, &id(1), false, now + SECOND).unwrap();
+        let chosen = asked.choose(A, [].iter(), now + SECOND);
+        assert_eq!(chosen.again, [id(2)]);
+        let chosen = asked.choose(A, [].iter(), now + BEGIN_TIME);
+        assert_eq!(chosen, Chosen::default());
     }
 
     /// Check that each file is asked for once, of one collector a few, and that what waits gets its turn, also when it is not
@@ -428,6 +484,35 @@ mod tests {
         assert_eq!(choose(&mut asked, B, &[1], later), [id(1)]);
     }
 
+    /// Check that collectors that offer more than there is room for keep nobody else from being asked, and nobody from sending what
+    /// was asked for or from being left alone after a failure.
+    #[test]
+    fn a_full_table_keeps_nobody_out() {
+        let (mut asked, now) = (Asked::default(), Instant::now());
+        assert_eq!(choose(&mut asked, A, &[1, 2, 3], now).len(), 3);
+        asked.note_failed(A, &id(2), now);
+        asked.note_failed(A, &id(3), now);
+        let full = FILES_MAX / OFFERS_MAX;
+        for number in 0..=full {
+            let first = 1000 * (1 + number as u32);
+            let many: Vec<u32> = (first..first + OFFERS_MAX as u32).collect();
+            let at = now + SECOND * number as u32;
+            choose(&mut asked, [10 + number as u8; 16], &many, at);
+        }
+        assert_eq!(asked.files.len(), FILES_MAX);
+        let later = now + SECOND * 60;
+        let chosen = asked.choose(B, [id(2), id(500), id(501)].iter(), later);
+        assert_eq!(chosen.new, [id(2), id(500), id(501)]);
+        assert_eq!((chosen.skipped, asked.files.len()), (2, FILES_MAX));
+        assert!(choose(&mut asked, A, &[3], later).is_empty());
+        asked.begin(A, &id(1), false, later).unwrap();
+        // Nor from going on after a restart, where a part is on the disk.
+        asked.begin(B, &id(700), true, later).unwrap();
+        // The first that were offered are forgotten, but not those that were asked for.
+        assert!(asked.files.contains_key(&id(1000)));
+        assert!(!asked.files.contains_key(&id(1000 + ASKED_MAX as u32)));
+    }
+
     /// Check that a file that is bad everywhere is given up, and that what is remembered is bounded.
     #[test]
     fn what_is_remembered_is_bounded() {
@@ -442,19 +527,14 @@ mod tests {
             choose(&mut asked, instance(9), &[1], now + AGAIN_TIME),
             [id(1)]
         );
-        // One that makes files up does not keep out what others have.
         let mut asked = Asked::default();
-        let many: Vec<u32> = (0..FILES_MAX as u32 + 100).collect();
-        assert_eq!(choose(&mut asked, A, &many, now).len(), ASKED_MAX);
+        let many: Vec<_> = (0..FILES_MAX as u32 + 100).map(id).collect();
+        let chosen = asked.choose(A, many.iter(), now);
+        assert_eq!(chosen.new.len(), ASKED_MAX);
+        assert_eq!(chosen.skipped, many.len() - OFFERS_MAX);
         assert_eq!(asked.files.len(), OFFERS_MAX);
-        assert_eq!(asked.take_dropped(), (many.len() - OFFERS_MAX) as u64);
-        for (number, offers) in (10..).zip(many.chunks(OFFERS_MAX)) {
-            choose(&mut asked, instance(number), offers, now);
-        }
-        assert_eq!(asked.files.len(), FILES_MAX);
-        assert_eq!(asked.take_dropped(), 100);
-        assert_eq!(choose(&mut asked, B, &[1 << 20], now), [id(1 << 20)]);
-        assert_eq!(asked.files.len(), FILES_MAX);
+        // What is known already takes no room.
+        assert_eq!(asked.choose(A, many[..OFFERS_MAX].iter(), now).skipped, 0);
         choose(&mut asked, B, &[], now + BEGIN_TIME);
         choose(
             &mut asked,

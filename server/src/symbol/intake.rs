@@ -176,7 +176,7 @@ impl Intake {
     }
 
     /// Chooses what a collector is asked for: files of this push, or of one before, that are lacking something which it has and
-    /// the shelf has not.
+    /// the shelf has not. What it has not begun is among it again.
     pub fn choose(&self, instance: Instance, lacking: &[Lacking]) -> Vec<BuildId> {
         // At most 64 to look at: not worth a clock of its own.
         if self.partials.remove_old(SystemTime::now()) {
@@ -194,11 +194,12 @@ impl Intake {
         let wanted: Vec<_> = wanted.collect();
         let mut asked = self.asked();
         let chosen = asked.choose(instance, wanted.into_iter(), Instant::now());
-        self.metrics.count_symbol_asked(chosen.len());
+        self.metrics.count_symbol_asked(chosen.new.len());
+        self.metrics.count_symbol_offers_skipped(chosen.skipped);
         self.metrics.show_symbol_asked(asked.len());
-        self.metrics
-            .count_symbol_offers_dropped(asked.take_dropped());
-        chosen
+        let mut build_ids = chosen.again;
+        build_ids.extend(chosen.new);
+        build_ids
     }
 
     fn is_wanted(&self, build_id: &BuildId, offer: Offer, lacks: Rank) -> bool {

@@ -1,8 +1,8 @@
 //! Symbols of code that are not typed as functions, which are all that symbolic takes: labels of assembler that says no more, and
 //! functions that are chosen when a program is linked (`STT_GNU_IFUNC`).
 //!
-//! They are taken where no function is. One without a length reaches to whatever begins next in its section; where the table of
-//! all symbols is gone, nobody knows what that is, and such labels are left out.
+//! They are taken where no function is. One without a length reaches to whatever begins next in its section; of dynamic symbols
+//! none such is taken, since a function that is not exported may begin anywhere after it.
 
 use std::cmp::Reverse;
 
@@ -31,8 +31,11 @@ pub(super) fn read_labels<'a>(
     };
     let mut code: Vec<Code<'_>> = file.symbols().filter_map(|it| read(&file, &it)).collect();
     if code.is_empty() {
-        let exported = file.dynamic_symbols().filter_map(|it| read(&file, &it));
-        code = exported.filter(|it| it.bytes > 0).collect();
+        code = file
+            .dynamic_symbols()
+            .filter_map(|it| read(&file, &it))
+            .filter(|it| it.label.is_none() || it.bytes > 0)
+            .collect();
     }
     if code.iter().all(|it| it.label.is_none()) {
         return Vec::new();
@@ -58,7 +61,7 @@ pub(super) fn read_labels<'a>(
                 0 => next.min(it.section_end).saturating_sub(it.start),
                 bytes => bytes,
             };
-            // One at the end of its section has no code.
+            // A symcache takes a length of zero for all up to whatever it knows next.
             if size > 0 {
                 labels.push(Symbol {
                     name: Some(label.into()),

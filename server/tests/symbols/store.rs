@@ -262,6 +262,41 @@ fn labels_are_named_where_no_function_is() {
     assert_eq!(name("main"), "main :0");
 }
 
+/// Labels with code after them that is not theirs: of another section, and of a function that is not exported.
+const FOREIGN: &str = r#"
+asm(".pushsection own,\"ax\"\nnop\nret\n.globl at_end\nat_end:\n.popsection\n"
+    ".pushsection other,\"ax\"\nret\n.popsection\n"
+    ".globl by_hand\nby_hand: nop\nret\n"
+    ".globl sized\n.size sized, 2\nsized: nop\nret\n");
+__attribute__((noinline)) static int hidden(int n) { return n * 3; }
+int main(int n, char **) { return hidden(n); }
+"#;
+
+/// Check that a label at the end of its section names nothing of the next one, and that one of the dynamic symbols without a length
+/// names no function that is not exported, but one with a length its own code.
+#[test]
+fn labels_name_no_code_of_others() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("foreign", FOREIGN, &["-O1", "-rdynamic"]);
+    let (_, stripped) = workshop.split("foreign");
+    let names_at = |file: &Built, symbol: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = open(options(folder.path()));
+        assert!(is_stored(&place(&shelf, file)));
+        name_symbol(&shelf, &program, symbol).unwrap().join("; ")
+    };
+    for (symbol, whole, exported) in [
+        ("at_end", "", ""),
+        ("by_hand", "by_hand :0", ""),
+        ("sized", "sized :0", "sized :0"),
+        ("hidden", "hidden :0", ""),
+        ("main", "main :0", "main :0"),
+    ] {
+        assert_eq!(names_at(&program, symbol), whole, "{symbol}");
+        assert_eq!(names_at(&stripped, symbol), exported, "{symbol}");
+    }
+}
+
 /// Check that the layout that a collector saw makes a debug-only file name, and that its own wrong word does not change what the
 /// file itself says.
 #[test]
