@@ -30,5 +30,6 @@ pub mod clock;
 pub mod config;
 pub mod metrics;
 pub mod metrics_server;
+pub mod patience;
 pub mod preflight;
 pub mod queue;

@@ -15,6 +15,7 @@ use profiler_bpf::outcome::Outcome;
 use crate::{
     accounts::ProcessAccount,
     name::{NamerStats, UnnamedReason},
+    patience::PatienceStats,
     pipeline::{HoldStats, RowStoreStats},
     process::TableStats,
     sample::CounterTotals,
@@ -93,6 +94,8 @@ pub struct Metrics {
     pub uploads: UploadStats,
     /// Files that are held open until they are named.
     pub held: HoldStats,
+    /// Files whose file systems do not answer.
+    pub patience: PatienceStats,
     /// Unwinding in user space, and the kernel's tables.
     pub unwind: UnwindStats,
     /// Bytes of the program's maps, without the tables.
@@ -201,6 +204,7 @@ impl Metrics {
         self.render_processes_and_names(&mut text);
         self.render_uploads(&mut text);
         self.render_held(&mut text);
+        self.render_patience(&mut text);
         text.0
     }
 
@@ -688,6 +692,25 @@ impl Metrics {
             "upload_retries_total",
             "Tries to send a file that failed and were repeated.",
             uploads.retries as f64,
+        );
+    }
+
+    fn render_patience(&self, text: &mut Text) {
+        let patience = &self.patience;
+        text.gauge(
+            "files_hanging",
+            "Threads that wait for a file system that does not answer. No file there is opened as long.",
+            patience.left as f64,
+        );
+        text.counters(
+            "files_not_opened_total",
+            "Looks at files that came to nothing: their file system did not answer in time, or was not asked since it hangs, or \
+             too many others do.",
+            "reason",
+            [
+                ("not_answering", patience.left_behind),
+                ("hangs", patience.refused),
+            ],
         );
     }
 

@@ -21,6 +21,7 @@ use crate::{
     label::CgroupHierarchy,
     metrics::SharedMetrics,
     name::{Namer, NamerOptions},
+    patience::Patience,
     queue::Queue,
     sample::{Program, ProgramOptions, read_online_cpus},
     send::{
@@ -74,6 +75,7 @@ impl Pipeline {
     /// A stage cannot be started.
     pub fn start(config: &Config, metrics: SharedMetrics, started: Instant) -> Result<Self> {
         let hierarchy = CgroupHierarchy::detect();
+        let patience = Patience::default();
         let online = read_online_cpus()?;
         let mut program = Program::load(&ProgramOptions {
             cpus: online.len(),
@@ -91,6 +93,7 @@ impl Pipeline {
                 table_bytes_max: config.unwind_bytes,
                 frame_pointers_only: config.unwind == Unwind::FramePointers,
                 store: open_row_store(config),
+                patience: patience.clone(),
             },
             metrics.clone(),
         )?;
@@ -111,10 +114,11 @@ impl Pipeline {
                 program,
                 hierarchy,
                 unwinder,
-                prover: Prover::start()?,
-                holder: Holder::start(held.clone(), descriptors(config, online.len()))?,
+                prover: Prover::start(&patience)?,
+                holder: Holder::start(held.clone(), descriptors(config, online.len()), &patience)?,
                 online: &online,
                 started,
+                patience: patience.clone(),
             },
             metrics.clone(),
             queue.clone(),
@@ -123,15 +127,17 @@ impl Pipeline {
         let sampler = spawn("sample", move || sampler.run(&flag))?;
         let mut options = NamerOptions::default();
         options.cpu = options.cpu.with_share(config.name_cpu_share);
+        options.patience = patience.clone();
         let namer = Namer::new(options);
-        let finisher = Finisher::new(config, (namer, held), sender, metrics.clone());
+        let naming = (namer, held, patience.clone());
+        let finisher = Finisher::new(config, naming, sender, metrics.clone());
         let uploader = finisher.offers().map(|offers| {
             let options = UploaderOptions::new(
                 config.server.clone(),
                 finisher.instance(),
                 config.upload_rate,
             );
-            Uploader::start(options, wanted, offers, metrics)
+            Uploader::start(options, wanted, (offers, patience), metrics)
         });
         let uploader = uploader.transpose()?;
         let finisher = spawn("name", move || finisher.run(&queue))?;

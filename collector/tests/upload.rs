@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use collector::metrics::SharedMetrics;
 use collector::name::{ElfFile, FileKey, MappedBy};
+use collector::patience::Patience;
 use collector::process::{BuildId, find_build_id};
 use collector::send::{UploadEnd, UploadStats, Uploader, UploaderOptions, WantedFiles};
 use collector::upload::{FileSource, Offer, Offers, SeenFile, SourceError, open_source};
@@ -193,15 +194,16 @@ impl Program {
     }
 
     fn open(&self) -> Result<FileSource, SourceError> {
-        open_source(&self.elf_file(), self.build_id())
+        open_source(&self.elf_file(), self.build_id(), &Patience::default())
     }
 
     /// All of its parts, one after the other.
     fn packed(&self) -> Vec<u8> {
         let source = self.open().unwrap();
-        let mut bytes = vec![0; source.parts().total_bytes() as usize];
-        assert_eq!(source.read(0, &mut bytes), Ok(bytes.len()));
-        bytes
+        let bytes = source.parts().total_bytes() as usize;
+        let packed = source.read(0, bytes).unwrap();
+        assert_eq!(packed.len(), bytes);
+        packed
     }
 }
 
@@ -241,7 +243,12 @@ impl Sending {
             retry_max: Duration::from_millis(50),
             ..UploaderOptions::new(format!("http://{address}"), [7; 16], 1 << 30)
         };
-        let uploader = Uploader::start(options, wanted.clone(), offers, metrics.clone());
+        let uploader = Uploader::start(
+            options,
+            wanted.clone(),
+            (offers, Patience::default()),
+            metrics.clone(),
+        );
         let id = program.build_id().to_string();
         wanted.ask([id.as_str(), "no build id", id.as_str()].into_iter());
         Self {
@@ -383,7 +390,7 @@ async fn what_cannot_be_sent_has_its_reason() {
     let id = program.build_id();
     fs::remove_file(&program.path).unwrap();
     assert_eq!(
-        open_source(&seen.file, id).unwrap_err(),
+        open_source(&seen.file, id, &Patience::default()).unwrap_err(),
         SourceError::Missing(collector::name::UnnamedReason::FileGone)
     );
     assert_eq!(*server.given_up.lock().unwrap(), 1);
@@ -416,7 +423,7 @@ fn the_debug_file_is_chosen() {
     assert_eq!(stripped.parts().offer, Offer::SymbolTable);
     fs::copy("/bin/ls", &program.path).unwrap();
     let id = BuildId::new(&[1; 20]).unwrap();
-    let missing = open_source(&program.elf_file(), id).unwrap_err();
+    let missing = open_source(&program.elf_file(), id, &Patience::default()).unwrap_err();
     assert!(matches!(missing, SourceError::Missing(_)), "{missing:?}");
 }
 

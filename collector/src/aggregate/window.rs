@@ -343,6 +343,14 @@ mod tests {
         }
     }
 
+    fn complete(frames: Vec<LocatedFrame<'_>>) -> Located<'_> {
+        Located {
+            frames,
+            outcome: StackOutcome::Walked(Outcome::Complete),
+            parent: 0,
+        }
+    }
+
     /// Adds stacks written as words "outer inner", one sample each.
     fn window(stacks: &[(&str, &str)]) -> Window {
         let mut files = Files::new();
@@ -353,12 +361,7 @@ mod tests {
                 .split_whitespace()
                 .map(|word| LocatedFrame::stand_in(&file, u64::from(word.as_bytes()[0])))
                 .collect();
-            let outcome = StackOutcome::Walked(Outcome::Complete);
-            let located = Located {
-                frames,
-                outcome,
-                parent: 0,
-            };
+            let located = complete(frames);
             assert!(window.add(1, [0; 16], series(comm), &located, Check::None));
         }
         window
@@ -409,15 +412,11 @@ mod tests {
         let file = files.intern(FileKind::File, b"/bin/a", FileIdentity::Path);
         let mut window = Window::default();
         for pid in [1, 2, 2, 3, 4, 5] {
-            let located = Located {
-                frames: vec![LocatedFrame {
-                    file: &file,
-                    offset: 1,
-                    mapped_at: (0x1000, 0x2000),
-                }],
-                outcome: StackOutcome::Walked(Outcome::Complete),
-                parent: 0,
-            };
+            let located = complete(vec![LocatedFrame {
+                file: &file,
+                offset: 1,
+                mapped_at: (0x1000, 0x2000),
+            }]);
             window.add(pid, [0; 16], series("a"), &located, Check::None);
         }
         let pids: Vec<u32> = window.files()[0]
@@ -448,15 +447,11 @@ mod tests {
         let mut files = Files::new();
         let file = files.intern(FileKind::File, b"/bin/a", FileIdentity::Path);
         let mut window = Window::default();
-        let located = Located {
-            frames: vec![LocatedFrame {
-                file: &file,
-                offset: 1,
-                mapped_at: (0x1000, 0x2000),
-            }],
-            outcome: StackOutcome::Walked(Outcome::Complete),
-            parent: 0,
-        };
+        let located = complete(vec![LocatedFrame {
+            file: &file,
+            offset: 1,
+            mapped_at: (0x1000, 0x2000),
+        }]);
         window.add(7, [0; 16], series("a"), &located, Check::None);
         assert_eq!(window.orphans(|pid| pid == 7), []);
         assert_eq!(window.orphans(|pid| pid == 8), std::slice::from_ref(&file));

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use super::facts::is_file_name;
 use super::object::ElfFile;
-use super::open::{OWN_ROOT, open_beside, roots};
+use super::open::{OWN_ROOT, open_beside, open_first, roots};
+use crate::patience::Patience;
 use crate::process::BuildId;
 
 /// Where debug information is installed.
@@ -34,12 +35,13 @@ pub(crate) fn find_debug_file(
     file: &ElfFile,
     link: Option<&str>,
     bytes_max: u64,
+    patience: &Patience,
 ) -> Option<(OwnedFd, FoundBy)> {
     if let Some(held) = file.held.as_ref().and_then(|it| it.debug_file()) {
         return Some(held);
     }
     let roots: Vec<String> = roots(file).collect();
-    find_debug_file_in(&roots, file, link, bytes_max)
+    find_debug_file_in(&roots, file, link, bytes_max, patience)
 }
 
 /// As [`find_debug_file`], in these roots, and by build id in the node's own.
@@ -48,11 +50,14 @@ pub(super) fn find_debug_file_in(
     file: &ElfFile,
     link: Option<&str>,
     bytes_max: u64,
+    patience: &Patience,
 ) -> Option<(OwnedFd, FoundBy)> {
+    let open = move |root: &str, path: &Path| open_beside(root, path, bytes_max);
     if let Some(path) = file.build_id.as_ref().map(|it| build_id_path(it, "debug")) {
         let all = std::iter::once(OWN_ROOT).chain(roots.iter().map(String::as_str));
         for root in all {
-            if let Some(found) = open_beside(root, &path, bytes_max) {
+            let tree = (Path::new(DEBUG_DIRECTORY), vec![path.clone()]);
+            if let Some(found) = open_first(root, tree, patience, open) {
                 return Some((found, FoundBy::BuildId));
             }
         }
@@ -60,10 +65,9 @@ pub(super) fn find_debug_file_in(
     let paths = link_paths(Path::new(&file.path), link?);
     // A link is looked for where the file itself is, since a name alone tells nothing elsewhere.
     roots.iter().find_map(|root| {
-        let found = paths
-            .iter()
-            .find_map(|path| open_beside(root, path, bytes_max));
-        Some((found?, FoundBy::Link))
+        let beside = (file.directory(), paths.clone());
+        let found = open_first(root, beside, patience, open)?;
+        Some((found, FoundBy::Link))
     })
 }
 

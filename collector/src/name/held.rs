@@ -19,6 +19,7 @@ use super::headers::read_headers;
 use super::naming::UnnamedReason;
 use super::object::ElfFile;
 use super::open::{is_of_build, open_elf_that, open_in_root, reopen, root_of};
+use crate::patience::{LOOK_TIME, Patience};
 
 /// Larger files are not held, as they are not named.
 const FILE_BYTES_MAX: u64 = 16 << 30;
@@ -70,7 +71,33 @@ pub struct Relatives {
 ///
 /// # Errors
 /// Why it cannot be opened.
-pub fn hold(file: &ElfFile, relatives: &Relatives) -> Result<HeldFile, UnnamedReason> {
+pub fn hold(
+    file: ElfFile,
+    relatives: Relatives,
+    patience: &Patience,
+) -> Result<HeldFile, UnnamedReason> {
+    let file = Arc::new(file);
+    let wanted = file.clone();
+    let find = move || find_to_hold(&wanted, &relatives);
+    let found = patience.run(file.place(), LOOK_TIME, find);
+    let (found, root, facts) = found.unwrap_or(Err(UnnamedReason::NotAnswering))?;
+    let debug_file = facts.as_ref().filter(|it| !it.has_debug_info);
+    let debug_file = debug_file.and_then(|facts| {
+        let link = facts.debug_link.as_deref();
+        find_debug_file_in(&[root], &file, link, FILE_BYTES_MAX, patience)
+    });
+    Ok(HeldFile {
+        file: found,
+        facts,
+        debug_file,
+    })
+}
+
+/// The file, the root that it was found in, and what it says about itself.
+fn find_to_hold(
+    file: &ElfFile,
+    relatives: &Relatives,
+) -> Result<(OwnedFd, String, Option<FileFacts>), UnnamedReason> {
     let is_it = |found: &OwnedFd| is_of_build(found, file.build_id);
     let (found, root) = match open_elf_that(file, FILE_BYTES_MAX, is_it) {
         Ok(opened) => (opened.file, opened.root),
@@ -80,16 +107,7 @@ pub fn hold(file: &ElfFile, relatives: &Relatives) -> Result<HeldFile, UnnamedRe
         let read = |at, buffer: &mut [u8]| file.read_exact_at(buffer, at).is_ok();
         read_headers(read)
     });
-    let debug_file = facts.as_ref().filter(|it| !it.has_debug_info);
-    let debug_file = debug_file.and_then(|facts| {
-        let link = facts.debug_link.as_deref();
-        find_debug_file_in(&[root], file, link, FILE_BYTES_MAX)
-    });
-    Ok(HeldFile {
-        file: found,
-        facts,
-        debug_file,
-    })
+    Ok((found, root, facts))
 }
 
 impl Relatives {

@@ -15,10 +15,12 @@ use rustix::fs::fstatfs;
 use super::debug_file::{DEBUG_DIRECTORY, build_id_path};
 use super::facts::AlternativeLink;
 use super::object::ElfFile;
-use super::open::{OWN_ROOT, open_beside, roots};
+use super::open::{OWN_ROOT, open_beside, open_first, roots};
 use super::protocol::SplitFile;
+use crate::patience::Patience;
 
-/// Roots that a split file is looked for in: with 64 files at 3 places, 768 looks of 3 µs for a question.
+/// Roots that a split file is looked for in: with 64 files at 3 places, 768 looks of 3 µs for a question,
+/// and 256 times 20 µs for the threads that look.
 const SPLIT_ROOTS_MAX: usize = 4;
 
 /// File systems whose files are made when they are read, and some of which are devices: proc, sysfs, debugfs, tracefs,
@@ -42,49 +44,48 @@ pub(super) fn find_alternative(
     file: &ElfFile,
     link: &AlternativeLink,
     bytes_max: u64,
+    patience: &Patience,
 ) -> Option<OwnedFd> {
-    let own = [build_id_path(&link.build_id, "debug")];
-    let named = alternative_paths(file, link);
+    let mut all = vec![build_id_path(&link.build_id, "debug")];
+    all.extend(alternative_paths(file, link));
     let is_debug = |it: &&PathBuf| it.starts_with(DEBUG_DIRECTORY);
-    own.iter()
-        .chain(named.iter().filter(is_debug))
-        .find_map(|path| open_on_disk(OWN_ROOT, path, bytes_max))
-        .or_else(|| {
-            let all = roots(file).flat_map(|root| {
-                own.iter()
-                    .chain(&named)
-                    .find_map(|path| open_on_disk(&root, path, bytes_max))
-            });
-            all.into_iter().next()
+    let installed: Vec<PathBuf> = all.iter().filter(is_debug).cloned().collect();
+    let installed = (Path::new(DEBUG_DIRECTORY), installed);
+    open_first(OWN_ROOT, installed, patience, on_disk(bytes_max)).or_else(|| {
+        roots(file).find_map(|root| {
+            let beside = (file.directory(), all.clone());
+            open_first(&root, beside, patience, on_disk(bytes_max))
         })
+    })
 }
 
 /// Finds the package with the split units of `file`.
-pub(super) fn find_package(file: &ElfFile, bytes_max: u64) -> Option<OwnedFd> {
+pub(super) fn find_package(file: &ElfFile, bytes_max: u64, patience: &Patience) -> Option<OwnedFd> {
     let by_id = file.build_id.as_ref().map(|it| build_id_path(it, "dwp"));
     let mut name = file.path.clone();
     name.push(".dwp");
     let beside = below_root(Path::new(&name));
-    by_id
-        .iter()
-        .find_map(|path| open_on_disk(OWN_ROOT, path, bytes_max))
-        .or_else(|| {
-            roots(file).find_map(|root| {
-                beside
-                    .iter()
-                    .chain(&by_id)
-                    .find_map(|path| open_on_disk(&root, path, bytes_max))
-            })
+    let installed = (Path::new(DEBUG_DIRECTORY), by_id.iter().cloned().collect());
+    let all: Vec<PathBuf> = beside.into_iter().chain(by_id).collect();
+    open_first(OWN_ROOT, installed, patience, on_disk(bytes_max)).or_else(|| {
+        roots(file).find_map(|root| {
+            let beside = (file.directory(), all.clone());
+            open_first(&root, beside, patience, on_disk(bytes_max))
         })
+    })
 }
 
 /// Finds a file with a split unit of `file`.
-pub(super) fn find_split(file: &ElfFile, wanted: &SplitFile, bytes_max: u64) -> Option<OwnedFd> {
+pub(super) fn find_split(
+    file: &ElfFile,
+    wanted: &SplitFile,
+    bytes_max: u64,
+    patience: &Patience,
+) -> Option<OwnedFd> {
     let paths = split_paths(file, wanted);
     roots(file).take(SPLIT_ROOTS_MAX).find_map(|root| {
-        paths
-            .iter()
-            .find_map(|path| open_on_disk(&root, path, bytes_max))
+        let named = (Path::new(&wanted.directory), paths.clone());
+        open_first(&root, named, patience, on_disk(bytes_max))
     })
 }
 
@@ -139,6 +140,11 @@ fn clean(path: &Path) -> Option<PathBuf> {
         }
     }
     (!cleaned.as_os_str().is_empty()).then_some(cleaned)
+}
+
+/// Opens such files of at most so many bytes.
+fn on_disk(bytes_max: u64) -> impl Fn(&str, &Path) -> Option<OwnedFd> + Send + 'static {
+    move |root, path| open_on_disk(root, path, bytes_max)
 }
 
 /// A regular file on a real file system.

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -15,7 +16,7 @@ use super::cache::{Extent, Links, NameCache, ObjectKey};
 use super::child::ChildLimits;
 use super::debug_file::{FoundBy, find_debug_file};
 use super::facts::{FileFacts, Segment};
-use super::jit::{HeldJit, JitProcess, open_dump, open_map};
+use super::jit::{HeldJit, JitProcess, open_in_time};
 use super::linked_file::{find_alternative, find_package, find_split};
 use super::naming::{Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
@@ -28,6 +29,7 @@ use super::protocol::{
 use super::stats::NamerStats;
 use crate::accounts::ProcessAccount;
 use crate::clock::thread_cpu;
+use crate::patience::{LOOK_TIME, Patience};
 
 /// Addresses asked for at once: an answer of some 150 KB, so that neither side
 /// holds much, and a time-out costs few names.
@@ -78,6 +80,8 @@ pub struct NamerOptions {
     pub failure_period: Duration,
     /// What the child may take.
     pub child: ChildLimits,
+    /// Opens files whose file system may not answer.
+    pub patience: Patience,
 }
 
 impl Default for NamerOptions {
@@ -108,6 +112,7 @@ impl Default for NamerOptions {
                 // each window, and naming took 3.4 % of a core on a machine that compiles, not 1.6.
                 resident_bytes_max: 48 << 20,
             },
+            patience: Patience::default(),
         }
     }
 }
@@ -118,6 +123,8 @@ impl Default for NamerOptions {
 #[derive(Debug)]
 pub struct Namer {
     options: NamerOptions,
+    /// Opens files, on an account of its own.
+    patience: Patience,
     cache: NameCache,
     process: Option<NameProcess>,
     stuck: Vec<Child>,
@@ -170,6 +177,7 @@ impl Namer {
         Self {
             failures: FailureBudget::new(options.failures_at_once, options.failure_period),
             allowance: CpuAllowance::new(options.cpu, Instant::now()),
+            patience: options.patience.on_own_account(),
             options,
             cache,
             process: None,
@@ -206,11 +214,11 @@ impl Namer {
         self.on_own_account(|namer| namer.find_names(object, addresses))
     }
 
-    /// Takes the CPU time of this thread from the allowance.
+    /// Takes the CPU time of this thread, and of those that open files for it, from the allowance.
     fn on_own_account<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let before = thread_cpu();
+        let before = thread_cpu() + self.patience.cpu();
         let result = work(self);
-        let cpu = thread_cpu().saturating_sub(before);
+        let cpu = (thread_cpu() + self.patience.cpu()).saturating_sub(before);
         self.stats.asking_cpu += cpu;
         self.allowance.spend(cpu);
         result
@@ -299,17 +307,23 @@ impl Namer {
         namings: &mut [Naming],
     ) -> Result<(), Failure> {
         let held = held.filter(|it| it.process == process);
-        type Open = fn(&JitProcess) -> Result<OwnedFd, UnnamedReason>;
-        let formats: [(JitFormat, Open); 2] =
-            [(JitFormat::PerfMap, open_map), (JitFormat::Dump, open_dump)];
-        for ((format, open), file) in formats.into_iter().zip(files..) {
+        let formats = [JitFormat::PerfMap, JitFormat::Dump];
+        for (format, file) in formats.into_iter().zip(files..) {
             let is_unnamed = |naming: &Naming| matches!(naming, Naming::Unnamed(_));
-            if namings.iter().any(is_unnamed) {
-                let requested = RequestObject::Jit { file, format };
-                let of_held = |reason| held.and_then(|it| it.file(format)).ok_or(reason);
-                let opened = open(&process).or_else(of_held);
-                self.ask_jit(pid, requested, &opened, addresses, namings)?;
+            if !namings.iter().any(is_unnamed) {
+                break;
             }
+            let opened = open_in_time(&process, format, &self.patience);
+            if let Err(reason @ UnnamedReason::NotAnswering) = opened {
+                // The child would hang on what is held, or on what it has open.
+                let left = namings.iter_mut().filter(|it| is_unnamed(it));
+                left.for_each(|naming| *naming = Naming::Unnamed(reason));
+                return Err(Failure::Missing(reason));
+            }
+            let requested = RequestObject::Jit { file, format };
+            let of_held = |reason| held.and_then(|it| it.file(format)).ok_or(reason);
+            let opened = opened.or_else(of_held);
+            self.ask_jit(pid, requested, &opened, addresses, namings)?;
         }
         Ok(())
     }
@@ -485,9 +499,7 @@ impl Namer {
         let (failure, until) = self.cache.file(ObjectKey::from(object)).failure?;
         let is_over = self.window >= until
             || match (failure, object) {
-                (Failure::Missing(_), Object::Elf(file)) => {
-                    open_elf(file, self.options.file_bytes_max).is_ok()
-                }
+                (Failure::Missing(_), Object::Elf(file)) => self.open_elf(file).is_ok(),
                 _ => false,
             };
         (!is_over).then_some(failure)
@@ -614,13 +626,13 @@ impl Namer {
     fn find_package(&mut self, object: &Object, file: &ElfFile) -> Option<OwnedFd> {
         let known = self.cache.file(ObjectKey::from(object)).facts.as_ref();
         known.filter(|it| it.is_split)?;
-        find_package(file, self.options.file_bytes_max)
+        find_package(file, self.options.file_bytes_max, &self.patience)
     }
 
     fn find_alternative(&mut self, object: &Object, file: &ElfFile) -> Option<OwnedFd> {
         let known = self.cache.file(ObjectKey::from(object)).facts.as_ref();
         let link = known?.alternative.as_ref()?;
-        find_alternative(file, link, self.options.file_bytes_max)
+        find_alternative(file, link, self.options.file_bytes_max, &self.patience)
     }
 
     /// The split files that the child lacks, as far as they are there.
@@ -628,7 +640,7 @@ impl Namer {
         let bytes_max = self.options.file_bytes_max;
         let found = wanted
             .iter()
-            .map(|it| (it.id, find_split(file, it, bytes_max)));
+            .map(|it| (it.id, find_split(file, it, bytes_max, &self.patience)));
         let found: Vec<_> = found.collect();
         self.stats.split_files += found.len() as u64;
         let missing = found.iter().filter(|(_, it)| it.is_none());
@@ -648,7 +660,16 @@ impl Namer {
         if debug == DebugInfo::Skip || has_own {
             return None;
         }
-        find_debug_file(file, known.debug_link(), self.options.file_bytes_max)
+        let bytes_max = self.options.file_bytes_max;
+        find_debug_file(file, known.debug_link(), bytes_max, &self.patience)
+    }
+
+    /// Opens a file, if its file system answers.
+    fn open_elf(&self, file: &Arc<ElfFile>) -> Result<OwnedFd, UnnamedReason> {
+        let (wanted, bytes_max) = (file.clone(), self.options.file_bytes_max);
+        let open = move || open_elf(&wanted, bytes_max);
+        let opened = self.patience.run(file.place(), LOOK_TIME, open);
+        opened.unwrap_or(Err(UnnamedReason::NotAnswering))
     }
 
     fn ask_once(
@@ -673,7 +694,11 @@ impl Namer {
             Object::Kernel => (RequestObject::Kernel, Ok(None)),
             Object::Vdso => (RequestObject::Vdso, Ok(None)),
             Object::Elf(file) => {
-                let opened = open_elf(file, self.options.file_bytes_max);
+                let opened = self.open_elf(file);
+                if let Err(reason @ UnnamedReason::NotAnswering) = opened {
+                    // The child would hang on what it has open of it.
+                    return Err(Failure::Missing(reason));
+                }
                 debug_file = self.find_debug_file(object, file, debug);
                 if debug == DebugInfo::Use {
                     alternative = self.find_alternative(object, file);

@@ -42,11 +42,13 @@ pub enum UnnamedReason {
     Limit = 7,
     /// The process ended, or its mappings were lost, before they were known; or before what it says of the code that it made.
     ProcessUnknown = 8,
+    /// The file system that the file is on did not answer.
+    NotAnswering = 9,
 }
 
 impl UnnamedReason {
     /// All reasons, in the order of their numbers, which start at 1.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoMapping,
         Self::Anonymous,
         Self::FileGone,
@@ -55,6 +57,7 @@ impl UnnamedReason {
         Self::Corrupt,
         Self::Limit,
         Self::ProcessUnknown,
+        Self::NotAnswering,
     ];
 
     /// The number on the wire.
@@ -78,14 +81,15 @@ impl UnnamedReason {
             Self::Corrupt => "corrupt",
             Self::Limit => "limit",
             Self::ProcessUnknown => "process_unknown",
+            Self::NotAnswering => "not_answering",
         }
     }
 
     /// Whether asking again later may give a name: another process may map the
-    /// file, a permission may be granted, a limit may no longer be reached.
+    /// file, a permission may be granted, a limit may no longer be reached, a file system may answer again.
     pub(super) fn may_pass(self) -> bool {
         match self {
-            Self::FileGone | Self::Permission | Self::Limit => true,
+            Self::FileGone | Self::Permission | Self::Limit | Self::NotAnswering => true,
             Self::NoMapping
             | Self::Anonymous
             | Self::NoSymbol

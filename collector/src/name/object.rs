@@ -2,9 +2,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::held::HeldFile;
+use super::open::{OWN_ROOT, root_of};
+use crate::patience::Place;
 use crate::process::BuildId;
 
 /// What makes a file's contents unique, so that its names are kept under it.
@@ -59,6 +62,22 @@ pub struct ElfFile {
     pub candidates: Vec<MappedBy>,
     /// The file itself, if it was opened while it was there.
     pub held: Option<Arc<HeldFile>>,
+}
+
+impl ElfFile {
+    /// Where it hangs, should it. Nothing is read for that but what the kernel itself says.
+    pub(crate) fn place(&self) -> Place {
+        if let Some(inode) = self.inode {
+            return Place::of_device(rustix::fs::makedev(inode.major, inode.minor));
+        }
+        let root = self.candidates.first().map(|it| root_of(it.pid));
+        Place::of_directory(root.as_deref().unwrap_or(OWN_ROOT), self.directory())
+    }
+
+    /// The directory that it is in.
+    pub(super) fn directory(&self) -> &Path {
+        Path::new(&self.path).parent().unwrap_or(Path::new(""))
+    }
 }
 
 /// What addresses are named in, and how they are to be read.

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open, openat2, readlink,
@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use super::naming::UnnamedReason;
 use super::object::{ElfFile, Inode, MappedBy};
+use crate::patience::{LOOK_TIME, Patience, Place};
 use crate::process::{BuildId, find_build_id, open_unleased};
 
 /// The node's own root.
@@ -208,6 +209,23 @@ pub(super) fn open_beside(root: &str, relative: &Path, bytes_max: u64) -> Option
     let opened = open_below(root, relative).ok()?;
     check_size(&look_at(&opened).ok()?, bytes_max).ok()?;
     Some(opened)
+}
+
+/// The first of these files below `root` that can be opened in time, with what opens one of them; they are in `directory` or
+/// elsewhere.
+pub(super) fn open_first(
+    root: &str,
+    (directory, paths): (&Path, Vec<PathBuf>),
+    patience: &Patience,
+    open: impl Fn(&str, &Path) -> Option<OwnedFd> + Send + 'static,
+) -> Option<OwnedFd> {
+    if paths.is_empty() {
+        return None;
+    }
+    let place = Place::of_directory(root, directory);
+    let root = root.to_owned();
+    let open_all = move || paths.iter().find_map(|path| open(&root, path));
+    patience.run(place, LOOK_TIME, open_all).flatten()
 }
 
 /// By a path that does not leave `root`, whatever links there are.

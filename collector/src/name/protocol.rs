@@ -1004,6 +1004,6 @@ mod tests {
             assert_eq!(UnnamedReason::from_code(reason.code()), Some(reason));
         }
         assert_eq!(UnnamedReason::from_code(0), None);
-        assert_eq!(UnnamedReason::from_code(9), None);
+        assert_eq!(UnnamedReason::from_code(10), None);
     }
 }

@@ -21,6 +21,7 @@ use super::{finisher::describe_unread, row_store::RowStore, spawn};
 use crate::{
     clock::thread_cpu,
     name::{MappedBy, UnnamedReason, copy_vdso, is_of_build, open_elf_that, reopen},
+    patience::{LOOK_TIME, Patience, Place},
     process::{FileIdentity, FileKind, Mapping},
     unwind::{
         CallFrameInformation, CfiError, Digest, Evaluation, Limits, RuleSet, Table, TableKey,
@@ -33,6 +34,10 @@ const THREADS: usize = 2;
 
 /// The largest file that is opened. Only its headers and its call frame information are read.
 const FILE_BYTES_MAX: u64 = 16 << 30;
+
+/// How long a file may take: the largest take 0.2 s of CPU time, and 100 times that where many others want it, or where the file
+/// comes over a slow network.
+const EVALUATION_TIME: Duration = Duration::from_secs(20);
 
 /// Rows that took less are not kept on disk: reading them, and the digest of what they were made from,
 /// takes a tenth of the time, which is not worth a file. About 6 MB of code.
@@ -63,6 +68,7 @@ impl Evaluators {
     /// Starts the threads, which give what they find to `done`, and keep in `store` what took long.
     pub(super) fn start(
         store: Option<&Arc<RowStore>>,
+        patience: &Patience,
         done: impl Fn(Evaluated) + Clone + Send + 'static,
     ) -> Result<Self> {
         let (jobs, waiting) = channel();
@@ -70,7 +76,10 @@ impl Evaluators {
         let threads = (0..THREADS)
             .map(|_| {
                 let (waiting, store, done) = (waiting.clone(), store.cloned(), done.clone());
-                spawn("evaluate", move || run(&waiting, store.as_deref(), done))
+                let patience = patience.on_own_account();
+                spawn("evaluate", move || {
+                    run(&waiting, store.as_ref(), &patience, done);
+                })
             })
             .collect::<Result<_>>()?;
         Ok(Self {
@@ -97,16 +106,21 @@ impl Drop for Evaluators {
     }
 }
 
-fn run(waiting: &Mutex<Receiver<Job>>, store: Option<&RowStore>, done: impl Fn(Evaluated)) {
+fn run(
+    waiting: &Mutex<Receiver<Job>>,
+    store: Option<&Arc<RowStore>>,
+    patience: &Patience,
+    done: impl Fn(Evaluated),
+) {
     loop {
         let job = waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .recv();
         let Ok(job) = job else { return };
-        let before = thread_cpu();
-        let (evaluation, unkept) = evaluate(&job, store);
-        let cpu = thread_cpu().saturating_sub(before);
+        let before = patience.cpu();
+        let (evaluation, unkept) = evaluate(&job, store, patience);
+        let cpu = patience.cpu().saturating_sub(before);
         tracing::debug!(file = %job.mapping.file.path, ?cpu, "evaluated a file");
         done(Evaluated {
             key: job.key,
@@ -123,9 +137,14 @@ fn run(waiting: &Mutex<Receiver<Job>>, store: Option<&RowStore>, done: impl Fn(E
 /// Rows that are to be kept, as bytes.
 type Unkept = Option<(Digest, Vec<u8>)>;
 
-fn evaluate(job: &Job, store: Option<&RowStore>) -> (Evaluation, Unkept) {
-    let evaluation = match open(job.pid, &job.mapping) {
-        Ok(Some(file)) => return read_rows(file, store),
+fn evaluate(job: &Job, store: Option<&Arc<RowStore>>, patience: &Patience) -> (Evaluation, Unkept) {
+    let evaluation = match open(job.pid, &job.mapping, patience) {
+        Ok(Some((file, place))) => {
+            let store = store.cloned();
+            let read = move || read_rows(file, store.as_deref());
+            let rows = patience.run(place, EVALUATION_TIME, read);
+            return rows.unwrap_or((Evaluation::Unreadable, None));
+        }
         Ok(None) => Evaluation::NoRows,
         Err(reason) => {
             tracing::debug!(file = %job.mapping.file.path, ?reason, "failed to open a file");
@@ -135,14 +154,19 @@ fn evaluate(job: &Job, store: Option<&RowStore>) -> (Evaluation, Unkept) {
     (evaluation, None)
 }
 
-/// Opens the file of a mapping to read from; `None` when there is none, as without a vDSO.
-pub(super) fn open(pid: u32, mapping: &Mapping) -> Result<Option<File>, UnnamedReason> {
+/// Opens the file of a mapping to read from, and tells where it may hang; `None` when there is none, as without a vDSO.
+pub(super) fn open(
+    pid: u32,
+    mapping: &Mapping,
+    patience: &Patience,
+) -> Result<Option<(File, Place)>, UnnamedReason> {
     let Mapping {
         start, end, file, ..
     } = mapping;
     if file.kind == FileKind::Vdso {
         let image = copy_vdso().map_err(|_| UnnamedReason::FileGone)?;
-        return Ok(image.map(File::from));
+        // It is in memory.
+        return Ok(image.map(|it| (File::from(it), Place::of_device(0))));
     }
     let mapped_by = MappedBy {
         pid,
@@ -155,9 +179,14 @@ pub(super) fn open(pid: u32, mapping: &Mapping) -> Result<Option<File>, UnnamedR
         FileIdentity::BuildId(expected) => Some(expected),
         FileIdentity::Inode { .. } | FileIdentity::Path => None,
     };
-    let is_it = |found: &OwnedFd| is_of_build(found, expected);
-    let opened = open_elf_that(&described, FILE_BYTES_MAX, is_it)?;
-    reopen(&opened.file).map(Some)
+    let place = described.place();
+    let open = move || {
+        let is_it = |found: &OwnedFd| is_of_build(found, expected);
+        reopen(&open_elf_that(&described, FILE_BYTES_MAX, is_it)?.file)
+    };
+    let opened = patience.run(place, LOOK_TIME, open);
+    let opened = opened.unwrap_or(Err(UnnamedReason::NotAnswering))?;
+    Ok(Some((opened, place)))
 }
 
 fn read_rows(file: File, store: Option<&RowStore>) -> (Evaluation, Unkept) {

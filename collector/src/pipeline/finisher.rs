@@ -16,6 +16,7 @@ use crate::{
     name::{
         ElfFile, FileKey, Frame, HeldFile, Inode, MappedBy, Namer, Naming, Object, UnnamedReason,
     },
+    patience::{LOOK_TIME, Patience},
     process::{ContentId, FileIdentity, FileKind, MappedFile, identify, read_content_id},
     profile::build_profile,
     queue::Queue,
@@ -35,6 +36,7 @@ pub(super) struct Finisher {
     sequence: u64,
     namer: Namer,
     held: Held,
+    patience: Patience,
     sender: Sender,
     metrics: SharedMetrics,
     /// What the server could be sent; `None` when nothing is.
@@ -45,17 +47,18 @@ pub(super) struct Finisher {
 impl Finisher {
     pub(super) fn new(
         config: &Config,
-        naming: (Namer, Held),
+        naming: (Namer, Held, Patience),
         sender: Sender,
         metrics: SharedMetrics,
     ) -> Self {
-        let (namer, held) = naming;
+        let (namer, held, patience) = naming;
         Self {
             node: config.node.clone(),
             instance: draw_instance(),
             sequence: 0,
             namer,
             held,
+            patience,
             sender,
             metrics,
             offers: (config.upload_rate > 0).then(Offers::default),
@@ -90,6 +93,7 @@ impl Finisher {
             let mut metrics = self.metrics.lock();
             metrics.namer = self.namer.stats();
             metrics.held = held;
+            metrics.patience = self.patience.stats();
             metrics.name_queue = queue.len();
             drop(metrics);
         }
@@ -217,7 +221,11 @@ impl Finisher {
             FileKind::Vdso => Ok(Object::Vdso),
             FileKind::File => {
                 let held = self.held.find(&file.file);
-                Ok(Object::Elf(Arc::new(describe_file(file, held))))
+                Ok(Object::Elf(Arc::new(describe_file(
+                    file,
+                    held,
+                    &self.patience,
+                ))))
             }
             FileKind::Anonymous => Err(UnnamedReason::Anonymous),
             FileKind::NoMapping => Err(UnnamedReason::NoMapping),
@@ -336,22 +344,26 @@ fn name_left_out(name: &Arc<str>) -> Naming {
 }
 
 /// The file with the identity that its contents give it, for which it is read if it must be.
-fn describe_file(file: &WindowFile, held: Option<Arc<HeldFile>>) -> ElfFile {
+fn describe_file(file: &WindowFile, held: Option<Arc<HeldFile>>, patience: &Patience) -> ElfFile {
     let WindowFile {
         file, mapped_by, ..
     } = file;
+    let mut described = describe_unread(file, mapped_by);
     if file.content.get().is_none() {
-        let of_held = || identify(&held.as_ref()?.read()?);
-        let read = |it: &MappedBy| read_content_id(it.pid, it.start, it.end, file.identity);
-        if let Some(id) = of_held().or_else(|| mapped_by.iter().rev().find_map(read)) {
+        let (identity, candidates) = (file.identity, described.candidates.clone());
+        let of_held = held.clone();
+        let read = move || {
+            let read = |it: &MappedBy| read_content_id(it.pid, it.start, it.end, identity);
+            let of_held = of_held.and_then(|it| identify(&it.read()?));
+            of_held.or_else(|| candidates.iter().find_map(read))
+        };
+        if let Some(id) = patience.run(described.place(), LOOK_TIME, read).flatten() {
             // Another thread may not set it: this is the only one that does.
             let _ = file.content.set(id);
+            described = describe_unread(file, mapped_by);
         }
     }
-    ElfFile {
-        held,
-        ..describe_unread(file, mapped_by)
-    }
+    ElfFile { held, ..described }
 }
 
 /// The file as far as it is known without reading it.

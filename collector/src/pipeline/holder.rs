@@ -1,8 +1,8 @@
 //! The thread `hold`: opens the files of processes when these are sampled, since they may be gone when their window is named.
 //!
 //! In: processes, when they are first sampled in a window or have mapped another file since. Out: descriptors of their
-//! files, until the last window in which somebody was sampled who maps them has its names. Opening may wait for a broken
-//! file system; so nobody waits for this thread.
+//! files, until the last window in which somebody was sampled who maps them has its names. Opening may take long; so nobody
+//! waits for this thread.
 
 use std::{
     sync::{
@@ -21,6 +21,7 @@ use super::{finisher::describe_unread, spawn};
 use crate::{
     clock::thread_cpu,
     name::{HeldFile, HeldJit, MappedBy, Relatives, hold},
+    patience::Patience,
     process::{FileKind, MappedFile, Mappings},
 };
 
@@ -67,7 +68,7 @@ pub struct HoldStats {
     pub evicted: u64,
     /// Processes that were not looked at, since the thread was behind.
     pub dropped: u64,
-    /// CPU time of the thread.
+    /// CPU time of the thread, and of those that open files for it.
     pub cpu: Duration,
 }
 
@@ -183,14 +184,19 @@ pub(super) struct Holder {
 
 impl Holder {
     /// Starts the thread, which keeps what it opens in `held`, and leaves so many descriptors to others. It ends by itself
-    /// some time after this was dropped: it may be waiting for a file system.
-    pub(super) fn start(held: Held, descriptors_reserved: u64) -> Result<Self> {
+    /// some time after this was dropped.
+    pub(super) fn start(
+        held: Held,
+        descriptors_reserved: u64,
+        patience: &Patience,
+    ) -> Result<Self> {
         let reserved = descriptors_reserved + 2 * MADE_MAX as u64;
         held.lock().files_max = files_max(raise_descriptor_limit(), reserved);
         let (to, requests) = sync_channel(REQUESTS_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = dropped.clone();
-        spawn("hold", move || run(&held, &requests, &counted))?;
+        let patience = patience.on_own_account();
+        spawn("hold", move || run(&held, &requests, &counted, &patience))?;
         Ok(Self { to, dropped })
     }
 
@@ -229,18 +235,18 @@ fn files_max(descriptors: u64, reserved: u64) -> usize {
     FILES_MAX.min(usize::try_from(left).unwrap_or(usize::MAX))
 }
 
-fn run(held: &Held, requests: &Receiver<HoldRequest>, dropped: &AtomicU64) {
+fn run(held: &Held, requests: &Receiver<HoldRequest>, dropped: &AtomicU64, patience: &Patience) {
     while let Ok(request) = requests.recv() {
-        hold_files(held, &request);
-        hold_made(held, &request);
+        hold_files(held, &request, patience);
+        hold_made(held, &request, patience);
         let mut files = held.lock();
         files.stats.dropped = dropped.load(Ordering::Relaxed);
-        files.stats.cpu = thread_cpu();
+        files.stats.cpu = thread_cpu() + patience.cpu();
     }
 }
 
 /// Opens what a process that makes code says of it, also when it was opened before: it may have been written anew since.
-fn hold_made(held: &Held, request: &HoldRequest) {
+fn hold_made(held: &Held, request: &HoldRequest, patience: &Patience) {
     let HoldRequest {
         pid,
         mappings,
@@ -251,13 +257,13 @@ fn hold_made(held: &Held, request: &HoldRequest) {
         return;
     }
     let files = mappings.iter().filter(|it| it.file.kind == FileKind::File);
-    if let Some(opened) = HeldJit::open(*pid, files.map(|it| &*it.file.path)) {
+    if let Some(opened) = HeldJit::open(*pid, files.map(|it| &*it.file.path), patience) {
         held.lock().insert_made(*pid, opened, *time_ns);
     }
 }
 
 /// Opens the files of a process that are not held yet.
-fn hold_files(held: &Held, request: &HoldRequest) {
+fn hold_files(held: &Held, request: &HoldRequest, patience: &Patience) {
     let HoldRequest {
         pid,
         parent,
@@ -283,7 +289,8 @@ fn hold_files(held: &Held, request: &HoldRequest) {
         }
     }
     for (file, mapped_by) in missing {
-        let result = hold(&describe_unread(&file, &[mapped_by]), relatives);
+        let described = describe_unread(&file, &[mapped_by]);
+        let result = hold(described, relatives.clone(), patience);
         let mut files = held.lock();
         match result {
             Ok(opened) => files.insert(
@@ -337,6 +344,10 @@ mod tests {
         }
     }
 
+    fn hold_all(held: &Held, request: &HoldRequest) {
+        hold_files(held, request, &Patience::default());
+    }
+
     /// The names of the files that are held.
     fn names(held: &Held) -> Vec<String> {
         let files = held.lock();
@@ -359,14 +370,14 @@ mod tests {
         let held = Held::default();
         held.lock().files_max = 2;
         let mut files = Files::new();
-        hold_files(&held, &request(&mut files, &[&a, &b, "/nowhere"], 5));
-        hold_files(&held, &request(&mut files, &[&b], 12));
+        hold_all(&held, &request(&mut files, &[&a, &b, "/nowhere"], 5));
+        hold_all(&held, &request(&mut files, &[&b], 12));
         assert_eq!(names(&held), [&*a, &b]);
         let stats = held.end_window(10);
         assert_eq!(names(&held), [&*b]);
         assert_eq!((stats.files, stats.opened, stats.failed), (1, 2, 1));
         // An earlier time does not shorten it.
-        hold_files(&held, &request(&mut files, &[&b], 11));
+        hold_all(&held, &request(&mut files, &[&b], 11));
         assert_eq!(held.end_window(12).files, 1);
         assert_eq!(held.end_window(13).files, 0);
     }
@@ -385,7 +396,7 @@ mod tests {
         held.lock().files_max = 2;
         let mut files = Files::new();
         let mut hold_one = |place: usize, time_ns| {
-            hold_files(&held, &request(&mut files, &[&paths[place]], time_ns));
+            hold_all(&held, &request(&mut files, &[&paths[place]], time_ns));
         };
         hold_one(0, 1);
         hold_one(1, 2);

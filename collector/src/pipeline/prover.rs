@@ -11,6 +11,7 @@ use std::{
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -20,6 +21,7 @@ use profiler_bpf::settings::USER_FRAMES_MAX;
 use super::{evaluator::open, spawn};
 use crate::{
     aggregate::Check,
+    patience::Patience,
     process::{Mapping, Mappings},
     sample::CopiedStack,
     unwind::{MappedSections, Sections, TableKey, are_followed, walk_again},
@@ -33,6 +35,9 @@ const SECTION_BYTES_MAX: u64 = 8 << 20;
 
 /// Bytes of sections kept, of the files that were met last.
 const CACHE_BYTES_MAX: usize = 16 << 20;
+
+/// How long reading the sections of a file may take.
+const READ_TIME: Duration = Duration::from_secs(5);
 
 /// A stack to be walked again.
 pub(super) struct Proof {
@@ -59,10 +64,11 @@ pub(super) struct Prover {
 
 impl Prover {
     /// Starts the thread.
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(patience: &Patience) -> Result<Self> {
         let (to, proofs) = sync_channel(QUEUE_MAX);
         let (results, from) = channel();
-        let thread = spawn("prove", move || run(&proofs, &results))?;
+        let patience = patience.on_own_account();
+        let thread = spawn("prove", move || run(&proofs, &results, patience))?;
         Ok(Self {
             to: Some(to),
             from,
@@ -92,8 +98,11 @@ impl Drop for Prover {
     }
 }
 
-fn run(proofs: &Receiver<Proof>, results: &Sender<Proved>) {
-    let mut files = Files::default();
+fn run(proofs: &Receiver<Proof>, results: &Sender<Proved>, patience: Patience) {
+    let mut files = Files {
+        patience,
+        ..Files::default()
+    };
     for proof in proofs {
         let check = compare(&proof, &mut files);
         let number = proof.number;
@@ -175,6 +184,7 @@ struct Files {
     /// In the order in which they were met; `None` for one that has none, or too large ones.
     kept: VecDeque<(TableKey, Option<Arc<Sections>>)>,
     bytes: usize,
+    patience: Patience,
 }
 
 impl Files {
@@ -188,10 +198,12 @@ impl Files {
             self.kept.push_back(found);
             return sections;
         }
-        let file = open(pid, mapping).ok().flatten();
-        let sections = file
-            .and_then(|file| Sections::read(&ReadCache::new(file), SECTION_BYTES_MAX))
-            .map(Arc::new);
+        let opened = open(pid, mapping, &self.patience).ok().flatten();
+        let sections = opened.and_then(|(file, place)| {
+            let read = move || Sections::read(&ReadCache::new(file), SECTION_BYTES_MAX);
+            self.patience.run(place, READ_TIME, read).flatten()
+        });
+        let sections = sections.map(Arc::new);
         self.bytes += sections.as_ref().map_or(0, |it| it.bytes());
         self.kept.push_back((key.clone(), sections.clone()));
         while self.bytes > CACHE_BYTES_MAX || self.kept.len() > Self::FILES_MAX {

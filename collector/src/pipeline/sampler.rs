@@ -26,6 +26,7 @@ use crate::{
     locate::{Addresses, KernelText, StackOutcome, StandIns, locate_stack},
     metrics::{SharedMetrics, Stage},
     name::{MappedBy, Relatives},
+    patience::Patience,
     process::{Process, ProcessTable, SideBand, Timed},
     queue::Queue,
     sample::{Batch, CounterTotals, Program, Sample, Schedule, Timers, read_online_cpus},
@@ -130,6 +131,7 @@ pub(super) struct Sources<'a> {
     pub(super) holder: Holder,
     pub(super) online: &'a [u32],
     pub(super) started: Instant,
+    pub(super) patience: Patience,
 }
 
 /// When the files of a process were asked for last.
@@ -195,10 +197,11 @@ impl Sampler {
             holder,
             online,
             started,
+            patience,
         } = sources;
         let mut side_band = SideBand::new();
         side_band.follow(online)?;
-        let mut table = ProcessTable::scan();
+        let mut table = ProcessTable::scan(patience);
         let kernel_text = KernelText::read()?.unwrap_or_else(|| {
             tracing::warn!(
                 "the kernel hides its addresses (kernel.kptr_restrict): kernel frames have no names; \

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     clock::monotonic_ns,
     metrics::SharedMetrics,
+    patience::Patience,
     process::{Change, MappedFile, Mappings},
     sample::{CopiedStack, KernelTables},
     unwind::{Evaluation, Found, Lookup, TableKey, Tables, walk},
@@ -96,6 +97,8 @@ pub(super) struct UnwinderOptions {
     pub(super) frame_pointers_only: bool,
     /// Where rows are kept, if anywhere.
     pub(super) store: Option<RowStore>,
+    /// Reads files whose file system may not answer.
+    pub(super) patience: Patience,
 }
 
 /// The sampler's end of the thread.
@@ -116,7 +119,7 @@ impl Unwinder {
         let (results, from) = channel();
         let evaluated = to.clone();
         let store = options.store.map(Arc::new);
-        let evaluators = Evaluators::start(store.as_ref(), move |it| {
+        let evaluators = Evaluators::start(store.as_ref(), &options.patience, move |it| {
             // The thread ends after the evaluators only.
             let _ = evaluated.send(Message::Evaluated(it));
         })?;

@@ -8,7 +8,10 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{ContentId, FileIdentity, find_build_id, scan::open_regular};
+use super::{
+    ContentId, FileIdentity, find_build_id,
+    scan::{map_file, open_regular},
+};
 
 /// Bytes of the head and of the tail that are hashed. Two builds of one program
 /// differ there: the head has the sections' sizes, the tail the section headers.
@@ -23,7 +26,7 @@ pub fn read_content_id(
     end: u64,
     identity: FileIdentity,
 ) -> Option<ContentId> {
-    let range = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+    let range = map_file(pid, start, end);
     let file = open_regular(Path::new(&range))?;
     if let FileIdentity::Inode { inode, .. } = identity
         && file.metadata().ok()?.ino() != inode

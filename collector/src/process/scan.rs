@@ -9,20 +9,27 @@ use std::{
     },
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use rustc_hash::FxHashMap;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, statx};
 
 use super::{
     BuildId, FileIdentity, FileKind, Files, Mapping, MapsEntry, Process, find_build_id,
     open_unleased, parse_maps_line,
     table::{file_kind, shown_path},
 };
+use crate::patience::{Patience, Place};
+
+/// What a file may take: whoever samples waits for it. The build id of one that takes longer is read when it is to be named.
+const READ_TIME: Duration = Duration::from_millis(250);
 
 /// Build ids read so far in one scan, by device and inode.
-#[derive(Default)]
-pub(super) struct BuildIds(FxHashMap<(u64, u64), Option<BuildId>>);
+pub(super) struct BuildIds {
+    known: FxHashMap<(u64, u64), Option<BuildId>>,
+    patience: Patience,
+}
 
 /// Ids of all processes that run now.
 pub(super) fn read_pids() -> Vec<u32> {
@@ -76,12 +83,22 @@ pub(super) fn read_process(
 }
 
 impl BuildIds {
+    /// Reads with this patience.
+    pub(super) fn new(patience: Patience) -> Self {
+        Self {
+            known: FxHashMap::default(),
+            patience,
+        }
+    }
+
     fn identify(&mut self, pid: u32, entry: &MapsEntry<'_>) -> FileIdentity {
         let key = (entry.device, entry.inode);
-        let id = *self
-            .0
-            .entry(key)
-            .or_insert_with(|| read_build_id(pid, entry));
+        let id = *self.known.entry(key).or_insert_with(|| {
+            let range = map_file(pid, entry.start, entry.end);
+            let place = Place::of_device(entry.device);
+            let read = move || read_build_id(&range);
+            self.patience.run(place, READ_TIME, read).flatten()
+        });
         match id {
             Some(id) => FileIdentity::BuildId(id),
             None => FileIdentity::Inode {
@@ -93,9 +110,13 @@ impl BuildIds {
     }
 }
 
-fn read_build_id(pid: u32, entry: &MapsEntry<'_>) -> Option<BuildId> {
-    let range = format!("/proc/{pid}/map_files/{:x}-{:x}", entry.start, entry.end);
-    let file = open_regular(Path::new(&range))?;
+/// What a process maps there.
+pub(super) fn map_file(pid: u32, start: u64, end: u64) -> String {
+    format!("/proc/{pid}/map_files/{start:x}-{end:x}")
+}
+
+fn read_build_id(path: &str) -> Option<BuildId> {
+    let file = open_regular(Path::new(path))?;
     find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok())
 }
 
@@ -103,7 +124,10 @@ fn read_build_id(pid: u32, entry: &MapsEntry<'_>) -> Option<BuildId> {
 /// it is opened, so that what is there is looked at first. `None` also while a process holds a lease on it.
 pub(super) fn open_regular(path: &Path) -> Option<File> {
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found).ok()?.st_mode);
+    // What is known of it is enough: no server of a file system need be asked.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found_mode = statx(&found, c"", flags, StatxFlags::TYPE).ok()?.stx_mode;
+    let kind = FileType::from_raw_mode(found_mode.into());
     if kind != FileType::RegularFile {
         return None;
     }
@@ -119,7 +143,8 @@ mod tests {
     fn this_process() {
         let mut files = Files::new();
         let pid = std::process::id();
-        let process = read_process(pid, &mut files, &mut BuildIds::default()).unwrap();
+        let process =
+            read_process(pid, &mut files, &mut BuildIds::new(Patience::default())).unwrap();
         let exe = std::env::current_exe().unwrap();
         assert_eq!(process.exe.as_deref(), exe.to_str());
         let address = this_process as fn() as usize as u64;
@@ -131,7 +156,11 @@ mod tests {
     /// Check that a process that does not exist is none.
     #[test]
     fn no_process() {
-        let process = read_process(0x7fff_ffff, &mut Files::new(), &mut BuildIds::default());
+        let process = read_process(
+            0x7fff_ffff,
+            &mut Files::new(),
+            &mut BuildIds::new(Patience::default()),
+        );
         assert!(process.is_none());
     }
 }

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::{
     BuildId, FileIdentity, FileKind, Files, MappedFile, Mapping, Mappings, SideBandEvent, scan,
 };
+use crate::patience::Patience;
 
 /// One process, from its fork or exec to its end and a little longer.
 #[derive(Clone, Debug)]
@@ -56,6 +57,7 @@ pub struct ProcessTable {
     files_version: u64,
     /// Processes whose changes are wanted, and which of them changed since they were asked for.
     followed: FxHashMap<u32, Followed>,
+    patience: Patience,
 }
 
 /// What happened to a process that is followed.
@@ -90,8 +92,8 @@ impl ProcessTable {
     /// A table with all processes that run now.
     ///
     /// The side band must already be open, so that nothing is missed: what it
-    /// tells of the time before this scan is applied again, to the same end.
-    pub fn scan() -> Self {
+    /// tells of the time before this scan is applied again, to the same end. What lies where `patience` ends has no build id.
+    pub fn scan(patience: Patience) -> Self {
         let mut files = Files::new();
         let kernel = files.intern(FileKind::Kernel, b"[kernel]", FileIdentity::Path);
         let mut table = Self {
@@ -102,6 +104,7 @@ impl ProcessTable {
             rescan_wanted: false,
             files_version: 0,
             followed: FxHashMap::default(),
+            patience,
         };
         table.rescan();
         table
@@ -109,7 +112,7 @@ impl ProcessTable {
 
     /// Reads all processes from `/proc` again.
     fn rescan(&mut self) {
-        let mut build_ids = scan::BuildIds::default();
+        let mut build_ids = scan::BuildIds::new(self.patience.clone());
         for pid in scan::read_pids() {
             if let Some(process) = scan::read_process(pid, &mut self.files, &mut build_ids) {
                 if let Some(followed @ Followed::Same) = self.followed.get_mut(&pid) {
@@ -266,7 +269,7 @@ impl ProcessTable {
     /// of is read from `/proc`, once.
     pub fn find(&mut self, pid: u32, time_ns: u64) -> Option<&Process> {
         if !self.processes.contains_key(&pid) {
-            let mut build_ids = scan::BuildIds::default();
+            let mut build_ids = scan::BuildIds::new(self.patience.clone());
             let Some(process) = scan::read_process(pid, &mut self.files, &mut build_ids) else {
                 self.stats.unknown += 1;
                 return None;
@@ -476,6 +479,7 @@ mod tests {
             followed: FxHashMap::default(),
             rescan_wanted: false,
             files_version: 0,
+            patience: Patience::default(),
         }
     }
 

@@ -5,11 +5,13 @@
 //! never holds more than its bytes. Files go beside that, from a thread of their own.
 
 mod backoff;
+mod link;
 mod queue;
 mod sender;
 mod stats;
 mod uploader;
 
-pub use sender::{SendError, Sender, SenderOptions, SenderWatch};
+pub use link::SendError;
+pub use sender::{Sender, SenderOptions, SenderWatch};
 pub use stats::{DropReason, Dropped, SenderStats};
 pub use uploader::{UploadEnd, UploadStats, Uploader, UploaderOptions, WantedFiles};

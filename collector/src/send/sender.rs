@@ -4,7 +4,6 @@
 //! it is acknowledged or dropped: at one window in ten seconds there is nothing
 //! to gain from more.
 
-use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,13 +12,13 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use proto::v1::PushRequest;
 use proto::v1::ingest_client::IngestClient;
-use thiserror::Error;
 use tokio::sync::Notify;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
+use super::link::{Link, SendError};
 use super::queue::{Window, WindowQueue};
 use super::stats::{DropReason, SenderStats};
 use super::uploader::WantedFiles;
@@ -58,22 +57,6 @@ impl SenderOptions {
             wanted: WantedFiles::default(),
         }
     }
-}
-
-/// Why there is no sender.
-#[derive(Debug, Error)]
-pub enum SendError {
-    /// The server's address is not one.
-    #[error("failed to read server address `{server}`: {source}; write it as http://HOST:PORT")]
-    Address {
-        /// What was given.
-        server: String,
-        /// What is wrong with it.
-        source: tonic::transport::Error,
-    },
-    /// The thread or its runtime could not be started.
-    #[error("failed to start the sending thread: {0}")]
-    Thread(#[from] io::Error),
 }
 
 /// Sends windows from a thread of its own.
@@ -115,16 +98,7 @@ impl Sender {
     ///
     /// When the address cannot be understood, or the thread not be started.
     pub fn start(options: SenderOptions) -> Result<Self, SendError> {
-        let endpoint = Endpoint::from_shared(options.server.clone())
-            .map_err(|source| SendError::Address {
-                server: options.server.clone(),
-                source,
-            })?
-            .connect_timeout(options.connect_time)
-            .tcp_nodelay(true);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let link = Link::prepare(&options.server, options.connect_time)?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 queue: WindowQueue::new(options.queue_bytes_max),
@@ -137,13 +111,13 @@ impl Sender {
             shared: Arc::clone(&shared),
             backoff: Backoff::new(options.retry_first, options.retry_max),
             options,
-            endpoint,
+            endpoint: link.endpoint,
             client: None,
             logged: None,
         };
         let thread = std::thread::Builder::new()
             .name("send".into())
-            .spawn(move || runtime.block_on(courier.run()))?;
+            .spawn(move || link.runtime.block_on(courier.run()))?;
         Ok(Self {
             shared,
             thread: Some(thread),

@@ -18,9 +18,11 @@ use tonic::{Code, Status};
 use tracing::{debug, info};
 
 use super::backoff::Backoff;
-use super::sender::{SendError, is_transport_error};
+use super::link::{Link, SendError};
+use super::sender::is_transport_error;
 use crate::metrics::SharedMetrics;
 use crate::name::UnnamedReason;
+use crate::patience::Patience;
 use crate::process::BuildId;
 use crate::upload::{FileSource, Offer, Offers, Pace, SourceError, open_source};
 
@@ -227,19 +229,10 @@ impl Uploader {
     pub fn start(
         options: UploaderOptions,
         wanted: WantedFiles,
-        offers: Offers,
+        (offers, patience): (Offers, Patience),
         metrics: SharedMetrics,
     ) -> Result<Self, SendError> {
-        let endpoint = Endpoint::from_shared(options.server.clone())
-            .map_err(|source| SendError::Address {
-                server: options.server.clone(),
-                source,
-            })?
-            .connect_timeout(options.connect_time)
-            .tcp_nodelay(true);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let link = Link::prepare(&options.server, options.connect_time)?;
         let (closing, is_closing) = watch::channel(false);
         let (end, ended) = mpsc::channel();
         let carrier = Carrier {
@@ -249,15 +242,16 @@ impl Uploader {
             options,
             wanted,
             offers,
+            patience,
             metrics,
-            endpoint,
+            endpoint: link.endpoint,
             client: None,
             stats: UploadStats::default(),
         };
         std::thread::Builder::new()
             .name("upload".into())
             .spawn(move || {
-                runtime.block_on(carrier.run(is_closing));
+                link.runtime.block_on(carrier.run(is_closing));
                 // Nobody may wait for it.
                 let _ = end.send(());
             })?;
@@ -294,6 +288,7 @@ struct Carrier {
     options: UploaderOptions,
     wanted: WantedFiles,
     offers: Offers,
+    patience: Patience,
     metrics: SharedMetrics,
     endpoint: Endpoint,
     client: Option<SymbolsClient<Channel>>,
@@ -340,9 +335,9 @@ impl Carrier {
         loop {
             let status = match self.try_to_send(build_id, &source).await {
                 Ok(end) => return end,
-                Err(Trouble::End(UploadEnd::Changed)) => {
+                Err(Trouble::End(end @ (UploadEnd::Changed | UploadEnd::Gone))) => {
                     self.give_up(build_id).await;
-                    return UploadEnd::Changed;
+                    return end;
                 }
                 Err(Trouble::End(end)) => return end,
                 Err(Trouble::Again) => Status::unavailable("the server was started again"),
@@ -366,7 +361,7 @@ impl Carrier {
     fn open(&self, build_id: BuildId) -> Result<FileSource, SourceError> {
         let gone = SourceError::Missing(UnnamedReason::FileGone);
         let seen = self.offers.find(&build_id).ok_or(gone)?;
-        let opened = open_source(&seen.file, build_id);
+        let opened = open_source(&seen.file, build_id, &self.patience);
         let found = match &opened {
             Ok(source) => source.parts().offer,
             Err(SourceError::Nothing) => Offer::None,
@@ -388,10 +383,9 @@ impl Carrier {
             return Ok(UploadEnd::Unneeded);
         };
         let total_bytes = source.parts().total_bytes();
-        let mut buffer = vec![0; PIECE_BYTES];
         while position < total_bytes {
-            let read = source.read(position, &mut buffer)?;
-            position = self.send_piece(build_id, position, &buffer[..read]).await?;
+            let piece = source.read(position, PIECE_BYTES)?;
+            position = self.send_piece(build_id, position, piece).await?;
         }
         let mut client = self.client();
         let request = FinishUploadRequest {
@@ -456,7 +450,7 @@ impl Carrier {
         &mut self,
         build_id: BuildId,
         position: u64,
-        piece: &[u8],
+        piece: Vec<u8>,
     ) -> Result<u64, Trouble> {
         let bytes = piece.len() as u64;
         let wait = self.pace.wait(self.started.elapsed(), bytes);
@@ -466,7 +460,7 @@ impl Carrier {
             collector_instance: self.options.instance.to_vec(),
             build_id: build_id.to_string(),
             position,
-            data: piece.to_vec().into(),
+            data: piece.into(),
         };
         let answer = client.upload_piece(request);
         let answer = self.answer(answer, self.options.request_time).await;

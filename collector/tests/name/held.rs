@@ -9,6 +9,7 @@ use collector::name::{
     ElfFile, FileKey, HeldFile, MappedBy, Naming, Relatives, UnnamedReason, hold,
 };
 
+use collector::patience::Patience;
 use collector::process::{FileIdentity, FileKind, Files, ProcessTable};
 
 use crate::paths::{build_id, directory, start_in_root};
@@ -17,7 +18,7 @@ use crate::target::{
 };
 
 fn hold_alone(file: &ElfFile) -> Result<HeldFile, UnnamedReason> {
-    hold(file, &Relatives::default())
+    hold(file.clone(), Relatives::default(), &Patience::default())
 }
 
 fn held(file: ElfFile, held: HeldFile) -> ElfFile {
@@ -135,7 +136,7 @@ fn relatives_lead_to_the_root() {
         cgroup: Some(cgroup.path().into()),
     };
     for relatives in [by_ancestor, by_cgroup] {
-        let opened = hold(&file, &relatives).unwrap();
+        let opened = hold(file.clone(), relatives, &Patience::default()).unwrap();
         let file = ElfFile {
             key: new_key(),
             ..held(file.clone(), opened)
@@ -192,7 +193,7 @@ fn another_living_process_leads_to_the_build() {
     fs::remove_file(&program.path).unwrap();
     let living = Program { path: copy }.start();
 
-    let table = ProcessTable::scan();
+    let table = ProcessTable::scan(Patience::default());
     let path = program.path.to_str().unwrap().as_bytes();
     let mut files = Files::new();
     let gone = files.intern(FileKind::File, path, identity);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use collector::name::{
     ElfFile, FileKey, MappedBy, Namer, Naming, Object, Relatives, UnnamedReason, hold,
 };
+use collector::patience::Patience;
 use collector::process::{FileIdentity, read_content_id};
 use object::{Object as _, ObjectSection as _};
 
@@ -338,7 +339,7 @@ fn leases_hold_nobody_up() {
     assert_eq!(reason_of(&mut namer, file()), UnnamedReason::Permission);
     // Whether it has the build id cannot be known.
     assert_eq!(reason_of(&mut namer, known()), UnnamedReason::FileGone);
-    let held = hold(&known(), &Relatives::default());
+    let held = hold(known(), Relatives::default(), &Patience::default());
     assert_eq!(held.err(), Some(UnnamedReason::FileGone));
     let MappedBy { start, end, .. } = file().candidates[0];
     let id = read_content_id(leased.pid(), start, end, FileIdentity::Path);

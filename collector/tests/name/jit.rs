@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use collector::name::protocol::JitFormat;
 use collector::name::{GrowingFile, HeldJit, Namer, NamerOptions, Naming, UnnamedReason};
+use collector::patience::Patience;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -92,10 +93,10 @@ fn ended_processes_keep_what_was_read() {
     let pids = [asked.running.pid(), ended.running.pid()];
     assert_eq!(names(&namer.name_jit(pids[0], None, &[0x1000])), ["asked"]);
     fs::write(&ended.map, "1000 100 held\n").unwrap();
-    let held = HeldJit::open(pids[1], std::iter::empty()).unwrap();
+    let held = HeldJit::open(pids[1], std::iter::empty(), &Patience::default()).unwrap();
     fs::write(&ended.map, "1000 100 held\n2000 100 later\n").unwrap();
     drop((asked, ended));
-    assert!(HeldJit::open(pids[1], std::iter::empty()).is_none());
+    assert!(HeldJit::open(pids[1], std::iter::empty(), &Patience::default()).is_none());
     let mut ask = |pid, held| names(&namer.name_jit(pid, held, &[0x1000, 0x2000]));
     assert_eq!(ask(pids[0], None), ["asked", "unnamed: anonymous"]);
     assert_eq!(ask(pids[1], None), ["unnamed: process_unknown"; 2]);

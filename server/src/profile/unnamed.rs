@@ -29,13 +29,15 @@ pub enum WhyNot {
     Limit,
     /// The process ended before its mappings were known.
     ProcessUnknown,
+    /// The file system that the file is on did not answer.
+    NotAnswering,
     /// The collector gave no reason, or one that this server does not know.
     Unknown,
 }
 
 impl WhyNot {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoMapping,
         Self::Anonymous,
         Self::FileGone,
@@ -45,6 +47,7 @@ impl WhyNot {
         Self::Corrupt,
         Self::Limit,
         Self::ProcessUnknown,
+        Self::NotAnswering,
         Self::Unknown,
     ];
 
@@ -69,6 +72,7 @@ impl WhyNot {
             6 => Self::Corrupt,
             7 => Self::Limit,
             8 => Self::ProcessUnknown,
+            9 => Self::NotAnswering,
             _ => Self::Unknown,
         }
     }
@@ -85,6 +89,7 @@ impl WhyNot {
             Self::Corrupt => "corrupt",
             Self::Limit => "limit",
             Self::ProcessUnknown => "process_unknown",
+            Self::NotAnswering => "not_answering",
             Self::Unknown => "unknown",
         }
     }
@@ -114,6 +119,7 @@ impl WhyNot {
             Self::ProcessUnknown => {
                 "the process ended before its mappings, or the map of the code that it made, were read"
             }
+            Self::NotAnswering => "the file system that the file is on did not answer",
             Self::Unknown => "the collector gave no reason that this server knows",
         }
     }
@@ -172,6 +178,12 @@ impl WhyNot {
             Self::NoMapping | Self::ProcessUnknown => {
                 "nothing, where processes are very short; if it is a long-lived one, the collector's metrics say which \
                  events it lost"
+                    .into()
+            }
+            Self::NotAnswering => {
+                "see why the file system hangs (the server of a network file system, or the process that serves it): what \
+                 waits for it on the node is in `ps -eo state,wchan:32,comm` in state D or S, and \
+                 pilotlight_collector_files_hanging counts the collector's own; names come by themselves when it answers"
                     .into()
             }
             Self::Unknown => "update the server: the collector is newer".into(),
@@ -392,15 +404,15 @@ mod tests {
     #[test]
     fn the_collectors_numbers_are_told_apart() {
         let mut tables = window("comm=a | 0x1f@/lib/b.so 0x2f@[kernel] 0x3f | 1").tables;
-        let numbers: Vec<_> = (0..=9)
+        let numbers: Vec<_> = (0..=10)
             .map(|number| {
                 tables.locations[0].unnamed = Unnamed::new(number, 0);
                 WhyNot::of(&tables, &tables.locations[0])
             })
             .collect();
         use WhyNot::{
-            Anonymous, Corrupt, FileGone, Limit, NoBuildId, NoMapping, NoSymbol, Permission,
-            ProcessUnknown, Unknown,
+            Anonymous, Corrupt, FileGone, Limit, NoBuildId, NoMapping, NoSymbol, NotAnswering,
+            Permission, ProcessUnknown, Unknown,
         };
         let expected = [
             Unknown,
@@ -412,6 +424,7 @@ mod tests {
             Corrupt,
             Limit,
             ProcessUnknown,
+            NotAnswering,
             Unknown,
         ];
         assert_eq!(numbers, expected);

@@ -15,6 +15,7 @@ const TEXTS: Record<string, ReasonText> = {
   corrupt: { label: "corrupt file", meaning: "The file's symbols could not be parsed." },
   limit: { label: "limit reached", meaning: "A limit of the collector was reached before this address was named. pilotlight_collector_name_requests_held_back_total and pilotlight_collector_namer_ends_total say which." },
   process_unknown: { label: "process unknown", meaning: "The process ended before its mappings, or the map of the code that it made, were read." },
+  not_answering: { label: "file system hangs", meaning: "The file system that the file is on did not answer: a network file system whose server is gone, or one that a process serves and does not. Names come by themselves when it answers again." },
   unknown: { label: "no reason given", meaning: "The collector gave no reason." },
 };
 

@@ -6,7 +6,7 @@ import { describeReason, isBuildId } from "../../src/lib/reasons.ts";
 import { treeFromText } from "./tree-text.ts";
 
 /** As server/src/profile/unnamed.rs has them. */
-const CODES = ["no_mapping", "anonymous", "file_gone", "no_symbol", "no_build_id", "permission", "corrupt", "limit", "process_unknown", "unknown"];
+const CODES = ["no_mapping", "anonymous", "file_gone", "no_symbol", "no_build_id", "permission", "corrupt", "limit", "process_unknown", "not_answering", "unknown"];
 
 describe("describeReason", () => {
   it.each(CODES)("says what %s is, in words", (code) => {

@@ -21,4 +21,4 @@ pub use growing::GrowingFile;
 pub use map::PerfMap;
 pub(super) use notes::{JitFiles, JitRequest};
 pub use process::HeldJit;
-pub(super) use process::{JitProcess, open_dump, open_map};
+pub(super) use process::{JitProcess, open_in_time};

@@ -4,13 +4,15 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::super::naming::UnnamedReason;
 use super::super::object::{ElfFile, FileKey, Inode, MappedBy};
-use super::super::open::{Owner, open_elf, open_owned};
+use super::super::open::{Owner, open_elf, open_owned, root_of};
 use super::super::protocol::JitFormat;
+use crate::patience::{LOOK_TIME, Patience, Place};
 use crate::process::parse_maps_line;
 
 /// Larger files are not read, in bytes: Node's map of a server that runs for weeks reaches some 100 MB.
@@ -38,14 +40,19 @@ impl JitProcess {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let (own_pid, user) = parse_status(&status)?;
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let program = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        let program = read_program(pid)?;
         Some(Self {
             pid,
             own_pid,
             user,
             started: parse_start(&stat)?,
-            program: (program.dev(), program.ino()),
+            program,
         })
+    }
+
+    /// Where it writes its map.
+    pub(in super::super) fn place(&self) -> Place {
+        Place::of_directory(&root_of(self.pid), Path::new("tmp"))
     }
 
     /// Whether there is a process of this number.
@@ -73,11 +80,16 @@ pub struct HeldJit {
 impl HeldJit {
     /// Opens what the process has written so far; `None` when it is gone, or says nothing yet. A jitdump is looked for if one
     /// is among the paths that it maps.
-    pub fn open<'a>(pid: u32, mut mapped: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let process = JitProcess::read(pid)?;
-        let map = open_map(&process).ok();
+    pub fn open<'a>(
+        pid: u32,
+        mut mapped: impl Iterator<Item = &'a str>,
+        patience: &Patience,
+    ) -> Option<Self> {
         let has_dump = mapped.any(|path| is_dump_path(path.as_bytes()));
-        let dump = has_dump.then(|| open_dump(&process).ok()).flatten();
+        let process = JitProcess::read(pid)?;
+        let map = open_in_time(&process, JitFormat::PerfMap, patience).ok();
+        let dump = || open_in_time(&process, JitFormat::Dump, patience).ok();
+        let dump = has_dump.then(dump).flatten();
         (map.is_some() || dump.is_some()).then_some(Self { process, map, dump })
     }
 
@@ -91,20 +103,39 @@ impl HeldJit {
     }
 }
 
+/// Opens what a process writes in this form, if its file system answers.
+pub(in super::super) fn open_in_time(
+    process: &JitProcess,
+    format: JitFormat,
+    patience: &Patience,
+) -> Result<OwnedFd, UnnamedReason> {
+    let of = process.clone();
+    let open = move || match format {
+        JitFormat::PerfMap => open_map(&of),
+        JitFormat::Dump => open_dump(&of),
+    };
+    let opened = patience.run(process.place(), LOOK_TIME, open);
+    opened.unwrap_or(Err(UnnamedReason::NotAnswering))
+}
+
 /// Opens `/tmp/perf-PID.map` in the process's root, if it is the process's own.
-pub(in super::super) fn open_map(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
+fn open_map(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
     let path = format!("tmp/perf-{}.map", process.own_pid);
     let owner = Owner {
         user: process.user,
         // One that another process with this number left is older.
         modified_min_s: process.started_unix_s() - CLOCK_SLACK_S,
     };
-    let root = format!("/proc/{}/root", process.pid);
-    open_owned(&root, Path::new(&path), &owner, FILE_BYTES_MAX)
+    open_owned(
+        &root_of(process.pid),
+        Path::new(&path),
+        &owner,
+        FILE_BYTES_MAX,
+    )
 }
 
 /// Opens the jitdump, `jit-PID.dump`, that the process has mapped executable to say where it is.
-pub(in super::super) fn open_dump(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
+fn open_dump(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
     let pid = process.pid;
     let maps = File::open(format!("/proc/{pid}/maps")).map_err(|_| UnnamedReason::FileGone)?;
     let lines = BufReader::with_capacity(64 << 10, maps.take(MAPS_BYTES_MAX)).split(b'\n');
@@ -136,6 +167,15 @@ pub(in super::super) fn open_dump(process: &JitProcess) -> Result<OwnedFd, Unnam
         return open_elf(&file, FILE_BYTES_MAX);
     }
     Err(UnnamedReason::FileGone)
+}
+
+/// Device and inode of a process's program, as far as they are known without a word to its file system.
+fn read_program(pid: u32) -> Option<(u64, u64)> {
+    let path = format!("/proc/{pid}/exe");
+    let flags = AtFlags::STATX_DONT_SYNC;
+    let found = statx(CWD, path, flags, StatxFlags::INO).ok()?;
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    Some((device, found.stx_ino))
 }
 
 /// Whether a mapping's path is `…/jit-NUMBER.dump`.
@@ -170,12 +210,16 @@ fn parse_start(stat: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     /// Check this process, and lines that are odd.
     #[test]
     fn processes_are_read() {
         let own = JitProcess::read(std::process::id()).unwrap();
+        let program = fs::metadata(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(own.program, (program.dev(), program.ino()));
         let age = crate::clock::unix_ns() as i64 / 1_000_000_000 - own.started_unix_s();
         assert!((-2..3600).contains(&age), "{age}");
         assert_eq!(JitProcess::read(0x7fff_ffff), None);

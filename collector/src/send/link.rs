@@ -1,0 +1,51 @@
+//! The way to the server that each sending thread has for itself.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::Endpoint;
+
+/// Why there is no sender.
+#[derive(Debug, Error)]
+pub enum SendError {
+    /// The server's address is not one.
+    #[error("failed to read server address `{server}`: {source}; write it as http://HOST:PORT")]
+    Address {
+        /// What was given.
+        server: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// The thread or its runtime could not be started.
+    #[error("failed to start the sending thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// What a thread needs to talk to the server.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Where the server is; connects when it is first used.
+    pub(super) endpoint: Endpoint,
+    /// Runs on the thread that waits for it.
+    pub(super) runtime: Runtime,
+}
+
+impl Link {
+    /// Gets ready, without a word to the server.
+    ///
+    /// # Errors
+    /// The address cannot be understood, or the runtime not be started.
+    pub(super) fn prepare(server: &str, connect_time: Duration) -> Result<Self, SendError> {
+        let endpoint =
+            Endpoint::from_shared(server.to_owned()).map_err(|source| SendError::Address {
+                server: server.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            endpoint: endpoint.connect_timeout(connect_time).tcp_nodelay(true),
+            runtime: Builder::new_current_thread().enable_all().build()?,
+        })
+    }
+}
