@@ -4,6 +4,7 @@
 //! with BTF, both programs built (`cargo build --release`), and `go` for `go tool pprof`; without one of them each test is
 //! ignored and says what is missing.
 
+mod hanging;
 mod names;
 mod profile;
 mod rig;
@@ -57,6 +58,18 @@ fn main() -> ExitCode {
                 check(&*shared.get()?)
             }));
         }
+        let tools = hanging::TOOLS.as_slice();
+        let missing_for_hanging = Arc::new(
+            with_tools(&missing, tools)
+                .as_ref()
+                .clone()
+                .or_else(hanging::find_missing),
+        );
+        trials.push(trial(
+            "hanging::file_system",
+            &missing_for_hanging,
+            hanging::check,
+        ));
         for (name, check, tools) in sent::CHECKS {
             let missing = with_tools(&missing, tools);
             trials.push(trial(&format!("sent::{name}"), &missing, check));

@@ -1,0 +1,142 @@
+//! A program on a file system that does not answer: one of the network whose server is gone, or, as here, one that a process
+//! serves. Nobody is to wait for it, and nothing else to be lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use run::wait::wait_for;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::names::{SHARE_MIN, compile, range, share_of, start};
+use crate::rig::{Rig, WINDOW_TIMEOUT, now_ms};
+
+/// What only this check needs.
+pub(crate) const TOOLS: [&str; 2] = ["bindfs", "umount"];
+
+/// The program there runs until it is killed.
+const FOREVER: &str = "100000";
+
+/// Samples that say something: both programs have seconds of CPU time.
+const SAMPLES_MIN: u64 = 50;
+
+/// Says what else is missing, if anything is.
+pub(crate) fn find_missing() -> Option<String> {
+    let is_there = Path::new("/dev/fuse").exists();
+    (!is_there).then(|| "needs file systems that processes serve: /dev/fuse is missing".to_owned())
+}
+
+/// Check that a collector starts, samples, sends and stops while a file system hangs on which a program runs; that this
+/// program's frames say so, and that they have their names in the first window after it answers again.
+pub(crate) fn check() -> Result<()> {
+    let directory = TempDir::new().context("failed to make a directory")?;
+    let at = |name: &str| directory.path().join(name);
+    for name in ["source", "mount"] {
+        fs::create_dir(at(name)).context("failed to make a directory")?;
+    }
+    compile(&at("source/nm-hanging"), "burn_behind", &["-g"])?;
+    compile(&at("nm-beside"), "burn_beside", &["-g"])?;
+    let mount = Mount::serve(&at("source"), at("mount"))?;
+    let started = Command::new(at("mount/nm-hanging"))
+        .arg(FOREVER)
+        .stdin(Stdio::null())
+        .spawn();
+    let hanging = Killed(started.context("failed to start a program")?);
+    // It is to be in its loop, whose pages are in memory then.
+    wait_for("a program to have its time", WINDOW_TIMEOUT, || {
+        let stat = fs::read_to_string(format!("/proc/{}/schedstat", hanging.0.id()))?;
+        let ran_ns: u64 = stat.split(' ').next().unwrap_or_default().parse()?;
+        Ok((ran_ns > 200_000_000).then_some(()))
+    })?;
+
+    mount.signal(Signal::STOP)?;
+    let mut rig = Rig::start("hanging")?;
+    let from_ms = now_ms()?;
+    let status = start(&at("nm-beside"))?.wait()?;
+    ensure!(status.success(), "`nm-beside` ended with {status}");
+    let ended_ms = now_ms()?;
+    rig.wait_stored(ended_ms)?;
+    let sampled = range(from_ms / 10_000 * 10_000, ended_ms);
+    let top = rig.get_json("/api/v1/top", r#"{comm="nm-beside"}"#, sampled, &[])?;
+    let share = share_of(&top, "burn_beside");
+    ensure!(share >= SHARE_MIN, "what is beside has no names: {top}");
+    let query = r#"{comm="nm-hanging"}"#;
+    let unknown = rig.get_json("/api/v1/unknown", query, sampled, &[])?;
+    let count = |key: &str| unknown[key].as_u64().unwrap_or_default();
+    let (samples, unnamed) = (count("samples"), count("unnamed_self_samples"));
+    let reason = &unknown["reasons"][0]["reason"];
+    ensure!(
+        samples >= SAMPLES_MIN && unnamed * 10 >= samples * 9 && reason == "not_answering",
+        "what hangs does not say so: {unknown}"
+    );
+
+    mount.signal(Signal::CONT)?;
+    let mut begun_ms = now_ms()?;
+    wait_for("the program to have names", 3 * WINDOW_TIMEOUT, || {
+        let ended_ms = now_ms()?;
+        rig.wait_stored(ended_ms)?;
+        let top = rig.get_json("/api/v1/top", query, range(begun_ms, ended_ms), &[])?;
+        begun_ms = ended_ms;
+        Ok((share_of(&top, "burn_behind") >= SHARE_MIN).then_some(()))
+    })?;
+
+    mount.signal(Signal::STOP)?;
+    // What is looked at anew hangs anew.
+    std::thread::sleep(Duration::from_millis(500));
+    rig.stop_collectors()?;
+    rig.check_books()?;
+    rig.stop_server()
+}
+
+/// A file system that a process serves.
+struct Mount {
+    server: Child,
+    path: PathBuf,
+}
+
+impl Mount {
+    /// Shows `source` at `path`, and waits until it does.
+    fn serve(source: &Path, path: PathBuf) -> Result<Self> {
+        let mut command = Command::new("bindfs");
+        command
+            .args(["-f", "--no-allow-other"])
+            .arg(source)
+            .arg(&path);
+        let server = command.stdin(Stdio::null()).spawn();
+        let server = server.context("failed to start `bindfs`")?;
+        let mount = Self { server, path };
+        wait_for("a file system to be there", WINDOW_TIMEOUT, || {
+            let is_there = mount.path.join("nm-hanging").exists();
+            Ok(is_there.then_some(()))
+        })?;
+        Ok(mount)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.context("a process without a number")?;
+        kill_process(pid, signal).context("failed to signal `bindfs`")
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Its end lets everybody go who waits for it.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// A program that is killed in the end.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
