@@ -146,6 +146,7 @@ impl Unnamed {
             6 => "corrupt file",
             7 => "limit reached",
             8 => "process unknown",
+            9 => "file system hangs",
             _ => "unknown",
         }
     }

@@ -37,6 +37,7 @@ const BRACKETS: Record<string, string> = {
   "corrupt file": "corrupt",
   "limit reached": "limit",
   "process unknown": "process_unknown",
+  "file system hangs": "not_answering",
 };
 
 const LEFT_OUT = "No function: the stack is deeper than 1,024 frames, of which the first and the last 512 are kept. It was walked to its end.";
