@@ -477,7 +477,7 @@ impl Namer {
             match may_ask.and_then(|()| self.ask(object, &addresses)) {
                 Ok(answered) => {
                     self.keep(key, &addresses, &answered);
-                    if let Some(failure @ Failure::TimedOut) = answered.cut {
+                    if let Some(failure @ (Failure::TimedOut | Failure::Waited)) = answered.cut {
                         self.fail(key, failure);
                         return Some(failure.reason());
                     }
@@ -507,7 +507,7 @@ impl Namer {
 
     fn keep(&mut self, key: ObjectKey, addresses: &[u64], answered: &Answered) {
         let extent = match answered.cut {
-            Some(Failure::Postponed | Failure::Missing(_)) => Extent::Cut,
+            Some(Failure::Postponed | Failure::Missing(_) | Failure::Waited) => Extent::Cut,
             // What the child failed on is not asked for again.
             Some(Failure::Asked(_) | Failure::TimedOut) | None => Extent::Whole,
         };
@@ -853,6 +853,7 @@ impl Namer {
         let (count, failure) = match err {
             ChildError::Start(_) => (&mut ends.not_started, asked(UnnamedReason::Limit)),
             ChildError::TimedOut => (&mut ends.timed_out, Failure::TimedOut),
+            ChildError::Waits => (&mut ends.timed_out, Failure::Waited),
             ChildError::Protocol(_) => (&mut ends.nonsense, asked(UnnamedReason::Corrupt)),
             ChildError::Died(status) if ended_for_memory(*status) => {
                 (&mut ends.died, asked(UnnamedReason::Limit))
@@ -907,12 +908,15 @@ pub(super) enum Failure {
     Asked(UnnamedReason),
     /// The child did not answer in time.
     TimedOut,
+    /// Nor did the file system that it reads from. That says nothing of what is in the file.
+    Waited,
 }
 
 impl Failure {
     fn reason(self) -> UnnamedReason {
         match self {
             Self::Postponed | Self::TimedOut => UnnamedReason::Limit,
+            Self::Waited => UnnamedReason::NotAnswering,
             Self::Missing(reason) | Self::Asked(reason) => reason,
         }
     }

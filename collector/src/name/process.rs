@@ -3,6 +3,7 @@
 //! In: requests. Out: answers, or how the child failed. Never waits longer than
 //! it was told to.
 
+use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -26,6 +28,10 @@ use super::protocol::{ProtocolError, Request, Response, decode_response, encode_
 /// gone. One that waits for a broken disk cannot be ended at all.
 const END_TIME: Duration = Duration::from_secs(2);
 
+/// How often, and after which pauses, it is looked whether the child waits.
+const LOOKS: u32 = 5;
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
 /// How a child failed its parent.
 #[derive(Debug, Error)]
 pub(super) enum ChildError {
@@ -38,6 +44,9 @@ pub(super) enum ChildError {
     /// It did not answer in time.
     #[error("naming child did not answer in time")]
     TimedOut,
+    /// It did not answer in time, since it waits for a file system, which it only reads from.
+    #[error("naming child waits for a file system")]
+    Waits,
     /// Its answer was not one.
     #[error("naming child sent nonsense: {0}")]
     Protocol(ProtocolError),
@@ -116,8 +125,22 @@ impl NameProcess {
         }
     }
 
+    /// Whether the child sleeps. While it has a question, it waits for nothing but files: one that works runs, or would like to,
+    /// but for the moments in which a page comes from the disk.
+    fn waits(&self) -> bool {
+        let path = format!("/proc/{}/stat", self.child.id());
+        (0..LOOKS).all(|look| {
+            if look > 0 {
+                thread::sleep(LOOK_PAUSE);
+            }
+            let stat = fs::read(&path).unwrap_or_default();
+            matches!(parse_state(&stat), Some(b'S' | b'D'))
+        })
+    }
+
     fn failure(&mut self, err: &io::Error) -> ChildError {
         match err.kind() {
+            io::ErrorKind::TimedOut if self.waits() => ChildError::Waits,
             io::ErrorKind::TimedOut => ChildError::TimedOut,
             io::ErrorKind::InvalidData => ChildError::Protocol(ProtocolError::TooLarge),
             _ => ChildError::Died(self.wait()),
@@ -145,4 +168,24 @@ pub(super) fn ended_for_memory(status: Option<ExitStatus>) -> bool {
     [Signal::ABORT, Signal::KILL]
         .into_iter()
         .any(|memory| signal == Some(memory.as_raw()))
+}
+/// The state in a process's `stat`: the third word, after the name, which is in parentheses and may hold anything.
+fn parse_state(stat: &[u8]) -> Option<u8> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(end + 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check the state of this process, and of names that are odd.
+    #[test]
+    fn states_are_read() {
+        let own = fs::read("/proc/thread-self/stat").unwrap();
+        assert_eq!(parse_state(&own), Some(b'R'));
+        assert_eq!(parse_state(b"7 (a) S) D 1 2"), Some(b'D'));
+        assert_eq!(parse_state(b"7 (a)"), None);
+        assert_eq!(parse_state(b""), None);
+    }
 }

@@ -11,8 +11,8 @@ use run::wait::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::names::{SHARE_MIN, compile, range, share_of, start};
-use crate::rig::{Rig, WINDOW_TIMEOUT, now_ms};
+use crate::names::{SHARE_MIN, begin_early_in_window, compile, range, share_of, start};
+use crate::rig::{Range, Rig, WINDOW_TIMEOUT, now_ms};
 
 /// What only this check needs.
 pub(crate) const TOOLS: [&str; 2] = ["bindfs", "umount"];
@@ -23,6 +23,9 @@ const FOREVER: &str = "100000";
 /// Samples that say something: both programs have seconds of CPU time.
 const SAMPLES_MIN: u64 = 50;
 
+/// Time in which a program is sampled, and its file opened to be held.
+const HELD_TIME: Duration = Duration::from_secs(2);
+
 /// Says what else is missing, if anything is.
 pub(crate) fn find_missing() -> Option<String> {
     let is_there = Path::new("/dev/fuse").exists();
@@ -30,7 +33,7 @@ pub(crate) fn find_missing() -> Option<String> {
 }
 
 /// Check that a collector starts, samples, sends and stops while a file system hangs on which a program runs; that this
-/// program's frames say so, and that they have their names in the first window after it answers again.
+/// program's frames say so, and that they have their names in the first windows after it answers again.
 pub(crate) fn check() -> Result<()> {
     let directory = TempDir::new().context("failed to make a directory")?;
     let at = |name: &str| directory.path().join(name);
@@ -38,13 +41,15 @@ pub(crate) fn check() -> Result<()> {
         fs::create_dir(at(name)).context("failed to make a directory")?;
     }
     compile(&at("source/nm-hanging"), "burn_behind", &["-g"])?;
+    compile(&at("source/nm-later"), "burn_later", &["-g"])?;
     compile(&at("nm-beside"), "burn_beside", &["-g"])?;
     let mount = Mount::serve(&at("source"), at("mount"))?;
-    let started = Command::new(at("mount/nm-hanging"))
-        .arg(FOREVER)
-        .stdin(Stdio::null())
-        .spawn();
-    let hanging = Killed(started.context("failed to start a program")?);
+    let spawn_there = |name: &str| {
+        let mut command = Command::new(at(name));
+        let started = command.arg(FOREVER).stdin(Stdio::null()).spawn();
+        started.with_context(|| format!("failed to start `{name}`"))
+    };
+    let hanging = Killed(spawn_there("mount/nm-hanging")?);
     // It is to be in its loop, whose pages are in memory then.
     wait_for("a program to have its time", WINDOW_TIMEOUT, || {
         let stat = fs::read_to_string(format!("/proc/{}/schedstat", hanging.0.id()))?;
@@ -64,14 +69,7 @@ pub(crate) fn check() -> Result<()> {
     let share = share_of(&top, "burn_beside");
     ensure!(share >= SHARE_MIN, "what is beside has no names: {top}");
     let query = r#"{comm="nm-hanging"}"#;
-    let unknown = rig.get_json("/api/v1/unknown", query, sampled, &[])?;
-    let count = |key: &str| unknown[key].as_u64().unwrap_or_default();
-    let (samples, unnamed) = (count("samples"), count("unnamed_self_samples"));
-    let reason = &unknown["reasons"][0]["reason"];
-    ensure!(
-        samples >= SAMPLES_MIN && unnamed * 10 >= samples * 9 && reason == "not_answering",
-        "what hangs does not say so: {unknown}"
-    );
+    check_says_so(&rig, query, sampled)?;
 
     mount.signal(Signal::CONT)?;
     let mut begun_ms = now_ms()?;
@@ -83,12 +81,31 @@ pub(crate) fn check() -> Result<()> {
         Ok((share_of(&top, "burn_behind") >= SHARE_MIN).then_some(()))
     })?;
 
+    // One that is open when the file system begins to hang: the child hangs on it.
+    begin_early_in_window()?;
+    let from_ms = now_ms()?;
+    let _later = Killed(spawn_there("mount/nm-later")?);
+    std::thread::sleep(HELD_TIME);
     mount.signal(Signal::STOP)?;
-    // What is looked at anew hangs anew.
-    std::thread::sleep(Duration::from_millis(500));
+    let ended_ms = now_ms()?;
+    rig.wait_stored(ended_ms)?;
+    check_says_so(&rig, r#"{comm="nm-later"}"#, range(from_ms, ended_ms))?;
     rig.stop_collectors()?;
     rig.check_books()?;
     rig.stop_server()
+}
+
+/// Check that nearly all samples of a program have no name, and say why.
+fn check_says_so(rig: &Rig, query: &str, sampled: Range) -> Result<()> {
+    let unknown = rig.get_json("/api/v1/unknown", query, sampled, &[])?;
+    let count = |key: &str| unknown[key].as_u64().unwrap_or_default();
+    let (samples, unnamed) = (count("samples"), count("unnamed_self_samples"));
+    let reason = &unknown["reasons"][0]["reason"];
+    ensure!(
+        samples >= SAMPLES_MIN && unnamed * 10 >= samples * 9 && reason == "not_answering",
+        "what hangs does not say so: {unknown}"
+    );
+    Ok(())
 }
 
 /// A file system that a process serves.

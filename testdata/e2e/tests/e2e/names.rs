@@ -126,7 +126,7 @@ fn run_rows(rows: &[Row], directory: &Path) -> Result<()> {
 }
 
 /// Waits for the next window if this one ends soon.
-fn begin_early_in_window() -> Result<()> {
+pub(crate) fn begin_early_in_window() -> Result<()> {
     let left_ms = WINDOW_MS - now_ms()? % WINDOW_MS;
     if left_ms < LEAD_MS {
         std::thread::sleep(Duration::from_millis(left_ms));
