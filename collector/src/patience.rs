@@ -161,11 +161,11 @@ impl Patience {
         let left = state.left.len();
         let is_held = state.left.values().any(|(it, _)| *it == place);
         let is_full = left >= LEFT_IN_ALL_MAX || left >= LEFT_MAX && !state.good.contains(&place);
-        if is_held || is_full {
-            state.stats.refused += 1;
-            return None;
-        }
-        let Some(worker) = state.idle.pop().or_else(start_worker) else {
+        let worker = match is_held || is_full {
+            true => None,
+            false => state.idle.pop().or_else(start_worker),
+        };
+        let Some(worker) = worker else {
             state.stats.refused += 1;
             return None;
         };

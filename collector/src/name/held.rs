@@ -18,8 +18,8 @@ use super::facts::{FileFacts, Segment};
 use super::headers::read_headers;
 use super::naming::UnnamedReason;
 use super::object::ElfFile;
-use super::open::{is_of_build, open_elf_that, open_in_root, reopen, root_of};
-use crate::patience::{LOOK_TIME, Patience};
+use super::open::{is_of_build, look_in_time, open_elf_that, open_in_root, reopen, root_of};
+use crate::patience::Patience;
 
 /// Larger files are not held, as they are not named.
 const FILE_BYTES_MAX: u64 = 16 << 30;
@@ -79,8 +79,7 @@ pub fn hold(
     let file = Arc::new(file);
     let wanted = file.clone();
     let find = move || find_to_hold(&wanted, &relatives);
-    let found = patience.run(file.place(), LOOK_TIME, find);
-    let (found, root, facts) = found.unwrap_or(Err(UnnamedReason::NotAnswering))?;
+    let (found, root, facts) = look_in_time(patience, file.place(), find)?;
     let debug_file = facts.as_ref().filter(|it| !it.has_debug_info);
     let debug_file = debug_file.and_then(|facts| {
         let link = facts.debug_link.as_deref();

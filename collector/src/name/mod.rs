@@ -55,7 +55,7 @@ pub use jit::{Code, CodeName, GrowingFile, HeldJit, JitDump, PerfMap};
 pub use namer::{Namer, NamerOptions};
 pub use naming::{Frame, Naming, UnnamedReason};
 pub use object::{ElfFile, FileKey, Inode, MappedBy, Object};
-pub(crate) use open::{is_of_build, open_elf_that, reopen};
+pub(crate) use open::{is_of_build, look_in_time, open_elf_that, reopen};
 pub use stats::{ChildEnds, HeldBack, NamerStats};
 pub use symbols::{ReadAt, SymbolTables};
 pub(crate) use vdso::copy_vdso;

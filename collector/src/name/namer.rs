@@ -20,7 +20,7 @@ use super::jit::{HeldJit, JitProcess, open_in_time};
 use super::linked_file::{find_alternative, find_package, find_split};
 use super::naming::{Naming, UnnamedReason};
 use super::object::{ElfFile, Object};
-use super::open::open_elf;
+use super::open::{look_in_time, open_elf};
 use super::process::{ChildError, NameProcess, ended_for_memory};
 use super::protocol::{
     Answer, Attached, DebugInfo, JitFormat, Notes, Request, RequestObject, Response, SplitFile,
@@ -29,7 +29,7 @@ use super::protocol::{
 use super::stats::NamerStats;
 use crate::accounts::ProcessAccount;
 use crate::clock::thread_cpu;
-use crate::patience::{LOOK_TIME, Patience};
+use crate::patience::Patience;
 
 /// Addresses asked for at once: an answer of some 150 KB, so that neither side
 /// holds much, and a time-out costs few names.
@@ -668,8 +668,7 @@ impl Namer {
     fn open_elf(&self, file: &Arc<ElfFile>) -> Result<OwnedFd, UnnamedReason> {
         let (wanted, bytes_max) = (file.clone(), self.options.file_bytes_max);
         let open = move || open_elf(&wanted, bytes_max);
-        let opened = self.patience.run(file.place(), LOOK_TIME, open);
-        opened.unwrap_or(Err(UnnamedReason::NotAnswering))
+        look_in_time(&self.patience, file.place(), open)
     }
 
     fn ask_once(

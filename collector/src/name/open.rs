@@ -211,6 +211,16 @@ pub(super) fn open_beside(root: &str, relative: &Path, bytes_max: u64) -> Option
     Some(opened)
 }
 
+/// What comes of a look at `place`, if its file system answers.
+pub(crate) fn look_in_time<T: Send + 'static>(
+    patience: &Patience,
+    place: Place,
+    look: impl FnOnce() -> Result<T, UnnamedReason> + Send + 'static,
+) -> Result<T, UnnamedReason> {
+    let found = patience.run(place, LOOK_TIME, look);
+    found.unwrap_or(Err(UnnamedReason::NotAnswering))
+}
+
 /// The first of these files below `root` that can be opened in time, with what opens one of them; they are in `directory` or
 /// elsewhere.
 pub(super) fn open_first(

@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::accounts::ProcessAccount;
 use crate::allocator;
+use crate::process::after_name;
 
 use super::channel::{Deadline, receive_frame, send_frame};
 use super::child::{CHILD_ARGUMENT, ChildLimits};
@@ -169,10 +170,9 @@ pub(super) fn ended_for_memory(status: Option<ExitStatus>) -> bool {
         .into_iter()
         .any(|memory| signal == Some(memory.as_raw()))
 }
-/// The state in a process's `stat`: the third word, after the name, which is in parentheses and may hold anything.
+/// The state in a process's `stat`, the third word.
 fn parse_state(stat: &[u8]) -> Option<u8> {
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    stat.get(end + 2).copied()
+    after_name(stat)?.trim_ascii_start().first().copied()
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use object::ReadCache;
 use super::{finisher::describe_unread, row_store::RowStore, spawn};
 use crate::{
     clock::thread_cpu,
-    name::{MappedBy, UnnamedReason, copy_vdso, is_of_build, open_elf_that, reopen},
-    patience::{LOOK_TIME, Patience, Place},
+    name::{MappedBy, UnnamedReason, copy_vdso, is_of_build, look_in_time, open_elf_that, reopen},
+    patience::{Patience, Place},
     process::{FileIdentity, FileKind, Mapping},
     unwind::{
         CallFrameInformation, CfiError, Digest, Evaluation, Limits, RuleSet, Table, TableKey,
@@ -184,9 +184,7 @@ pub(super) fn open(
         let is_it = |found: &OwnedFd| is_of_build(found, expected);
         reopen(&open_elf_that(&described, FILE_BYTES_MAX, is_it)?.file)
     };
-    let opened = patience.run(place, LOOK_TIME, open);
-    let opened = opened.unwrap_or(Err(UnnamedReason::NotAnswering))?;
-    Ok(Some((opened, place)))
+    Ok(Some((look_in_time(patience, place, open)?, place)))
 }
 
 fn read_rows(file: File, store: Option<&RowStore>) -> (Evaluation, Unkept) {

@@ -26,5 +26,6 @@ pub(crate) use headers::{NAMES_BYTES_MAX, SECTIONS_MAX, SEGMENTS_MAX};
 pub(crate) use lease::open_unleased;
 pub use mappings::{Mapping, Mappings};
 pub use maps::{MapsEntry, parse_maps_line};
+pub(crate) use scan::after_name;
 pub use side_band::{SideBand, SideBandEvent, Timed};
 pub use table::{Change, LivingMapping, Process, ProcessTable, TableStats};

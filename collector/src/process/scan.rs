@@ -120,6 +120,12 @@ fn read_build_id(path: &str) -> Option<BuildId> {
     find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok())
 }
 
+/// What comes after a process's name in its `stat` (`/proc/PID/stat`): that is in parentheses, and may hold anything.
+pub(crate) fn after_name(stat: &[u8]) -> Option<&[u8]> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(end + 1..)
+}
+
 /// Opens what is mapped, if it is a regular file: a device may do something when
 /// it is opened, so that what is there is looked at first. `None` also while a process holds a lease on it.
 pub(super) fn open_regular(path: &Path) -> Option<File> {

@@ -10,10 +10,10 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::super::naming::UnnamedReason;
 use super::super::object::{ElfFile, FileKey, Inode, MappedBy};
-use super::super::open::{Owner, open_elf, open_owned, root_of};
+use super::super::open::{Owner, look_in_time, open_elf, open_owned, root_of};
 use super::super::protocol::JitFormat;
-use crate::patience::{LOOK_TIME, Patience, Place};
-use crate::process::parse_maps_line;
+use crate::patience::{Patience, Place};
+use crate::process::{after_name, parse_maps_line};
 
 /// Larger files are not read, in bytes: Node's map of a server that runs for weeks reaches some 100 MB.
 const FILE_BYTES_MAX: u64 = 1 << 30;
@@ -114,8 +114,7 @@ pub(in super::super) fn open_in_time(
         JitFormat::PerfMap => open_map(&of),
         JitFormat::Dump => open_dump(&of),
     };
-    let opened = patience.run(process.place(), LOOK_TIME, open);
-    opened.unwrap_or(Err(UnnamedReason::NotAnswering))
+    look_in_time(patience, process.place(), open)
 }
 
 /// Opens `/tmp/perf-PID.map` in the process's root, if it is the process's own.
@@ -201,10 +200,9 @@ fn parse_status(status: &str) -> Option<(u32, u32)> {
     Some((own_pid, user))
 }
 
-/// The time of the start, the 22nd word of `/proc/PID/stat`; the second is in parentheses and may hold anything.
+/// The time of the start, the 22nd word of `/proc/PID/stat`.
 fn parse_start(stat: &[u8]) -> Option<u64> {
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let rest = str::from_utf8(after_name(stat)?).ok()?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 

@@ -3,16 +3,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use run::child::{Child, Privilege, Start};
 use run::wait::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::names::{SHARE_MIN, begin_early_in_window, compile, range, share_of, start};
-use crate::rig::{Range, Rig, WINDOW_TIMEOUT, now_ms};
+use crate::names::{SHARE_MIN, begin_early_in_window, compile, find_tool, range, share_of, start};
+use crate::rig::{self, Range, Rig, WINDOW_TIMEOUT, now_ms};
 
 /// What only this check needs.
 pub(crate) const TOOLS: [&str; 2] = ["bindfs", "umount"];
@@ -44,15 +45,19 @@ pub(crate) fn check() -> Result<()> {
     compile(&at("source/nm-later"), "burn_later", &["-g"])?;
     compile(&at("nm-beside"), "burn_beside", &["-g"])?;
     let mount = Mount::serve(&at("source"), at("mount"))?;
-    let spawn_there = |name: &str| {
-        let mut command = Command::new(at(name));
-        let started = command.arg(FOREVER).stdin(Stdio::null()).spawn();
-        started.with_context(|| format!("failed to start `{name}`"))
+    let start_there = |name| {
+        rig::start(Start {
+            name,
+            program: &at("mount").join(name),
+            arguments: vec![FOREVER.to_owned()],
+            privilege: Privilege::Same,
+            log: at("log").with_extension(name),
+        })
     };
-    let hanging = Killed(spawn_there("mount/nm-hanging")?);
+    let hanging = start_there("nm-hanging")?;
     // It is to be in its loop, whose pages are in memory then.
     wait_for("a program to have its time", WINDOW_TIMEOUT, || {
-        let stat = fs::read_to_string(format!("/proc/{}/schedstat", hanging.0.id()))?;
+        let stat = fs::read_to_string(format!("/proc/{}/schedstat", hanging.pid()))?;
         let ran_ns: u64 = stat.split(' ').next().unwrap_or_default().parse()?;
         Ok((ran_ns > 200_000_000).then_some(()))
     })?;
@@ -84,7 +89,7 @@ pub(crate) fn check() -> Result<()> {
     // One that is open when the file system begins to hang: the child hangs on it.
     begin_early_in_window()?;
     let from_ms = now_ms()?;
-    let _later = Killed(spawn_there("mount/nm-later")?);
+    let _later = start_there("nm-later")?;
     std::thread::sleep(HELD_TIME);
     mount.signal(Signal::STOP)?;
     let ended_ms = now_ms()?;
@@ -118,13 +123,15 @@ struct Mount {
 impl Mount {
     /// Shows `source` at `path`, and waits until it does.
     fn serve(source: &Path, path: PathBuf) -> Result<Self> {
-        let mut command = Command::new("bindfs");
-        command
-            .args(["-f", "--no-allow-other"])
-            .arg(source)
-            .arg(&path);
-        let server = command.stdin(Stdio::null()).spawn();
-        let server = server.context("failed to start `bindfs`")?;
+        let folders = [source, &path].map(|it| it.display().to_string());
+        let options = ["-f", "--no-allow-other"].map(str::to_owned);
+        let server = rig::start(Start {
+            name: "bindfs",
+            program: &find_tool("bindfs")?,
+            arguments: [options, folders].concat(),
+            privilege: Privilege::Same,
+            log: path.with_extension("log"),
+        })?;
         let mount = Self { server, path };
         wait_for("a file system to be there", WINDOW_TIMEOUT, || {
             let is_there = mount.path.join("nm-hanging").exists();
@@ -134,7 +141,9 @@ impl Mount {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.server.pid())
+            .ok()
+            .and_then(Pid::from_raw);
         let pid = pid.context("a process without a number")?;
         kill_process(pid, signal).context("failed to signal `bindfs`")
     }
@@ -144,17 +153,6 @@ impl Drop for Mount {
     fn drop(&mut self) {
         // Its end lets everybody go who waits for it.
         let _ = self.server.kill();
-        let _ = self.server.wait();
         let _ = Command::new("umount").arg("-l").arg(&self.path).status();
-    }
-}
-
-/// A program that is killed in the end.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
