@@ -1,13 +1,9 @@
-//! What a CPU may spend on what is not needed for every sample: time for deep stacks, and bytes
-//! for copies of stacks.
-//!
-//! Each is a purse that fills at a steady rate up to what one second brings, so that a short
-//! burst is served in full and a long one at the rate.
+//! This CPU's [`Allowances`], and the settings that they fill by.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use profiler_bpf::{
-    per_cpu::Allowances,
-    settings::{COPY_BYTES_PER_SECOND, PROOFS_PER_SECOND_MAX, WAKEUP_NS},
+    per_cpu::{Allowances, sum_to},
+    settings::{PROOFS_PER_SECOND_MAX, WAKEUP_NS},
 };
 
 use crate::{per_cpu, task::setting};
@@ -25,24 +21,26 @@ setting!(
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Fills the purses for the time that went by.
+/// Fills the allowances for the time that went by.
 #[inline(always)]
 pub(crate) fn fill(now_ns: u64) {
-    let Some(purses) = purses() else { return };
-    let mut elapsed_ns = now_ns.wrapping_sub(purses.filled_ns);
+    let Some(allowances) = allowances() else {
+        return;
+    };
+    let mut elapsed_ns = now_ns.wrapping_sub(allowances.filled_ns);
     if elapsed_ns > SECOND_NS {
         elapsed_ns = SECOND_NS;
     }
-    purses.filled_ns = now_ns;
+    allowances.filled_ns = now_ns;
     let ppm = crate::task::get(&BUDGET_PPM) as u64;
-    purses.walk_ns = sum_to(purses.walk_ns, elapsed_ns * ppm / 1_000_000, ppm * 1_000);
-    purses.copy_bytes = sum_to(
-        purses.copy_bytes,
-        elapsed_ns * COPY_BYTES_PER_SECOND / SECOND_NS,
-        COPY_BYTES_PER_SECOND,
+    allowances.walk_ns = sum_to(
+        allowances.walk_ns,
+        elapsed_ns * ppm / 1_000_000,
+        ppm * 1_000,
     );
-    purses.proofs = sum_to(
-        purses.proofs,
+    allowances.fill_copies(elapsed_ns);
+    allowances.proofs = sum_to(
+        allowances.proofs,
         elapsed_ns * PROOFS_PER_SECOND_MAX / 1_000_000,
         PROOFS_PER_SECOND_MAX * 1_000,
     );
@@ -53,36 +51,41 @@ pub(crate) fn fill(now_ns: u64) {
 pub(crate) fn has_walk_time(begin_ns: u64) -> bool {
     // SAFETY: the helper has no preconditions.
     let spent_ns = unsafe { bpf_ktime_get_ns() } - begin_ns;
-    purses().is_some_and(|it| spent_ns < it.walk_ns)
+    allowances().is_some_and(|allowances| spent_ns < allowances.walk_ns)
 }
 
-/// Takes the program's time from the purse.
+/// Takes the program's time from the allowance.
 #[inline(always)]
 pub(crate) fn spend_walk_time(spent_ns: u64) {
-    if let Some(purses) = purses() {
-        purses.walk_ns = purses.walk_ns.saturating_sub(spent_ns);
+    if let Some(allowances) = allowances() {
+        allowances.walk_ns = allowances.walk_ns.saturating_sub(spent_ns);
     }
 }
 
-/// Takes bytes for a copy, if there are as many.
+/// Whether a copy may take so many bytes.
 #[inline(always)]
-pub(crate) fn take_copy_bytes(bytes: u64) -> bool {
-    let Some(purses) = purses() else { return false };
-    if purses.copy_bytes < bytes {
-        return false;
+pub(crate) fn has_copy_bytes(bytes: u64) -> bool {
+    allowances().is_some_and(|allowances| allowances.has_copy_bytes(bytes))
+}
+
+/// Takes the bytes of a copy that has its place in the ring.
+#[inline(always)]
+pub(crate) fn spend_copy_bytes(bytes: u64) {
+    if let Some(allowances) = allowances() {
+        allowances.spend_copy_bytes(bytes);
     }
-    purses.copy_bytes -= bytes;
-    true
 }
 
 /// Whether user space is to be woken now for a process without rows.
 #[inline(always)]
 pub(crate) fn take_wakeup(now_ns: u64) -> bool {
-    let Some(purses) = purses() else { return false };
-    if now_ns.wrapping_sub(purses.woken_ns) < WAKEUP_NS {
+    let Some(allowances) = allowances() else {
+        return false;
+    };
+    if now_ns.wrapping_sub(allowances.woken_ns) < WAKEUP_NS {
         return false;
     }
-    purses.woken_ns = now_ns;
+    allowances.woken_ns = now_ns;
     true
 }
 
@@ -90,30 +93,26 @@ pub(crate) fn take_wakeup(now_ns: u64) -> bool {
 #[inline(always)]
 pub(crate) fn take_proof() -> bool {
     let one_in = crate::task::get(&PROOF_ONE_IN) as u64;
-    let Some(purses) = purses() else { return false };
+    let Some(allowances) = allowances() else {
+        return false;
+    };
     if one_in == 0 {
         return false;
     }
-    if purses.proof_in > 1 {
-        purses.proof_in -= 1;
+    if allowances.proof_in > 1 {
+        allowances.proof_in -= 1;
         return false;
     }
-    if purses.proofs < 1_000 {
+    if allowances.proofs < 1_000 {
         return false;
     }
-    purses.proof_in = one_in;
-    purses.proofs -= 1_000;
+    allowances.proof_in = one_in;
+    allowances.proofs -= 1_000;
     true
 }
 
 #[inline(always)]
-fn sum_to(a: u64, b: u64, most: u64) -> u64 {
-    let sum = a + b;
-    if sum > most { most } else { sum }
-}
-
-#[inline(always)]
-fn purses() -> Option<&'static mut Allowances> {
+fn allowances() -> Option<&'static mut Allowances> {
     // SAFETY: the value is this CPU's own, and the program does not interrupt itself.
-    per_cpu().map(|it| unsafe { &mut (*it).allowances })
+    per_cpu().map(|per_cpu| unsafe { &mut (*per_cpu).allowances })
 }

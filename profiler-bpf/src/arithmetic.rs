@@ -7,7 +7,7 @@ use core::{arch::asm, ptr};
 ///
 /// A search that branches on a comparison makes the verifier follow every path; one
 /// that the compiler writes with a mask, recent kernels split into both cases again.
-/// What comes out of an `asm!` is a number that nobody knows, and the search one path.
+/// The verifier knows nothing of a number that comes out of an `asm!`, so that the search is one path.
 #[inline(always)]
 pub(crate) fn is_less(a: u64, b: u64) -> u64 {
     let mut difference = a.wrapping_sub(b);
@@ -37,7 +37,7 @@ pub(crate) fn zero() -> u32 {
 pub(crate) unsafe fn clear<T>(value: *mut T) {
     const { assert!(align_of::<T>() == 8) };
     for word in 0..size_of::<T>() / 8 {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { value.cast::<u64>().add(word).write_volatile(0) };
     }
 }

@@ -1,7 +1,10 @@
 //! The program's own account: entries, outcomes, time.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use profiler_bpf::settings::counter::{self, Counters};
+use profiler_bpf::{
+    copy_size::Uncopied,
+    settings::counter::{self, Counters},
+};
 
 use crate::{COUNTERS, arithmetic::zero};
 
@@ -33,11 +36,20 @@ pub(crate) fn count_outcome(outcome: u8, begin_ns: u64) -> u64 {
     spent_ns
 }
 
+/// Counts a stack that was to be copied and was not.
+#[inline(always)]
+pub(crate) fn count_uncopied(reason: Uncopied) {
+    if let Some(counters) = counters() {
+        // The mask changes nothing, as above.
+        counters[(counter::UNCOPIED + reason as usize) & (counter::PLACES - 1)] += 1;
+    }
+}
+
 /// This CPU's counters.
 #[inline(always)]
 fn counters() -> Option<&'static mut Counters> {
     // SAFETY: the map's value is this CPU's own and of this type, and the program
-    // does not interrupt itself, so nobody else writes it.
+    // does not interrupt itself, so no other context writes it.
     COUNTERS
         .get_ptr_mut(zero())
         .map(|counters| unsafe { &mut *counters })

@@ -1,15 +1,16 @@
-//! Which rule holds at an address: process -> mapping -> block -> row -> rule.
+//! Finds the rule at an address: process -> mapping -> block -> row -> rule.
 //!
-//! Return addresses repeat, so that most rules come from a small table of what was found
+//! Return addresses repeat, so that most rules come from a small cache of what was found
 //! before: one load instead of some twenty in three tables.
 
 use profiler_bpf::{
-    arch::x86_64::rule::{NUMBER_OF_NONE, Rule},
+    arch::x86_64::rule::{NUMBER_OF_NONE, NUMBER_OF_UNSUPPORTED, Rule},
     per_cpu::{FOUND_MAX, FOUND_PARTS, FOUND_WORDS},
     record::Walk,
     tables::{
-        Block, INDEX_WORDS, MAPPING_SEARCH_STEPS, MappingKind, PAGE_ROWS, PROCESS_SETTLED, Process,
-        ROW_SEARCH_STEPS, SHORT_ROW_SEARCH_STEPS, index_place, index_range,
+        Block, INDEX_WORDS, MAPPING_SEARCH_STEPS, MappingKind, PAGE_ROWS,
+        PROCESS_MAPPINGS_COMPLETE, Process, ROW_SEARCH_STEPS, SHORT_ROW_SEARCH_STEPS, index_place,
+        index_range,
     },
     unwind::{BLOCK_BYTES, Row},
 };
@@ -23,13 +24,13 @@ use crate::{
 /// A mapping search of 2^5 = 32 serves most processes.
 const SHORT_SEARCH_STEPS: u32 = 5;
 
-/// What is known of an address.
+/// The rule at an address.
 pub(crate) enum Lookup {
     /// This rule holds.
     Rule(Rule),
     /// The rows are not in the kernel: user space may have them.
     Missing,
-    /// A guess led to it, and user space says that it lies in no code.
+    /// A guess led to it, and user space knows no code there.
     NoCode,
 }
 
@@ -39,7 +40,7 @@ pub(crate) fn find_process(walk: &mut Walk, pid: u32, identity: u64) -> bool {
     // SAFETY: the value may be replaced while it is read, which `from_words` sees.
     let found = unsafe { PROCESSES.get(pid) };
     let process = found.and_then(|words| Process::from_words(*words));
-    let Some(process) = process.filter(|it| it.identity == identity) else {
+    let Some(process) = process.filter(|process| process.identity == identity) else {
         walk.version = 0;
         return false;
     };
@@ -57,7 +58,7 @@ pub(crate) fn find_process(walk: &mut Walk, pid: u32, identity: u64) -> bool {
 /// `walk` is part of this CPU's record.
 #[inline(always)]
 pub(crate) unsafe fn find_rule(walk: *const Walk, address: u64) -> Lookup {
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let version = unsafe { u64::from((*walk).version) };
     let mixed = (address ^ version << 7).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let part = (mixed >> 63) as u32 & (FOUND_PARTS - 1);
@@ -85,7 +86,7 @@ pub(crate) unsafe fn find_rule(walk: *const Walk, address: u64) -> Lookup {
     Lookup::Rule(Rule::from_words(words))
 }
 
-/// What [`search_rule`] gives where there is no rule; numbers of rules have 16 bits.
+/// Results of [`search_rule`] where there is no rule; numbers of rules have 16 bits.
 const IS_MISSING: u32 = 1 << 16;
 const IS_NO_CODE: u32 = 2 << 16;
 
@@ -113,7 +114,7 @@ fn search(walk: &mut Walk, address: u64) -> Result<u16, u32> {
     let Some(mapping) = find_mapping(walk, address) else {
         // An address that a rule led to is code which was mapped just now; one that a guess led to is
         // most often no address.
-        let is_known = walk.flags & PROCESS_SETTLED & walk.is_guess;
+        let is_known = walk.flags & PROCESS_MAPPINGS_COMPLETE & walk.is_guess;
         return Err(match is_known {
             0 => IS_MISSING,
             _ => IS_NO_CODE,
@@ -126,6 +127,9 @@ fn search(walk: &mut Walk, address: u64) -> Result<u16, u32> {
     if kind == MappingKind::FramePointer as u32 {
         return Ok(NUMBER_OF_NONE);
     }
+    if kind == MappingKind::Unsupported as u32 {
+        return Ok(NUMBER_OF_UNSUPPORTED);
+    }
     let offset = address.wrapping_add(mapping[2]);
     let place = ((offset / BLOCK_BYTES) as u32).wrapping_add(mapping[3] as u32);
     let block = BLOCKS.get(place).map_or(0, |word| *word);
@@ -137,7 +141,7 @@ fn search(walk: &mut Walk, address: u64) -> Result<u16, u32> {
 /// A frame most often lies in the same mapping as the one before.
 #[inline(always)]
 fn find_mapping(walk: &mut Walk, address: u64) -> Option<&'static [u64; 4]> {
-    let reaches = |it: &&[u64; 4]| it[0] <= address && address < it[1];
+    let reaches = |words: &&[u64; 4]| words[0] <= address && address < words[1];
     if walk.count == 0 {
         return None;
     }
@@ -169,7 +173,7 @@ fn search_mappings<const STEPS: u32>(walk: &Walk, address: u64) -> Option<u32> {
 
 /// The rule's number in the last row of a block that begins at or before the offset.
 ///
-/// What is touched here is cold, a cache line after the other: a large block has an index, by which the
+/// Each row that the search touches is a cold cache line: a large block has an index, by which the
 /// search is through the rows of 1 KiB of code.
 #[inline(always)]
 fn find_row(block: Block, offset: u64) -> Option<u16> {

@@ -1,8 +1,8 @@
-//! How a sample ended: every entry of the program counts exactly one outcome.
+//! Outcomes of samples: every entry of the program counts exactly one.
 
 /// The one outcome of a sample, as the kernel side sees it.
 ///
-/// All but [`RingFull`](Self::RingFull) come with a record. The numbers are part
+/// Those with a record are told by [`has_record`](Self::has_record). The numbers are part
 /// of the ABI and are never used again for something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -38,11 +38,15 @@ pub enum Outcome {
     /// Walked to its end, but deeper than [`USER_FRAMES_MAX`](crate::settings::USER_FRAMES_MAX): the
     /// middle was left out.
     MiddleLeftOut = 12,
+    /// The policy excludes the task's cgroup: nothing was read of the task.
+    Excluded = 13,
+    /// A task outside of the collector's PID namespace: nothing was read of it.
+    OtherNamespace = 14,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Complete,
         Self::KernelOnly,
         Self::CutAtDepth,
@@ -56,6 +60,8 @@ impl Outcome {
         Self::NoRows,
         Self::CutByBudget,
         Self::MiddleLeftOut,
+        Self::Excluded,
+        Self::OtherNamespace,
     ];
 
     /// The outcome with this number, or `None` for a number that has no outcome.
@@ -79,7 +85,17 @@ impl Outcome {
             Self::NoRows => "no_rows",
             Self::CutByBudget => "cut_by_budget",
             Self::MiddleLeftOut => "middle_left_out",
+            Self::Excluded => "excluded",
+            Self::OtherNamespace => "other_namespace",
         }
+    }
+
+    /// Whether the sample comes with a record.
+    pub const fn has_record(self) -> bool {
+        !matches!(
+            self,
+            Self::RingFull | Self::Internal | Self::Excluded | Self::OtherNamespace
+        )
     }
 
     /// Whether the stack was walked to its end.

@@ -8,6 +8,7 @@
 
 use crate::{
     arch::x86_64::Registers,
+    policy::{REMEMBERED_MAX, Remembered},
     settings::{
         KERNEL_FRAMES_MAX, STACK_WINDOW_BYTES, USER_FRAMES_HEAD, USER_FRAMES_MAX, USER_FRAMES_TAIL,
         WALKED_FRAMES_MAX,
@@ -33,7 +34,7 @@ pub const FLAG_STACK_COPIED: u8 = 2;
 /// prove the walk.
 pub const FLAG_PROOF: u8 = 4;
 
-/// What comes before the frames of a sample.
+/// The header of a sample, before its frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SampleHeader {
@@ -49,7 +50,7 @@ pub struct SampleHeader {
     pub cpu: u32,
     /// Nanoseconds of CLOCK_MONOTONIC.
     pub time_ns: u64,
-    /// Period of the timer that fired, which tells the timers apart, in units of
+    /// Period of the timer that fired, which identifies the timer, in units of
     /// the event (nanoseconds for cpu-clock, cycles for cycles).
     pub period: u64,
     /// Id of the task's cgroup (its inode number), or 0.
@@ -69,7 +70,7 @@ pub struct SampleHeader {
     pub user_walked: u16,
     /// Zero.
     pub reserved_2: u16,
-    /// What tells the process's address space from others with the same process id, or 0 when
+    /// Identity of the process's address space: another process with the same id has another. 0 when
     /// there is no user stack.
     pub identity: u64,
     /// [`Process::version`](crate::tables::Process::version) of the mappings that were walked with; 0
@@ -84,7 +85,7 @@ pub struct SampleHeader {
 /// Source: System V ABI for AMD64, section 3.2.2.
 pub const RED_ZONE_BYTES: usize = 128;
 
-/// What comes before the bytes of a copied stack.
+/// The header of a copied stack, before its bytes.
 ///
 /// The bytes are those from `below_sp` below the stack pointer (`registers[7]`) on, `stack_bytes` of them.
 /// The record may be longer: its size is one of
@@ -103,7 +104,7 @@ pub struct StackHeader {
     pub time_ns: u64,
     /// Bytes of the stack that were read.
     pub stack_bytes: u32,
-    /// How many of them lie below the stack pointer: [`RED_ZONE_BYTES`] or none.
+    /// Number of them below the stack pointer: [`RED_ZONE_BYTES`] or none.
     pub below_sp: u32,
     /// Address of the first byte of the stack's end.
     pub end_address: u64,
@@ -130,14 +131,16 @@ pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + (USER_FRAMES_MAX + KERNEL_FRA
 /// The record begins with the header; only the part that is used is sent.
 #[repr(C)]
 pub struct Scratch {
-    /// What the walk knows beside its registers.
+    /// The walk's state beside its registers.
     pub walk: Walk,
-    /// Where the walk of the user stack is.
+    /// Registers of the frame that the walk has reached.
     pub registers: Registers,
-    /// Where it began: the registers of a [`StackHeader`].
+    /// Registers of the first frame, those of a [`StackHeader`].
     pub user_registers: [u64; 17],
-    /// Whose cgroup was looked up last.
+    /// The task whose cgroup was looked up last.
     pub cgroup: CgroupSeen,
+    /// Verdicts on cgroups, each at the place of its id's hash.
+    pub verdicts: [Remembered; REMEMBERED_MAX],
     /// A copy of a part of the user stack.
     pub stack_window: [u64; STACK_WINDOW_BYTES / 8],
     /// The header.
@@ -146,7 +149,7 @@ pub struct Scratch {
     pub frames: [u64; USER_FRAMES_MAX + KERNEL_FRAMES_MAX],
 }
 
-/// A cgroup's id that was found through five pointers, each to a place of its own.
+/// A task's cgroup, which was found through five pointers, each to a place of its own, and the verdict on it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct CgroupSeen {
@@ -156,11 +159,15 @@ pub struct CgroupSeen {
     pub pid_tgid: u64,
     /// When it was looked up, nanoseconds of CLOCK_MONOTONIC.
     pub time_ns: u64,
-    /// What was found.
+    /// The generation of the verdicts at that time.
+    pub generation: u64,
+    /// The cgroup that was found.
     pub id: u64,
+    /// The cgroup whose verdict excludes it: itself or one above; 0 if none does.
+    pub excluder: u64,
 }
 
-/// What a walk knows beside its registers.
+/// A walk's state beside its registers.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Walk {
@@ -181,7 +188,7 @@ pub struct Walk {
     pub version: u32,
     /// Likewise.
     pub flags: u32,
-    /// 1 when the frame was reached by the frame-pointer rule where nothing says that it holds.
+    /// 1 when the frame was reached by the frame-pointer rule in code where the rule may not hold.
     pub is_guess: u32,
     /// Bytes in [`Scratch::stack_window`], from its first word on.
     pub window_bytes: u32,
@@ -196,8 +203,10 @@ pub struct Walk {
 const _: () = assert!(HEADER_BYTES == 80);
 const _: () = assert!(STACK_HEADER_BYTES == 176);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
-const _: () =
-    assert!(size_of::<Scratch>() == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 56 + 32 + 136 + 32);
+const _: () = assert!(
+    size_of::<Scratch>()
+        == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 56 + 32 + 136 + 48 + 24 * REMEMBERED_MAX
+);
 const _: () = assert!(USER_FRAMES_MAX.is_power_of_two() && USER_FRAMES_HEAD == USER_FRAMES_TAIL);
 const _: () = assert!(WALKED_FRAMES_MAX <= u16::MAX as usize);
 const _: () = assert!(STACK_WINDOW_BYTES.is_power_of_two());

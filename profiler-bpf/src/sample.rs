@@ -8,10 +8,7 @@ use core::{mem::offset_of, ptr, slice};
 
 use aya_ebpf::{
     bindings::{BPF_RB_NO_WAKEUP, bpf_perf_event_data},
-    helpers::{
-        bpf_get_current_pid_tgid,
-        generated::{bpf_get_smp_processor_id, bpf_get_stack},
-    },
+    helpers::generated::{bpf_get_smp_processor_id, bpf_get_stack},
 };
 use profiler_bpf::{
     arch::x86_64::{Registers, USER_CS_32, USER_CS_64, is_exec, rule},
@@ -41,7 +38,7 @@ enum UserStart {
     None(Outcome),
 }
 
-/// Fills the header. Gives whether there is a user stack to walk.
+/// Fills the header, after [`cgroup::find`](crate::cgroup::find). Gives whether there is a user stack to walk.
 #[inline(always)]
 pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, time_ns: u64) -> bool {
     allowance::fill(time_ns);
@@ -73,7 +70,7 @@ pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, tim
         scratch.frames[0] = scratch.registers.ip;
         scratch.walk.walked = 1;
     }
-    let pid_tgid = bpf_get_current_pid_tgid();
+    let pid_tgid = scratch.cgroup.pid_tgid;
     let header = &mut scratch.header;
     header.kind = KIND_SAMPLE;
     header.outcome = outcome as u8;
@@ -82,7 +79,7 @@ pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, tim
     header.cpu = unsafe { bpf_get_smp_processor_id() };
     header.time_ns = time_ns;
     header.period = period;
-    header.cgroup_id = task::cgroup_id(&mut scratch.cgroup, pid_tgid, time_ns);
+    header.cgroup_id = scratch.cgroup.id;
     header.pid = (pid_tgid >> 32) as u32;
     header.tid = pid_tgid as u32;
     header.comm = task::comm();
@@ -112,7 +109,7 @@ pub(crate) fn begin(scratch: &mut Scratch, data: *const bpf_perf_event_data, tim
 /// `scratch` is this CPU's record, to which nothing refers.
 #[inline(always)]
 pub(crate) unsafe fn finish(scratch: *mut Scratch, data: *const bpf_perf_event_data) -> u8 {
-    // SAFETY: as the caller says. `copy_stack` reads the record.
+    // SAFETY: guaranteed by the caller. `copy_stack` reads the record.
     unsafe {
         let walked = load_unknown(&(*scratch).walk.walked) as usize;
         let user_len = match walked > USER_FRAMES_MAX {

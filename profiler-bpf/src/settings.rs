@@ -23,7 +23,7 @@ pub const CHUNK_FRAMES: usize = 128;
 /// [`Outcome::CutAtDepth`](crate::outcome::Outcome::CutAtDepth).
 pub const WALKED_FRAMES_MAX: usize = 32 * CHUNK_FRAMES;
 
-/// Frames that are walked whatever the time budget says: that of a typical stack many times over.
+/// Frames that are walked regardless of the time budget: many times the depth of a typical stack.
 pub const BUDGET_FREE_FRAMES: usize = CHUNK_FRAMES;
 
 /// The largest part of a stack that is copied to user space from the stack pointer on. Most programs'
@@ -69,7 +69,7 @@ pub const PROOFS_PER_SECOND_MAX: u64 = 5;
 /// needed, those before 5.15.
 pub const THREAD_BYTES: usize = 16 << 10;
 
-/// How the program reads a task: values of its setting `TASK_SOURCE`.
+/// Ways of reading a task: values of the setting `TASK_SOURCE`.
 pub mod task_source {
     /// Each field is copied by a helper.
     pub const COPIED: u32 = 0;
@@ -77,13 +77,13 @@ pub mod task_source {
     pub const TYPED: u32 = 1;
 }
 
-/// Where the program finds the id of a task's cgroup: values of its setting `CGROUP_SOURCE`.
+/// Sources of the id of a task's cgroup: values of the program's setting `CGROUP_SOURCE`.
 pub mod cgroup_source {
     /// Nowhere: records carry the id 0.
     pub const NONE: u32 = 0;
-    /// The v2 hierarchy, by `bpf_get_current_cgroup_id`.
+    /// The v2 hierarchy: `css_set.dfl_cgrp`.
     pub const V2: u32 = 1;
-    /// A v1 hierarchy, through `task_struct.cgroups` by BTF offsets.
+    /// A v1 hierarchy: that of an element of `css_set.subsys[]`.
     pub const V1: u32 = 2;
 }
 
@@ -92,7 +92,7 @@ pub const PROGRAM_WALK: u32 = 0;
 
 /// Places in the one value of the per-CPU map `COUNTERS`, a [`counter::Counters`].
 pub mod counter {
-    use crate::outcome::Outcome;
+    use crate::{copy_size::Uncopied, outcome::Outcome};
 
     /// The first outcome's counter; the others follow in the order of [`Outcome`].
     pub const OUTCOMES: usize = 0;
@@ -102,11 +102,14 @@ pub mod counter {
     /// its first word to its last, and an entry is counted before its outcome, so that a
     /// reader never sees fewer entries than outcomes.
     pub const ENTRIES: usize = TIME_NS + 1;
+    /// Stacks that were to be copied and were not, in the order of [`Uncopied::ALL`]. Behind what every sample
+    /// counts.
+    pub const UNCOPIED: usize = ENTRIES + 1;
     /// Number of places: a power of two, so that a mask shows the verifier that an
     /// index lies within.
-    pub const PLACES: usize = (ENTRIES + 1).next_power_of_two();
+    pub const PLACES: usize = (UNCOPIED + Uncopied::ALL.len()).next_power_of_two();
 
-    /// All counters of a processor. In one value they share two cache lines; as
+    /// All counters of a processor. In one value those of every sample share two cache lines; as
     /// elements of a map each would have one of its own, cold at every sample.
     pub type Counters = [u64; PLACES];
 }

@@ -8,63 +8,62 @@ use aya_ebpf::{
     maps::ring_buf::RingBufBytes,
 };
 use profiler_bpf::{
+    copy_size::{CopySize, Uncopied, record_bytes},
     outcome::Outcome,
     record::{KIND_STACK, RED_ZONE_BYTES, STACK_HEADER_BYTES, Scratch, StackHeader},
     settings::{STACK_COPY_BYTES, STACK_COPY_BYTES_MAX, STACK_END_BYTES},
 };
 
-use crate::{RING, allowance, arithmetic::clear, scratch, task};
+use crate::{RING, allowance, arithmetic::clear, counters, scratch, task};
 
 /// Bytes that are read at once.
 const PIECE_BYTES: u64 = 4096;
 
-/// No stack is larger: what seems to be its end further up is another's. `ulimit -s` is 8 MiB most
+/// No stack is larger: an end that seems to lie further up is another stack's. `ulimit -s` is 8 MiB most
 /// often, and threads are given the same.
 const STACK_BYTES_MAX: u64 = 64 << 20;
 
-/// What [`copy_stack`] gives when there is a copy in the ring.
+/// The result of [`copy_stack`] when there is a copy in the ring.
 pub(crate) const IS_COPIED: u32 = 1;
 
-/// Puts the registers and the top of the stack into the ring. Gives [`IS_COPIED`] when it did.
-///
-/// Not when the ring is half full: samples go first.
+/// Puts the registers and the top of the stack into the ring. Gives [`IS_COPIED`] when it did; why not is counted.
 ///
 /// A function with a name: see [`step`](crate::walk::step).
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn copy_stack() -> u32 {
     let Some(scratch) = scratch() else { return 0 };
-    // SAFETY: the record is this CPU's own, and who calls this does not refer to it meanwhile.
+    // SAFETY: the record is this CPU's own, and the caller does not refer to it meanwhile.
     match copy_wanted(unsafe { &*scratch }) {
-        true => IS_COPIED,
-        false => 0,
+        Ok(()) => IS_COPIED,
+        Err(reason) => {
+            counters::count_uncopied(reason);
+            0
+        }
     }
 }
 
 #[inline(always)]
-fn copy_wanted(scratch: &Scratch) -> bool {
-    let (wanted, end) = wanted_bytes(scratch.user_registers[7]);
-    if !allowance::take_copy_bytes(wanted) {
-        return false;
-    }
+fn copy_wanted(scratch: &Scratch) -> Result<(), Uncopied> {
     let (used, size) = ring_use();
     if used > size / 2 {
-        return false;
+        return Err(Uncopied::RingBusy);
     }
     const A: usize = STACK_COPY_BYTES[0];
     const B: usize = STACK_COPY_BYTES[1];
     const C: usize = STACK_COPY_BYTES[2];
     const D: usize = STACK_COPY_BYTES[3];
-    match wanted as usize {
-        ..=A => copy::<A, 0>(scratch, 0),
-        ..=B => copy::<B, 0>(scratch, 0),
-        ..=C => copy::<C, 0>(scratch, 0),
-        _ if end == 0 => copy::<D, 0>(scratch, 0),
-        _ => copy::<D, STACK_END_BYTES>(scratch, end),
+    let (wanted, end) = wanted_bytes(scratch.user_registers[7]);
+    match CopySize::of(wanted, end) {
+        CopySize::Small => copy::<A, 0>(scratch, 0),
+        CopySize::Medium => copy::<B, 0>(scratch, 0),
+        CopySize::Large => copy::<C, 0>(scratch, 0),
+        CopySize::Whole => copy::<D, 0>(scratch, 0),
+        CopySize::WholeAndEnd => copy::<D, STACK_END_BYTES>(scratch, end),
     }
 }
 
-/// How many bytes of the ring are in use, and how many there are.
+/// Bytes of the ring in use, and its capacity.
 #[inline(always)]
 fn ring_use() -> (u64, u64) {
     let ring = ptr::from_ref(&RING).cast_mut().cast();
@@ -90,7 +89,7 @@ fn wakeup_flags(scratch: &Scratch) -> u64 {
     })
 }
 
-/// How much of a stack there is to copy: up to where the main thread's stack began, or to the
+/// Bytes of a stack that are copied: up to where the main thread's stack began, or to the
 /// thread's own data, which libraries put at the top of its stack; at most
 /// [`STACK_COPY_BYTES_MAX`]. When there is more, also the address where it ends.
 #[inline(always)]
@@ -99,7 +98,7 @@ fn wanted_bytes(sp: u64) -> (u64, u64) {
     let mut wanted = STACK_BYTES_MAX;
     let mut end = 0;
     for top in <[u64; 2]>::from(task::stack_top_hints()) {
-        // A little more, for what is read at the outermost frame, and below the stack pointer.
+        // A little more, for reads at the outermost frame, and below the stack pointer.
         let bytes = top
             .wrapping_sub(sp)
             .wrapping_add(64 + RED_ZONE_BYTES as u64);
@@ -116,10 +115,18 @@ fn wanted_bytes(sp: u64) -> (u64, u64) {
 
 /// Copies `BYTES` from the stack pointer on, and `END_BYTES` up to the page in which the stack ends.
 #[inline(always)]
-fn copy<const BYTES: usize, const END_BYTES: usize>(scratch: &Scratch, end: u64) -> bool {
-    let Some(mut record) = RING.reserve_bytes(STACK_HEADER_BYTES + BYTES + END_BYTES, 0) else {
-        return false;
+fn copy<const BYTES: usize, const END_BYTES: usize>(
+    scratch: &Scratch,
+    end: u64,
+) -> Result<(), Uncopied> {
+    let bytes = const { record_bytes(BYTES, END_BYTES) };
+    if !allowance::has_copy_bytes(bytes) {
+        return Err(Uncopied::Allowance);
+    }
+    let Some(mut record) = RING.reserve_bytes(bytes as usize, 0) else {
+        return Err(Uncopied::RingFull);
     };
+    allowance::spend_copy_bytes(bytes);
     let sp = scratch.user_registers[7];
     // The page below may not be there.
     let below_sp = match sp & (PIECE_BYTES - 1) >= RED_ZONE_BYTES as u64 {
@@ -149,11 +156,11 @@ fn copy<const BYTES: usize, const END_BYTES: usize>(scratch: &Scratch, end: u64)
         read_stack::<BYTES, END_BYTES>(&mut record, end_address, end_bytes);
     }
     record.submit(wakeup_flags(scratch));
-    true
+    Ok(())
 }
 
 /// Reads `BYTES` of the stack from `base` on to `PLACE` behind the record's header, as far as they can
-/// be read, and says at `read` how many these are.
+/// be read, and stores their number at `read`.
 ///
 /// The number is kept there, in the ring, where the verifier does not follow it: it would check the
 /// rest of the program again for each.
@@ -169,7 +176,7 @@ unsafe fn read_stack<const PLACE: usize, const BYTES: usize>(
     for piece in 0..BYTES as u64 / PIECE_BYTES {
         let at = base.wrapping_add(piece * PIECE_BYTES);
         let so_far = (piece * PIECE_BYTES) as u32;
-        // SAFETY: as the caller says; the helper fails on bad addresses.
+        // SAFETY: guaranteed by the caller; the helper fails on bad addresses.
         unsafe {
             let to = record
                 .as_mut_ptr()

@@ -1,4 +1,4 @@
-//! The tables that user space fills and the walk searches: which process maps what where, which
+//! The tables that user space fills and the walk searches: the mappings of processes, which
 //! rows belong to a piece of a file, the rows, and the rules.
 //!
 //! ```text
@@ -12,9 +12,18 @@
 //! Several processes share the blocks of a file, several files share a page. Every value is made
 //! of whole words, so that user space writes them without `unsafe`.
 //!
-//! What the program may be reading is never changed but in this order: new blocks, rows and
-//! mappings go where nothing points to; then [`Process`] is replaced as one value; what it
-//! pointed to before is used again only after programs that began earlier have ended.
+//! Entries that the program may be reading are changed in this order only: new blocks, rows and
+//! mappings go to places that nothing points to; then [`Process`] is replaced as one value; the places
+//! that it pointed to before are used again only after programs that began earlier have ended.
+//!
+//! Arrays and not hash maps: a look-up in an array is a few instructions, and kernels before 6.1
+//! let a perf event's program use no map that allocates. A block of more than 64 rows has an index
+//! of its 64 parts before them (4 % more memory): a search touches one cache line of it and one to
+//! five of rows. Pages are made when they are needed, up to `--unwind-bytes`; the least recently
+//! used file is evicted. Each state of a process's mappings has a `version` of its own, under which
+//! the program remembers the rules that it found, so that most frames cost one load. A process is
+//! known by its id, its start time and the number of its execs (`identity`): after an exec the old
+//! tables are not its own, before anybody in user space knows.
 
 use crate::unwind::{BLOCK_BYTES, Row};
 
@@ -33,7 +42,7 @@ pub const MAPPING_SEARCH_STEPS: u32 = 14;
 pub const BLOCKS_MAX: u32 = 131_072;
 
 /// Rows of a page. A page is a map of its own of 64 KiB, so that kernel memory grows with the
-/// rows that are needed; writing one anew takes some 15 us.
+/// rows that are needed; writing one again takes some 15 us.
 pub const PAGE_ROWS: usize = 16_384;
 
 /// Words of a page as the map's value.
@@ -50,7 +59,7 @@ pub const SHORT_ROW_SEARCH_STEPS: u32 = 6;
 /// block, 13 a part; an index is 4 % of them.
 pub const INDEXED_ROWS_MIN: usize = 1 << SHORT_ROW_SEARCH_STEPS;
 
-/// Parts of a block that its index tells apart, of 1 KiB of code each.
+/// Parts of a block in its index, of 1 KiB of code each.
 pub const INDEX_PARTS: usize = 64;
 
 /// Words of 32 bits (as a row has) of an index: the number of rows that lie before each part, and of
@@ -66,22 +75,22 @@ pub const RULES_MAX: u32 = 65_536;
 /// A process and its part of the mappings, 4 words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// What tells this address space from an earlier one with the same process id; never 0.
+    /// Identity of this address space: an earlier one with the same process id had another. Never 0.
     pub identity: u64,
     /// Place of its first mapping in `MAPPINGS`.
     pub first: u32,
     /// Number of its mappings, at most 2^[`MAPPING_SEARCH_STEPS`] - 1.
     pub count: u32,
-    /// Number of this state of its mappings, different for each state of each process: what the
-    /// program remembers under it stays true. Never 0.
+    /// Number of this state of its mappings, different for each state of each process: rules that the
+    /// program caches under it stay valid. Never 0.
     pub version: u32,
     /// Bits `PROCESS_…`.
     pub flags: u32,
 }
 
-/// [`Process::flags`]: an address in none of its mappings is in no code that user space knows, so
-/// that there is no use in copying the stack where only a guess led there.
-pub const PROCESS_SETTLED: u32 = 1;
+/// [`Process::flags`]: user space knows no code beside the process's mappings. A stack is not copied for an
+/// address outside of them to which only a guess led.
+pub const PROCESS_MAPPINGS_COMPLETE: u32 = 1;
 
 impl Process {
     /// The words of the map's value. The identity comes last once more, so that a reader sees
@@ -95,7 +104,7 @@ impl Process {
         ]
     }
 
-    /// What these words say; `None` when they are of two values.
+    /// The process in these words; `None` when they are of two values.
     #[inline(always)]
     pub const fn from_words(words: [u64; 4]) -> Option<Self> {
         if words[0] != words[3] {
@@ -111,7 +120,7 @@ impl Process {
     }
 }
 
-/// What the program does at an address in a mapping.
+/// Kinds of mappings, by the way to the rule of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum MappingKind {
@@ -121,6 +130,8 @@ pub enum MappingKind {
     FramePointer = 1,
     /// Copies the stack: the rows are not in the kernel.
     NotLoaded = 2,
+    /// Takes the rule for unsupported code: the file's call frame information is too large.
+    Unsupported = 3,
 }
 
 /// An executable mapping, 4 words.
@@ -137,7 +148,7 @@ pub struct Mapping {
     ///
     /// [`BLOCK_BYTES`]: crate::unwind::BLOCK_BYTES
     pub block_bias: u32,
-    /// What to do there.
+    /// The way to the rule of an address in it.
     pub kind: MappingKind,
 }
 
@@ -153,7 +164,7 @@ impl Mapping {
     }
 }
 
-/// Where the rows of 64 KiB of a file lie, one word.
+/// The place of the rows of 64 KiB of a file, one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Block {
     /// Number of the page.
@@ -170,7 +181,7 @@ impl Block {
         self.page as u64 | (self.first as u64) << 16 | (self.count as u64) << 32
     }
 
-    /// What a word says.
+    /// The block in a word.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self {
@@ -217,13 +228,13 @@ pub fn index_of(rows: &[Row]) -> [u32; INDEX_WORDS] {
 /// Bytes of code of a part.
 const PART_BYTES: usize = BLOCK_BYTES as usize / INDEX_PARTS;
 
-/// In which word of the index what is said of the part of an offset begins.
+/// The index word with the number of rows before the part of an offset.
 #[inline(always)]
 pub const fn index_place(offset: u64) -> u64 {
     part(offset) / 2
 }
 
-/// How many rows lie before the part of an offset, and before the next one, from the word at
+/// Numbers of rows before the part of an offset, and before the next one, from the word at
 /// [`index_place`] and the one behind it.
 #[inline(always)]
 pub const fn index_range(words: [u32; 2], offset: u64) -> (u64, u64) {
@@ -252,7 +263,7 @@ mod tests {
             first: 7,
             count: 300,
             version: u32::MAX,
-            flags: PROCESS_SETTLED,
+            flags: PROCESS_MAPPINGS_COMPLETE,
         };
         let mut words = process.to_words();
         assert_eq!(Process::from_words(words), Some(process));

@@ -1,4 +1,4 @@
-//! What is read from the current task: its user registers, its cgroup, who it is.
+//! Reads the current task: its user registers, its ids and name.
 //!
 //! Rust has no CO-RE relocations, so that the collector reads the kernel's BTF
 //! and sets the few offsets below before it loads the object.
@@ -19,19 +19,17 @@ use core::{mem::MaybeUninit, ptr};
 use aya_ebpf::{
     bindings::{bpf_perf_event_data, pt_regs},
     helpers::generated::{
-        bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf,
-        bpf_probe_read_kernel, bpf_task_pt_regs,
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs,
     },
 };
-use profiler_bpf::record::CgroupSeen;
-use profiler_bpf::settings::{THREAD_BYTES, cgroup_source, task_source};
+use profiler_bpf::settings::{THREAD_BYTES, task_source};
 
 /// A constant that the collector sets before it loads the object.
 macro_rules! setting {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[unsafe(no_mangle)]
-        static $name: u32 = 0;
+        pub(crate) static $name: u32 = 0;
     };
 }
 pub(crate) use setting;
@@ -72,37 +70,12 @@ setting!(
     /// Offset of `mm_struct.start_stack`.
     MM_START_STACK
 );
-setting!(
-    /// One of [`cgroup_source`].
-    CGROUP_SOURCE
-);
-setting!(
-    /// Offset of `task_struct.cgroups`, a `struct css_set *`.
-    TASK_CGROUPS
-);
-setting!(
-    /// Offset of the wanted controller's element in `css_set.subsys[]`.
-    CSS_SET_SUBSYS
-);
-setting!(
-    /// Offset of `cgroup_subsys_state.cgroup`.
-    CSS_CGROUP
-);
-setting!(
-    /// Offset of `cgroup.kn`, a `struct kernfs_node *`.
-    CGROUP_KN
-);
-setting!(
-    /// Offset of `kernfs_node.id`.
-    KERNFS_ID
-);
-
 /// The general registers by their DWARF numbers, then the instruction pointer: `rax`, `rdx`,
 /// `rcx`, `rbx`, `rsi`, `rdi`, `rbp`, `rsp`, `r8` to `r15`, `rip`.
 /// Source: System V ABI for AMD64, figure 3.36.
 pub(crate) type AllRegisters = [u64; 17];
 
-/// What is told beside the general registers of a task that is in the kernel.
+/// Facts beside the general registers of a task that is in the kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
     /// Code segment of the user code: which mode it was in.
@@ -144,7 +117,7 @@ pub(crate) unsafe fn read_interrupted_registers(
     data: *const bpf_perf_event_data,
     registers: &mut AllRegisters,
 ) {
-    // SAFETY: as the caller says; the context is valid while the program runs.
+    // SAFETY: guaranteed by the caller; the context is valid while the program runs.
     unsafe { load_registers(&raw const (*data).regs, registers) };
 }
 
@@ -188,7 +161,7 @@ pub(crate) fn read_saved_registers(registers: &mut AllRegisters) -> Entry {
 unsafe fn load_registers(from: *const pt_regs, to: &mut AllRegisters) {
     macro_rules! load {
         ($($place:literal $register:ident,)*) => {
-            // SAFETY: as the caller says. Volatile stores keep the compiler from loading all
+            // SAFETY: guaranteed by the caller. Volatile stores keep the compiler from loading all
             // first, which are more than there are registers.
             unsafe {
                 $(ptr::write_volatile(
@@ -242,48 +215,6 @@ pub(crate) fn stack_top_hints() -> (u64, u64) {
     }
 }
 
-/// How long a cgroup's id that was found is taken for the current one. A task seldom moves to another
-/// cgroup, and it is the same `css_set` at the same address even more seldom.
-const CGROUP_SEEN_NS: u64 = 1_000_000_000;
-
-/// Id of the current task's cgroup in the hierarchy that the collector chose, or 0.
-#[inline(always)]
-pub(crate) fn cgroup_id(seen: &mut CgroupSeen, pid_tgid: u64, time_ns: u64) -> u64 {
-    match get(&CGROUP_SOURCE) as u32 {
-        // SAFETY: the helper has no preconditions.
-        cgroup_source::V2 => unsafe { bpf_get_current_cgroup_id() },
-        cgroup_source::V1 => v1_cgroup_id(seen, pid_tgid, time_ns),
-        _ => 0,
-    }
-}
-
-/// `task->cgroups->subsys[i]->cgroup->kn->id`
-#[inline(always)]
-fn v1_cgroup_id(seen: &mut CgroupSeen, pid_tgid: u64, time_ns: u64) -> u64 {
-    // SAFETY: the offsets are from the kernel's own types.
-    let css_set = unsafe { load_field(current_task(), get(&TASK_CGROUPS)) };
-    if seen.css_set == css_set
-        && seen.pid_tgid == pid_tgid
-        && time_ns.wrapping_sub(seen.time_ns) < CGROUP_SEEN_NS
-    {
-        return seen.id;
-    }
-    // SAFETY: as above.
-    let id = unsafe {
-        let css = load_field(css_set, get(&CSS_SET_SUBSYS));
-        let cgroup = load_field(css, get(&CSS_CGROUP));
-        let node = load_field(cgroup, get(&CGROUP_KN));
-        load_field(node, get(&KERNFS_ID))
-    };
-    *seen = CgroupSeen {
-        css_set,
-        pid_tgid,
-        time_ns,
-        id,
-    };
-    id
-}
-
 /// The thread's name, padded with zeros.
 #[inline(always)]
 pub(crate) fn comm() -> [u8; 16] {
@@ -299,7 +230,7 @@ pub(crate) fn comm() -> [u8; 16] {
 
 /// The current task's `struct task_struct`.
 #[inline(always)]
-fn current_task() -> u64 {
+pub(crate) fn current_task() -> u64 {
     // SAFETY: the helpers have no preconditions.
     match is_typed() {
         true => unsafe { bpf_get_current_task_btf() as u64 },
@@ -314,10 +245,10 @@ fn current_task() -> u64 {
 /// `base` came from [`current_task`] or, by a field that is a pointer, from this function; the
 /// object there has such a field.
 #[inline(always)]
-unsafe fn load_field(base: u64, offset: usize) -> u64 {
+pub(crate) unsafe fn load_field(base: u64, offset: usize) -> u64 {
     let from = base.wrapping_add(offset as u64) as *const u64;
     if is_typed() {
-        // SAFETY: as the caller says. Volatile, since the kernel changes it at any time.
+        // SAFETY: guaranteed by the caller. Volatile, since the kernel changes it at any time.
         return unsafe { ptr::read_volatile(from) };
     }
     let mut value = 0_u64;

@@ -20,7 +20,7 @@ use crate::{
     stack_window::{read_alone, read_word},
 };
 
-/// What [`step`] gives while the walk goes on, and when it is over.
+/// Results of [`step`] while the walk goes on, and when it is over.
 const GOES_ON: u32 = 0;
 const IS_OVER: u32 = 1;
 
@@ -31,7 +31,7 @@ const IS_OVER: u32 = 1;
 /// `scratch` is this CPU's record, to which nothing refers.
 #[inline(always)]
 pub(crate) unsafe fn walk_chunk(scratch: *const Scratch) -> bool {
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let walked = unsafe { (*scratch).walk.walked } as usize;
     if walked > WALKED_FRAMES_MAX - CHUNK_FRAMES {
         return false;
@@ -49,8 +49,8 @@ pub(crate) unsafe fn walk_chunk(scratch: *const Scratch) -> bool {
 /// A function with a name of its own, which the verifier checks once and not for each frame. All
 /// that it works on is in the scratch record, since on kernels before 5.12 such a function takes
 /// no pointers. (These kernels also compare all numbers exactly in programs with such functions: where
-/// ways meet again with different numbers in hand, the rest is checked again for each. What has many
-/// ways through it has a name too, or keeps its numbers in a map.)
+/// ways meet again with different numbers in hand, the rest is checked again for each. Code with many
+/// ways through it is a function with a name too, or keeps its numbers in a map.)
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn step() -> u32 {
@@ -66,7 +66,7 @@ pub(crate) extern "C" fn step() -> u32 {
 /// `scratch` is this CPU's record.
 #[inline(always)]
 unsafe fn step_on(scratch: *mut Scratch) -> u32 {
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let (header, registers, user_registers, walk) = unsafe {
         (
             &mut (*scratch).header,
@@ -75,14 +75,14 @@ unsafe fn step_on(scratch: *mut Scratch) -> u32 {
             &raw mut (*scratch).walk,
         )
     };
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let (walked, is_return, context) =
         unsafe { ((*walk).walked as usize, (*walk).is_return, (*walk).context) };
     let place = match walked < USER_FRAMES_HEAD {
         true => walked,
         false => USER_FRAMES_HEAD + walked % USER_FRAMES_TAIL,
     };
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let frames = &mut (*scratch).frames;
         frames[place & (USER_FRAMES_MAX - 1)] = registers.ip;
@@ -91,7 +91,7 @@ unsafe fn step_on(scratch: *mut Scratch) -> u32 {
 
     // A return address may be the first of the next function: the call lies before it.
     let address = registers.ip.wrapping_sub(u64::from(is_return));
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let rule = match unsafe { find_rule(walk, address) } {
         Lookup::Rule(rule) => rule,
         Lookup::Missing => {
@@ -119,10 +119,10 @@ unsafe fn step_on(scratch: *mut Scratch) -> u32 {
             _ => read_alone(context.wrapping_add(context_offset(register))),
         }
     };
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let read = |at| unsafe { read_word(scratch, at) };
     let step = step_by_rule(registers, &rule, other, read);
-    // SAFETY: as the caller says.
+    // SAFETY: guaranteed by the caller.
     let walk = unsafe { &mut *walk };
     walk.is_guess = u32::from(rule.kind == kind::NONE);
     match step {

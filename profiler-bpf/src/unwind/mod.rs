@@ -2,8 +2,8 @@
 //!
 //! Pure functions without IO, the same in the kernel, in user space over a
 //! copied stack, and in tests. They never panic and never read but through the
-//! closure that they are given. What a rule is and how it is applied depends on the
-//! processor and lies in [`arch`](crate::arch); how rules are looked up does not.
+//! closure that they are given. Rules and their application depend on the
+//! processor and are in [`arch`](crate::arch); their look-up does not.
 
 mod row;
 
@@ -11,7 +11,7 @@ pub use row::{BLOCK_BYTES, Row, find_rule};
 
 use crate::outcome::Outcome;
 
-/// What one step of a walk gave.
+/// The result of one step of a walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The registers are now the caller's; the instruction pointer is a return address.

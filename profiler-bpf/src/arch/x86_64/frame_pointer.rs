@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(walk(0x7010, &memory), (vec![0x1000], bad));
     }
 
-    /// Check that memory which cannot be read is told from a broken chain.
+    /// Check that memory which cannot be read is distinguished from a broken chain.
     #[test]
     fn unreadable() {
         assert_eq!(

@@ -1,6 +1,6 @@
 //! The registers that a walk starts from.
 
-/// What the unwinder knows about a frame.
+/// The registers of a frame that the unwinder knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Registers {

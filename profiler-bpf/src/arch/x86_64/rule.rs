@@ -4,8 +4,8 @@
 //! numbers). Of the 20.9 million rows of 2,500 files of a Debian all but 108 have one of these
 //! shapes.
 //!
-//! Which registers a CFA comes from there, and whether a call is made while it does, so that frames
-//! below have to give it back:
+//! Registers that a CFA comes from there; "with a call" are rows in which a call is made meanwhile, so that
+//! frames below have to give the register back:
 //!
 //! | register | rows | with a call | where |
 //! | --- | --- | --- | --- |
@@ -21,7 +21,10 @@
 /// The number of [`Rule::NONE`] among all rules.
 pub const NUMBER_OF_NONE: u16 = 0;
 
-/// How the canonical frame address (CFA) is found: the stack pointer before the call.
+/// The number of [`Rule::UNSUPPORTED`] among all rules.
+pub const NUMBER_OF_UNSUPPORTED: u16 = 1;
+
+/// Kinds of rules for the canonical frame address (CFA), the stack pointer before the call.
 pub mod kind {
     /// No unwind information here: the frame pointer is the best guess.
     pub const NONE: u8 = 0;
@@ -41,7 +44,7 @@ pub mod kind {
     pub const UNSUPPORTED: u8 = 6;
 }
 
-/// Where the caller's `rbp` is.
+/// The place of the caller's `rbp`.
 pub mod rbp {
     /// In `rbp`: it was not changed.
     pub const SAME: u8 = 0;
@@ -51,7 +54,7 @@ pub mod rbp {
     pub const AT_RBP: u8 = 2;
 }
 
-/// Where the caller's `rbx` is. In 240 rows of Intel's vector functions and 10 more it is elsewhere.
+/// The place of the caller's `rbx`. In 240 rows of Intel's vector functions and 10 more it is elsewhere.
 pub mod rbx {
     /// In `rbx`: it was not changed.
     pub const SAME: u8 = 0;
@@ -111,7 +114,7 @@ impl Rule {
     pub const END: Self = Self::of_kind(kind::END);
     /// The rule of a signal trampoline.
     pub const SIGNAL: Self = Self::of_kind(kind::SIGNAL);
-    /// The rule of what is not understood.
+    /// The rule of call frame information that is not supported.
     pub const UNSUPPORTED: Self = Self::of_kind(kind::UNSUPPORTED);
 
     const fn of_kind(kind: u8) -> Self {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{outcome::Outcome, unwind::Step};
 
-/// Where the kernel puts registers in a `ucontext`, in bytes: `uc_flags`, `uc_link` and `uc_stack`
+/// Offset of the registers in a `ucontext`, in bytes: `uc_flags`, `uc_link` and `uc_stack`
 /// take 40, then come r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
 /// Source: arch/x86/include/uapi/asm/sigcontext.h.
 const CONTEXT_RBP: u64 = 120;
@@ -18,7 +18,7 @@ const CONTEXT_RIP: u64 = 168;
 /// Places of the registers of a `ucontext` by their DWARF numbers, four bits each, in words from r8's on.
 const CONTEXT_PLACES: u64 = 0x7654_3210_fa89_becd;
 
-/// Where a register lies in a `ucontext`, by its DWARF number below 16.
+/// Offset of each register in a `ucontext`, by its DWARF number below 16.
 #[inline(always)]
 pub const fn context_offset(register: u8) -> u64 {
     40 + 8 * (CONTEXT_PLACES >> (4 * (register & 15)) & 15)
@@ -96,7 +96,7 @@ pub fn step_by_rule(
     // Saved "by rbp" means that rbp points into the frame. GCC's rows say so until the end of functions
     // that realign the stack, although `leave` has restored all registers two instructions before.
     let has_frame = registers.sp <= registers.bp && registers.bp < cfa;
-    // What lies lower is read first: a window of the stack that begins there has the other too.
+    // The lower one is read first: a window of the stack that begins there has the other too.
     let bp = match rule.rbp {
         rbp::SAME => Some(registers.bp),
         rbp::AT_CFA => read(cfa.wrapping_add_signed(rule.rbp_offset.into())),
@@ -236,7 +236,7 @@ mod tests {
         }
     }
 
-    /// Check that a saved rbx is read when a CFA comes from it, and what one that is not known gives.
+    /// Check that a saved rbx is read when a CFA comes from it, and the outcome when it is not known.
     #[test]
     fn cfa_of_a_saved_rbx() {
         let rule = Rule::at_register(RBX, 56);
