@@ -1,9 +1,9 @@
-//! What naming costs: time and memory of the child, for the kernel or for files.
+//! Measures the cost of naming: time and memory of the child, for the kernel or for files.
 //!
-//! `name_cost COLLECTOR ADDRESSES kernel|FILE…` names that many addresses spread
-//! over the code of each file, one child for all, and prints a line for each: cold,
-//! CPU time of child and collector together; warm, the collector's for a million
-//! addresses that it has named before.
+//! `name_cost COLLECTOR ADDRESSES kernel|FILE…` names this many addresses, spread over the code of
+//! each file, with one child for all files. Prints one line per file: cold, the CPU time of child
+//! and collector together; warm, the collector's CPU time for a million addresses that are in its
+//! cache.
 
 use std::error::Error;
 use std::fs;
@@ -12,7 +12,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use collector::name::{CpuBudget, ElfFile, FileKey, Inode, Namer, NamerOptions, Naming, Object};
+use collector::file::{ElfFile, FileKey, Inode};
+use collector::name::{CpuBudget, Namer, NamerOptions, Naming, Object, Readings};
+use elf::{Headers, Limits};
 use rustix::time::{ClockId, clock_gettime};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -32,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     for name in arguments {
         let (object, addresses) = match name.as_str() {
-            "kernel" => (Object::Kernel, spread(0..20 << 20, count)),
+            "kernel" => (Object::Kernel(Readings::ALL), spread(0..20 << 20, count)),
             path => read_file(Path::new(path), count)?,
         };
         let cpu_before_ns = namer.stats().child_cpu_ns + own_cpu_ns();
@@ -105,14 +107,7 @@ fn spread(range: std::ops::Range<u64>, count: usize) -> Vec<u64> {
 fn read_file(path: &Path, count: usize) -> Result<(Object, Vec<u64>), Box<dyn Error>> {
     let path = path.canonicalize()?;
     let stat = fs::metadata(&path)?;
-    let head = {
-        use std::io::Read;
-        let mut head = Vec::new();
-        fs::File::open(&path)?
-            .take(64 << 10)
-            .read_to_end(&mut head)?;
-        head
-    };
+    let head = fs::read(&path)?;
     let word = |at: usize| -> Result<u64, Box<dyn Error>> {
         Ok(u64::from_le_bytes(
             head.get(at..at + 8).ok_or("short file")?.try_into()?,
@@ -125,12 +120,12 @@ fn read_file(path: &Path, count: usize) -> Result<(Object, Vec<u64>), Box<dyn Er
         .ok_or("no executable segment")?;
     let (offset, size) = (word(code + 8)?, word(code + 32)?);
     let file = ElfFile {
-        key: FileKey::FileId(u128::from(stat.ino())),
+        key: FileKey::Place(u128::from(stat.ino())),
         path: path.into(),
-        build_id: None,
+        // The debug file is found by it.
+        build_id: Headers::read(&*head, Limits::MAPPED)?.build_id(&*head),
         inode: Some(Inode {
-            major: rustix::fs::major(stat.dev()),
-            minor: rustix::fs::minor(stat.dev()),
+            device: stat.dev(),
             number: stat.ino(),
         }),
         candidates: Vec::new(),

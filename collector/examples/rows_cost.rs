@@ -1,4 +1,4 @@
-//! What it costs to make unwind rows of files: CPU time and bytes, for each file.
+//! Measures CPU time and bytes of making unwind rows, for each file.
 //!
 //! `rows_cost FILE…` reads each file as the collector does: never mapped, since a file that is cut short
 //! meanwhile would end its reader. Each file is evaluated three times, the first of which may wait for the disk; the
@@ -13,26 +13,24 @@ use std::time::Duration;
 use collector::unwind::{
     CallFrameInformation, Evaluated, Limits, RuleSet, decode_table, encode_table, read_table,
 };
-use object::ReadCache;
-use object::elf::{PF_X, PT_LOAD};
-use object::read::elf::{ElfFile64, ProgramHeader as _};
-use object::{LittleEndian, Object as _, ObjectSection as _};
+use elf::{Headers, ReadAt as _};
 use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: usize = 3;
 
-/// What one file took.
+/// The cost of one file.
 struct Cost {
     evaluated: Evaluated,
     cpu: Duration,
     reading: Duration,
     kept: Duration,
     code_bytes: u64,
+    rules: usize,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!(
-        "CPU ms  reading ms  kept ms  code MB  ms/MB      rows  table KB  functions  damaged  unsupported  file"
+        "CPU ms  reading ms  kept ms  code MB  ms/MB      rows  rules  table KB  functions  damaged  unsupported  file"
     );
     for path in std::env::args().skip(1) {
         let mut best = measure(&path)?;
@@ -52,32 +50,24 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn measure(path: &str) -> Result<Cost, Box<dyn Error>> {
     let file = File::open(path)?;
     let start = thread_cpu();
-    let cache = ReadCache::new(file);
     let mut rules = RuleSet::new();
-    let evaluated = read_table(&cache, &mut rules, &Limits::default())?;
+    let evaluated = read_table(&file, &mut rules, &Limits::default())?;
     let cpu = thread_cpu() - start;
 
-    let cache = ReadCache::new(File::open(path)?);
-    let elf = ElfFile64::<LittleEndian, _>::parse(&cache)?;
-    let is_code = |flags: u32, kind: u32| kind == PT_LOAD.0 && flags & PF_X.0 != 0;
-    let code_bytes = elf
-        .elf_program_headers()
-        .iter()
-        .filter(|it| is_code(it.p_flags(LittleEndian).0, it.p_type(LittleEndian).0))
-        .map(|it| it.p_filesz(LittleEndian))
-        .sum();
+    let headers = Headers::read(&file, elf::Limits::MAPPED)?;
+    let code = headers.loads().filter(|header| header.is_code());
+    let code_bytes = code.map(|header| header.range.bytes).sum();
     let start = thread_cpu();
-    for name in [".eh_frame", ".debug_frame"] {
-        if let Some(section) = elf.section_by_name(name) {
-            section.data()?;
+    for name in [&b".eh_frame"[..], b".debug_frame"] {
+        if let Some(section) = headers.section(name) {
+            file.read_range(section.range);
         }
     }
     let reading = thread_cpu() - start;
     let kept_in = std::env::temp_dir().join(format!("rows_cost.{}", std::process::id()));
     std::fs::write(&kept_in, encode_table(&evaluated.table, &rules))?;
     let start = thread_cpu();
-    let cache = ReadCache::new(File::open(path)?);
-    CallFrameInformation::read(&cache, &Limits::default())?.digest();
+    CallFrameInformation::read(&File::open(path)?, &Limits::default())?.digest();
     let (table, _) = decode_table(&std::fs::read(&kept_in)?, &Limits::default())?;
     let kept = thread_cpu() - start;
     std::fs::remove_file(&kept_in)?;
@@ -88,11 +78,12 @@ fn measure(path: &str) -> Result<Cost, Box<dyn Error>> {
         cpu,
         reading,
         code_bytes,
+        rules: rules.as_slice().len(),
     })
 }
 
 fn print_line(path: &str, cost: &Cost) {
-    let ms = |it: Duration| it.as_secs_f64() * 1e3;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let code_mb = cost.code_bytes as f64 / 1e6;
     let Evaluated {
         table,
@@ -102,12 +93,13 @@ fn print_line(path: &str, cost: &Cost) {
         ..
     } = &cost.evaluated;
     println!(
-        "{:6.1} {:11.1} {:8.1} {code_mb:8.1} {:6.2} {:9} {:9} {functions:10} {damaged:8} {unsupported_rows:12}  {path}",
+        "{:6.1} {:11.1} {:8.1} {code_mb:8.1} {:6.2} {:9} {:6} {:9} {functions:10} {damaged:8} {unsupported_rows:12}  {path}",
         ms(cost.cpu),
         ms(cost.reading),
         ms(cost.kept),
         ms(cost.cpu) / code_mb.max(1e-9),
         table.rows().len(),
+        cost.rules,
         table.bytes() / 1000,
     );
 }

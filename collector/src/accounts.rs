@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(ProcessAccount::parse(stat, status, TICK_NS), Some(account));
         assert_eq!(account.cpu_ns(), 150_000_000);
         let ended = ProcessAccount::parse(stat, "Name:\tx\n", TICK_NS);
-        assert_eq!(ended.map(|it| it.resident_bytes), Some(0));
+        assert_eq!(ended.map(|account| account.resident_bytes), Some(0));
         assert_eq!(ProcessAccount::parse("1 (a", status, TICK_NS), None);
     }
 

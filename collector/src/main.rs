@@ -1,25 +1,35 @@
-//! The collector's program: configuration, start, run until a signal, drain.
+//! The collector's program: configuration, checks, start, run until a signal, drain.
 
 use std::{
     env,
     io::{self, IsTerminal as _},
-    os::unix::process::CommandExt as _,
-    process::{Command, ExitCode},
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use collector::{
-    allocator,
-    config::{Arguments, Config},
-    metrics::SharedMetrics,
+    config::{Arguments, Command, Config, LogFormat, OnFailure, Surroundings},
+    health::Health,
+    kubernetes::{has_service_account, is_in_pod},
+    metrics::{PREFIX, SharedRegistry, register_process},
     metrics_server::serve_metrics,
     name::{CHILD_ARGUMENT, run_child},
+    node_report::{CANNOT_SAMPLE, STARTING, first_report, update_policy, update_report},
     pipeline::Pipeline,
-    preflight::check_machine,
+    policy::{PolicyState, PolicyWatch},
+    preflight::{self, Report, Verdict},
+    probe::wait_ready,
+    send::{Reporter, ReporterTimes, draw_instance},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+/// Time between two attempts to start with `--on-failure wait`. The checks take some milliseconds.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -27,16 +37,21 @@ fn main() -> ExitCode {
     if arguments.next().as_deref() == Some(CHILD_ARGUMENT) {
         return run_child(arguments);
     }
-    if env::var_os(allocator::LIMITS[0].0).is_none() {
-        // The same process, from its beginning. If that fails it only takes more memory.
-        let err = start_again();
+    let arguments = Arguments::parse();
+    let command = arguments.subcommand();
+    if command.is_none()
+        && let Err(err) = sandbox::allocator::limit()
+    {
         eprintln!("pilotlight-collector: failed to limit the allocator: {err}");
     }
-    let hostname = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    let config = match Arguments::parse().build(&hostname) {
+    let names = rustix::system::uname();
+    let hostname = names.nodename().to_string_lossy().into_owned();
+    let surroundings = Surroundings {
+        hostname: &hostname,
+        is_in_pod: is_in_pod(),
+        has_service_account: has_service_account(),
+    };
+    let config = match arguments.build(surroundings) {
         Ok(config) => config,
         Err(bad) => {
             for value in bad {
@@ -45,13 +60,53 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(&config.log)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    match command {
+        Some(Command::Preflight) => return print_preflight(&config),
+        Some(Command::Ready { wait }) => return print_readiness(&config, wait),
+        None => {}
+    }
+    init_log(&config);
     match run(&config, started) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            match config.log_format {
+                LogFormat::Text => eprintln!("pilotlight-collector: {err:#}"),
+                LogFormat::Json => tracing::error!(err = format!("{err:#}"), "failed"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init_log(config: &Config) {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(&config.log)
+        .with_writer(io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+fn print_preflight(config: &Config) -> ExitCode {
+    let report = preflight::run(config);
+    print!("{report}");
+    match report.verdict() {
+        Verdict::Ok | Verdict::Degraded => ExitCode::SUCCESS,
+        Verdict::NotReady | Verdict::Fatal => ExitCode::FAILURE,
+    }
+}
+
+fn print_readiness(config: &Config, wait: Duration) -> ExitCode {
+    match wait_ready(config.metrics_listen, wait) {
+        Ok((is_ready, text)) => {
+            print!("{text}");
+            if is_ready {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         Err(err) => {
             eprintln!("pilotlight-collector: {err:#}");
             ExitCode::FAILURE
@@ -59,32 +114,95 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs this program in the place of itself with [`allocator::LIMITS`]; comes back if that fails.
-fn start_again() -> io::Error {
-    let mut arguments = env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    match env::current_exe() {
-        Ok(program) => Command::new(program)
-            .arg0(name)
-            .args(arguments)
-            .envs(allocator::LIMITS)
-            .exec(),
-        Err(err) => err,
-    }
-}
-
 fn run(config: &Config, started: Instant) -> Result<()> {
-    check_machine(config.force_kernel)?;
-    let metrics = SharedMetrics::default();
-    let pipeline = Pipeline::start(config, metrics.clone(), started)?;
-    let address = serve_metrics(config.metrics_listen, metrics, pipeline.sender())?;
+    let registry = SharedRegistry::default();
+    register_process(&mut registry.write());
+    let health = Health::default();
+    health.register(&mut registry.write());
+    health.readiness.hold(
+        STARTING,
+        "the collector has just begun to load its eBPF program",
+    );
+    let address = serve_metrics(
+        config.metrics_listen,
+        &config.allowed_hosts,
+        registry.clone(),
+        health.clone(),
+    )?;
+    let instance = draw_instance();
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let first = first_report(config, instance, kernel);
+    let mut policy = PolicyWatch::start(
+        config.policy.as_ref(),
+        config.cache_dir.as_deref(),
+        &health.readiness,
+    )?;
+    policy.register(registry.write().sub_registry_with_prefix(PREFIX));
+    let reporter = Reporter::start(&config.server, first, ReporterTimes::default())?;
+    reporter.register(registry.write().sub_registry_with_prefix(PREFIX));
+    let report = |policy: &PolicyWatch, is_stopping| {
+        reporter.update(|report| {
+            update_report(report, &health, is_stopping);
+            update_policy(report, policy.state(), policy.excluded());
+        });
+    };
+    let mut signals = Signals::new()?;
+    let mut known_causes = String::new();
+    let pipeline = loop {
+        let causes = match start(
+            config,
+            instance,
+            &registry,
+            &health,
+            policy.state(),
+            started,
+        ) {
+            Ok(pipeline) => break pipeline,
+            Err(causes) => causes,
+        };
+        health.readiness.hold(CANNOT_SAMPLE, &*causes);
+        health.readiness.release(STARTING);
+        report(&policy, false);
+        if config.on_failure == OnFailure::Exit {
+            bail!("cannot sample this machine:\n{causes}");
+        }
+        if causes != known_causes {
+            tracing::error!(
+                causes,
+                "cannot sample this machine; trying again every 10 s"
+            );
+            known_causes = causes;
+        }
+        if signals.wait(RETRY_INTERVAL) {
+            report(&policy, true);
+            return Ok(());
+        }
+    };
+    health.readiness.release(CANNOT_SAMPLE);
+    health.readiness.release(STARTING);
+    report(&policy, false);
+    let doing = if health.hand_over.is_waiting() {
+        "ready"
+    } else {
+        "sampling"
+    };
     tracing::info!(
         node = config.node,
         server = config.server,
         metrics = %address,
-        "sampling"
+        "{doing}"
     );
-    wait_for_signal(&pipeline)?;
+    while !signals.wait(Duration::from_secs(1)) {
+        if pipeline.has_failed() {
+            bail!("a thread of the collector ended by itself");
+        }
+        policy.list_excluded(pipeline.pods());
+        report(&policy, false);
+    }
+    report(&policy, true);
     tracing::info!("stopping: sending what was sampled");
     if !pipeline.stop()? {
         bail!("the server did not take all windows in time: the last samples are lost");
@@ -92,26 +210,89 @@ fn run(config: &Config, started: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Waits for SIGINT or SIGTERM.
-fn wait_for_signal(pipeline: &Pipeline) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start the signal handler")?;
-    runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut check = tokio::time::interval(Duration::from_secs(1));
-        loop {
+/// Checks the machine and starts to sample. The error has the causes, one a line.
+fn start(
+    config: &Config,
+    instance: [u8; 16],
+    registry: &SharedRegistry,
+    health: &Health,
+    policy: &PolicyState,
+    started: Instant,
+) -> Result<Pipeline, String> {
+    let report = preflight::run(config);
+    if report != health.preflight() {
+        report.log(config.log_format);
+    }
+    health.set_preflight(report.clone());
+    match report.refusal() {
+        None => Pipeline::start(config, instance, registry, health, policy.clone(), started)
+            .map_err(|err| explain_failed_start(&err, &report)),
+        Some(causes) => Err(causes),
+    }
+}
+
+/// The reason for a failure that the checks did not foresee: none of what they rule out is its cause.
+fn explain_failed_start(err: &anyhow::Error, report: &Report) -> String {
+    let mut text = format!(
+        "start: {}; the checks found no cause",
+        shorten(&format!("{err:#}"))
+    );
+    for check in report.of(Verdict::Degraded) {
+        text.push_str(&format!("\n{check}"));
+    }
+    text
+}
+
+/// The begin and the end of an error: the kernel's verifier writes up to 16 MiB, and the cause last.
+fn shorten(text: &str) -> String {
+    const BEGIN_CHARS: usize = 300;
+    const END_CHARS: usize = 1200;
+    let chars = text.chars().count();
+    if chars <= BEGIN_CHARS + END_CHARS {
+        return text.to_owned();
+    }
+    let begin = text.chars().take(BEGIN_CHARS);
+    let end = text.chars().skip(chars - END_CHARS);
+    begin.chain(" ... ".chars()).chain(end).collect()
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    runtime: Runtime,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start the signal handler")?;
+        let entered = runtime.enter();
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        drop(entered);
+        Ok(Self {
+            runtime,
+            interrupt,
+            terminate,
+        })
+    }
+
+    /// Waits for a signal, at most this long. Returns whether one came.
+    fn wait(&mut self, time: Duration) -> bool {
+        let Self {
+            runtime,
+            interrupt,
+            terminate,
+        } = self;
+        runtime.block_on(async {
             tokio::select! {
-                _ = interrupt.recv() => return Ok(()),
-                _ = terminate.recv() => return Ok(()),
-                _ = check.tick() => {
-                    if pipeline.has_failed() {
-                        bail!("a thread of the collector ended by itself");
-                    }
-                }
+                _ = interrupt.recv() => true,
+                _ = terminate.recv() => true,
+                () = tokio::time::sleep(time) => false,
             }
-        }
-    })
+        })
+    }
 }

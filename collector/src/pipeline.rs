@@ -1,11 +1,27 @@
 //! The one file that knows every stage.
 //!
-//! `sample` drains, orders, locates and counts; `unwind`, with two threads `evaluate`, keeps the
-//! kernel's unwind tables and walks copied stacks; `hold` keeps files open that may be gone when they
-//! are named; `name` names a closed window, makes its profile and hands it to the sender; `send` is the
-//! sender's own, and `upload` sends files that the server asks for. Between them are bounded queues that count what they drop.
+//! | thread | its work |
+//! | --- | --- |
+//! | `sample` | drains the kernel's buffers; orders, locates and counts samples |
+//! | `proc` | reads processes |
+//! | `cgroup` | follows the tree of cgroups |
+//! | `accounts` | reads the kernel's CPU accounts of containers |
+//! | `unwind` | keeps the kernel's unwind tables, and walks copied stacks |
+//! | `evaluate` (two) | makes unwind rows of files |
+//! | `prove` | walks some stacks again, with another unwinder |
+//! | `hold` | keeps files open that may be gone when they are named |
+//! | `name` | names a closed window, makes its profile and hands it to the sender |
+//! | `send` | sends windows |
+//! | `upload` | sends files that the server asks for |
+//! | `pods` | watches the node's pods |
+//! | `enforce` | keeps the kernel's verdicts on cgroups as the policy wants them |
+//!
+//! The thread `policy`, which follows the rules for what is profiled, starts before these.
+//!
+//! Between them are bounded queues that count the entries that they drop.
 
 use std::{
+    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,75 +31,132 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use cgroupfs::MemoryLimit;
+use k8s::Relabeling;
+use metrics::{Registry, register_figures};
 
 use crate::{
+    blocking_pool::BlockingPool,
+    cgroup::{Cgroups, CpuFiles, Watcher},
+    clock::monotonic_ns,
     config::{Config, Unwind},
-    label::CgroupHierarchy,
-    metrics::SharedMetrics,
+    hand_over::Turn,
+    health::Health,
+    kubernetes::{NodePods, PodWatch, PodWatchOptions},
+    label::{LabelSources, Labeller},
+    locate::KernelText,
+    memory::MemoryNeeds,
+    metrics::{PREFIX, SharedRegistry, Stats, seconds},
     name::{Namer, NamerOptions},
-    patience::Patience,
+    policy::{Enforcer, EnforcerStats, PolicyNow, PolicyState},
+    process::KernelCode,
     queue::Queue,
-    sample::{Program, ProgramOptions, read_online_cpus},
+    sample::{CgroupHierarchy, PidNamespace, Program, ProgramOptions, read_online_cpus},
     send::{
-        DropReason, Sender, SenderOptions, SenderWatch, Uploader, UploaderOptions, WantedFiles,
+        DropReason, PendingUploads, Sender, SenderOptions, SenderWatch, Uploader, UploaderOptions,
     },
     unwind::PAGE_BYTES,
 };
 
+mod account;
+mod attribution;
+mod container_accounts;
+mod cost;
+mod drain;
+mod dropped;
 mod evaluator;
-mod finisher;
-mod holder;
+mod kernel;
+mod label_messages;
+mod open_files;
+mod proc_reader;
 mod prover;
 mod row_store;
 mod sampler;
+mod sampler_stats;
+mod sent_layouts;
+mod stacks_by_binary;
+mod unattributed;
+mod unwind_stats;
 mod unwinder;
+mod waiting_stacks;
 mod window_clock;
+mod window_publisher;
+mod windows;
 
-pub use holder::HoldStats;
-pub use row_store::RowStoreStats;
-
-use finisher::Finisher;
-use holder::{Held, Holder};
+use container_accounts::{ContainerAccounts, ContainerStats};
+use cost::register_cost;
+use open_files::{FileOpener, OpenFileCache};
+use proc_reader::ProcReader;
 use prover::Prover;
 use row_store::RowStore;
-use sampler::{Sampler, Sources};
+use sampler::{Sampler, SamplingStats, Sources};
+use sampler_stats::SamplerStats;
+use unwind_stats::UnwindStats;
 use unwinder::{Unwinder, UnwinderOptions};
+use waiting_stacks::WaitingStats;
+use window_publisher::{Names, NamingStats, WindowPublisher};
+use windows::{ClosedWindow, WindowStats};
 
 /// Windows that may wait for their names.
 ///
 /// Naming a window takes some 10 ms when names are known and a few seconds when a
-/// large program is seen for the first time; 4 windows are 40 s of patience. A
+/// large program is seen for the first time; 4 windows are 40 s. A
 /// window of two busy processors takes about 1 MB here.
 const NAME_QUEUE_MAX: usize = 4;
 
-/// How long the last windows may take to reach the server at the end.
+/// Deadline for sending the last windows at the end.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// The running pipeline.
 pub struct Pipeline {
     stop: Arc<AtomicBool>,
     sampler: JoinHandle<()>,
-    finisher: JoinHandle<Sender>,
-    sender: SenderWatch,
+    publisher: JoinHandle<Sender>,
     uploader: Option<Uploader>,
+    pods: Option<NodePods>,
+    _pod_watch: Option<PodWatch>,
 }
 
 impl Pipeline {
-    /// Loads the program and starts all threads.
+    /// Loads the program, starts all threads, and registers their statistics. `instance` is the
+    /// collector's name in its messages.
     ///
     /// # Errors
-    /// A stage cannot be started.
-    pub fn start(config: &Config, metrics: SharedMetrics, started: Instant) -> Result<Self> {
+    /// A stage cannot be started. Those that were started end by themselves.
+    pub fn start(
+        config: &Config,
+        instance: [u8; 16],
+        registry: &SharedRegistry,
+        health: &Health,
+        policy: PolicyState,
+        started: Instant,
+    ) -> Result<Self> {
         let hierarchy = CgroupHierarchy::detect();
-        let patience = Patience::default();
+        let relabeling = read_relabeling(config)?;
+        let pods = config.kubernetes.as_ref().map(|_| NodePods::default());
+        let pod_watch = config.kubernetes.as_ref().zip(pods.clone());
+        let pod_watch = pod_watch
+            .map(|(access, pods)| {
+                let options = PodWatchOptions {
+                    readiness: health.readiness.clone(),
+                    ..PodWatchOptions::new(access.clone(), &config.node)
+                };
+                PodWatch::start(options, pods)
+            })
+            .transpose()?;
+        let has_policy = !matches!(policy.now(), PolicyNow::None);
+        let pool = BlockingPool::default();
         let online = read_online_cpus()?;
         let mut program = Program::load(&ProgramOptions {
             cpus: online.len(),
             hierarchy: &hierarchy,
+            namespace: PidNamespace::detect(),
             walk_budget_ppm: config.walk_budget_ppm,
             prove_one_in: config.prove_one_in,
+            has_policy,
         })?;
-        metrics.lock().map_bytes = program.map_bytes();
+        let stats = PipelineStats::default();
+        let map_bytes = program.map_bytes();
         let tables = program
             .take_tables()
             .context("the walk's tables are taken already")?;
@@ -93,11 +166,11 @@ impl Pipeline {
                 table_bytes_max: config.unwind_bytes,
                 frame_pointers_only: config.unwind == Unwind::FramePointers,
                 store: open_row_store(config),
-                patience: patience.clone(),
+                pool: pool.clone(),
             },
-            metrics.clone(),
+            stats.unwind.clone(),
         )?;
-        let wanted = WantedFiles::default();
+        let wanted = PendingUploads::default();
         let sender = Sender::start(SenderOptions {
             queue_bytes_max: config.buffer_bytes as usize,
             wanted: wanted.clone(),
@@ -105,57 +178,122 @@ impl Pipeline {
         })?;
         let watch = sender.watch();
         let queue = Queue::new(NAME_QUEUE_MAX);
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = StopUnlessStarted(Some(Arc::default()));
 
-        let held = Held::default();
+        let cgroups = Cgroups::new(&hierarchy)?;
+        let files = CpuFiles::detect(&hierarchy);
+        let accounts = ContainerAccounts::start(files, stats.containers.clone())?;
+        let enforcer = if has_policy {
+            let kernel = program
+                .take_verdicts()
+                .context("the policy's verdicts are taken already")?;
+            let pods = pods.clone().unwrap_or_default();
+            let enforcer = Enforcer::new(policy, pods, kernel, stats.policy.clone());
+            let (own, accounts, flag) = (enforcer.clone(), accounts.clone(), stop.flag());
+            spawn("enforce", move || {
+                own.run(|excluded| accounts.add_excluded(excluded), &flag);
+            })?;
+            Some(enforcer)
+        } else {
+            None
+        };
+        let mut subscribers = vec![accounts.subscriber()];
+        subscribers.extend(enforcer.as_ref().map(Enforcer::subscriber));
+        if let Some(watcher) = Watcher::new(cgroups.clone(), subscribers) {
+            // It ends some time after the sampler.
+            spawn("cgroup", move || watcher.run())?;
+        }
+        let held = OpenFileCache::default();
+        let kernel_code = KernelCode::new(read_kernel_text().0);
         let sampler = Sampler::new(
             config,
             Sources {
                 program,
-                hierarchy,
+                cgroups,
+                accounts,
+                enforcer,
+                proc_reader: ProcReader::start(&pool)?,
                 unwinder,
-                prover: Prover::start(&patience)?,
-                holder: Holder::start(held.clone(), descriptors(config, online.len()), &patience)?,
+                prover: Prover::start(&pool)?,
+                file_opener: FileOpener::start(
+                    held.clone(),
+                    descriptors(config, online.len()),
+                    &pool,
+                )?,
                 online: &online,
                 started,
-                patience: patience.clone(),
+                kernel_code: kernel_code.clone(),
+                heartbeat: health.heartbeat.clone(),
+                turn: prepare_turn(config),
+                hand_over: health.hand_over.clone(),
             },
-            metrics.clone(),
+            stats.sampling.clone(),
             queue.clone(),
         )?;
-        let flag = stop.clone();
+        let flag = stop.flag();
         let sampler = spawn("sample", move || sampler.run(&flag))?;
         let mut options = NamerOptions::default();
         options.cpu = options.cpu.with_share(config.name_cpu_share);
-        options.patience = patience.clone();
+        let needs = MemoryNeeds::new(online.len(), config.unwind_bytes, config.buffer_bytes);
+        options.child = needs.limit_child(MemoryLimit::read(), options.child);
+        options.pool = pool.clone();
+        options.is_ending = stop.flag();
         let namer = Namer::new(options);
-        let naming = (namer, held, patience.clone());
-        let finisher = Finisher::new(config, naming, sender, metrics.clone());
-        let uploader = finisher.offers().map(|offers| {
-            let options = UploaderOptions::new(
-                config.server.clone(),
-                finisher.instance(),
-                config.upload_rate,
-            );
-            Uploader::start(options, wanted, (offers, patience), metrics)
+        let names = Names {
+            namer,
+            held,
+            kernel_code,
+            labeller: Labeller::new(LabelSources {
+                node: config.node.clone(),
+                external: config.external_labels.clone(),
+                relabeling,
+                values_max: config.label_values_max,
+                pods: pods.clone(),
+                window: config.window,
+                is_stopping: stop.flag(),
+            }),
+            pool: pool.clone(),
+        };
+        let dropped = stats.sampling.dropped.clone();
+        let publisher = WindowPublisher::new(
+            config,
+            instance,
+            names,
+            sender,
+            (dropped, stats.naming.clone()),
+        );
+        let uploader = publisher.offers().map(|offers| {
+            let options = UploaderOptions::new(config.server.clone(), instance, config.upload_rate);
+            Uploader::start(options, wanted, (offers, pool.clone()))
         });
         let uploader = uploader.transpose()?;
-        let finisher = spawn("name", move || finisher.run(&queue))?;
-        Ok(Self {
-            stop,
-            sampler,
-            finisher,
+        let stages = Stages {
             sender: watch,
+            queue: queue.clone(),
+            uploader: uploader.as_ref(),
+            pool,
+            map_bytes,
+            pods: pods.clone(),
+            has_policy,
+        };
+        stats.register(&mut registry.write(), stages);
+        let publisher = spawn("name", move || publisher.run(&queue))?;
+        Ok(Self {
+            stop: stop.started(),
+            sampler,
+            publisher,
             uploader,
+            pods,
+            _pod_watch: pod_watch,
         })
     }
 
-    /// Shows what the sender does.
-    pub fn sender(&self) -> SenderWatch {
-        self.sender.clone()
+    /// The node's pods; `None` without Kubernetes.
+    pub fn pods(&self) -> Option<&NodePods> {
+        self.pods.as_ref()
     }
 
-    /// Stops sampling, and sends what was sampled. Gives whether all of it was stored.
+    /// Stops sampling, and sends the last windows. Returns whether all were stored.
     ///
     /// # Errors
     /// A thread ended in a panic.
@@ -164,16 +302,149 @@ impl Pipeline {
         drop(self.uploader);
         let ended = |_| anyhow::anyhow!("a thread of the collector panicked");
         self.sampler.join().map_err(ended)?;
-        let sender = self.finisher.join().map_err(ended)?;
+        let sender = self.publisher.join().map_err(ended)?;
         let stats = sender.shutdown(Instant::now() + DRAIN_TIME);
         Ok(stats.dropped_for(DropReason::Shutdown).windows == 0)
     }
 
-    /// Whether a thread has ended by itself, which it should not.
+    /// Whether a thread has ended although nothing stopped it.
     pub fn has_failed(&self) -> bool {
         let has_panicked = HAS_PANICKED.load(Ordering::Relaxed);
-        has_panicked || self.sampler.is_finished() || self.finisher.is_finished()
+        has_panicked || self.sampler.is_finished() || self.publisher.is_finished()
     }
+}
+
+/// The flag that stops the threads; sets it when it is dropped before all were started.
+struct StopUnlessStarted(Option<Arc<AtomicBool>>);
+
+impl StopUnlessStarted {
+    fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone().unwrap_or_default()
+    }
+
+    fn started(mut self) -> Arc<AtomicBool> {
+        self.0.take().unwrap_or_default()
+    }
+}
+
+impl Drop for StopUnlessStarted {
+    fn drop(&mut self) {
+        if let Some(stop) = &self.0 {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Statistics of the stages.
+#[derive(Clone, Default)]
+struct PipelineStats {
+    sampling: SamplingStats,
+    containers: Stats<ContainerStats>,
+    policy: Stats<EnforcerStats>,
+    unwind: Stats<UnwindStats>,
+    naming: Stats<NamingStats>,
+}
+
+/// Stages with statistics of their own.
+struct Stages<'a> {
+    sender: SenderWatch,
+    queue: Queue<ClosedWindow>,
+    uploader: Option<&'a Uploader>,
+    pool: BlockingPool,
+    /// Bytes of the program's maps, without the tables.
+    map_bytes: u64,
+    pods: Option<NodePods>,
+    has_policy: bool,
+}
+
+impl PipelineStats {
+    /// Registers all of it.
+    fn register(self, registry: &mut Registry, stages: Stages<'_>) {
+        let registry = registry.sub_registry_with_prefix(PREFIX);
+        let Self {
+            sampling,
+            containers,
+            policy,
+            unwind,
+            naming,
+        } = self;
+        let Stages {
+            sender,
+            queue,
+            uploader,
+            pool,
+            map_bytes,
+            pods,
+            has_policy,
+        } = stages;
+        if let Some(pods) = pods {
+            pods.register(registry);
+        }
+        sampling.sampler.register(registry, SamplerStats::show);
+        sampling.windows.register(registry, WindowStats::show);
+        sampling.stacks.register(registry, WaitingStats::show);
+        sampling.dropped.register(registry, sender.clone());
+        containers.register(registry, ContainerStats::show);
+        if has_policy {
+            policy.register(registry, EnforcerStats::show);
+        }
+        unwind.register(registry, UnwindStats::show);
+        naming.register(registry, NamingStats::show);
+        sender.register(registry);
+        if let Some(uploader) = uploader {
+            uploader.register(registry);
+        }
+        register_figures(registry, move |figures| pool.stats().show(figures));
+        register_queues(registry, sender, queue);
+        register_cost(registry, naming, unwind, map_bytes);
+    }
+}
+
+/// Registers how long windows wait for their names and for the server.
+fn register_queues(registry: &mut Registry, sender: SenderWatch, queue: Queue<ClosedWindow>) {
+    register_figures(registry, move |figures| {
+        figures.gauge(
+            "name_queue_windows",
+            "Windows waiting for their names",
+            queue.len(),
+        );
+        let ended_ns = queue.look(|closed| closed.bounds.end_ns);
+        let for_names = ended_ns.map_or(0, |ended_ns| monotonic_ns().saturating_sub(ended_ns));
+        let for_server = sender.stats().oldest_wait.unwrap_or_default();
+        figures.gauges(
+            "oldest_window_seconds",
+            "Time that the oldest window has waited, by what it waits for; 0 when none does",
+            ["queue"],
+            [
+                (["name"], seconds(for_names)),
+                (["send"], for_server.as_secs_f64()),
+            ],
+        );
+    });
+}
+
+/// Without `--hand-over` it is always this collector's turn.
+fn prepare_turn(config: &Config) -> Turn {
+    if config.hand_over {
+        Turn::prepare(config.cache_dir.as_deref())
+    } else {
+        Turn::default()
+    }
+}
+
+/// The rules of relabelling; none without a file.
+fn read_relabeling(config: &Config) -> Result<Relabeling> {
+    let Some(path) = &config.relabel_config else {
+        return Ok(Relabeling::default());
+    };
+    let failed = || format!("failed to read `{}` (--relabel-config)", path.display());
+    let text = fs::read_to_string(path).with_context(failed)?;
+    Relabeling::parse(&text).with_context(failed)
+}
+
+/// Zero if the kernel hides it: the checks at the start say so.
+fn read_kernel_text() -> KernelText {
+    KernelText::read().ok().flatten().unwrap_or(KernelText(0))
 }
 
 /// Descriptors that the collector needs beside the files that it holds: one for each page of 64 KiB of rows, three on each
@@ -183,7 +454,7 @@ fn descriptors(config: &Config, processors: usize) -> u64 {
     config.unwind_bytes / PAGE_BYTES + 3 * processors as u64 + 128
 }
 
-/// The rows that were kept. Without them the collector works as well, only later.
+/// The store of rows on disk. Without it rows are evaluated at each start.
 fn open_row_store(config: &Config) -> Option<RowStore> {
     let folder = config.cache_dir.as_ref()?.join("unwind");
     RowStore::open(&folder, config.cache_bytes)
@@ -197,7 +468,7 @@ fn open_row_store(config: &Config) -> Option<RowStore> {
 }
 
 /// Whether any thread of a pipeline in this process has panicked. The others would go on without it: without
-/// `unwind`, say, all that is new on the node would have torn stacks for good.
+/// `unwind`, say, new programs would have incomplete stacks until a restart.
 static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// Notes the end of a thread that panics.
@@ -223,6 +494,9 @@ fn spawn<T: Send + 'static>(
         })
         .with_context(|| format!("failed to start the thread `{name}`"))
 }
+
+#[cfg(test)]
+mod metrics_tests;
 
 #[cfg(test)]
 mod tests {

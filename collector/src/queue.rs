@@ -1,9 +1,8 @@
 //! A bounded queue between two threads that gives up its oldest item when full.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::{Condvar, Mutex};
 
 /// One end, or both, of a queue. Clones are the same queue.
 pub struct Queue<T> {
@@ -40,7 +39,7 @@ impl<T> Queue<T> {
     /// Adds an item; gives the oldest one back when there was no room.
     #[must_use = "an item that is given back is lost: count it"]
     pub fn push(&self, item: T) -> Option<T> {
-        let mut state = self.lock();
+        let mut state = self.shared.state.lock();
         let oldest = if state.items.len() >= self.shared.items_max {
             state.items.pop_front()
         } else {
@@ -53,7 +52,7 @@ impl<T> Queue<T> {
 
     /// Waits for the next item; `None` once the queue is closed and empty.
     pub fn pop(&self) -> Option<T> {
-        let mut state = self.lock();
+        let mut state = self.shared.state.lock();
         loop {
             if let Some(item) = state.items.pop_front() {
                 return Some(item);
@@ -61,35 +60,29 @@ impl<T> Queue<T> {
             if state.closed {
                 return None;
             }
-            state = self
-                .shared
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            self.shared.changed.wait(&mut state);
         }
+    }
+
+    /// Looks at the oldest item.
+    pub fn look<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
+        self.shared.state.lock().items.front().map(look)
     }
 
     /// Nothing more will be added.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.shared.state.lock().closed = true;
         self.shared.changed.notify_all();
     }
 
     /// Items that wait.
     pub fn len(&self) -> usize {
-        self.lock().items.len()
+        self.shared.state.lock().items.len()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

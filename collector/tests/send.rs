@@ -7,18 +7,22 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use collector::send::{DropReason, Dropped, Sender, SenderOptions, SenderStats};
+use collector::send::{
+    DropReason, Dropped, Reporter, ReporterStats, ReporterTimes, Sender, SenderOptions, SenderStats,
+};
+use http_body_util::BodyExt as _;
+use prost::Message as _;
 use proto::v1::ingest_server::{Ingest, IngestServer};
-use proto::v1::{PushRequest, PushResponse};
+use proto::v1::{NodeState, PushRequest, PushResponse, ReportRequest, ReportResponse};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Response, Status};
 
-/// What the server does with the next message.
+/// The server's treatment of the next message.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Take,
-    /// Stores it, and the acknowledgement is lost.
+    /// Stores the message and loses the acknowledgement.
     TakeAndFail,
     Refuse(Code),
     Hang,
@@ -26,14 +30,16 @@ enum Act {
 
 #[derive(Default)]
 struct Server {
-    /// What to do in turn; then `Take`.
+    /// The next treatments, then `Take`.
     script: Mutex<VecDeque<Act>>,
-    /// Messages above these bytes are refused as a full disk is.
+    /// Larger messages are refused as if the disk were full.
     bytes_max: Mutex<Option<usize>>,
-    /// Sequence numbers of all tries.
+    /// Sequence numbers of all attempts.
     tried: Mutex<Vec<u64>>,
-    /// What is stored: instance and sequence, in order.
+    /// Stored messages: instance and sequence, in order.
     stored: Mutex<Vec<(Vec<u8>, u64)>>,
+    /// Reports that were taken.
+    reports: Mutex<Vec<ReportRequest>>,
 }
 
 #[tonic::async_trait]
@@ -65,6 +71,18 @@ impl Ingest for Server {
             })),
         }
     }
+
+    async fn report(
+        &self,
+        request: Request<ReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
+        let act = self.script.lock().unwrap().pop_front();
+        if let Some(Act::Refuse(code)) = act {
+            return Err(Status::new(code, "as the test wants it"));
+        }
+        self.reports.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ReportResponse::default()))
+    }
 }
 
 impl Server {
@@ -79,7 +97,7 @@ impl Server {
         stored.iter().map(|(_, sequence)| *sequence).collect()
     }
 
-    /// Serves at the address until the task is aborted.
+    /// Serves on the address until the task is aborted.
     async fn serve(self: &Arc<Self>, listener: TcpListener) -> JoinHandle<()> {
         let service = IngestServer::from_arc(Arc::clone(self)).max_decoding_message_size(1 << 20);
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
@@ -118,7 +136,7 @@ fn window(sequence: u64, profile_bytes: usize) -> PushRequest {
     }
 }
 
-/// Waits, and gives up after 20 s.
+/// Waits for a condition, at most 20 s.
 async fn until(sender: &Sender, is_reached: impl Fn(&SenderStats) -> bool) -> SenderStats {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -131,7 +149,7 @@ async fn until(sender: &Sender, is_reached: impl Fn(&SenderStats) -> bool) -> Se
     }
 }
 
-/// Waits until the server was sent this window.
+/// Waits until the server has received this window.
 async fn until_tried(server: &Server, sequence: u64) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !server.tried.lock().unwrap().contains(&sequence) {
@@ -140,7 +158,7 @@ async fn until_tried(server: &Server, sequence: u64) {
     }
 }
 
-/// Shuts down away from the runtime's threads, as it blocks.
+/// Shuts down on another thread, since that blocks.
 async fn shut_down(sender: Sender, time: Duration) -> SenderStats {
     let deadline = Instant::now() + time;
     tokio::task::spawn_blocking(move || sender.shutdown(deadline))
@@ -148,8 +166,7 @@ async fn shut_down(sender: Sender, time: Duration) -> SenderStats {
         .unwrap()
 }
 
-/// Check that windows pushed while there is no server arrive once there is one,
-/// each once and in order.
+/// Check that windows pushed while the server is down arrive later, each once and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_that_comes_later_gets_everything() {
     let (listener, address) = listen(None).await;
@@ -177,8 +194,8 @@ async fn server_that_comes_later_gets_everything() {
     task.abort();
 }
 
-/// Check that a server that dies in the middle and comes back again and again
-/// has every window at the end, and that a lost acknowledgement stores none twice.
+/// Check that a server which is killed repeatedly ends up with every window, and that a lost
+/// acknowledgement stores none twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_that_dies_in_the_middle_loses_nothing() {
     let server = Server::new([Act::Take, Act::TakeAndFail, Act::TakeAndFail, Act::Hang]);
@@ -207,8 +224,8 @@ async fn server_that_dies_in_the_middle_loses_nothing() {
     task.abort();
 }
 
-/// Check that the oldest windows go when there is no more room, and that every
-/// one of them is counted, with samples and bytes.
+/// Check that the oldest windows are dropped when the queue is full, and that each is counted with
+/// samples and bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn windows_over_the_bound_are_counted() {
     let (listener, address) = listen(None).await;
@@ -238,7 +255,7 @@ async fn windows_over_the_bound_are_counted() {
     task.abort();
 }
 
-/// Check that a malformed window is given up at once and the next one goes on.
+/// Check that a malformed window is dropped at once, and the next one is sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_window_is_dropped_and_not_repeated() {
     let server = Server::new([Act::Refuse(Code::InvalidArgument)]);
@@ -255,8 +272,8 @@ async fn malformed_window_is_dropped_and_not_repeated() {
     task.abort();
 }
 
-/// Check that a window above the server's limit is dropped once a smaller one
-/// shows that the disk is not full, and that a full disk drops nothing.
+/// Check that a window above the server's size limit is dropped after a smaller one shows that the
+/// disk is not full, and that a full disk drops no window.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_large_and_disk_full_are_told_apart() {
     let server = Server::new([]);
@@ -274,14 +291,14 @@ async fn too_large_and_disk_full_are_told_apart() {
     let stats = until(&sender, |stats| stats.queue_windows == 0).await;
     assert_eq!(stats.dropped_for(DropReason::TooLarge).windows, 1);
     assert_eq!(server.stored(), [2]);
-    // What tonic itself refuses, before the service sees it.
+    // tonic itself refuses this message before the service sees it.
     sender.push(&window(3, 2 << 20), 1);
     let stats = until(&sender, |stats| stats.queue_windows == 0).await;
     assert_eq!(stats.dropped_for(DropReason::TooLarge).windows, 2);
     task.abort();
 }
 
-/// Check that a server that never answers costs its time-out and no window.
+/// Check that a server that never answers costs its time-out but no window.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn server_that_hangs_is_tried_again() {
     let server = Server::new([Act::Hang, Act::Refuse(Code::Unavailable), Act::Hang]);
@@ -299,8 +316,7 @@ async fn server_that_hangs_is_tried_again() {
     task.abort();
 }
 
-/// Check that a shutdown sends what is left, and counts what it could not send
-/// when its time is over.
+/// Check that a shutdown sends waiting windows, and counts the others at its deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_drains_until_its_deadline() {
     let server = Server::new([]);
@@ -319,7 +335,7 @@ async fn shutdown_drains_until_its_deadline() {
     let task = server.serve(listener).await;
     let sender = Sender::start(options(address)).unwrap();
     sender.push(&window(1, 10), 3);
-    // The harder case: the window is on its way when the shutdown begins.
+    // The harder case: the window is being sent when the shutdown begins.
     until_tried(&server, 1).await;
     let started = Instant::now();
     let stats = shut_down(sender, Duration::from_millis(300)).await;
@@ -333,9 +349,148 @@ async fn shutdown_drains_until_its_deadline() {
     task.abort();
 }
 
-/// Check that a bad address is told at the start, with how to write it.
+/// Check that an invalid address is an error at the start, with the correct form.
 #[test]
 fn bad_address_is_an_error() {
     let err = Sender::start(SenderOptions::new("not an address")).unwrap_err();
     assert!(err.to_string().contains("http://HOST:PORT"), "{err}");
+}
+
+/// A server that records the bytes of each attempt, and refuses all.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl tonic::server::NamedService for Recorder {
+    const NAME: &'static str = "pilotlight.v1.Ingest";
+}
+
+impl tonic::codegen::Service<tonic::codegen::http::Request<tonic::body::Body>> for Recorder {
+    type Response = tonic::codegen::http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = tonic::codegen::BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::codegen::http::Request<tonic::body::Body>) -> Self::Future {
+        let tries = self.0.clone();
+        Box::pin(async move {
+            let body = request.into_body().collect().await.unwrap();
+            tries.lock().unwrap().push(body.to_bytes().to_vec());
+            Ok(Status::unavailable("as the test wants it").into_http())
+        })
+    }
+}
+
+/// Check that each attempt sends the original bytes, including fields unknown to this version:
+/// nothing encodes them again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_encoded_once() {
+    let (listener, address) = listen(None).await;
+    let recorder = Recorder::default();
+    let service = recorder.clone();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let task = tokio::spawn(async move {
+        let server = tonic::transport::Server::builder().add_service(service);
+        server.serve_with_incoming(incoming).await.unwrap();
+    });
+    let mut message = window(1, 100_000).encode_to_vec();
+    // Field 1000, a varint.
+    message.extend([0xc0, 0x3e, 7]);
+    let sender = Sender::start(options(address)).unwrap();
+    sender.push_encoded(1, 5, message.clone().into());
+    until(&sender, |stats| stats.retries >= 3).await;
+    let mut framed = vec![0];
+    framed.extend((message.len() as u32).to_be_bytes());
+    framed.extend(message);
+    let tries = recorder.0.lock().unwrap().clone();
+    assert!(tries.len() >= 3 && tries.iter().all(|bytes| *bytes == framed));
+    task.abort();
+}
+
+/// Check that reports come at the start, at each change that is one, at each interval and at the end, also after failures; and
+/// that a server that does not know them is not asked again soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_of_the_node() {
+    let times = ReporterTimes {
+        retry_first: Duration::from_millis(5),
+        ..ReporterTimes::default()
+    };
+    let failing = Act::Refuse(Code::Unavailable);
+    let server = Server::new([failing, failing]);
+    let (listener, address) = listen(None).await;
+    let task = server.serve(listener).await;
+    let first = ReportRequest {
+        node: "node".into(),
+        state: NodeState::Starting.into(),
+        ..ReportRequest::default()
+    };
+    let start =
+        |times| Reporter::start(&format!("http://{address}"), first.clone(), times).unwrap();
+    let states = || -> Vec<NodeState> {
+        let reports = server.reports.lock().unwrap();
+        reports.iter().map(ReportRequest::state).collect()
+    };
+    let wait_for = |count| {
+        let states = &states;
+        async move {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while states().len() < count {
+                assert!(Instant::now() < deadline, "{:?}", states());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    };
+    let set = |reporter: &Reporter, state: NodeState| {
+        reporter.update(|report| report.state = state.into());
+    };
+
+    let reporter = start(times);
+    wait_for(1).await;
+    set(&reporter, NodeState::Starting);
+    set(&reporter, NodeState::Sampling);
+    wait_for(2).await;
+    set(&reporter, NodeState::Stopping);
+    let stats = reporter.stats();
+    assert_eq!((stats.failed, stats.unknown), (2, 0));
+    tokio::task::spawn_blocking(|| drop(reporter))
+        .await
+        .unwrap();
+    let [begin @ .., last] = &states()[..] else {
+        panic!("no report")
+    };
+    assert_eq!(begin[..2], [NodeState::Starting, NodeState::Sampling]);
+    assert_eq!(*last, NodeState::Stopping);
+
+    server.reports.lock().unwrap().clear();
+    let often = start(ReporterTimes {
+        interval: Duration::from_millis(10),
+        ..times
+    });
+    wait_for(4).await;
+    tokio::task::spawn_blocking(|| drop(often)).await.unwrap();
+
+    *server.script.lock().unwrap() = [Act::Refuse(Code::Unimplemented)].into();
+    server.reports.lock().unwrap().clear();
+    let old = start(ReporterTimes {
+        interval: Duration::from_millis(10),
+        ..times
+    });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while old.stats() == ReporterStats::default() {
+        assert!(Instant::now() < deadline, "no report was tried");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let expected = ReporterStats {
+        unknown: 1,
+        ..ReporterStats::default()
+    };
+    assert_eq!(old.stats(), expected);
+    tokio::task::spawn_blocking(|| drop(old)).await.unwrap();
+    task.abort();
 }

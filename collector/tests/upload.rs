@@ -1,21 +1,21 @@
-//! Files that the server asks for, sent to a real gRPC server in this process that breaks off and forgets as it likes.
+//! Uploads to a real gRPC server in this process, which fails and forgets on command.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use collector::metrics::SharedMetrics;
-use collector::name::{ElfFile, FileKey, MappedBy};
-use collector::patience::Patience;
-use collector::process::{BuildId, find_build_id};
-use collector::send::{UploadEnd, UploadStats, Uploader, UploaderOptions, WantedFiles};
+use collector::blocking_pool::BlockingPool;
+use collector::file::{ElfFile, FileKey, Inode, MappedBy};
+use collector::metrics::Stats;
+use collector::send::{PendingUploads, UploadEnd, UploadStats, Uploader, UploaderOptions};
 use collector::upload::{FileSource, Offer, Offers, SeenFile, SourceError, open_source};
+use elf::{BuildId, find_build_id};
 use proto::v1::symbols_server::{Symbols, SymbolsServer};
 use proto::v1::{
     BeginUploadRequest, BeginUploadResponse, FinishUploadRequest, FinishUploadResponse,
@@ -26,16 +26,18 @@ use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status};
 
 const PIECE_BYTES: usize = 256 << 10;
+/// The file id under which the program is offered.
+const FILE_ID: &str = "f11e";
 
-/// What the server does with pieces.
+/// The server's treatment of pieces.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Take,
-    /// No answer to the piece with this number.
+    /// Does not answer the piece with this number.
     HangAt(usize),
-    /// Does not know of it: it was started again.
+    /// Does not know the upload, like a restarted server.
     ForgetAt(usize),
-    /// The test does something to the file at that moment.
+    /// Calls a function of the test that changes the file.
     CallAt(usize, fn(&Path)),
 }
 
@@ -44,7 +46,7 @@ struct Server {
     file: PathBuf,
     begun: Mutex<Option<BeginUploadRequest>>,
     received: Mutex<Vec<u8>>,
-    /// Bytes of all pieces that came, taken or not.
+    /// Bytes of all received pieces, accepted or not.
     came: Mutex<usize>,
     pieces: Mutex<usize>,
     given_up: Mutex<usize>,
@@ -145,7 +147,7 @@ impl Server {
     }
 }
 
-/// A program with debug information of some pieces.
+/// A program whose debug information takes several pieces.
 struct Program {
     _directory: tempfile::TempDir,
     path: PathBuf,
@@ -165,16 +167,24 @@ impl Program {
 
     fn build_id(&self) -> BuildId {
         let file = File::open(&self.path).unwrap();
-        find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok()).unwrap()
+        find_build_id(&file).unwrap()
+    }
+
+    fn inode(&self) -> Inode {
+        let found = fs::metadata(&self.path).unwrap();
+        Inode {
+            device: found.dev(),
+            number: found.ino(),
+        }
     }
 
     fn elf_file(&self) -> ElfFile {
         ElfFile {
-            key: FileKey::BuildId(self.build_id()),
+            key: FileKey::Place(0),
             path: self.path.clone().into(),
             build_id: Some(self.build_id()),
-            inode: None,
-            // This process does not map it; it has it in its root.
+            inode: Some(self.inode()),
+            // This process does not map the file, but has it in its root.
             candidates: vec![MappedBy {
                 pid: std::process::id(),
                 parent: 0,
@@ -194,10 +204,10 @@ impl Program {
     }
 
     fn open(&self) -> Result<FileSource, SourceError> {
-        open_source(&self.elf_file(), self.build_id(), &Patience::default())
+        open_source(&self.elf_file(), &BlockingPool::default())
     }
 
-    /// All of its parts, one after the other.
+    /// All ranges, concatenated.
     fn packed(&self) -> Vec<u8> {
         let source = self.open().unwrap();
         let bytes = source.parts().total_bytes() as usize;
@@ -226,45 +236,39 @@ fn run(command: &mut Command) {
     assert!(command.status().unwrap().success(), "{command:?}");
 }
 
-/// What sends a program that the server asks for.
+/// A collector's uploader, with a program that the server requests.
 struct Sending {
-    metrics: SharedMetrics,
+    stats: Stats<UploadStats>,
     _uploader: Uploader,
 }
 
 impl Sending {
     fn start(address: SocketAddr, program: &Program) -> Self {
-        let (wanted, offers) = (WantedFiles::default(), Offers::default());
-        offers.note(program.build_id(), program.seen());
-        let metrics = SharedMetrics::default();
+        let (wanted, offers) = (PendingUploads::default(), Offers::new("node"));
+        offers.note(FILE_ID, program.seen());
         let options = UploaderOptions {
             request_time: Duration::from_millis(500),
             retry_first: Duration::from_millis(5),
             retry_max: Duration::from_millis(50),
             ..UploaderOptions::new(format!("http://{address}"), [7; 16], 1 << 30)
         };
-        let uploader = Uploader::start(
-            options,
-            wanted.clone(),
-            (offers, Patience::default()),
-            metrics.clone(),
-        );
-        let id = program.build_id().to_string();
-        wanted.ask([id.as_str(), "no build id", id.as_str()].into_iter());
+        let uploader = Uploader::start(options, wanted.clone(), (offers, BlockingPool::default()));
+        let uploader = uploader.unwrap();
+        wanted.ask([FILE_ID, FILE_ID].into_iter());
         Self {
-            metrics,
-            _uploader: uploader.unwrap(),
+            stats: uploader.watch(),
+            _uploader: uploader,
         }
     }
 
-    /// Waits until the file has come to its end.
+    /// Waits until the upload has ended.
     async fn end(&self) -> (UploadEnd, UploadStats) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let stats = self.metrics.lock().uploads.clone();
+            let stats = self.stats.lock().clone();
             if let Some(end) = UploadEnd::ALL
                 .into_iter()
-                .find(|it| stats.ends[*it as usize] > 0)
+                .find(|end| stats.ends[*end as usize] > 0)
                 && stats.waiting == 0
             {
                 return (end, stats);
@@ -275,7 +279,8 @@ impl Sending {
     }
 }
 
-/// Check that a file comes whole, in its order, with where its parts belong, and that it is asked for once however often it is said.
+/// Check that a file arrives completely and in order, with the positions of its ranges, and that
+/// repeated requests upload it once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_comes_whole() {
     let program = Program::make();
@@ -289,13 +294,13 @@ async fn a_file_comes_whole() {
     assert_eq!(stats.sent_bytes, packed.len() as u64);
     let begun = server.begun.lock().unwrap().take().unwrap();
     assert_eq!(begun.file_bytes, fs::metadata(&program.path).unwrap().len());
-    let bytes: u64 = begun.ranges.iter().map(|it| it.bytes).sum();
+    let bytes: u64 = begun.ranges.iter().map(|range| range.bytes).sum();
     assert_eq!(bytes, packed.len() as u64);
     assert!(begun.segments.len() >= 2);
 }
 
-/// Check that after a server that hangs, one that dies and one that has forgotten who was asked, the file goes on where it was: only
-/// the piece that had no answer comes twice.
+/// Check that an upload continues after a server hangs, restarts, or forgets its request: only the
+/// unanswered piece is sent twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_goes_on_after_a_break() {
     let program = Program::make();
@@ -326,7 +331,7 @@ async fn a_file_goes_on_after_a_break() {
     assert!(stats.retries >= 1);
 }
 
-/// Check that what another file has left at the server is not taken for the head of this one.
+/// Check that data of another file on the server is not taken for the start of this one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_of_another_file_is_not_gone_on_with() {
     let program = Program::make();
@@ -341,7 +346,8 @@ async fn a_head_of_another_file_is_not_gone_on_with() {
     }
 }
 
-/// Check that a file that is cut, written to or replaced by a shorter one while it is sent ends that, and that the server is told.
+/// Check that truncating, changing or replacing a file during its upload ends the upload, and that
+/// the server is notified.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_changes_is_given_up() {
     fn cut(path: &Path) {
@@ -363,7 +369,8 @@ async fn a_file_that_changes_is_given_up() {
     }
 }
 
-/// Check the ends of what cannot be sent: gone, without anything to name by, and not asked for.
+/// Check the results for files that cannot be uploaded: deleted, without symbols, and not
+/// requested.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_sent_has_its_reason() {
     let program = Program::make();
@@ -379,7 +386,7 @@ async fn what_cannot_be_sent_has_its_reason() {
     let (_task, address) = server.serve(None).await;
     let whole = fs::read(&program.path).unwrap();
     let sending = |program: &Program| Sending::start(address, program);
-    // One without any symbol, under the same build id.
+    // A file without any symbol, with the same build id.
     run(Command::new("cc")
         .args(["-static", "-s", "-x", "c", "/dev/null", "-nostdlib", "-o"])
         .arg(&program.path)
@@ -387,17 +394,17 @@ async fn what_cannot_be_sent_has_its_reason() {
     assert_eq!(sending(&program).end().await.0, UploadEnd::Nothing);
     fs::write(&program.path, &whole).unwrap();
     let seen = program.seen();
-    let id = program.build_id();
     fs::remove_file(&program.path).unwrap();
     assert_eq!(
-        open_source(&seen.file, id, &Patience::default()).unwrap_err(),
-        SourceError::Missing(collector::name::UnnamedReason::FileGone)
+        open_source(&seen.file, &BlockingPool::default()).unwrap_err(),
+        SourceError::Missing(collector::file::UnnamedReason::FileGone)
     );
     assert_eq!(*server.given_up.lock().unwrap(), 1);
 }
 
-/// Check that the file with the debug information is chosen where a program's link leads to it, with where the program is loaded;
-/// that a better program needs none, and that one of another build is not taken.
+/// Check that the debug file behind a program's debug link is uploaded, with the program's load
+/// segments; that a program with debug information of its own needs none; and that a debug file of
+/// another build is not used.
 #[test]
 fn the_debug_file_is_chosen() {
     let program = Program::make();
@@ -414,20 +421,28 @@ fn the_debug_file_is_chosen() {
     assert_eq!(separate.parts().offer, Offer::DebugInfo);
     let debug_bytes = fs::metadata(&debug).unwrap().len();
     assert_eq!(separate.parts().file_bytes, debug_bytes);
-    let code = |source: &FileSource| source.segments().iter().map(|it| it.bytes).sum::<u64>();
+    let code = |source: &FileSource| {
+        source
+            .segments()
+            .iter()
+            .map(|segment| segment.bytes)
+            .sum::<u64>()
+    };
     assert!(code(&separate) > 0 && code(&separate) <= code(&own));
-    assert_ne!(separate.segments(), separate.parts().segments);
+    assert_ne!(separate.segments(), separate.parts().layout.segments());
 
     fs::copy("/bin/ls", &debug).unwrap();
     let stripped = program.open().unwrap();
     assert_eq!(stripped.parts().offer, Offer::SymbolTable);
-    fs::copy("/bin/ls", &program.path).unwrap();
-    let id = BuildId::new(&[1; 20]).unwrap();
-    let missing = open_source(&program.elf_file(), id, &Patience::default()).unwrap_err();
+    let file = ElfFile {
+        build_id: BuildId::new(&[1; 20]),
+        ..program.elf_file()
+    };
+    let missing = open_source(&file, &BlockingPool::default()).unwrap_err();
     assert!(matches!(missing, SourceError::Missing(_)), "{missing:?}");
 }
 
-/// Check that a server that never answers does not hold up the end.
+/// Check that a server that never answers does not delay the shutdown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_waits_for_nobody() {
     let program = Program::make();
@@ -438,10 +453,10 @@ async fn the_end_waits_for_nobody() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let started = Instant::now();
-    let metrics = sending.metrics.clone();
+    let stats = sending.stats.clone();
     tokio::task::spawn_blocking(move || drop(sending))
         .await
         .unwrap();
     assert!(started.elapsed() < Duration::from_millis(900));
-    assert_eq!(metrics.lock().uploads.ends[UploadEnd::Stopped as usize], 1);
+    assert_eq!(stats.lock().ends[UploadEnd::Stopped as usize], 1);
 }

@@ -1,12 +1,9 @@
 //! Series -> labels.
 //!
-//! In: what the kernel knows of a process (name, program, cgroup id). Out: label
-//! sets in Prometheus' form. It never decides what is sampled.
+//! In: what is known of a process (name, program, container, unit), and the node's pods. Out: label sets in Prometheus' form. It never
+//! decides what is sampled.
 
-mod cgroup;
-mod container;
-mod labels;
+mod labeller;
+mod values;
 
-pub use cgroup::{CgroupHierarchy, CgroupTable};
-pub use container::find_container_id;
-pub use labels::make_label_set;
+pub use labeller::{LabelSources, LabelStats, Labeller, OWN_LABELS, WindowLabels};

@@ -1,4 +1,4 @@
-//! Where the kernel's image begins.
+//! The start address of the kernel's image.
 
 use std::{
     fs::File,

@@ -10,31 +10,31 @@ use profiler_bpf::{
     settings::{USER_FRAMES_HEAD, USER_FRAMES_MAX, USER_FRAMES_TAIL},
 };
 
-use super::KernelText;
 use crate::{
-    process::{FileKind, MappedFile, Process, ProcessTable},
+    file::FileFormat,
+    process::{FileKind, KernelFrame, MappedFile, Process, ProcessTable},
     sample::{Batch, Sample},
 };
 
-/// How a stack ended, after its addresses were looked at.
+/// The outcome of a stack walk, after its addresses were checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StackOutcome {
-    /// As the kernel side said.
+    /// The outcome of the kernel side.
     Walked(Outcome),
-    /// The walk went through code that had just taken the place of other code, of which the kernel
-    /// had the rows still: frames from there on may be wrong.
+    /// The walk went through code that had just been replaced, while the kernel still had the old
+    /// rows: further frames may be wrong.
     StaleRows,
-    /// A return address lies in nothing executable: what was followed was no
-    /// chain of frame pointers. The frames before it are kept.
+    /// A return address is outside of all executable memory, so the walk did not follow a real
+    /// chain of frame pointers. Keeps the frames before it.
     BadReturnAddress,
-    /// Nothing is known of the process: its addresses mean nothing.
+    /// The process is unknown, and so are its mappings.
     ProcessUnknown,
-    /// The stack was copied, and walked to its end in user space.
+    /// The stack was copied, and the copy walked to its end in user space.
     Copied,
 }
 
 impl StackOutcome {
-    /// Its name in metrics and in the profile's label `outcome`.
+    /// The name in metrics and in the profile's label `outcome`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Walked(outcome) => outcome.name(),
@@ -54,7 +54,7 @@ impl StackOutcome {
         }
     }
 
-    /// Whether there is nothing to say of it: it is what every stack should be.
+    /// Whether it is the usual outcome, which needs no label.
     pub fn is_plain(self) -> bool {
         matches!(self, Self::Walked(Outcome::Complete | Outcome::KernelOnly))
     }
@@ -63,38 +63,58 @@ impl StackOutcome {
 /// A located frame.
 #[derive(Clone, Copy, Debug)]
 pub struct LocatedFrame<'a> {
-    /// The file that its code is in.
+    /// The file that contains the code.
     pub file: &'a Arc<MappedFile>,
     /// Offset in that file; for the kernel relative to `_text`.
     pub offset: u64,
-    /// First address of the mapping, and the first behind it; 0 where there is none.
+    /// Start and end of the mapping; 0 if there is none.
     pub mapped_at: (u64, u64),
+    /// Address in the process minus offset, wrapping.
+    pub bias: u64,
 }
 
 /// A located stack.
 pub struct Located<'a> {
     /// Outermost first: user frames, then kernel frames.
     pub frames: Vec<LocatedFrame<'a>>,
-    /// How it ended.
+    /// The outcome of the walk.
     pub outcome: StackOutcome,
-    /// Number of the process that made the one it is of; 0 if not known.
+    /// Parent of its process; 0 if unknown.
     pub parent: u32,
+    /// The time since which the process id belongs to this process: see [`Process::since_ns`]; 0 if
+    /// unknown.
+    pub since_ns: u64,
+    /// Time of the sample, in nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
 }
 
 impl<'a> LocatedFrame<'a> {
-    /// A frame that lies in no mapping of a process.
+    /// A frame outside of all mappings of its process.
     pub fn stand_in(file: &'a Arc<MappedFile>, offset: u64) -> Self {
         Self {
             file,
             offset,
             mapped_at: (0, 0),
+            bias: 0,
+        }
+    }
+
+    /// Identifies a frame in JIT code by its address, so that one piece of memory is one file even
+    /// if it has several mappings.
+    pub fn in_made_memory(self) -> Self {
+        if self.file.format.get() != Some(&FileFormat::Memory) {
+            return self;
+        }
+        Self {
+            offset: self.offset.wrapping_add(self.bias),
+            bias: 0,
+            ..self
         }
     }
 }
 
-/// What stands for frames without a file.
+/// Substitutes for the files of frames without one.
 pub struct StandIns {
-    kernel: Arc<MappedFile>,
     no_mapping: Arc<MappedFile>,
     no_process: Arc<MappedFile>,
     left_out: Arc<MappedFile>,
@@ -104,7 +124,6 @@ impl StandIns {
     /// The stand-ins of this table.
     pub fn new(table: &mut ProcessTable) -> Self {
         Self {
-            kernel: table.kernel().clone(),
             no_mapping: table.stand_in(FileKind::NoMapping),
             no_process: table.stand_in(FileKind::NoProcess),
             left_out: table.stand_in(FileKind::LeftOut),
@@ -116,19 +135,26 @@ impl StandIns {
 pub struct Addresses<'a> {
     /// User frames, innermost first.
     pub user: Cow<'a, [u64]>,
-    /// After how many of them some were left out, if so.
+    /// Index in `user` after which frames are left out, if any are.
     pub left_out_after: Option<usize>,
-    /// Whether the first of them is the interrupted instruction itself.
+    /// Whether the first address is the interrupted instruction itself, not a return address.
     pub is_leaf_exact: bool,
     /// Kernel frames, innermost first.
-    pub kernel: &'a [u64],
-    /// How the walk ended.
+    pub kernel: Cow<'a, [u64]>,
+    /// The outcome of the walk.
     pub outcome: StackOutcome,
-    /// Whether the kernel's rows led to the frames.
+    /// Whether the kernel side walked the stack by its rows.
     pub is_walked_in_kernel: bool,
 }
 
 impl<'a> Addresses<'a> {
+    /// The kernel's frames as addresses of instructions, innermost first.
+    pub fn kernel_instructions(&self) -> impl Iterator<Item = u64> {
+        let is_return = (0..).map(|depth| u64::from(depth > 0));
+        let frames = self.kernel.iter().zip(is_return);
+        frames.map(|(address, is_return)| address.wrapping_sub(is_return))
+    }
+
     /// The stack as the kernel walked it.
     pub fn of_sample(batch: &'a Batch, sample: &Sample) -> Self {
         let user = batch.user_frames(sample);
@@ -136,7 +162,8 @@ impl<'a> Addresses<'a> {
         let user = match left_out_after {
             None => Cow::Borrowed(user),
             Some(_) => {
-                // The last frames lie as in a ring, whose oldest is where the next would be.
+                // The last frames form a ring buffer: the oldest is at the position of the next
+                // write.
                 let mut user = user.to_vec();
                 if let Some(tail) = user.get_mut(USER_FRAMES_HEAD..) {
                     let oldest = sample.user_walked % USER_FRAMES_TAIL;
@@ -149,19 +176,19 @@ impl<'a> Addresses<'a> {
             user,
             left_out_after,
             is_leaf_exact: sample.user_leaf_exact,
-            kernel: batch.kernel_frames(sample),
+            kernel: batch.kernel_frames(sample).into(),
             outcome: StackOutcome::Walked(sample.outcome),
-            // A walk that ended for want of rows ended where the kernel knew of the change.
+            // A walk that ended because rows were missing noticed the change in the kernel.
             is_walked_in_kernel: sample.version != 0 && sample.outcome != Outcome::NoRows,
         }
     }
 
-    /// A stack that was walked in user space, all frames of it.
+    /// A stack that was walked completely in user space.
     pub fn of_copy(
         mut user: Vec<u64>,
         outcome: Outcome,
         is_leaf_exact: bool,
-        kernel: &'a [u64],
+        kernel: Vec<u64>,
     ) -> Self {
         let is_deep = user.len() > USER_FRAMES_MAX;
         if is_deep {
@@ -171,7 +198,7 @@ impl<'a> Addresses<'a> {
             user: Cow::Owned(user),
             left_out_after: is_deep.then_some(USER_FRAMES_HEAD),
             is_leaf_exact,
-            kernel,
+            kernel: Cow::Owned(kernel),
             outcome: match outcome {
                 Outcome::Complete if is_deep => StackOutcome::Walked(Outcome::MiddleLeftOut),
                 Outcome::Complete => StackOutcome::Copied,
@@ -182,28 +209,27 @@ impl<'a> Addresses<'a> {
     }
 }
 
-/// Locates a sample's frames, taken at `time_ns`.
+/// Locates a sample's frames at `time_ns`; kernel frames are located already.
 ///
-/// The offset is that of an instruction in the frame's own code: a return address
-/// is the one behind the call, which may belong to the next function already, so
-/// that one is taken off.
+/// The offset is that of an instruction in the frame's own function: a return address is the
+/// address after the call, which may belong to the next function, so it is decremented by one.
 pub fn locate_stack<'a>(
     addresses: &Addresses<'_>,
     time_ns: u64,
     process: Option<&'a Process>,
-    kernel_text: KernelText,
+    kernel_frames: &'a [KernelFrame],
     stand_ins: &'a StandIns,
 ) -> Located<'a> {
     let Addresses {
         user,
         left_out_after,
         is_leaf_exact,
-        kernel,
+        kernel: _,
         outcome,
         is_walked_in_kernel,
     } = addresses;
     let mut outcome = *outcome;
-    let mut frames = Vec::with_capacity(user.len() + kernel.len() + 1);
+    let mut frames = Vec::with_capacity(user.len() + kernel_frames.len() + 1);
     match process {
         None if user.is_empty() => {}
         None => {
@@ -220,16 +246,17 @@ pub fn locate_stack<'a>(
                 match process.mappings.find(address) {
                     Some(mapping) => {
                         mapping.file.used_ns.store(time_ns, Ordering::Relaxed);
-                        if *is_walked_in_kernel && time_ns < mapping.unsteady_until_ns() {
+                        if *is_walked_in_kernel && time_ns < mapping.stale_rows_until_ns() {
                             outcome = StackOutcome::StaleRows;
                         }
                         frames.push(LocatedFrame {
                             file: &mapping.file,
                             offset: mapping.offset_of(address),
                             mapped_at: (mapping.start, mapping.end),
+                            bias: mapping.start.wrapping_sub(mapping.file_offset),
                         });
                     }
-                    // The processor did execute there: its callers may be right all the same.
+                    // The processor did execute at this address, so the callers may still be right.
                     None if depth == 0 => {
                         frames.push(LocatedFrame::stand_in(&stand_ins.no_mapping, 0));
                     }
@@ -242,14 +269,29 @@ pub fn locate_stack<'a>(
             frames.reverse();
         }
     }
-    for (depth, &address) in kernel.iter().enumerate().rev() {
-        let address = address.wrapping_sub(u64::from(depth > 0));
-        let offset = address.wrapping_sub(kernel_text.0);
-        frames.push(LocatedFrame::stand_in(&stand_ins.kernel, offset));
-    }
+    let kernel = kernel_frames.iter().rev();
+    frames.extend(kernel.map(|frame| LocatedFrame::stand_in(&frame.file, frame.offset)));
     Located {
         frames,
         outcome,
-        parent: process.map_or(0, |it| it.parent),
+        parent: process.map_or(0, |process| process.parent),
+        since_ns: process.map_or(0, |process| process.since_ns),
+        time_ns,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A complete stack of these frames, outermost first, of an unknown process.
+    pub(crate) fn complete(frames: Vec<LocatedFrame<'_>>) -> Located<'_> {
+        Located {
+            frames,
+            outcome: StackOutcome::Walked(Outcome::Complete),
+            parent: 0,
+            since_ns: 0,
+            time_ns: 0,
+        }
     }
 }

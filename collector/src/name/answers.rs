@@ -1,46 +1,18 @@
-//! The answers of one request, while the child collects them.
+//! Collects the answers of one request in the child.
 //!
-//! In: functions as the sources find them. Out: answers that share their
-//! strings and fit into one frame. Never grows beyond a frame.
+//! In: functions as the sources find them. Out: answers that share their strings and fit into one
+//! frame. Never exceeds a frame.
 
 use rustc_hash::FxHashMap;
+use symbolize::{FUNCTIONS_MAX, Frame, demangle};
 
-use super::demangle::demangle;
-use super::naming::UnnamedReason;
-use super::protocol::{Answer, FRAME_BYTES_MAX, FUNCTIONS_MAX, Function, STRINGS_MAX, cut_string};
+use super::protocol::{Answer, FRAME_BYTES_MAX, Function, STRINGS_MAX, cut_string};
+use crate::file::UnnamedReason;
 
 /// Bytes that one function takes in a frame.
 const FUNCTION_BYTES: usize = 24;
-/// Bytes that an answer and a string each take in a frame beside their contents.
-const ENTRY_BYTES: usize = 5;
-
-/// A function as a source finds it.
-#[derive(Debug)]
-pub struct Found {
-    /// Name in the symbol table or in the debug information, not demangled.
-    pub symbol: String,
-    /// Source file, or empty.
-    pub file: String,
-    /// Line, or 0.
-    pub line: u32,
-    /// Column, or 0.
-    pub column: u32,
-    /// Line where the function starts, or 0.
-    pub start_line: u32,
-}
-
-impl Found {
-    /// A name of which nothing else is known.
-    pub(super) fn bare(symbol: String) -> Self {
-        Self {
-            symbol,
-            file: String::new(),
-            line: 0,
-            column: 0,
-            start_line: 0,
-        }
-    }
-}
+/// Maximum bytes of an answer or a string in a frame, in addition to functions or text: its variant and a number.
+const ENTRY_BYTES: usize = 1 + 5;
 
 /// Answers and the strings that they share.
 #[derive(Default)]
@@ -52,36 +24,35 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Adds an address with its functions, the innermost first. The outermost
-    /// ones stay when there are too many, and an address that no longer fits
-    /// into the frame has the reason for its answer.
-    pub(super) fn push_named(&mut self, found: &[Found]) {
+    /// Adds an address with its functions, innermost first. Of too many functions the outermost are
+    /// kept. An address that does not fit into the frame gets the reason `limit`.
+    pub(super) fn push_named(&mut self, found: &[Frame]) {
         let found = &found[found.len().saturating_sub(FUNCTIONS_MAX)..];
-        // Two strings a function at their longest, and room for the frame's head.
+        // Two strings of maximum length per function, and room for the frame's head.
         if found.is_empty()
             || self.bytes + found.len() * FUNCTION_BYTES > FRAME_BYTES_MAX / 2
             || self.strings.len() + 3 * found.len() > STRINGS_MAX
         {
             return self.push_unnamed(UnnamedReason::Limit);
         }
-        let functions = found.iter().map(|found| self.function(found)).collect();
+        let answer = Answer::Named(found.iter().map(|found| self.function(found)).collect());
         self.bytes += ENTRY_BYTES + found.len() * FUNCTION_BYTES;
-        self.answers.push(Answer::Named(functions));
+        self.answers.push(answer);
     }
 
     /// Adds an address without a name.
     pub(super) fn push_unnamed(&mut self, reason: UnnamedReason) {
-        self.bytes += 1;
+        self.bytes += ENTRY_BYTES;
         self.answers.push(Answer::Unnamed(reason));
     }
 
-    /// Adds an address without a name, so many bytes into its function.
+    /// Adds an unnamed address with its distance from the start of its function.
     pub(super) fn push_in_function(&mut self, distance: u32) {
         self.bytes += ENTRY_BYTES;
         self.answers.push(Answer::InFunction(distance));
     }
 
-    fn function(&mut self, found: &Found) -> Function {
+    fn function(&mut self, found: &Frame) -> Function {
         let demangled = demangle(&found.symbol);
         let (function, system_name) = match &demangled {
             Some(name) => (name.as_str(), found.symbol.as_str()),

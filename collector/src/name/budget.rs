@@ -1,27 +1,34 @@
 //! The CPU time that naming may take.
 //!
-//! In: what was spent, and when. Out: whether more may be. Pure: the caller brings the time.
+//! In: used CPU time, and the wall-clock time. Out: whether time is left. Pure: the caller reads the clocks.
+//!
+//! The budget is for the child and the thread that asks it: 5 % of one core on average (`--name-cpu`), and
+//! a burst of the unused time of 200 s, which is 10 s. At the start, when all addresses are new, the
+//! whole burst is there. Files, and the addresses of a file, are named in the order of their samples.
+//! When the budget is spent, the remaining addresses of the window get the reason `limit`. They are
+//! sent as build id and offset, with the file's layout, and are tried again in later windows, where
+//! addresses that have names cost nothing.
 
 use std::time::{Duration, Instant};
 
-/// A share of one core on average, and how much may be taken at once of what was not used before.
+/// A share of one core on average, and a burst of unused time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CpuBudget {
-    /// CPU time for each second of time.
+    /// CPU time per second of wall-clock time.
     pub share: f64,
-    /// What is there at the start, and the most that is kept.
+    /// CPU time at the start, and the maximum of saved time.
     pub burst: Duration,
 }
 
 impl CpuBudget {
-    /// As much as there is.
+    /// No limit.
     pub const UNLIMITED: Self = Self {
         share: 1e6,
         burst: Duration::MAX,
     };
 
-    /// The same with another share: what may be taken at once is what comes in the same time. With 0 there is nothing at the
-    /// start either: what needs the child is left to the server.
+    /// The same budget with another share. The burst changes in proportion, so with 0 there is
+    /// none: the server names everything that needs the child.
     pub fn with_share(self, share: f64) -> Self {
         Self {
             share,
@@ -30,17 +37,17 @@ impl CpuBudget {
     }
 }
 
-/// What is left of a budget.
+/// The remaining time of a budget.
 #[derive(Debug)]
 pub(super) struct CpuAllowance {
     budget: CpuBudget,
-    /// Seconds; below 0 as long as a request that took more than was left is not made up for.
+    /// Seconds. Negative after a request that took more than was left.
     left_s: f64,
     filled: Instant,
 }
 
 impl CpuAllowance {
-    /// All of the burst.
+    /// Starts with the whole burst.
     pub(super) fn new(budget: CpuBudget, now: Instant) -> Self {
         Self {
             budget,
@@ -49,7 +56,7 @@ impl CpuAllowance {
         }
     }
 
-    /// Whether nothing is left at `now`.
+    /// Whether no time is left at `now`.
     pub(super) fn is_spent(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.filled = now.max(self.filled);
@@ -58,12 +65,12 @@ impl CpuAllowance {
         self.left_s <= 0.0
     }
 
-    /// Takes what was used, also when less was left.
+    /// Subtracts used CPU time, also beyond the remaining time.
     pub(super) fn spend(&mut self, cpu: Duration) {
         self.left_s -= cpu.as_secs_f64();
     }
 
-    /// Seconds that are left, below 0 if more was used.
+    /// Remaining seconds, negative if more was used.
     pub(super) fn left_s(&self) -> f64 {
         self.left_s
     }
@@ -78,8 +85,8 @@ mod tests {
         burst: Duration::from_secs(10),
     };
 
-    /// Check that the burst is there at once, and then the share; that nothing is kept beyond the burst; and that what was
-    /// taken beyond is made up for.
+    /// Check that the burst is available at once, and then the share; that no more than the burst
+    /// is saved; and that overuse is made up for.
     #[test]
     fn burst_and_share() {
         let start = Instant::now();
@@ -87,23 +94,23 @@ mod tests {
         let mut allowance = CpuAllowance::new(BUDGET, start);
         assert!(!allowance.is_spent(start));
         allowance.spend(Duration::from_secs(12));
-        // 2 s too much are 40 s of waiting.
+        // Overuse of 2 s takes 40 s to make up for.
         assert!(allowance.is_spent(at(39)));
         assert!(!allowance.is_spent(at(41)));
         assert!((allowance.left_s() - 0.05).abs() < 1e-6);
         allowance.spend(Duration::from_millis(51));
         assert!(allowance.is_spent(at(41)));
-        // A day of nothing to name is no more than the burst.
+        // After a day without use, no more than the burst is available.
         assert!(!allowance.is_spent(at(86_400)));
         assert!((allowance.left_s() - 10.0).abs() < 1e-6);
-        // A clock that stands, or an earlier time, gives nothing.
+        // A clock that stands still or goes back adds no time.
         allowance.spend(Duration::from_secs(10));
         assert!(allowance.is_spent(at(1)) && allowance.is_spent(at(86_400)));
         assert!(!allowance.is_spent(at(86_401)));
     }
 
-    /// Check with a node that always wants more: over an hour of windows it gets the share, the burst, and never more than
-    /// the last request beyond.
+    /// Check a node that always needs more: in an hour of windows it gets the share and the burst,
+    /// and exceeds them by at most one request.
     #[test]
     fn a_busy_node_gets_its_share() {
         let start = Instant::now();
@@ -124,7 +131,8 @@ mod tests {
         );
     }
 
-    /// Check that the burst goes with the share, and that a share of nothing is nothing from the start.
+    /// Check that the burst changes with the share, and that a share of 0 gives no time from the
+    /// start.
     #[test]
     fn other_shares() {
         let now = Instant::now();
@@ -134,7 +142,7 @@ mod tests {
         assert!(allowance.is_spent(now) && allowance.is_spent(now + Duration::from_secs(9)));
     }
 
-    /// Check that without a limit nothing is ever spent.
+    /// Check that an unlimited budget is never used up.
     #[test]
     fn unlimited() {
         let now = Instant::now();

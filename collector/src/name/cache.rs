@@ -1,16 +1,17 @@
-//! What is known of each file: its names so far, and why there are none.
+//! The names of each file that are known so far, or the reasons why there are none.
 //!
 //! In: names as the child gives them. Out: the same at the next question.
 //! Never holds more than its bytes; the least recently used file goes first.
 
 use rustc_hash::FxHashMap;
+use symbolize::{FileFacts, UseDebugInfo};
 
-use super::facts::FileFacts;
-use super::namer::Failure;
+use super::backoff::Backoff;
 use super::naming::{Frame, Naming};
-use super::object::{FileKey, Object};
-use super::protocol::{DebugInfo, Response};
+use super::object::Object;
+use super::protocol::Response;
 use super::strings::Strings;
+use crate::file::{FileKey, UnnamedReason};
 
 /// A slot of the table of a file: offset (8), naming (24), due (8) and a
 /// byte of hash, in a table that is between 7/16 and 7/8 full.
@@ -20,10 +21,11 @@ const FRAMES_BYTES: usize = 16 + 8;
 /// A file's own entry, without what it says about itself.
 const FILE_BYTES: usize = size_of::<FileNames>() + size_of::<ObjectKey>();
 
-/// What names are kept under.
+/// The key of the names of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ObjectKey {
-    Kernel,
+    /// By the time since when a reading of its symbols is good.
+    Kernel(u64),
     Vdso,
     File(FileKey),
 }
@@ -31,28 +33,25 @@ pub(super) enum ObjectKey {
 impl From<&Object> for ObjectKey {
     fn from(object: &Object) -> Self {
         match object {
-            Object::Kernel => Self::Kernel,
+            Object::Kernel(readings) => Self::Kernel(readings.since_ns),
             Object::Vdso => Self::Vdso,
             Object::Elf(file) => Self::File(file.key),
         }
     }
 }
 
-/// What is known of one file.
+/// The names and the state of one file.
 #[derive(Debug)]
 pub(super) struct FileNames {
     /// Its number in requests to the child.
     pub(super) number: u64,
     /// Whether its debug information may still be used.
-    pub(super) debug: DebugInfo,
-    /// Why the whole file gave no names when it was last tried, and from which
-    /// window on it is tried again.
-    pub(super) failure: Option<(Failure, u64)>,
-    /// How often in a row it failed.
-    pub(super) failures: u32,
+    pub(super) debug: UseDebugInfo,
+    /// The failures of the whole file.
+    pub(super) backoff: Backoff,
     /// Whether some of its debug information was refused since the child opened it.
     pub(super) debug_refused: bool,
-    /// What it says about itself, once it was read.
+    /// Its own facts, once it was read.
     pub(super) facts: Option<FileFacts>,
     names: FxHashMap<u64, Known>,
     used: u64,
@@ -66,7 +65,7 @@ struct Known {
     due: u64,
 }
 
-/// Whether an answer is all that is to be had.
+/// Whether an answer is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     Whole,
@@ -77,7 +76,7 @@ pub(super) enum Extent {
 impl FileNames {
     /// Whether names come from its debug information, should it have any.
     pub(super) fn uses_debug_info(&self) -> bool {
-        self.debug == DebugInfo::Use && !self.debug_refused
+        self.debug == UseDebugInfo::Yes && !self.debug_refused
     }
 
     /// Name of the file with its debug information, if it says one.
@@ -85,13 +84,13 @@ impl FileNames {
         self.facts.as_ref()?.debug_link.as_deref()
     }
 
-    /// Which other files it is known to name.
+    /// Its links to other files, as far as they were read.
     pub(super) fn links(&self) -> Links {
         let facts = self.facts.as_ref();
         Links {
             debug_file: self.debug_link().is_some(),
-            alternative: facts.is_some_and(|it| it.alternative.is_some()),
-            split: facts.is_some_and(|it| it.is_split),
+            alternative: facts.is_some_and(|facts| facts.alternative.is_some()),
+            split: facts.is_some_and(|facts| facts.is_split),
         }
     }
 }
@@ -135,7 +134,7 @@ impl NameCache {
         }
     }
 
-    /// What is known of the file, which becomes the most recently used one.
+    /// The entry of a file, which becomes the most recently used one.
     pub(super) fn file(&mut self, key: ObjectKey) -> &mut FileNames {
         self.clock += 1;
         let clock = self.clock;
@@ -144,9 +143,8 @@ impl NameCache {
             FileNames {
                 // Unique, since the clock only goes forward.
                 number: clock,
-                debug: DebugInfo::Use,
-                failure: None,
-                failures: 0,
+                debug: UseDebugInfo::Yes,
+                backoff: Backoff::default(),
                 debug_refused: false,
                 facts: None,
                 names: FxHashMap::default(),
@@ -164,7 +162,7 @@ impl NameCache {
         let before = file.bytes;
         file.bytes += facts.heap_bytes();
         let replaced = file.facts.replace(facts);
-        file.bytes -= replaced.map_or(0, |it| it.heap_bytes());
+        file.bytes -= replaced.map_or(0, |facts| facts.heap_bytes());
         let after = file.bytes;
         self.bytes = self.bytes + after - before;
     }
@@ -181,7 +179,7 @@ impl NameCache {
         let namings: Vec<Naming> = response
             .answers
             .iter()
-            .map(|answer| answer.to_naming(&response.strings, |it| self.strings.intern(it)))
+            .map(|answer| answer.to_naming(&response.strings, |string| self.strings.intern(string)))
             .collect();
         let mut replaced = Vec::new();
         let file = self.file(key);
@@ -192,7 +190,7 @@ impl NameCache {
                 None => extent == Extent::Cut,
                 // Modules and BPF programs come and go.
                 Some(reason) => {
-                    extent == Extent::Cut || reason.may_pass() || key == ObjectKey::Kernel
+                    extent == Extent::Cut || may_pass(reason) || matches!(key, ObjectKey::Kernel(_))
                 }
             };
             let due = if may_change { soon } else { u64::MAX };
@@ -236,7 +234,7 @@ impl NameCache {
         self.files.len()
     }
 
-    /// Files dropped for want of room.
+    /// Files dropped for lack of room.
     pub(super) fn evictions(&self) -> u64 {
         self.evictions
     }
@@ -252,8 +250,15 @@ impl FileNames {
 
     /// The last naming of `address`, due or not.
     pub(super) fn last(&self, address: u64) -> Option<&Naming> {
-        self.names.get(&address).map(|it| &it.naming)
+        self.names.get(&address).map(|known| &known.naming)
     }
+}
+
+/// Whether a later request may give a name: another process may map the file, a permission may be granted, a limit may no longer
+/// be reached, a file system may answer again.
+fn may_pass(reason: UnnamedReason) -> bool {
+    use UnnamedReason::{FileGone, Limit, NotAnswering, Permission};
+    matches!(reason, FileGone | Permission | Limit | NotAnswering)
 }
 
 fn release(strings: &mut Strings, naming: &Naming) {
@@ -278,14 +283,11 @@ fn cost(naming: &Naming) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::facts::AlternativeLink;
-    use crate::name::naming::UnnamedReason;
-    use crate::name::protocol::{Answer, Function, Notes};
-    use crate::process::BuildId;
+    use crate::name::protocol::{Answer, Function};
+    use elf::{AlternativeLink, BuildId};
 
     fn key(byte: u8) -> ObjectKey {
-        let build_id = BuildId::new(&[byte; 20]).expect("20 bytes are a build id");
-        ObjectKey::File(FileKey::BuildId(build_id))
+        ObjectKey::File(FileKey::Place(byte.into()))
     }
 
     fn response(name: &str) -> Response {
@@ -298,12 +300,9 @@ mod tests {
             start_line: 0,
         };
         Response {
-            id: 0,
-            notes: Notes::default(),
             strings: vec![name.to_owned(), String::new()],
             answers: vec![Answer::Named(vec![function])],
-            facts: None,
-            wanted: Vec::new(),
+            ..Response::default()
         }
     }
 
@@ -364,13 +363,13 @@ mod tests {
         cache.keep(key(1), &[3], &response("whole"), whole);
         cache.keep(key(1), &[4], &response("cut"), (10, Extent::Cut));
         let no_symbol = unnamed(UnnamedReason::NoSymbol);
-        cache.keep(ObjectKey::Kernel, &[2], &no_symbol, whole);
+        cache.keep(ObjectKey::Kernel(0), &[2], &no_symbol, whole);
         let file = cache.file(key(1));
         for (address, is_due) in [(1, true), (2, false), (3, false), (4, true)] {
             assert!(file.get(address, 15).is_some());
             assert_eq!(file.get(address, 16).is_none(), is_due, "{address}");
             assert!(file.last(address).is_some());
         }
-        assert!(cache.file(ObjectKey::Kernel).get(2, 16).is_none());
+        assert!(cache.file(ObjectKey::Kernel(0)).get(2, 16).is_none());
     }
 }

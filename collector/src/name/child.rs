@@ -4,25 +4,22 @@
 //! the collector then starts another one. Never opens a file itself once it is
 //! confined.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
+use sandbox::{Channel, FileRoot, Received, ResidentMemory, decode_message, encode_message};
+use symbolize::{DebugOutcome, UseDebugInfo};
+
 use super::answers::Answers;
-use super::channel::{Deadline, receive_frame, send_frame};
-use super::confine::{FileRoot, confine};
-use super::elf::{DebugOutcome, ElfFiles, ElfRequest, LinkedRequest};
+use super::confine::confinement;
+use super::elf::{ElfFiles, ElfRequest, LinkedRequest};
 use super::jit::{JitFiles, JitRequest};
 use super::kernel::Kernel;
-use super::memory::Memory;
-use super::naming::UnnamedReason;
-use super::protocol::{
-    DebugInfo, Notes, Request, RequestObject, Response, decode_request, encode_response,
-    note_leaving,
-};
+use super::protocol::{FRAMES, Facts, Request, RequestObject, Response, note_leaving};
 use super::vdso::copy_vdso;
+use crate::file::UnnamedReason;
 
 /// First argument of the collector's program that makes it a naming child; its
 /// two others are [`ChildLimits`]. Not for people.
@@ -32,7 +29,7 @@ pub const CHILD_ARGUMENT: &str = "name-child";
 /// numbers start below.
 const VDSO_FILE: u64 = u64::MAX;
 
-/// What the child may take.
+/// Limits of the child's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChildLimits {
     /// Private memory in bytes. The kernel refuses more; the child dies of it.
@@ -69,29 +66,31 @@ fn serve(mut arguments: impl Iterator<Item = String>) -> io::Result<()> {
         data_bytes_max,
         resident_bytes_max,
     };
-    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    // As not a socket, this would be a person who tries the hidden argument.
-    socket.peer_addr()?;
+    let channel = Channel::to_parent(FRAMES)?;
     let mut child = Child::new(limits)?;
     let mut frame = Vec::new();
     loop {
         let mut files = Vec::new();
-        if !receive_frame(&socket, &mut frame, &mut files, Deadline::Never)? {
+        let received = channel.receive_with_files(&mut frame, &mut files, None)?;
+        if received == Received::Closed {
             return Ok(());
         }
-        let request = decode_request(&frame).map_err(io::Error::other)?;
-        let mut answer = encode_response(&child.answer(&request, files));
+        let request = decode_message(&frame).map_err(io::Error::other)?;
+        let response = child.answer(&request, files);
+        let mut answer = encode_message(&response).map_err(io::Error::other)?;
+        // Its strings are at the end of the heap, which the allocator returns before memory is measured.
+        drop(response);
         // It goes on to wait: the parent reads what the child took, and ends it.
         if !child.shrink() {
             note_leaving(&mut answer);
         }
-        send_frame(&socket, &answer, &[], Deadline::Never)?;
+        channel.send(&answer, &[], None)?;
     }
 }
 
 struct Child {
     root: FileRoot,
-    memory: Memory,
+    memory: ResidentMemory,
     kernel: Kernel,
     vdso: Option<OwnedFd>,
     files: ElfFiles,
@@ -102,11 +101,8 @@ impl Child {
     fn new(limits: ChildLimits) -> io::Result<Self> {
         let kallsyms = File::open("/proc/kallsyms").ok();
         let vdso = copy_vdso()?;
-        let memory = Memory::open(limits.resident_bytes_max)?;
-        // When the node or the pod is out of memory, the names go first and not
-        // the samples. Not permitted everywhere.
-        let _ = fs::write("/proc/self/oom_score_adj", "1000");
-        let root = confine(limits.data_bytes_max)?;
+        let memory = ResidentMemory::open(limits.resident_bytes_max)?;
+        let root = confinement(limits).enter()?;
         Ok(Self {
             root,
             memory,
@@ -129,52 +125,49 @@ impl Child {
         let mut answers = Answers::default();
         let mut facts = None;
         let mut wanted = Vec::new();
-        let debug = match *object {
-            RequestObject::Kernel => {
-                self.kernel.name(addresses, &mut answers);
+        let debug = match object {
+            RequestObject::Kernel(readings) => {
+                self.kernel.name(addresses, *readings, &mut answers);
                 DebugOutcome::Fine
             }
             RequestObject::Vdso => self.name_vdso(addresses, &mut answers),
-            RequestObject::Elf {
-                file,
-                debug,
-                build_id,
-                attached,
-            } => {
+            RequestObject::Elf(elf) => {
                 let mut files = files.into_iter();
-                let opened = attached.file.then(|| files.next()).flatten();
-                let debug_file = attached
-                    .debug_file
-                    .and_then(|found_by| Some((files.next()?, found_by)));
                 let mut next = |is_attached: bool| is_attached.then(|| files.next()).flatten();
+                let opened = next(elf.attached);
+                let debug_file = next(elf.debug_file.is_some()).zip(elf.debug_file);
                 let linked = LinkedRequest {
-                    alternative: next(attached.alternative),
-                    package: next(attached.package),
-                    split: split.iter().map(|it| (it.id, next(it.attached))).collect(),
+                    alternative: next(elf.alternative),
+                    package: next(elf.package),
+                    split: split
+                        .iter()
+                        .map(|part| (part.id, next(part.attached)))
+                        .collect(),
                 };
                 let outcome = self.files.name(
                     ElfRequest {
-                        file,
+                        file: elf.file,
                         opened,
                         debug_file,
                         linked,
-                        build_id,
-                        debug,
+                        build_id: elf.build_id,
+                        debug: elf.debug,
                         offsets: addresses,
                     },
                     &self.memory,
                     &mut answers,
                 );
-                facts = self.files.facts(file);
+                facts = self.files.facts(elf.file).map(Facts);
                 wanted = self.files.take_wanted();
                 outcome
             }
-            RequestObject::Jit { file, format } => {
+            RequestObject::Jit(jit) => {
                 let request = JitRequest {
-                    file,
-                    format,
+                    file: jit.file,
+                    format: jit.format,
                     opened: files.into_iter().next(),
                     addresses,
+                    times: &jit.times,
                 };
                 self.jit.name(request, &mut answers);
                 DebugOutcome::Fine
@@ -182,15 +175,13 @@ impl Child {
         };
         Response {
             id: *id,
-            notes: Notes {
-                leaving: false,
-                without_debug_info: debug == DebugOutcome::Refused,
-                unconfined: self.root == FileRoot::Everything,
-            },
             strings: answers.strings,
             answers: answers.answers,
             facts,
             wanted,
+            leaving: false,
+            without_debug_info: debug == DebugOutcome::Refused,
+            unconfined: self.root == FileRoot::Everything,
         }
     }
 
@@ -208,7 +199,7 @@ impl Child {
                 debug_file: None,
                 linked: LinkedRequest::default(),
                 build_id: None,
-                debug: DebugInfo::Skip,
+                debug: UseDebugInfo::No,
                 offsets,
             },
             &self.memory,
@@ -223,6 +214,9 @@ impl Child {
     /// The answers must be gone by now. They are the last that was allocated, and
     /// the allocator gives back only what lies behind the last block in use.
     fn shrink(&mut self) -> bool {
+        if self.memory.is_over() {
+            self.files.close_units();
+        }
         if self.memory.is_over() {
             self.files.forget();
         }

@@ -1,142 +1,115 @@
-//! The frames between the collector and its naming child; pure functions.
+//! The messages between the collector and its naming child.
 //!
-//! In: bytes of either side, of which neither trusts the other. Out: a
-//! [`Request`] or a [`Response`], or what was wrong with the bytes. Never
-//! panics, and never allocates more than the bytes themselves justify.
-//!
-//! Integers are little-endian. A frame on the socket is its length (`u32`,
-//! without itself) and that many bytes; open files travel beside a
-//! request's first byte.
+//! In: bytes of either side, of which neither trusts the other. Out: a [`Request`] or a [`Response`] within the limits below,
+//! or what was wrong with the bytes. Pure. Never panics.
 
 use std::sync::Arc;
 
+use elf::{AlternativeLink, BuildId, FILE_NAME_BYTES_MAX, PATH_BYTES_MAX, SEGMENTS_MAX, Segment};
+use sandbox::{FrameLimits, MessageError, at_most, decode_message};
+use serde::{Deserialize, Serialize};
+use symbolize::dwarf::{SPLIT_PATH_BYTES_MAX, SplitFile};
+use symbolize::jit::JitFormat;
+use symbolize::{FUNCTIONS_MAX, FileFacts, FoundBy, STRING_BYTES_MAX, UseDebugInfo};
 use thiserror::Error;
 
-use super::debug_file::FoundBy;
-use super::facts::{AlternativeLink, DEBUG_LINK_BYTES_MAX, FileFacts, SEGMENTS_MAX, Segment};
-use super::naming::{Frame, Naming, UnnamedReason};
-use crate::process::BuildId;
+use super::naming::{Frame, Naming};
+use super::object::Readings;
+use crate::file::UnnamedReason;
 
 /// Addresses in one request. A typical answer is 300 bytes for an address
 /// (2.5 frames with their share of the strings), so a full one is about 1.2 MB.
 pub const ADDRESSES_MAX: usize = 4096;
+/// Addresses asked for at once: an answer of some 150 KB, so that neither side
+/// holds much, and a time-out costs few names.
+pub(super) const REQUEST_ADDRESSES: usize = 512;
 /// Bytes of one frame: six times a full typical answer, and what the collector
 /// is willing to hold of a child that has gone mad.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
-/// Bytes of one name or path; longer ones are cut. Expanded C++ templates reach
-/// tens of kilobytes, which nobody reads and the page cannot show.
-pub const STRING_BYTES_MAX: usize = 4096;
-/// Functions at one address. Rust's iterator chains reach about 30.
-pub const FUNCTIONS_MAX: usize = 128;
 
 /// Strings in one answer: eight for each address. Without it, a frame full of
-/// empty strings would cost the collector 48 MB.
+/// empty strings would cost the collector 200 MB.
 pub const STRINGS_MAX: usize = 8 * ADDRESSES_MAX;
 
 /// Split files in one question and in one answer. A question of 512 addresses reaches some 100 of them in a large
 /// program, and is asked again for the rest.
 pub const SPLIT_FILES_MAX: usize = 64;
-/// Bytes of a split file's name, and of the directory that it is relative to: what the system calls take.
-pub const SPLIT_PATH_BYTES_MAX: usize = STRING_BYTES_MAX;
 
-/// What is wrong with a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+/// Frames of both sides. The files beside a request are an executable, the one with its debug information, the one that
+/// shares some with others, a package of split parts, and single ones.
+pub const FRAMES: FrameLimits = FrameLimits {
+    bytes_max: FRAME_BYTES_MAX,
+    files_max: 4 + SPLIT_FILES_MAX,
+};
+
+/// The error of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProtocolError {
-    /// It ends before its contents do.
-    #[error("frame is truncated")]
-    Truncated,
-    /// Bytes follow its contents.
-    #[error("frame has bytes after its end")]
-    Trailing,
-    /// A count or a length is above its limit.
-    #[error("frame is over a limit")]
-    TooLarge,
-    /// A tag has no meaning.
-    #[error("frame has an unknown tag")]
-    UnknownTag,
-    /// A string is not UTF-8.
-    #[error("frame has a string that is not UTF-8")]
-    NotUtf8,
-    /// A function refers to a string that is not there.
-    #[error("frame refers to a string that is not there")]
+    /// It is no message, or has too many entries.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// A string has more bytes than it may.
+    #[error("string is too long")]
+    LongString,
+    /// The string of a function is missing.
+    #[error("answer refers to a string that is not there")]
     NoString,
+    /// An address is named by no function.
+    #[error("answer has no function")]
+    NoFunction,
     /// An answer does not fit its question.
-    #[error("frame does not answer the question")]
+    #[error("answer does not fit the question")]
     Mismatch,
 }
 
-/// Whether debug information is to be used beside the symbol table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DebugInfo {
-    /// Use it where it can be read.
-    Use,
-    /// Leave it alone: the child died on it before.
-    Skip,
-}
-
-/// How a compiler tells of the code that it makes at run time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JitFormat {
-    /// `/tmp/perf-PID.map`.
-    PerfMap,
-    /// `jit-PID.dump`.
-    Dump,
-}
-
-/// What the addresses of a request lie in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The object that the addresses of a request lie in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestObject {
-    /// The kernel; addresses are relative to `_text`.
-    Kernel,
+    /// The kernel, by such a reading of its symbols; addresses are relative to `_text`.
+    Kernel(Readings),
     /// The vDSO; addresses are offsets in its image.
     Vdso,
     /// The file that comes with the request; addresses are offsets in it.
-    Elf {
-        /// The collector's number of the file; never used for another one.
-        file: u64,
-        /// Whether to use debug information.
-        debug: DebugInfo,
-        /// The build id that the file must have, if one is known.
-        build_id: Option<BuildId>,
-        /// Which files come with the request.
-        attached: Attached,
-    },
+    Elf(ElfObject),
     /// Code that a process made at run time, of which the file that comes with the request tells. It may have grown
     /// since it came before. Addresses are those in the process.
-    Jit {
-        /// The collector's number of the process and its file; never used for another one.
-        file: u64,
-        /// How to read it.
-        format: JitFormat,
-    },
+    Jit(JitObject),
 }
 
-/// The files that come with a request, in this order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attached {
-    /// The file itself. Without it, the child may have it open from before.
-    pub file: bool,
-    /// One that may have its debug information.
+/// An ELF file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElfObject {
+    /// The collector's number of the file; never used for another one.
+    pub file: u64,
+    /// Whether to use debug information: not if the child died on it before.
+    pub debug: UseDebugInfo,
+    /// The build id that the file must have.
+    pub build_id: Option<BuildId>,
+    /// Whether the file itself comes with the request. Otherwise the child may have it open from before.
+    pub attached: bool,
+    /// Whether, after it, one that may have its debug information does, and how it was found.
     pub debug_file: Option<FoundBy>,
-    /// The one that shares its debug information with others.
+    /// Whether, after these, the one that shares its debug information with others does.
     pub alternative: bool,
-    /// A package with split parts of its debug information.
+    /// Whether, after these, a package with split parts of its debug information does.
     pub package: bool,
 }
 
-/// A file with a part of the debug information (`.dwo`), as the part that is left refers to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SplitFile {
-    /// What the file must have.
-    pub id: u64,
-    /// Its name: a path, mostly relative to `directory`.
-    pub name: String,
-    /// Where the compiler ran, or empty.
-    pub directory: String,
+/// A file that tells of code made at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JitObject {
+    /// The collector's number of the process and its file; never used for another one.
+    pub file: u64,
+    /// Its format.
+    pub format: JitFormat,
+    /// When each address was sampled first and last, nanoseconds of CLOCK_MONOTONIC. Of an address without times the newest
+    /// code counts.
+    #[serde(deserialize_with = "at_most::<ADDRESSES_MAX, _, _>")]
+    pub times: Vec<(u64, u64)>,
 }
 
 /// A split file that was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitPart {
     /// Its number.
     pub id: u64,
@@ -144,41 +117,49 @@ pub struct SplitPart {
     pub attached: bool,
 }
 
-/// A question: what are these addresses called?
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Asks for the names of addresses in an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Comes back in the answer.
+    /// Set when it is sent; comes back in the answer.
     pub id: u64,
-    /// What the addresses lie in.
+    /// The object that the addresses lie in.
     pub object: RequestObject,
-    /// At most [`ADDRESSES_MAX`].
+    /// The addresses.
+    #[serde(deserialize_with = "at_most::<ADDRESSES_MAX, _, _>")]
     pub addresses: Vec<u64>,
-    /// What became of the split files that the last answer asked for, at most [`SPLIT_FILES_MAX`].
+    /// The split files that the last answer asked for, found or not.
+    #[serde(deserialize_with = "at_most::<SPLIT_FILES_MAX, _, _>")]
     pub split: Vec<SplitPart>,
 }
 
-/// One function at an address; numbers are indices into [`Response::strings`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One function at an address; names are indices into [`Response::strings`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
     /// Demangled name.
+    #[serde(with = "sandbox::fixed")]
     pub function: u32,
     /// Name in the symbol table.
+    #[serde(with = "sandbox::fixed")]
     pub system_name: u32,
     /// Source file.
+    #[serde(with = "sandbox::fixed")]
     pub file: u32,
     /// Line, or 0.
+    #[serde(with = "sandbox::fixed")]
     pub line: u32,
     /// Column, or 0.
+    #[serde(with = "sandbox::fixed")]
     pub column: u32,
     /// Line where the function starts, or 0.
+    #[serde(with = "sandbox::fixed")]
     pub start_line: u32,
 }
 
-/// What was found for one address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The answer for one address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// Functions, the innermost first; all but the last are inlined. Not empty.
-    Named(Vec<Function>),
+    /// Functions, the innermost first; all but the last are inlined. At least one.
+    Named(#[serde(deserialize_with = "at_most::<FUNCTIONS_MAX, _, _>")] Vec<Function>),
     /// No name.
     Unnamed(UnnamedReason),
     /// No symbol, but so many bytes before the address its function starts.
@@ -194,282 +175,136 @@ impl Answer {
         strings: &[String],
         mut intern: impl FnMut(&str) -> Arc<str>,
     ) -> Naming {
+        let functions = match self {
+            Self::Named(functions) => functions,
+            Self::Unnamed(reason) => return Naming::Unnamed(*reason),
+            Self::InFunction(distance) => return Naming::InFunction(*distance),
+        };
         let mut string =
             |index: u32| intern(strings.get(index as usize).map_or("", String::as_str));
-        match self {
-            Self::Unnamed(reason) => Naming::Unnamed(*reason),
-            Self::InFunction(distance) => Naming::InFunction(*distance),
-            Self::Named(functions) => {
-                let frames = functions.iter().enumerate().map(|(index, function)| Frame {
-                    function: string(function.function),
-                    system_name: string(function.system_name),
-                    file: string(function.file),
-                    line: function.line,
-                    column: function.column,
-                    start_line: function.start_line,
-                    inlined: index + 1 < functions.len(),
-                });
-                Naming::Named(frames.collect())
-            }
+        let frames = functions.iter().enumerate().map(|(index, function)| Frame {
+            function: string(function.function),
+            system_name: string(function.system_name),
+            file: string(function.file),
+            line: function.line,
+            column: function.column,
+            start_line: function.start_line,
+            inlined: index + 1 < functions.len(),
+        });
+        Naming::Named(frames.collect())
+    }
+
+    fn check(&self, strings: usize) -> Result<(), ProtocolError> {
+        let Self::Named(functions) = self else {
+            return Ok(());
+        };
+        let mut names = functions
+            .iter()
+            .flat_map(|function| [function.function, function.system_name, function.file]);
+        if functions.is_empty() {
+            Err(ProtocolError::NoFunction)
+        } else if names.any(|index| index as usize >= strings) {
+            Err(ProtocolError::NoString)
+        } else {
+            Ok(())
         }
     }
 }
 
-/// What else the child says with an answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// Its memory is above the limit; it is to be ended after this answer.
-    pub leaving: bool,
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// The request's.
+    pub id: u64,
+    /// Each string once.
+    #[serde(deserialize_with = "at_most::<STRINGS_MAX, _, _>")]
+    pub strings: Vec<String>,
+    /// One for each address, in order.
+    #[serde(deserialize_with = "at_most::<ADDRESSES_MAX, _, _>")]
+    pub answers: Vec<Answer>,
+    /// The facts of an ELF file.
+    pub facts: Option<Facts>,
+    /// Files without which some addresses lack their inlined calls.
+    #[serde(deserialize_with = "at_most::<SPLIT_FILES_MAX, _, _>")]
+    pub wanted: Vec<SplitFile>,
     /// The debug information was refused and the symbol table used in its place.
     pub without_debug_info: bool,
     /// The child may not change its root directory, so it reads symbol tables only:
     /// debug information can name further files, which a file could use to have
     /// anything opened.
     pub unconfined: bool,
+    /// The child's memory is above the limit; it is to be ended after this answer. The last field: see [`note_leaving`].
+    pub leaving: bool,
 }
 
-/// The answer to a [`Request`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    /// The request's.
-    pub id: u64,
-    /// What else there is to say.
-    pub notes: Notes,
-    /// Each string once.
-    pub strings: Vec<String>,
-    /// One for each address, in order.
-    pub answers: Vec<Answer>,
-    /// What a file says about itself.
-    pub facts: Option<FileFacts>,
-    /// Files without which some addresses lack their inlined calls, at most [`SPLIT_FILES_MAX`].
-    pub wanted: Vec<SplitFile>,
+impl Response {
+    /// Whether no address has a name since its file is gone.
+    pub(super) fn is_all_gone(&self) -> bool {
+        let gone = Answer::Unnamed(UnnamedReason::FileGone);
+        self.answers.iter().all(|answer| *answer == gone)
+    }
+
+    /// Whether all strings are within their limits. Together they have no more bytes than the frame.
+    fn has_valid_strings(&self) -> bool {
+        let is_valid = |facts: &FileFacts| {
+            let (name, link) = (facts.debug_link.as_ref(), facts.alternative.as_ref());
+            name.is_none_or(|name| name.len() <= FILE_NAME_BYTES_MAX)
+                && link.is_none_or(|link| link.path.len() <= PATH_BYTES_MAX)
+        };
+        let mut paths = self
+            .wanted
+            .iter()
+            .flat_map(|file| [&file.name, &file.directory]);
+        self.strings
+            .iter()
+            .all(|string| string.len() <= STRING_BYTES_MAX)
+            && paths.all(|path| path.len() <= SPLIT_PATH_BYTES_MAX)
+            && self.facts.iter().all(|Facts(facts)| is_valid(facts))
+    }
 }
 
-const OBJECT_KERNEL: u8 = 1;
-const OBJECT_VDSO: u8 = 2;
-const OBJECT_ELF: u8 = 3;
-const OBJECT_JIT: u8 = 4;
-const JIT_PERF_MAP: u8 = 1;
-const JIT_DUMP: u8 = 2;
-const DEBUG_USE: u8 = 1;
-const DEBUG_SKIP: u8 = 2;
-const ATTACHED_FILE: u8 = 1;
-const ATTACHED_BY_BUILD_ID: u8 = 2;
-const ATTACHED_BY_LINK: u8 = 4;
-const ATTACHED_ALTERNATIVE: u8 = 8;
-const ATTACHED_PACKAGE: u8 = 16;
-const FACTS_NONE: u8 = 0;
-const FACTS: u8 = 1;
-const FACTS_DEBUG_INFO: u8 = 2;
-const FACTS_SPLIT: u8 = 4;
-const FACTS_ALTERNATIVE: u8 = 8;
-const NOTE_LEAVING: u8 = 1;
-const NOTE_WITHOUT_DEBUG_INFO: u8 = 2;
-const NOTE_UNCONFINED: u8 = 4;
-/// Tag of a named answer; an unnamed one has its reason's number.
-const ANSWER_NAMED: u8 = 0;
-const ANSWER_IN_FUNCTION: u8 = 0xff;
+/// The facts of an ELF file in an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts(#[serde(with = "BoundedFacts")] pub FileFacts);
 
-/// The bytes of `request`, without the length in front.
-pub fn encode_request(request: &Request) -> Vec<u8> {
-    let Request {
-        id,
-        object,
-        addresses,
-        split,
-    } = request;
-    let mut out = Vec::with_capacity(48 + addresses.len() * 8 + split.len() * 9);
-    out.extend_from_slice(&id.to_le_bytes());
-    match object {
-        RequestObject::Kernel => out.push(OBJECT_KERNEL),
-        RequestObject::Vdso => out.push(OBJECT_VDSO),
-        RequestObject::Elf {
-            file,
-            debug,
-            build_id,
-            attached,
-        } => {
-            out.push(OBJECT_ELF);
-            out.extend_from_slice(&file.to_le_bytes());
-            out.push(match debug {
-                DebugInfo::Use => DEBUG_USE,
-                DebugInfo::Skip => DEBUG_SKIP,
-            });
-            let build_id = build_id.as_ref().map_or(&[][..], BuildId::as_bytes);
-            // At most `BuildId::BYTES_MAX`, which fits.
-            out.push(build_id.len() as u8);
-            out.extend_from_slice(build_id);
-            out.push(encode_attached(*attached));
-        }
-        RequestObject::Jit { file, format } => {
-            out.push(OBJECT_JIT);
-            out.extend_from_slice(&file.to_le_bytes());
-            out.push(match format {
-                JitFormat::PerfMap => JIT_PERF_MAP,
-                JitFormat::Dump => JIT_DUMP,
-            });
-        }
-    }
-    push_count(&mut out, addresses.len());
-    for address in addresses {
-        out.extend_from_slice(&address.to_le_bytes());
-    }
-    push_count(&mut out, split.len());
-    for SplitPart { id, attached } in split {
-        out.extend_from_slice(&id.to_le_bytes());
-        out.push(u8::from(*attached));
-    }
-    out
-}
-
-/// The request in `bytes`.
-pub fn decode_request(bytes: &[u8]) -> Result<Request, ProtocolError> {
-    let mut rest = Rest(bytes);
-    let id = rest.u64()?;
-    let object = match rest.u8()? {
-        OBJECT_KERNEL => RequestObject::Kernel,
-        OBJECT_VDSO => RequestObject::Vdso,
-        OBJECT_ELF => RequestObject::Elf {
-            file: rest.u64()?,
-            debug: match rest.u8()? {
-                DEBUG_USE => DebugInfo::Use,
-                DEBUG_SKIP => DebugInfo::Skip,
-                _ => return Err(ProtocolError::UnknownTag),
-            },
-            build_id: match rest.u8()? {
-                0 => None,
-                len => Some(
-                    BuildId::new(rest.take(usize::from(len))?).ok_or(ProtocolError::TooLarge)?,
-                ),
-            },
-            attached: decode_attached(rest.u8()?)?,
-        },
-        OBJECT_JIT => RequestObject::Jit {
-            file: rest.u64()?,
-            format: match rest.u8()? {
-                JIT_PERF_MAP => JitFormat::PerfMap,
-                JIT_DUMP => JitFormat::Dump,
-                _ => return Err(ProtocolError::UnknownTag),
-            },
-        },
-        _ => return Err(ProtocolError::UnknownTag),
-    };
-    let count = rest.count(ADDRESSES_MAX)?;
-    let addresses = (0..count)
-        .map(|_| rest.u64())
-        .collect::<Result<Vec<_>, _>>()?;
-    let count = rest.count(SPLIT_FILES_MAX)?;
-    let split = (0..count)
-        .map(|_| rest.split_part())
-        .collect::<Result<Vec<_>, _>>()?;
-    rest.end()?;
-    Ok(Request {
-        id,
-        object,
-        addresses,
-        split,
-    })
-}
-
-/// The bytes of `response`, without the length in front.
-pub fn encode_response(response: &Response) -> Vec<u8> {
-    let Response {
-        id,
-        notes,
-        strings,
-        answers,
-        facts,
-        wanted,
-    } = response;
-    let mut out = Vec::new();
-    out.extend_from_slice(&id.to_le_bytes());
-    push_count(&mut out, strings.len());
-    for string in strings {
-        push_string(&mut out, string);
-    }
-    push_count(&mut out, answers.len());
-    for answer in answers {
-        match answer {
-            Answer::Unnamed(reason) => out.push(reason.code()),
-            Answer::InFunction(distance) => {
-                out.push(ANSWER_IN_FUNCTION);
-                out.extend_from_slice(&distance.to_le_bytes());
-            }
-            Answer::Named(functions) => {
-                out.push(ANSWER_NAMED);
-                push_count(&mut out, functions.len());
-                for Function {
-                    function,
-                    system_name,
-                    file,
-                    line,
-                    column,
-                    start_line,
-                } in functions
-                {
-                    for number in [function, system_name, file, line, column, start_line] {
-                        out.extend_from_slice(&number.to_le_bytes());
-                    }
-                }
-            }
-        }
-    }
-    encode_facts(facts.as_ref(), &mut out);
-    push_count(&mut out, wanted.len());
-    for SplitFile {
-        id,
-        name,
-        directory,
-    } in wanted
-    {
-        out.extend_from_slice(&id.to_le_bytes());
-        push_string(&mut out, name);
-        push_string(&mut out, directory);
-    }
-    // The last byte: see `note_leaving`.
-    out.push(encode_notes(*notes));
-    out
-}
-
-/// Adds [`Notes::leaving`] to an encoded response. The child knows its memory
-/// only when the answers themselves are gone.
-pub fn note_leaving(response: &mut [u8]) {
-    if let Some(notes) = response.last_mut() {
-        *notes |= NOTE_LEAVING;
-    }
+/// [`FileFacts`], with the limit of its list.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "FileFacts")]
+struct BoundedFacts {
+    #[serde(deserialize_with = "at_most::<SEGMENTS_MAX, _, _>")]
+    segments: Vec<Segment>,
+    has_debug_info: bool,
+    debug_link: Option<String>,
+    alternative: Option<AlternativeLink>,
+    is_split: bool,
 }
 
 /// The answer in `bytes` to the request `id` about `addresses` addresses.
+///
+/// # Errors
+/// It is over a limit, or does not fit the request or itself.
 pub fn decode_response(bytes: &[u8], id: u64, addresses: usize) -> Result<Response, ProtocolError> {
-    let mut rest = Rest(bytes);
-    if rest.u64()? != id {
+    let response: Response = decode_message(bytes)?;
+    if response.id != id || response.answers.len() != addresses {
         return Err(ProtocolError::Mismatch);
     }
-    let count = rest.count(STRINGS_MAX)?;
-    let strings = (0..count)
-        .map(|_| rest.string())
-        .collect::<Result<Vec<_>, _>>()?;
-    if rest.count(ADDRESSES_MAX)? != addresses {
-        return Err(ProtocolError::Mismatch);
+    if !response.has_valid_strings() {
+        return Err(ProtocolError::LongString);
     }
-    let answers = (0..addresses)
-        .map(|_| rest.answer(strings.len()))
-        .collect::<Result<Vec<_>, _>>()?;
-    let facts = rest.facts()?;
-    let count = rest.count(SPLIT_FILES_MAX)?;
-    let wanted = (0..count)
-        .map(|_| rest.split_file())
-        .collect::<Result<Vec<_>, _>>()?;
-    let notes = decode_notes(rest.u8()?)?;
-    rest.end()?;
-    Ok(Response {
-        id,
-        notes,
-        strings,
-        answers,
-        facts,
-        wanted,
-    })
+    let strings = response.strings.len();
+    response
+        .answers
+        .iter()
+        .try_for_each(|answer| answer.check(strings))?;
+    Ok(response)
+}
+
+/// Sets [`Response::leaving`] in an encoded response. The child knows its memory
+/// only when the answers themselves are gone.
+pub fn note_leaving(response: &mut [u8]) {
+    if let Some(leaving) = response.last_mut() {
+        *leaving = 1;
+    }
 }
 
 /// `string`, cut at a character's boundary to [`STRING_BYTES_MAX`] bytes.
@@ -482,325 +317,43 @@ pub fn cut_string(string: &str) -> String {
     format!("{}{ELLIPSIS}", &string[..end])
 }
 
-fn encode_notes(notes: Notes) -> u8 {
-    let Notes {
-        leaving,
-        without_debug_info,
-        unconfined,
-    } = notes;
-    [
-        (leaving, NOTE_LEAVING),
-        (without_debug_info, NOTE_WITHOUT_DEBUG_INFO),
-        (unconfined, NOTE_UNCONFINED),
-    ]
-    .into_iter()
-    .filter_map(|(set, bit)| set.then_some(bit))
-    .sum()
-}
-
-fn decode_notes(bits: u8) -> Result<Notes, ProtocolError> {
-    if bits & !(NOTE_LEAVING | NOTE_WITHOUT_DEBUG_INFO | NOTE_UNCONFINED) != 0 {
-        return Err(ProtocolError::UnknownTag);
-    }
-    Ok(Notes {
-        leaving: bits & NOTE_LEAVING != 0,
-        without_debug_info: bits & NOTE_WITHOUT_DEBUG_INFO != 0,
-        unconfined: bits & NOTE_UNCONFINED != 0,
-    })
-}
-
-fn encode_attached(attached: Attached) -> u8 {
-    let Attached {
-        file,
-        debug_file,
-        alternative,
-        package,
-    } = attached;
-    [
-        (file, ATTACHED_FILE),
-        (debug_file == Some(FoundBy::BuildId), ATTACHED_BY_BUILD_ID),
-        (debug_file == Some(FoundBy::Link), ATTACHED_BY_LINK),
-        (alternative, ATTACHED_ALTERNATIVE),
-        (package, ATTACHED_PACKAGE),
-    ]
-    .into_iter()
-    .filter_map(|(set, bit)| set.then_some(bit))
-    .sum()
-}
-
-fn decode_attached(bits: u8) -> Result<Attached, ProtocolError> {
-    const OTHERS: u8 = ATTACHED_FILE | ATTACHED_ALTERNATIVE | ATTACHED_PACKAGE;
-    Ok(Attached {
-        file: bits & ATTACHED_FILE != 0,
-        debug_file: match bits & !OTHERS {
-            0 => None,
-            ATTACHED_BY_BUILD_ID => Some(FoundBy::BuildId),
-            ATTACHED_BY_LINK => Some(FoundBy::Link),
-            _ => return Err(ProtocolError::UnknownTag),
-        },
-        alternative: bits & ATTACHED_ALTERNATIVE != 0,
-        package: bits & ATTACHED_PACKAGE != 0,
-    })
-}
-
-fn encode_facts(facts: Option<&FileFacts>, out: &mut Vec<u8>) {
-    let Some(facts) = facts else {
-        return out.push(FACTS_NONE);
-    };
-    let FileFacts {
-        segments,
-        has_debug_info,
-        debug_link,
-        alternative,
-        is_split,
-    } = facts;
-    let bits = [
-        (true, FACTS),
-        (*has_debug_info, FACTS_DEBUG_INFO),
-        (*is_split, FACTS_SPLIT),
-        (alternative.is_some(), FACTS_ALTERNATIVE),
-    ];
-    out.push(
-        bits.iter()
-            .filter_map(|(set, bit)| set.then_some(*bit))
-            .sum(),
-    );
-    push_count(out, segments.len());
-    for segment in segments {
-        for number in [segment.file_offset, segment.address, segment.bytes] {
-            out.extend_from_slice(&number.to_le_bytes());
-        }
-    }
-    // An empty name is none.
-    push_string(out, debug_link.as_deref().unwrap_or_default());
-    if let Some(AlternativeLink { path, build_id }) = alternative {
-        push_string(out, path);
-        push_count(out, build_id.as_bytes().len());
-        out.extend_from_slice(build_id.as_bytes());
-    }
-}
-
-fn push_string(out: &mut Vec<u8>, string: &str) {
-    push_count(out, string.len());
-    out.extend_from_slice(string.as_bytes());
-}
-
-/// Counts are bounded by the frame's size or by the limits above, far below `u32`.
-fn push_count(out: &mut Vec<u8>, count: usize) {
-    out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
-}
-
-/// What is still to be read of a frame.
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], ProtocolError> {
-        let (head, tail) = self
-            .0
-            .split_at_checked(len)
-            .ok_or(ProtocolError::Truncated)?;
-        self.0 = tail;
-        Ok(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
-        let (head, tail) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or(ProtocolError::Truncated)?;
-        self.0 = tail;
-        Ok(*head)
-    }
-
-    fn u8(&mut self) -> Result<u8, ProtocolError> {
-        Ok(u8::from_le_bytes(self.array()?))
-    }
-
-    fn u32(&mut self) -> Result<u32, ProtocolError> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, ProtocolError> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn count(&mut self, max: usize) -> Result<usize, ProtocolError> {
-        usize::try_from(self.u32()?)
-            .ok()
-            .filter(|count| *count <= max)
-            .ok_or(ProtocolError::TooLarge)
-    }
-
-    fn string(&mut self) -> Result<String, ProtocolError> {
-        let len = self.count(STRING_BYTES_MAX)?;
-        std::str::from_utf8(self.take(len)?)
-            .map(str::to_owned)
-            .map_err(|_| ProtocolError::NotUtf8)
-    }
-
-    fn facts(&mut self) -> Result<Option<FileFacts>, ProtocolError> {
-        let tag = self.u8()?;
-        if tag == FACTS_NONE {
-            return Ok(None);
-        }
-        if tag & !(FACTS_DEBUG_INFO | FACTS_SPLIT | FACTS_ALTERNATIVE) != FACTS {
-            return Err(ProtocolError::UnknownTag);
-        }
-        let count = self.count(SEGMENTS_MAX)?;
-        let segments = (0..count)
-            .map(|_| {
-                Ok(Segment {
-                    file_offset: self.u64()?,
-                    address: self.u64()?,
-                    bytes: self.u64()?,
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        let link = self.string()?;
-        if link.len() > DEBUG_LINK_BYTES_MAX {
-            return Err(ProtocolError::TooLarge);
-        }
-        let alternative = match tag & FACTS_ALTERNATIVE {
-            0 => None,
-            _ => Some(self.alternative()?),
-        };
-        Ok(Some(FileFacts {
-            segments,
-            has_debug_info: tag & FACTS_DEBUG_INFO != 0,
-            debug_link: (!link.is_empty()).then_some(link),
-            alternative,
-            is_split: tag & FACTS_SPLIT != 0,
-        }))
-    }
-
-    fn alternative(&mut self) -> Result<AlternativeLink, ProtocolError> {
-        let path = self.string()?;
-        let len = self.count(BuildId::BYTES_MAX)?;
-        Ok(AlternativeLink {
-            path,
-            build_id: BuildId::new(self.take(len)?).ok_or(ProtocolError::Mismatch)?,
-        })
-    }
-
-    fn split_part(&mut self) -> Result<SplitPart, ProtocolError> {
-        Ok(SplitPart {
-            id: self.u64()?,
-            attached: match self.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err(ProtocolError::UnknownTag),
-            },
-        })
-    }
-
-    fn split_file(&mut self) -> Result<SplitFile, ProtocolError> {
-        Ok(SplitFile {
-            id: self.u64()?,
-            name: self.string()?,
-            directory: self.string()?,
-        })
-    }
-
-    fn answer(&mut self, strings: usize) -> Result<Answer, ProtocolError> {
-        let tag = self.u8()?;
-        if tag == ANSWER_IN_FUNCTION {
-            return self.u32().map(Answer::InFunction);
-        }
-        if tag != ANSWER_NAMED {
-            return UnnamedReason::from_code(tag)
-                .map(Answer::Unnamed)
-                .ok_or(ProtocolError::UnknownTag);
-        }
-        let count = self.count(FUNCTIONS_MAX)?;
-        if count == 0 {
-            return Err(ProtocolError::Mismatch);
-        }
-        (0..count)
-            .map(|_| self.function(strings))
-            .collect::<Result<Vec<_>, _>>()
-            .map(Answer::Named)
-    }
-
-    fn function(&mut self, strings: usize) -> Result<Function, ProtocolError> {
-        let function = Function {
-            function: self.u32()?,
-            system_name: self.u32()?,
-            file: self.u32()?,
-            line: self.u32()?,
-            column: self.u32()?,
-            start_line: self.u32()?,
-        };
-        let known = |index: u32| usize::try_from(index).is_ok_and(|index| index < strings);
-        if [function.function, function.system_name, function.file]
-            .into_iter()
-            .all(known)
-        {
-            Ok(function)
-        } else {
-            Err(ProtocolError::NoString)
-        }
-    }
-
-    fn end(self) -> Result<(), ProtocolError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(ProtocolError::Trailing)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use fastrand::Rng;
+    use sandbox::encode_message;
+
     use super::*;
 
-    /// xorshift64*, so that a failure can be repeated.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-        }
-
-        fn below(&mut self, end: usize) -> usize {
-            (self.next() % end as u64) as usize
-        }
-
-        fn bytes(&mut self, len: usize) -> Vec<u8> {
-            (0..len).map(|_| self.next() as u8).collect()
-        }
-    }
-
     fn requests() -> Vec<Request> {
-        let elf = |debug, build_id, file, debug_file| RequestObject::Elf {
-            file: 7,
-            debug,
-            build_id,
-            attached: Attached {
-                file,
+        let elf = |build_id, attached: bool, debug_file| {
+            RequestObject::Elf(ElfObject {
+                file: 7,
+                debug: UseDebugInfo::Yes,
+                build_id,
+                attached,
                 debug_file,
                 alternative: build_id.is_some(),
-                package: debug_file.is_some(),
-            },
+                package: !attached,
+            })
         };
-        let build_id = BuildId::new(&[0xab; 20]);
+        let jit = |file, format| {
+            RequestObject::Jit(JitObject {
+                file,
+                format,
+                times: vec![(0, u64::MAX)],
+            })
+        };
         [
-            RequestObject::Kernel,
+            RequestObject::Kernel(Readings {
+                since_ns: 5,
+                until_ns: u64::MAX,
+            }),
             RequestObject::Vdso,
-            elf(DebugInfo::Use, build_id, true, Some(FoundBy::BuildId)),
-            elf(DebugInfo::Use, None, false, Some(FoundBy::Link)),
-            elf(DebugInfo::Skip, None, true, None),
-            RequestObject::Jit {
-                file: 8,
-                format: JitFormat::PerfMap,
-            },
-            RequestObject::Jit {
-                file: 9,
-                format: JitFormat::Dump,
-            },
+            elf(BuildId::new(&[0xab; 20]), true, Some(FoundBy::Link)),
+            elf(None, false, Some(FoundBy::BuildId)),
+            elf(None, true, None),
+            jit(8, JitFormat::PerfMap),
+            jit(9, JitFormat::Dump),
         ]
         .map(|object| Request {
             id: u64::MAX,
@@ -811,6 +364,24 @@ mod tests {
                 .to_vec(),
         })
         .to_vec()
+    }
+
+    fn facts() -> FileFacts {
+        let segment = Segment {
+            file_offset: 1,
+            address: 2,
+            bytes: 3,
+        };
+        FileFacts {
+            segments: vec![segment; SEGMENTS_MAX],
+            has_debug_info: true,
+            debug_link: Some("x".repeat(FILE_NAME_BYTES_MAX)),
+            alternative: Some(AlternativeLink {
+                path: "x".repeat(PATH_BYTES_MAX),
+                build_id: BuildId::new(&[1, 2, 3]).unwrap(),
+            }),
+            is_split: true,
+        }
     }
 
     fn response() -> Response {
@@ -824,28 +395,17 @@ mod tests {
         };
         Response {
             id: 9,
-            notes: Notes {
-                leaving: true,
-                without_debug_info: false,
-                unconfined: true,
-            },
             strings: vec!["f".into(), "ü".into(), String::new()],
             answers: vec![
                 Answer::Named(vec![function(0), function(2)]),
                 Answer::Unnamed(UnnamedReason::NoSymbol),
                 Answer::InFunction(u32::MAX),
             ],
-            facts: Some(FileFacts {
-                segments: vec![SEGMENT; 2],
-                has_debug_info: true,
-                debug_link: Some("name.debug".into()),
-                alternative: Some(AlternativeLink {
-                    path: "../.dwz/name".into(),
-                    build_id: BuildId::new(&[1, 2, 3]).unwrap(),
-                }),
-                is_split: true,
-            }),
+            facts: Some(Facts(facts())),
             wanted: vec![split_file(); 2],
+            leaving: false,
+            without_debug_info: false,
+            unconfined: true,
         }
     }
 
@@ -857,72 +417,72 @@ mod tests {
         }
     }
 
-    const SEGMENT: Segment = Segment {
-        file_offset: 1,
-        address: 2,
-        bytes: 3,
-    };
+    fn encode(message: &impl Serialize) -> Vec<u8> {
+        encode_message(message).unwrap()
+    }
 
-    /// Check that what is encoded is decoded again.
+    fn decode(response: &Response) -> Result<Response, ProtocolError> {
+        decode_response(&encode(response), 9, 3)
+    }
+
+    fn decode_request(bytes: &[u8]) -> Result<Request, MessageError> {
+        decode_message(bytes)
+    }
+
+    /// Check that what is encoded is decoded again, and that an answer fits its question only.
     #[test]
-    fn frames_go_both_ways() {
+    fn messages_go_both_ways() {
         for request in requests() {
-            assert_eq!(decode_request(&encode_request(&request)), Ok(request));
+            assert_eq!(decode_request(&encode(&request)), Ok(request));
         }
-        let response = response();
-        let bytes = encode_response(&response);
-        assert_eq!(decode_response(&bytes, 9, 3).as_ref(), Ok(&response));
-        let mut staying = response;
-        staying.notes.leaving = false;
-        let mut noted = encode_response(&staying);
-        note_leaving(&mut noted);
-        assert_eq!(noted, bytes);
-        let without = Response {
-            facts: None,
-            ..self::response()
-        };
-        let bytes_without = encode_response(&without);
-        assert_eq!(decode_response(&bytes_without, 9, 3), Ok(without));
+        let mut response = response();
+        assert_eq!(decode(&response).as_ref(), Ok(&response));
+        let mut bytes = encode(&response);
         let mismatch = Err(ProtocolError::Mismatch);
-        assert_eq!(decode_response(&bytes, 8, 2), mismatch);
-        assert_eq!(decode_response(&bytes, 9, 1), mismatch);
+        assert_eq!(decode_response(&bytes, 8, 3), mismatch);
+        assert_eq!(decode_response(&bytes, 9, 2), mismatch);
+        note_leaving(&mut bytes);
+        response.leaving = true;
+        assert_eq!(decode_response(&bytes, 9, 3).as_ref(), Ok(&response));
+        response.facts = None;
+        assert_eq!(decode(&response).as_ref(), Ok(&response));
     }
 
-    /// Check that a frame cut anywhere, or with bytes after its end, is refused.
+    /// Check answers without a function, and that refer to a string that is not there.
     #[test]
-    fn cut_frames_are_refused() {
-        for request in requests() {
-            let mut bytes = encode_request(&request);
-            for len in 0..bytes.len() {
-                assert!(decode_request(&bytes[..len]).is_err(), "{len}");
-            }
-            bytes.push(0);
-            assert_eq!(decode_request(&bytes), Err(ProtocolError::Trailing));
-        }
-        let mut bytes = encode_response(&response());
-        for len in 0..bytes.len() {
-            assert!(decode_response(&bytes[..len], 9, 3).is_err(), "{len}");
-        }
-        bytes.push(0);
-        assert_eq!(decode_response(&bytes, 9, 3), Err(ProtocolError::Trailing));
+    fn nonsense_is_refused() {
+        let check = |answer: Answer, expected: ProtocolError| {
+            let mut response = response();
+            response.answers[1] = answer;
+            assert_eq!(decode(&response).unwrap_err(), expected);
+        };
+        let beyond = Function {
+            file: 3,
+            ..Function::default()
+        };
+        check(Answer::Named(vec![]), ProtocolError::NoFunction);
+        check(Answer::Named(vec![beyond]), ProtocolError::NoString);
     }
 
-    /// Check that random frames, and good ones with random bytes in them, are
+    /// Check that random messages, and good ones with random bytes in them or cut anywhere, are
     /// decoded or refused, and that what is decoded keeps the limits.
     #[test]
-    fn random_frames_are_survived() {
-        let mut random = Random(1);
+    fn random_messages_are_survived() {
+        let mut random = Rng::with_seed(1);
         for round in 0..50_000 {
-            let len = random.below(200);
-            let mut request = random.bytes(len);
+            let mut request = vec![0; random.usize(..200)];
+            random.fill(&mut request);
             let mut response = request.clone();
             if round % 2 == 0 {
-                request = encode_request(&requests()[random.below(7)]);
-                response = encode_response(&self::response());
+                request = encode(&requests()[random.usize(..7)]);
+                response = encode(&self::response());
                 for bytes in [&mut request, &mut response] {
-                    for _ in 0..1 + random.below(3) {
-                        let at = random.below(bytes.len());
-                        bytes[at] = random.next() as u8;
+                    for _ in 0..1 + random.usize(..3) {
+                        let at = random.usize(..bytes.len());
+                        bytes[at] = random.u8(..);
+                    }
+                    if round % 4 == 0 {
+                        bytes.truncate(random.usize(..bytes.len()));
                     }
                 }
             }
@@ -931,12 +491,8 @@ mod tests {
             }
             if let Ok(response) = decode_response(&response, 9, 3) {
                 assert_eq!(response.answers.len(), 3);
-                let functions = response.answers.iter().flat_map(|answer| match answer {
-                    Answer::Named(functions) => functions.as_slice(),
-                    Answer::Unnamed(_) | Answer::InFunction(_) => &[],
-                });
-                for function in functions {
-                    assert!((function.file as usize) < response.strings.len());
+                for answer in &response.answers {
+                    assert_eq!(answer.check(response.strings.len()), Ok(()));
                 }
             }
         }
@@ -945,40 +501,70 @@ mod tests {
     /// Check each limit one above it.
     #[test]
     fn limits_are_kept() {
-        let mut request = requests()[0].clone();
-        request.addresses = vec![0; ADDRESSES_MAX + 1];
-        let too_large = ProtocolError::TooLarge;
-        assert_eq!(decode_request(&encode_request(&request)), Err(too_large));
-        let check = |change: fn(&mut Response)| {
-            let mut response = response();
-            change(&mut response);
-            assert_eq!(
-                decode_response(&encode_response(&response), 9, 3),
-                Err(too_large)
-            );
+        let check = |change: fn(&mut Request)| {
+            let mut request = requests()[5].clone();
+            change(&mut request);
+            let result = decode_request(&encode(&request));
+            assert!(matches!(result, Err(MessageError::Malformed(_))));
         };
-        let mut request = requests()[0].clone();
-        request.split = vec![request.split[0]; SPLIT_FILES_MAX + 1];
-        assert_eq!(decode_request(&encode_request(&request)), Err(too_large));
-        check(|response| response.wanted = vec![split_file(); SPLIT_FILES_MAX + 1]);
-        check(|response| response.wanted[0].name = "x".repeat(SPLIT_PATH_BYTES_MAX + 1));
-        check(|response| response.strings[0] = "x".repeat(STRING_BYTES_MAX + 1));
-        check(|response| response.strings = vec![String::new(); STRINGS_MAX + 1]);
-        check(|response| {
-            if let Some(facts) = &mut response.facts {
-                facts.segments = vec![SEGMENT; SEGMENTS_MAX + 1];
+        check(|request| request.addresses = vec![0; ADDRESSES_MAX + 1]);
+        check(|request| request.split = vec![request.split[0]; SPLIT_FILES_MAX + 1]);
+        check(|request| {
+            if let RequestObject::Jit(jit) = &mut request.object {
+                jit.times = vec![(0, 0); ADDRESSES_MAX + 1];
             }
         });
-        check(|response| {
-            if let Some(facts) = &mut response.facts {
-                facts.debug_link = Some("x".repeat(DEBUG_LINK_BYTES_MAX + 1));
-            }
-        });
-        check(|response| {
-            if let Answer::Named(functions) = &mut response.answers[0] {
-                *functions = vec![functions[0]; FUNCTIONS_MAX + 1];
-            }
-        });
+        let check = |change: fn(&mut Response, &mut FileFacts)| {
+            let (mut response, mut facts) = (response(), facts());
+            change(&mut response, &mut facts);
+            response.facts = Some(Facts(facts));
+            decode(&response).unwrap_err()
+        };
+        for is_over in [
+            check(|response, _| response.wanted = vec![split_file(); SPLIT_FILES_MAX + 1]),
+            check(|response, _| response.strings = vec![String::new(); STRINGS_MAX + 1]),
+            check(|response, _| response.answers = vec![Answer::InFunction(1); ADDRESSES_MAX + 1]),
+            check(|_, facts| facts.segments.push(facts.segments[0])),
+            check(|response, _| {
+                let functions = vec![Function::default(); FUNCTIONS_MAX + 1];
+                response.answers[0] = Answer::Named(functions);
+            }),
+        ] {
+            let ProtocolError::Message(MessageError::Malformed(_)) = is_over else {
+                panic!("{is_over}");
+            };
+        }
+        for is_long in [
+            check(|response, _| response.wanted[0].name = "x".repeat(SPLIT_PATH_BYTES_MAX + 1)),
+            check(|response, _| {
+                response.wanted[1].directory = "x".repeat(SPLIT_PATH_BYTES_MAX + 1)
+            }),
+            check(|response, _| response.strings[0] = "x".repeat(STRING_BYTES_MAX + 1)),
+            check(|_, facts| facts.debug_link = Some("x".repeat(FILE_NAME_BYTES_MAX + 1))),
+            check(|_, facts| {
+                if let Some(link) = &mut facts.alternative {
+                    link.path.push('x');
+                }
+            }),
+        ] {
+            assert_eq!(is_long, ProtocolError::LongString);
+        }
+    }
+
+    /// Check that an answer at its limits is decoded: as many strings and addresses as there may be, and at one of them as
+    /// many functions.
+    #[test]
+    fn the_largest_answer_is_decoded() {
+        let mut answers = vec![Answer::Named(vec![Function::default(); 32]); ADDRESSES_MAX];
+        answers[0] = Answer::Named(vec![Function::default(); FUNCTIONS_MAX]);
+        let response = Response {
+            strings: vec![String::new(); STRINGS_MAX],
+            answers,
+            ..response()
+        };
+        let bytes = encode(&response);
+        assert!(bytes.len() < FRAME_BYTES_MAX);
+        assert_eq!(decode_response(&bytes, 9, ADDRESSES_MAX), Ok(response));
     }
 
     /// Check that long names are cut between characters, and that short ones stay.
@@ -991,19 +577,5 @@ mod tests {
             assert!(cut.len() <= STRING_BYTES_MAX && cut.len() > STRING_BYTES_MAX - 8);
             assert!(cut.ends_with('…'));
         }
-    }
-
-    /// Check that the reasons have the numbers that the wire gives them.
-    #[test]
-    fn reasons_are_those_of_the_wire() {
-        for reason in UnnamedReason::ALL {
-            let wire = proto::v1::UnnamedReason::try_from(i32::from(reason.code()));
-            let name = wire.expect("the wire has all reasons").as_str_name();
-            let expected = format!("UNNAMED_REASON_{}", reason.as_str().to_uppercase());
-            assert_eq!(name, expected);
-            assert_eq!(UnnamedReason::from_code(reason.code()), Some(reason));
-        }
-        assert_eq!(UnnamedReason::from_code(0), None);
-        assert_eq!(UnnamedReason::from_code(10), None);
     }
 }

@@ -1,9 +1,13 @@
-//! What naming did and cost, for the collector's metrics.
+//! Counts and cost of naming, for the collector's metrics.
 
 use std::time::Duration;
 
-use super::naming::{Naming, UnnamedReason};
+use metrics::Figures;
+
+use super::naming::Naming;
 use crate::accounts::ProcessAccount;
+use crate::file::UnnamedReason;
+use crate::metrics::seconds;
 
 /// Counts since the start, and the state of now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,7 +44,7 @@ pub struct NamerStats {
     pub cache_bytes: u64,
     /// Files that the cache knows.
     pub cache_files: u64,
-    /// Files dropped from the cache for want of room.
+    /// Files dropped from the cache for lack of room.
     pub cache_evictions: u64,
     /// The child that runs now.
     pub child: Option<ProcessAccount>,
@@ -57,9 +61,11 @@ pub struct NamerStats {
 /// Why children ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChildEnds {
-    /// They ended by themselves, above the limit of their memory.
+    /// They ended by themselves, above the limit of their resident memory.
     pub memory: u64,
-    /// They died: a file changed while it was read, or was more than the parsers bear.
+    /// They reached the limit of their private memory.
+    pub out_of_memory: u64,
+    /// They died: a file changed while it was read, or a parser crashed, or the kernel was out of memory.
     pub died: u64,
     /// They did not answer in time.
     pub timed_out: u64,
@@ -89,5 +95,92 @@ impl NamerStats {
                 self.unnamed[usize::from(reason.code()) - 1] += 1;
             }
         }
+    }
+
+    /// Writes the figures.
+    pub fn show(&self, figures: &mut Figures<'_>) {
+        self.show_names(figures);
+        self.show_work(figures);
+        self.show_files(figures);
+    }
+
+    fn show_names(&self, figures: &mut Figures<'_>) {
+        figures.counter("names", "Addresses that were to be named", self.addresses);
+        figures.counter(
+            "names_cached",
+            "Addresses whose names were known already",
+            self.cache_hits,
+        );
+        figures.counters(
+            "names_unnamed",
+            "Addresses that were left without a name, by reason",
+            ["reason"],
+            UnnamedReason::ALL
+                .into_iter()
+                .zip(self.unnamed)
+                .map(|(reason, count)| ([reason.as_str()], count)),
+        );
+        figures.gauge("name_cache_bytes", "Bytes of names kept", self.cache_bytes);
+        figures.counter(
+            "name_cache_evictions",
+            "Files whose names were dropped for lack of room",
+            self.cache_evictions,
+        );
+    }
+
+    fn show_work(&self, figures: &mut Figures<'_>) {
+        figures.counter(
+            "name_cpu_seconds",
+            "CPU time of naming, in the child and in the thread that asks it (--name-cpu)",
+            self.asking_cpu.as_secs_f64() + seconds(self.child_cpu_ns),
+        );
+        figures.gauge(
+            "name_cpu_left_seconds",
+            "CPU time that naming may use now; below 0 when it has used more and waits",
+            self.cpu_left_s,
+        );
+        figures.counters(
+            "name_requests_held_back",
+            "Requests for up to 512 names that were put off, by reason: the CPU time was spent (--name-cpu), or the window's \
+             time, or too many naming children had failed just before",
+            ["reason"],
+            [
+                (["cpu_time"], self.held_back.cpu_time),
+                (["window_time"], self.held_back.window_time),
+                (["children"], self.held_back.children),
+            ],
+        );
+    }
+
+    fn show_files(&self, figures: &mut Figures<'_>) {
+        figures.counter(
+            "name_files_without_debug_info",
+            "Files whose debug information could not be used, so that the symbol table served",
+            self.files_without_debug_info,
+        );
+        figures.counters(
+            "name_split_files",
+            "Files with split debug information (.dwo) that names needed, by what became of it",
+            ["result"],
+            [
+                (["found"], self.split_files - self.split_files_missing),
+                (["missing"], self.split_files_missing),
+                (["left"], self.split_files_left),
+            ],
+        );
+        let ends = self.ends;
+        figures.counters(
+            "namer_ends",
+            "Naming children that ended, by reason",
+            ["reason"],
+            [
+                (["memory"], ends.memory),
+                (["out_of_memory"], ends.out_of_memory),
+                (["died"], ends.died),
+                (["timed_out"], ends.timed_out),
+                (["nonsense"], ends.nonsense),
+                (["not_started"], ends.not_started),
+            ],
+        );
     }
 }

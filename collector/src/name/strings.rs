@@ -1,17 +1,16 @@
-//! Each string once: function names and paths repeat in many addresses.
+//! Interns strings: function names and paths repeat in many addresses.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-/// Bytes that a string takes beside its own: two counts in its allocation (16),
-/// a slot of 25 in a table that is between 7/16 and 7/8 full, and what the
-/// allocator rounds up.
+/// Bytes of a string in addition to its text: two counts in its allocation (16), a slot of 25 in a
+/// table that is between 7/16 and 7/8 full, and the allocator's rounding.
 const OVERHEAD_BYTES: usize = 16 + 25 * 3 / 2 + 8;
 
-/// The strings that the cache uses, with the number of uses. Those that were
-/// handed out and live elsewhere are not its own.
+/// The strings in use by the cache, with the number of uses. Strings that are only in use elsewhere
+/// are not counted.
 #[derive(Debug, Default)]
 pub(super) struct Strings {
     uses: FxHashMap<Arc<str>, usize>,
@@ -58,8 +57,7 @@ fn cost(string: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// Check that a string is kept once, for as long as the cache uses it, also
-    /// when somebody else still has it.
+    /// Check that a string is stored once while the cache uses it, also if others still hold it.
     #[test]
     fn strings_live_as_long_as_they_are_used() {
         let mut strings = Strings::default();

@@ -29,7 +29,7 @@ pub(crate) fn copy_vdso() -> io::Result<Option<OwnedFd>> {
     Ok(Some(file.into()))
 }
 
-/// Where the text of a `maps` file says that the vDSO is. Pure.
+/// The addresses of the vDSO in the text of a `maps` file. Pure.
 fn find_vdso(maps: &str) -> Option<Range<u64>> {
     let line = maps.lines().find(|line| line.ends_with("[vdso]"))?;
     let (start, end) = line.split_once(' ')?.0.split_once('-')?;

@@ -1,46 +1,46 @@
 //! The threads that evaluate the call frame information of files.
 //!
-//! In: a file and a process that maps it. Out: its rows. Files are read and never mapped: one that
-//! is truncated meanwhile gives an error here and not a signal.
+//! In: a file and a process that maps it. Out: its rows. Files are read and not mapped: a truncated
+//! file causes an error and not a signal.
 
 use std::{
     fs::File,
-    os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::Result;
-use object::ReadCache;
+use parking_lot::Mutex;
 
-use super::{finisher::describe_unread, row_store::RowStore, spawn};
+use super::{row_store::RowStore, spawn, window_publisher::describe_unread};
 use crate::{
+    blocking_pool::{BlockingPool, Resource},
     clock::thread_cpu,
-    name::{MappedBy, UnnamedReason, copy_vdso, is_of_build, look_in_time, open_elf_that, reopen},
-    patience::{Patience, Place},
-    process::{FileIdentity, FileKind, Mapping},
+    file::{MappedBy, UnnamedReason, find_elf, look_in_time, reopen},
+    name::copy_vdso,
+    process::{FileKind, Mapping},
     unwind::{
-        CallFrameInformation, CfiError, Digest, Evaluation, Limits, RuleSet, Table, TableKey,
-        encode_table,
+        CallFrameInformation, CfiError, Digest, Evaluation, KnownDigests, Limits, RuleSet,
+        TableKey, encode_table,
     },
 };
 
 /// Threads: two, so that a large file (0.2 s for 100 MB of code) does not hold up small ones.
 const THREADS: usize = 2;
 
-/// The largest file that is opened. Only its headers and its call frame information are read.
+/// The largest file to open. Only its headers and its call frame information are read.
 const FILE_BYTES_MAX: u64 = 16 << 30;
 
-/// How long a file may take: the largest take 0.2 s of CPU time, and 100 times that where many others want it, or where the file
-/// comes over a slow network.
+/// Time limit for a file: the largest take 0.2 s of CPU time, and 100 times that on a busy machine
+/// or over a slow network.
 const EVALUATION_TIME: Duration = Duration::from_secs(20);
 
-/// Rows that took less are not kept on disk: reading them, and the digest of what they were made from,
-/// takes a tenth of the time, which is not worth a file. About 6 MB of code.
+/// Rows that took less time are not kept on disk: reading them and the digest of their source takes
+/// a tenth of the time, which is not worth a file. About 6 MB of code.
 const KEPT_FROM: Duration = Duration::from_millis(5);
 
 /// A file to evaluate.
@@ -50,99 +50,112 @@ pub(super) struct Job {
     pub(super) mapping: Mapping,
 }
 
-/// What came of it.
+/// The result of a job.
 pub(super) struct Evaluated {
     pub(super) key: TableKey,
     pub(super) evaluation: Evaluation,
-    /// CPU time that it took.
+    /// CPU time of the job.
     pub(super) cpu: Duration,
 }
 
-/// The threads. They end when this is dropped.
+/// The threads. When this is dropped they end after the current file, and nobody waits for them: a
+/// file may take [`EVALUATION_TIME`].
 pub(super) struct Evaluators {
-    jobs: Option<Sender<Job>>,
-    threads: Vec<JoinHandle<()>>,
+    jobs: Sender<Job>,
+    is_ended: Arc<AtomicBool>,
 }
 
 impl Evaluators {
-    /// Starts the threads, which give what they find to `done`, and keep in `store` what took long.
+    /// Starts the threads. They send their results to `done`, and keep rows on disk that took long
+    /// to evaluate.
     pub(super) fn start(
-        store: Option<&Arc<RowStore>>,
-        patience: &Patience,
+        cache: &RowCache,
+        pool: &BlockingPool,
         done: impl Fn(Evaluated) + Clone + Send + 'static,
     ) -> Result<Self> {
         let (jobs, waiting) = channel();
         let waiting = Arc::new(Mutex::new(waiting));
-        let threads = (0..THREADS)
-            .map(|_| {
-                let (waiting, store, done) = (waiting.clone(), store.cloned(), done.clone());
-                let patience = patience.on_own_account();
-                spawn("evaluate", move || {
-                    run(&waiting, store.as_ref(), &patience, done);
-                })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            jobs: Some(jobs),
-            threads,
-        })
+        let is_ended = Arc::new(AtomicBool::new(false));
+        for _ in 0..THREADS {
+            let thread = Evaluator {
+                waiting: waiting.clone(),
+                is_ended: is_ended.clone(),
+                cache: cache.clone(),
+                pool: pool.with_own_cpu_account(),
+            };
+            let done = done.clone();
+            spawn("evaluate", move || thread.run(done))?;
+        }
+        Ok(Self { jobs, is_ended })
     }
 
-    /// Adds a file. There are never more than the tables have files, since each is asked for once.
+    /// Adds a file. The queue is bounded by the number of files in the tables, since each is
+    /// requested once.
     pub(super) fn push(&self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            // The threads end after this is dropped only.
-            let _ = jobs.send(job);
-        }
+        // The threads only end after this is dropped.
+        let _ = self.jobs.send(job);
     }
 }
 
 impl Drop for Evaluators {
     fn drop(&mut self) {
-        self.jobs = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        self.is_ended.store(true, Ordering::Relaxed);
     }
 }
 
-fn run(
-    waiting: &Mutex<Receiver<Job>>,
-    store: Option<&Arc<RowStore>>,
-    patience: &Patience,
-    done: impl Fn(Evaluated),
-) {
-    loop {
-        let job = waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .recv();
-        let Ok(job) = job else { return };
-        let before = patience.cpu();
-        let (evaluation, unkept) = evaluate(&job, store, patience);
-        let cpu = patience.cpu().saturating_sub(before);
-        tracing::debug!(file = %job.mapping.file.path, ?cpu, "evaluated a file");
-        done(Evaluated {
-            key: job.key,
-            evaluation,
-            cpu,
-        });
-        // Stacks wait for the rows, and nobody for the disk.
-        if let (Some(store), Some((digest, bytes))) = (store, unkept) {
-            store.write(digest, &bytes);
+/// The state of one thread.
+struct Evaluator {
+    waiting: Arc<Mutex<Receiver<Job>>>,
+    /// The remaining jobs are obsolete.
+    is_ended: Arc<AtomicBool>,
+    cache: RowCache,
+    pool: BlockingPool,
+}
+
+impl Evaluator {
+    fn run(self, done: impl Fn(Evaluated)) {
+        while let Some(job) = self.next() {
+            let before = self.pool.cpu();
+            let (evaluation, unkept) = evaluate(&job, &self.cache, &self.pool);
+            let cpu = self.pool.cpu().saturating_sub(before);
+            tracing::debug!(file = %job.mapping.file.path, ?cpu, "evaluated a file");
+            done(Evaluated {
+                key: job.key,
+                evaluation,
+                cpu,
+            });
+            // Stacks wait for the rows, so the disk comes last.
+            if let (Some(store), Some((digest, bytes))) = (&self.cache.store, unkept) {
+                store.write(digest, &bytes);
+            }
         }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let waiting = self.waiting.lock();
+        let job = waiting.recv().ok();
+        job.filter(|_| !self.is_ended.load(Ordering::Relaxed))
     }
 }
 
-/// Rows that are to be kept, as bytes.
+/// Sources of rows that need no evaluation.
+#[derive(Clone, Default)]
+pub(super) struct RowCache {
+    /// Rows in the tables.
+    pub(super) known: KnownDigests,
+    /// Rows on disk.
+    pub(super) store: Option<Arc<RowStore>>,
+}
+
+/// Encoded rows to keep on disk.
 type Unkept = Option<(Digest, Vec<u8>)>;
 
-fn evaluate(job: &Job, store: Option<&Arc<RowStore>>, patience: &Patience) -> (Evaluation, Unkept) {
-    let evaluation = match open(job.pid, &job.mapping, patience) {
-        Ok(Some((file, place))) => {
-            let store = store.cloned();
-            let read = move || read_rows(file, store.as_deref());
-            let rows = patience.run(place, EVALUATION_TIME, read);
+fn evaluate(job: &Job, cache: &RowCache, pool: &BlockingPool) -> (Evaluation, Unkept) {
+    let evaluation = match open(job.pid, &job.mapping, pool) {
+        Ok(Some((file, resource))) => {
+            let cache = cache.clone();
+            let read = move || read_rows(file, &cache);
+            let rows = pool.run(resource, EVALUATION_TIME, read);
             return rows.unwrap_or((Evaluation::Unreadable, None));
         }
         Ok(None) => Evaluation::NoRows,
@@ -154,19 +167,20 @@ fn evaluate(job: &Job, store: Option<&Arc<RowStore>>, patience: &Patience) -> (E
     (evaluation, None)
 }
 
-/// Opens the file of a mapping to read from, and tells where it may hang; `None` when there is none, as without a vDSO.
+/// Opens the file of a mapping for reading, and returns the resource on which it may block; `None`
+/// if there is no file, as for a missing vDSO.
 pub(super) fn open(
     pid: u32,
     mapping: &Mapping,
-    patience: &Patience,
-) -> Result<Option<(File, Place)>, UnnamedReason> {
+    pool: &BlockingPool,
+) -> Result<Option<(File, Resource)>, UnnamedReason> {
     let Mapping {
         start, end, file, ..
     } = mapping;
     if file.kind == FileKind::Vdso {
         let image = copy_vdso().map_err(|_| UnnamedReason::FileGone)?;
-        // It is in memory.
-        return Ok(image.map(|it| (File::from(it), Place::of_device(0))));
+        // The vDSO's image is in memory.
+        return Ok(image.map(|image| (File::from(image), Resource::of_device(0))));
     }
     let mapped_by = MappedBy {
         pid,
@@ -175,47 +189,85 @@ pub(super) fn open(
         end: *end,
     };
     let described = describe_unread(file, &[mapped_by]);
-    let expected = match file.identity {
-        FileIdentity::BuildId(expected) => Some(expected),
-        FileIdentity::Inode { .. } | FileIdentity::Path => None,
-    };
-    let place = described.place();
-    let open = move || {
-        let is_it = |found: &OwnedFd| is_of_build(found, expected);
-        reopen(&open_elf_that(&described, FILE_BYTES_MAX, is_it)?.file)
-    };
-    Ok(Some((look_in_time(patience, place, open)?, place)))
+    let resource = described.resource();
+    let found = find_elf(&Arc::new(described), FILE_BYTES_MAX, pool)?;
+    let open = move || reopen(&found.file);
+    Ok(Some((look_in_time(pool, resource, open)?, resource)))
 }
 
-fn read_rows(file: File, store: Option<&RowStore>) -> (Evaluation, Unkept) {
-    let file_bytes = file.metadata().map_or(0, |it| it.len());
-    let evaluation = match find_rows(&ReadCache::new(file), store) {
-        Ok((table, rules, unkept)) => return (Evaluation::Rows { table, rules }, unkept),
+fn read_rows(file: File, cache: &RowCache) -> (Evaluation, Unkept) {
+    let file_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    let evaluation = match find_rows(&file, cache) {
+        Ok(found) => return found,
         Err(CfiError::TooLarge) => Evaluation::TooLarge { file_bytes },
         Err(CfiError::NotElf | CfiError::OtherMachine) => Evaluation::NoRows,
     };
     (evaluation, None)
 }
 
-/// The rows of a file: those that were kept, or evaluated now.
-fn find_rows(
-    data: &ReadCache<File>,
-    store: Option<&RowStore>,
-) -> Result<(Table, RuleSet, Unkept), CfiError> {
+/// The rows of a file: from another file with the same information, from the disk, or evaluated
+/// now.
+fn find_rows(file: &File, cache: &RowCache) -> Result<(Evaluation, Unkept), CfiError> {
     let limits = Limits::default();
-    let information = CallFrameInformation::read(data, &limits)?;
-    let kept_as = store.map(|store| (store, information.digest()));
-    if let Some((store, digest)) = kept_as
-        && let Some((table, rules)) = store.read(digest, &limits)
-    {
-        return Ok((table, rules, None));
+    let information = CallFrameInformation::read(file, &limits)?;
+    let digest = information.digest();
+    if cache.known.contains(digest) {
+        return Ok((Evaluation::Known(digest), None));
+    }
+    let store = cache.store.as_ref();
+    let rows = |table, rules| Evaluation::Rows {
+        digest,
+        table,
+        rules,
+    };
+    if let Some((table, rules)) = store.and_then(|store| store.read(digest, &limits)) {
+        return Ok((rows(table, rules), None));
     }
     let before = thread_cpu();
-    let mut rules = RuleSet::new();
-    let table = information.evaluate(&mut rules, &limits)?.table;
-    let is_kept = thread_cpu().saturating_sub(before) >= KEPT_FROM;
-    let unkept = kept_as
-        .filter(|_| is_kept)
-        .map(|(_, digest)| (digest, encode_table(&table, &rules)));
-    Ok((table, rules, unkept))
+    let mut rule_set = RuleSet::new();
+    let table = information.evaluate(&mut rule_set, &limits)?.table;
+    let is_kept = store.is_some() && thread_cpu().saturating_sub(before) >= KEPT_FROM;
+    let unkept = is_kept.then(|| (digest, encode_table(&table, &rule_set)));
+    Ok((rows(table, rule_set), unkept))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::process::{FileIdentity, Files, MappedFile};
+
+    fn job(file: &Arc<MappedFile>) -> Job {
+        Job {
+            key: TableKey::of(file).unwrap(),
+            // No such process, so the file cannot be opened.
+            pid: 0x7fff_0000,
+            mapping: Mapping::new(0x1000..0x2000, 0, file.clone()),
+        }
+    }
+
+    /// Check that the end neither waits for the current file nor evaluates the waiting ones.
+    #[test]
+    fn the_end_waits_for_no_file() {
+        let mut files = Files::new();
+        let file = files.intern(FileKind::File, b"/nowhere", FileIdentity::Path);
+        let (begun, has_begun) = channel();
+        let (go_on, may_go_on) = sync_channel::<()>(0);
+        let may_go_on = Arc::new(Mutex::new(may_go_on));
+        let evaluators =
+            Evaluators::start(&RowCache::default(), &BlockingPool::default(), move |_| {
+                begun.send(()).unwrap();
+                let _ = may_go_on.lock().recv();
+            });
+        let evaluators = evaluators.unwrap();
+        for _ in 0..10 {
+            evaluators.push(job(&file));
+        }
+        has_begun.recv().unwrap();
+        drop(evaluators);
+        drop(go_on);
+        let evaluated = 1 + has_begun.iter().count();
+        assert!(evaluated <= THREADS, "{evaluated} of 10");
+    }
 }

@@ -3,6 +3,14 @@
 //!
 //! In: stacks that the kernel walked to their end, with copies. Out: whether both agree, frame by
 //! frame. The program bounds how many there are (five a second and processor).
+//!
+//! One in 1,000 complete walks (`--prove-one-in`) comes with a copy of its stack. The result goes
+//! into `/metrics` by program, and to the sample as the label `check`.
+//!
+//! framehop keeps `rsp` and `rbp` alone, reads no memory for an expression, and falls back to the
+//! frame pointer elsewhere. OpenSSL's assembly has its frame's address in `rax` or in memory, and
+//! so have the callers of signal handlers. If both unwinders differ behind such code, the stack
+//! counts as not compared (`unchecked_stacks_total`).
 
 use std::{
     collections::VecDeque,
@@ -10,97 +18,81 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::Result;
-use object::ReadCache;
 use profiler_bpf::settings::USER_FRAMES_MAX;
 
 use super::{evaluator::open, spawn};
 use crate::{
     aggregate::Check,
-    patience::Patience,
+    blocking_pool::BlockingPool,
     process::{Mapping, Mappings},
     sample::CopiedStack,
     unwind::{MappedSections, Sections, TableKey, are_followed, walk_again},
 };
 
-/// Stacks that may wait. They are dropped beyond, which is counted.
+/// Maximum number of waiting stacks. Further ones are dropped and counted.
 const QUEUE_MAX: usize = 64;
 
-/// Bytes of a section of one file. A compiler's are larger: stacks through it are not compared.
+/// Maximum size of a file's section. Compilers have larger ones: stacks through them are not
+/// compared.
 const SECTION_BYTES_MAX: u64 = 8 << 20;
 
-/// Bytes of sections kept, of the files that were met last.
-const CACHE_BYTES_MAX: usize = 16 << 20;
+/// Size of the section cache, for the most recent files.
+const CACHE_BYTES_MAX: usize = 4 << 20;
 
-/// How long reading the sections of a file may take.
+/// Time limit for reading the sections of a file.
 const READ_TIME: Duration = Duration::from_secs(5);
 
-/// A stack to be walked again.
+/// A stack to unwind again.
 pub(super) struct Proof {
     pub(super) number: u64,
     pub(super) pid: u32,
     pub(super) mappings: Arc<Mappings>,
     pub(super) stack: Arc<CopiedStack>,
-    /// What the kernel found, innermost first.
+    /// Frames of the kernel's walk, innermost first.
     pub(super) frames: Vec<u64>,
 }
 
-/// What came of it.
+/// The result of a comparison.
 pub(super) struct Proved {
     pub(super) number: u64,
     pub(super) check: Check,
 }
 
-/// The sampler's end of the thread.
+/// The sampler's handle of the thread.
 pub(super) struct Prover {
-    to: Option<SyncSender<Proof>>,
+    to: SyncSender<Proof>,
     from: Receiver<Proved>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Prover {
-    /// Starts the thread.
-    pub(super) fn start(patience: &Patience) -> Result<Self> {
+    /// Starts the thread. It ends after the current proof once this is dropped, and nobody waits
+    /// for it: a proof may take seconds if a file system does not answer.
+    pub(super) fn start(pool: &BlockingPool) -> Result<Self> {
         let (to, proofs) = sync_channel(QUEUE_MAX);
         let (results, from) = channel();
-        let patience = patience.on_own_account();
-        let thread = spawn("prove", move || run(&proofs, &results, patience))?;
-        Ok(Self {
-            to: Some(to),
-            from,
-            thread: Some(thread),
-        })
+        let pool = pool.with_own_cpu_account();
+        spawn("prove", move || run(&proofs, &results, pool))?;
+        Ok(Self { to, from })
     }
 
-    /// Hands over a stack. Gives `false` when too many wait.
+    /// Queues a stack. Returns `false` if the queue is full.
     pub(super) fn push(&self, proof: Proof) -> bool {
-        self.to
-            .as_ref()
-            .is_some_and(|to| to.try_send(proof).is_ok())
+        self.to.try_send(proof).is_ok()
     }
 
-    /// A stack that was compared meanwhile.
+    /// The next result, if there is one.
     pub(super) fn pop(&self) -> Option<Proved> {
         self.from.try_recv().ok()
     }
 }
 
-impl Drop for Prover {
-    fn drop(&mut self) {
-        self.to = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn run(proofs: &Receiver<Proof>, results: &Sender<Proved>, patience: Patience) {
+fn run(proofs: &Receiver<Proof>, results: &Sender<Proved>, pool: BlockingPool) {
     let mut files = Files {
-        patience,
+        pool,
         ..Files::default()
     };
     for proof in proofs {
@@ -112,7 +104,7 @@ fn run(proofs: &Receiver<Proof>, results: &Sender<Proved>, patience: Patience) {
     }
 }
 
-/// Walks the stack again, through files whose sections can all be had.
+/// Unwinds the stack again, if the sections of all its files are available.
 fn compare(proof: &Proof, files: &mut Files) -> Check {
     let Proof {
         pid,
@@ -123,16 +115,16 @@ fn compare(proof: &Proof, files: &mut Files) -> Check {
     } = proof;
     let mut modules: Vec<MappedSections> = Vec::new();
     for frame in frames {
-        // Of a return address, the code before it.
+        // For a return address, the code before it.
         let Some(mapping) = mappings.find(frame.wrapping_sub(1)) else {
             return Check::None;
         };
-        let is_known = |it: &MappedSections| it.mapped_at.contains(&mapping.start);
+        let is_known = |module: &MappedSections| module.mapped_at.contains(&mapping.start);
         if modules.iter().any(is_known) {
             continue;
         }
         let Some(key) = TableKey::of(&mapping.file) else {
-            // Code made at run time has no sections.
+            // JIT code has no sections.
             continue;
         };
         let Some(sections) = files.find(&key, *pid, mapping) else {
@@ -155,7 +147,9 @@ fn compare(proof: &Proof, files: &mut Files) -> Check {
     }
     let pairs = again.frames.iter().zip(frames);
     let depth = pairs.take_while(|(a, b)| a == b).count();
-    let place = depth.checked_sub(1).and_then(|it| frames.get(it).copied());
+    let place = depth
+        .checked_sub(1)
+        .and_then(|last| frames.get(last).copied());
     let place = place.and_then(|at| Some((mappings.find(at.wrapping_sub(1))?, at)));
     tracing::debug!(
         pid,
@@ -172,46 +166,64 @@ fn compare(proof: &Proof, files: &mut Files) -> Check {
     );
     if depth == again.frames.len() && !again.has_ended || !are_followed(&frames[..depth], &modules)
     {
-        // So far both are the same, and it knows no more, or guesses.
+        // Both agree so far, but the second unwinder cannot continue, or is guessing.
         return Check::None;
     }
     Check::Differed
 }
 
-/// The sections of files, those that were met last.
+/// Cached sections of the most recent files.
 #[derive(Default)]
 struct Files {
-    /// In the order in which they were met; `None` for one that has none, or too large ones.
+    /// In the order of first use; `None` for a file without sections or with too large ones.
     kept: VecDeque<(TableKey, Option<Arc<Sections>>)>,
     bytes: usize,
-    patience: Patience,
+    pool: BlockingPool,
 }
 
 impl Files {
-    /// Entries kept, with and without sections.
+    /// Number of cached entries, with and without sections.
     const FILES_MAX: usize = 256;
 
     fn find(&mut self, key: &TableKey, pid: u32, mapping: &Mapping) -> Option<Arc<Sections>> {
-        if let Some(place) = self.kept.iter().position(|(it, _)| it == key) {
+        if let Some(place) = self.kept.iter().position(|(kept, _)| kept == key) {
             let found = self.kept.remove(place)?;
             let sections = found.1.clone();
             self.kept.push_back(found);
             return sections;
         }
-        let opened = open(pid, mapping, &self.patience).ok().flatten();
-        let sections = opened.and_then(|(file, place)| {
-            let read = move || Sections::read(&ReadCache::new(file), SECTION_BYTES_MAX);
-            self.patience.run(place, READ_TIME, read).flatten()
+        let opened = open(pid, mapping, &self.pool).ok().flatten();
+        let sections = opened.and_then(|(file, resource)| {
+            let read = move || Sections::read(&file, SECTION_BYTES_MAX);
+            self.pool.run(resource, READ_TIME, read).flatten()
         });
         let sections = sections.map(Arc::new);
-        self.bytes += sections.as_ref().map_or(0, |it| it.bytes());
+        self.bytes += sections.as_ref().map_or(0, |sections| sections.bytes());
         self.kept.push_back((key.clone(), sections.clone()));
         while self.bytes > CACHE_BYTES_MAX || self.kept.len() > Self::FILES_MAX {
             let Some((_, dropped)) = self.kept.pop_front() else {
                 break;
             };
-            self.bytes -= dropped.map_or(0, |it| it.bytes());
+            self.bytes -= dropped.map_or(0, |sections| sections.bytes());
         }
         sections
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// The other end of a prover without a thread.
+    pub(in super::super) struct ProverEnd {
+        pub(in super::super) proofs: Receiver<Proof>,
+        pub(in super::super) results: Sender<Proved>,
+    }
+
+    /// A prover, and the other end of it.
+    pub(in super::super) fn detached() -> (Prover, ProverEnd) {
+        let (to, proofs) = sync_channel(QUEUE_MAX);
+        let (results, from) = channel();
+        (Prover { to, from }, ProverEnd { proofs, results })
     }
 }

@@ -1,9 +1,20 @@
 //! The thread `unwind`: keeps the kernel's tables, and walks the stacks that were copied because
 //! something was missing there.
 //!
-//! In: processes that were sampled without rows, copies of their stacks, and what became of them.
-//! Out: writes to the kernel's tables, and the stacks' frames. It works when a sample asked for
-//! something, and never on what nobody samples.
+//! In: processes that were sampled without rows, copies of their stacks, and changes of processes.
+//! Out: writes to the kernel's tables, and the stacks' frames. Files and processes that are not
+//! sampled cause no work.
+//!
+//! Rows are loaded lazily, on the first sample. When the walk meets an address whose rows are not
+//! in the kernel, the program copies registers and the top of the stack into the ring: at most 128
+//! KiB and 64 KiB before its end, 8 MiB a second and processor. It wakes the collector for that, at
+//! most each 20 ms, and the process is walked in the kernel some 25 ms after its first sample. A
+//! sample waits up to 5 s for the rows of a file, and the window of its time with it.
+//!
+//! New pages are put into their places by several threads together, since the kernel waits at each
+//! for all running programs (10 to 30 ms, a hundred times for librustc_driver), and threads that
+//! wait together wait once: of rustc's first five seconds 98.2 % of the stacks were complete when
+//! pages went one by one, and 99.9 % are now.
 
 use std::{
     mem,
@@ -21,61 +32,61 @@ use anyhow::Result;
 use profiler_bpf::{arch::x86_64::rule::Rule, outcome::Outcome, settings::WALKED_FRAMES_MAX};
 
 use super::{
-    evaluator::{Evaluated, Evaluators, Job},
+    evaluator::{Evaluated, Evaluators, Job, RowCache},
     row_store::RowStore,
     spawn,
+    unwind_stats::UnwindStats,
 };
 use crate::{
+    blocking_pool::BlockingPool,
     clock::monotonic_ns,
-    metrics::SharedMetrics,
-    patience::Patience,
+    metrics::Stats,
     process::{Change, MappedFile, Mappings},
     sample::{CopiedStack, KernelTables},
     unwind::{Evaluation, Found, Lookup, TableKey, Tables, walk},
 };
 
-/// Batches that may wait for the thread: of 20 ms each, 5 s of patience. Putting the rows of a
-/// compiler into the kernel takes up to a second, since the kernel waits for running programs at each
-/// new page.
+/// Maximum number of batches that wait for the thread: of 20 ms each, 5 s. Writing a compiler's
+/// rows to the kernel takes up to a second, since the kernel waits for running programs at each new
+/// page.
 const BATCHES_MAX: usize = 256;
 
-/// How long a stack waits for the rows of files. Evaluating takes 1 ms a megabyte of code, the
-/// largest files 0.2 s; on a machine with many times more to do than it has processors, that often
-/// longer.
+/// Maximum wait of a stack for the rows of files. Evaluating takes 1 ms per megabyte of code, 0.2 s
+/// for the largest files, and several times that on an overloaded machine.
 pub(super) const WAIT_NS: u64 = 5_000_000_000;
 
-/// Bytes of copied stacks that wait: 24 MiB are 1,500 of 16 KiB. Beyond, stacks are not copied from the
-/// ring.
+/// Maximum bytes of waiting stacks: 24 MiB hold 1,500 of 16 KiB. Beyond it, stacks are not copied
+/// from the ring.
 pub(super) const WAITING_BYTES_MAX: usize = 24 << 20;
 
-/// How long the kernel is let alone after it refused a write, which it does for want of memory.
+/// Pause after the kernel refused a write, which it does for lack of memory.
 const REFUSED_NS: u64 = 10_000_000_000;
 
-/// Time after which the thread looks at what it may free.
-const TURN: Duration = Duration::from_millis(250);
+/// Maximum wait for a message; after it, entries whose grace period is over are freed.
+const WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// A process of which the kernel had not what it needed.
+/// A process whose rows the kernel lacked.
 pub(super) struct Request {
     pub(super) pid: u32,
     pub(super) identity: u64,
-    /// What it mapped when the sample was taken.
+    /// Its mappings at the time of the sample.
     pub(super) mappings: Arc<Mappings>,
-    /// An address whose rows are wanted in any case.
+    /// An address whose rows are needed in any case.
     pub(super) address: u64,
-    /// A stack to walk, and the number under which its frames are expected.
+    /// A stack to walk, and the number that identifies its result.
     pub(super) stack: Option<(u64, Arc<CopiedStack>)>,
 }
 
-/// What the sampler found in one drain.
+/// The requests and changes of one drain.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) requests: Vec<Request>,
     pub(super) changes: Vec<(u32, Change)>,
-    /// Processes that were sampled.
+    /// Sampled processes.
     pub(super) sampled: Vec<u32>,
 }
 
-/// A stack that was walked.
+/// The result of a walk.
 pub(super) struct Walked {
     pub(super) number: u64,
     /// Innermost first.
@@ -89,19 +100,19 @@ enum Message {
     Stop,
 }
 
-/// How stacks are unwound.
+/// Options of the unwinder.
 pub(super) struct UnwinderOptions {
     /// Kernel memory for rows.
     pub(super) table_bytes_max: u64,
-    /// No file is evaluated: all code is taken for code without call frame information.
+    /// Evaluate no file: treat all code as code without call frame information.
     pub(super) frame_pointers_only: bool,
-    /// Where rows are kept, if anywhere.
+    /// The store of rows on disk, if there is one.
     pub(super) store: Option<RowStore>,
-    /// Reads files whose file system may not answer.
-    pub(super) patience: Patience,
+    /// Reads files, whose file systems may hang.
+    pub(super) pool: BlockingPool,
 }
 
-/// The sampler's end of the thread.
+/// The sampler's handle of the thread.
 pub(super) struct Unwinder {
     to: SyncSender<Message>,
     from: Receiver<Walked>,
@@ -113,27 +124,30 @@ impl Unwinder {
     pub(super) fn start(
         kernel: KernelTables,
         options: UnwinderOptions,
-        metrics: SharedMetrics,
+        stats: Stats<UnwindStats>,
     ) -> Result<Self> {
         let (to, messages) = sync_channel(BATCHES_MAX);
         let (results, from) = channel();
         let evaluated = to.clone();
-        let store = options.store.map(Arc::new);
-        let evaluators = Evaluators::start(store.as_ref(), &options.patience, move |it| {
-            // The thread ends after the evaluators only.
-            let _ = evaluated.send(Message::Evaluated(it));
+        let tables = Tables::new(options.table_bytes_max);
+        let cache = RowCache {
+            known: tables.known_digests(),
+            store: options.store.map(Arc::new),
+        };
+        let evaluators = Evaluators::start(&cache, &options.pool, move |result| {
+            // The thread ends after the evaluators.
+            let _ = evaluated.send(Message::Evaluated(result));
         })?;
         let thread = Thread {
             kernel,
-            tables: Tables::new(options.table_bytes_max),
+            tables,
             evaluators,
-            store,
-            table_bytes_max: options.table_bytes_max,
+            store: cache.store,
             frame_pointers_only: options.frame_pointers_only,
             refused_until_ns: 0,
             waiting: Vec::new(),
             results,
-            metrics,
+            stats,
         };
         Ok(Self {
             to,
@@ -142,7 +156,7 @@ impl Unwinder {
         })
     }
 
-    /// Hands over what a drain found. Gives it back when the thread is behind.
+    /// Queues a batch. Returns it if the queue is full.
     pub(super) fn push(&self, batch: Batch) -> Result<(), Batch> {
         match self.to.try_send(Message::Batch(batch)) {
             Ok(()) => Ok(()),
@@ -154,20 +168,15 @@ impl Unwinder {
         }
     }
 
-    /// A stack that was walked meanwhile.
+    /// The next finished walk.
     pub(super) fn pop(&self) -> Option<Walked> {
         self.from.try_recv().ok()
-    }
-
-    /// Waits for a stack to be walked.
-    pub(super) fn wait(&self, timeout: Duration) -> Option<Walked> {
-        self.from.recv_timeout(timeout).ok()
     }
 }
 
 impl Drop for Unwinder {
     fn drop(&mut self) {
-        // The evaluators hold senders too, so that the channel does not close by itself.
+        // The evaluators hold senders too, so the channel does not close when this one is dropped.
         let _ = self.to.send(Message::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -181,7 +190,7 @@ struct Waiting {
     pid: u32,
     mappings: Arc<Mappings>,
     stack: Arc<CopiedStack>,
-    /// The file whose rows it waits for.
+    /// The file with the missing rows.
     missing: Option<TableKey>,
     until_ns: u64,
 }
@@ -191,32 +200,31 @@ struct Thread {
     tables: Tables,
     evaluators: Evaluators,
     store: Option<Arc<RowStore>>,
-    table_bytes_max: u64,
     frame_pointers_only: bool,
-    /// The kernel refused a write: no process is made known to it before this time.
+    /// The kernel refused a write: no process is written before this time.
     refused_until_ns: u64,
     waiting: Vec<Waiting>,
     results: Sender<Walked>,
-    metrics: SharedMetrics,
+    stats: Stats<UnwindStats>,
 }
 
 impl Thread {
     fn run(mut self, messages: Receiver<Message>) {
-        while self.turn(&messages) {}
-        // No evaluator may wait for room in the channel when it is to end.
+        while self.handle_messages(&messages) {}
+        // So that no evaluator blocks on the full channel when it should end.
         drop(messages);
     }
 
-    /// Does what came in. Gives `false` at the end.
-    fn turn(&mut self, messages: &Receiver<Message>) -> bool {
-        let mut message = match messages.recv_timeout(TURN) {
+    /// Waits for messages, and handles all that have arrived. Returns `false` at the end.
+    fn handle_messages(&mut self, messages: &Receiver<Message>) -> bool {
+        let mut message = match messages.recv_timeout(WAIT_MAX) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return false,
         };
         let now_ns = monotonic_ns();
-        while let Some(it) = message {
-            match it {
+        while let Some(received) = message {
+            match received {
                 Message::Batch(batch) => self.take_batch(batch, now_ns),
                 Message::Evaluated(evaluated) => self.take_evaluated(evaluated, now_ns),
                 Message::Stop => return false,
@@ -263,9 +271,9 @@ impl Thread {
             cpu,
         } = evaluated;
         self.tables.load(&key, evaluation, now_ns);
-        let mut metrics = self.metrics.lock();
-        metrics.unwind.evaluated += 1;
-        metrics.unwind.evaluation_cpu += cpu;
+        let mut stats = self.stats.lock();
+        stats.evaluated += 1;
+        stats.evaluation_cpu += cpu;
     }
 
     fn request(&mut self, request: Request, now_ns: u64) {
@@ -294,7 +302,8 @@ impl Thread {
         }
     }
 
-    /// Has a file evaluated if nobody did. Gives its key if its rows will come.
+    /// Requests the evaluation of a file, unless it was or is being evaluated. Returns its key if
+    /// its rows will come.
     fn evaluate(
         &mut self,
         file: &Arc<MappedFile>,
@@ -308,7 +317,10 @@ impl Thread {
                 self.tables.load(&key, Evaluation::NoRows, now_ns);
                 return None;
             }
-            let mapping = mappings.iter().find(|it| it.file == *file)?.clone();
+            let mapping = mappings
+                .iter()
+                .find(|mapping| mapping.file == *file)?
+                .clone();
             self.evaluators.push(Job {
                 key: key.clone(),
                 pid,
@@ -318,8 +330,8 @@ impl Thread {
         self.tables.is_evaluating(&key).then_some(key)
     }
 
-    /// Has all files evaluated at once whose rows this stack is likely to need: those that a word on it
-    /// points into. The walk would find one after the other.
+    /// Requests the evaluation of all files that this stack probably needs: those that a word on
+    /// the stack points into. The walk alone would find them one after the other.
     fn evaluate_all(&mut self, waiting: &Waiting, now_ns: u64) {
         let (words, _) = waiting.stack.bytes.as_chunks();
         let mut last = 0..0;
@@ -336,7 +348,7 @@ impl Thread {
         }
     }
 
-    /// Walks the stacks that need not wait any longer.
+    /// Walks the stacks whose rows are available, or that have waited too long.
     fn walk_waiting(&mut self, now_ns: u64) {
         for mut waiting in mem::take(&mut self.waiting) {
             let is_late = waiting.until_ns <= now_ns;
@@ -361,16 +373,16 @@ impl Thread {
                 continue;
             }
             if walked.outcome == Outcome::BadFrame {
-                // It may be that an address led into no code: nothing more will be known of it.
-                self.tables.settle(waiting.pid, &waiting.mappings);
+                // An address may be outside of all code: a later copy would not help.
+                self.tables.confirm_mappings(waiting.pid, &waiting.mappings);
             }
-            self.metrics.lock().unwind.count_copied(walked.outcome);
-            // The sampler takes it, or has ended.
+            self.stats.lock().count_copied(walked.outcome);
+            // Without a receiver, the sampler has ended.
             let _ = self.results.send(walked);
         }
     }
 
-    /// Walks a stack with the rows that are there; gives the file, too, whose rows are not.
+    /// Walks a stack with the available rows. Also returns the file whose rows are missing.
     fn walk(&self, waiting: &Waiting) -> (Walked, Option<Arc<MappedFile>>) {
         let mut missing = None;
         let mut is_innermost = true;
@@ -395,7 +407,7 @@ impl Thread {
             WALKED_FRAMES_MAX,
         );
         let outcome = match outcome {
-            // The stack is there, but not in the copy.
+            // The stack continues beyond the copy.
             Outcome::Unreadable if waiting.stack.is_cut() => Outcome::CutAtDepth,
             outcome => outcome,
         };
@@ -407,19 +419,20 @@ impl Thread {
         (walked, missing)
     }
 
-    /// Empties the tables: what the kernel has is not known any more.
-    fn begin_anew(&mut self) {
+    /// Empties the tables: the kernel's state is unknown.
+    fn reset(&mut self) {
         if let Err(err) = self.kernel.clear() {
             tracing::error!(
                 err = format!("{err:#}"),
                 "failed to clear the walk's tables"
             );
         }
-        self.tables = Tables::new(self.table_bytes_max);
-        self.refused_until_ns = monotonic_ns() + REFUSED_NS;
+        let now_ns = monotonic_ns();
+        self.tables.reset(now_ns);
+        self.refused_until_ns = now_ns + REFUSED_NS;
     }
 
-    /// Brings the kernel's tables up to date.
+    /// Writes the changes of the tables to the kernel.
     fn write(&mut self) {
         let writes = self.tables.take_writes();
         let count = writes.len();
@@ -428,15 +441,52 @@ impl Thread {
                 err = format!("{err:#}"),
                 "failed to write the walk's tables: beginning anew, stacks are copied meanwhile"
             );
-            self.metrics.lock().unwind.write_errors += 1;
-            self.begin_anew();
+            self.stats.lock().write_errors += 1;
+            self.reset();
         }
-        self.tables.end_turn(monotonic_ns());
-        let mut metrics = self.metrics.lock();
-        metrics.unwind.writes += count as u64;
-        metrics.unwind.tables = self.tables.stats();
-        metrics.unwind.table_bytes = self.kernel.bytes();
-        metrics.unwind.waiting = self.waiting.len();
-        metrics.unwind.kept = self.store.as_ref().map(|it| it.stats()).unwrap_or_default();
+        self.tables.end_epoch(monotonic_ns());
+        let mut stats = self.stats.lock();
+        stats.writes += count as u64;
+        stats.tables = self.tables.stats();
+        stats.table_bytes = self.kernel.bytes();
+        stats.waiting = self.waiting.len();
+        stats.row_store = self
+            .store
+            .as_ref()
+            .map(|store| store.stats())
+            .unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// The other end of an unwinder without a thread.
+    pub(in super::super) struct UnwinderEnd {
+        messages: Receiver<Message>,
+        pub(in super::super) results: Sender<Walked>,
+    }
+
+    impl UnwinderEnd {
+        /// The next batch that was pushed.
+        pub(in super::super) fn pop(&self) -> Option<Batch> {
+            match self.messages.try_recv() {
+                Ok(Message::Batch(batch)) => Some(batch),
+                _ => None,
+            }
+        }
+    }
+
+    /// An unwinder that accepts this many batches, and its other end.
+    pub(in super::super) fn detached(batches_max: usize) -> (Unwinder, UnwinderEnd) {
+        let (to, messages) = sync_channel(batches_max);
+        let (results, from) = channel();
+        let unwinder = Unwinder {
+            to,
+            from,
+            thread: None,
+        };
+        (unwinder, UnwinderEnd { messages, results })
     }
 }

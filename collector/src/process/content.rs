@@ -1,44 +1,85 @@
-//! What a file is known by on every node: its build id, or a hash.
+//! The identity of a file by its contents, the same on every node: its build id, or a hash.
 
 use std::{
     fs::File,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
-    path::Path,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt as _, MetadataExt as _},
+    },
 };
 
+use elf::find_build_id;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    ContentId, FileIdentity, find_build_id,
-    scan::{map_file, open_regular},
+    ContentId, FileIdentity,
+    snapshot::{Opened, open_regular},
+};
+use crate::{
+    blocking_pool::{BlockingPool, FILE_DEADLINE, Resource},
+    file::{FileFormat, MappedBy, open_mapped},
 };
 
 /// Bytes of the head and of the tail that are hashed. Two builds of one program
 /// differ there: the head has the sections' sizes, the tail the section headers.
 const PART_BYTES: u64 = 4096;
 
-/// Reads the identity of what a process maps at `start..end`; `None` when it is
-/// gone, may not be read, or has another inode number by now: a library that was unloaded leaves its
-/// place to others.
-pub fn read_content_id(
-    pid: u32,
-    start: u64,
-    end: u64,
-    identity: FileIdentity,
-) -> Option<ContentId> {
-    let range = map_file(pid, start, end);
-    let file = open_regular(Path::new(&range))?;
-    if let FileIdentity::Inode { inode, .. } = identity
-        && file.metadata().ok()?.ino() != inode
-    {
-        return None;
+/// Format and identity of a mapped file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Its format.
+    pub format: FileFormat,
+    /// Its identity; none for code that a process wrote, which changes.
+    pub id: Option<ContentId>,
+}
+
+impl Contents {
+    /// The contents of an open file; `None` when it cannot be read.
+    pub fn read(file: &File) -> Option<Self> {
+        let format = FileFormat::read(file)?;
+        let id = match format {
+            FileFormat::Memory => None,
+            FileFormat::Elf | FileFormat::Other => identify(file),
+        };
+        Some(Self { format, id })
     }
-    identify(&file)
+}
+
+/// Reads what a process maps, on a file system that may hang; `None` when it is
+/// gone, may not be read in time, or has another inode number by now: a library that was unloaded leaves its
+/// place to others.
+pub fn read_contents(
+    mapped_by: &MappedBy,
+    identity: FileIdentity,
+    resource: Resource,
+    pool: &BlockingPool,
+) -> Option<Contents> {
+    let mapped = open_mapped(mapped_by, pool).ok()?;
+    let read = move || read_mapped(&mapped, identity);
+    pool.run(resource, FILE_DEADLINE, read).flatten()
+}
+
+fn read_mapped(mapped: &OwnedFd, identity: FileIdentity) -> Option<Contents> {
+    match open_regular(mapped)? {
+        Opened::Regular(file) => {
+            if let FileIdentity::Inode { inode, .. } = identity
+                && file.metadata().ok()?.ino() != inode
+            {
+                return None;
+            }
+            Contents::read(&file)
+        }
+        // A device's memory, or the kernel's: no ELF file is mapped from there.
+        Opened::Special => Some(Contents {
+            format: FileFormat::Memory,
+            id: None,
+        }),
+    }
 }
 
 /// The identity of a file by its contents; `None` when it cannot be read.
 pub fn identify(file: &File) -> Option<ContentId> {
-    if let Some(id) = find_build_id(|at, buffer| file.read_exact_at(buffer, at).is_ok()) {
+    if let Some(id) = find_build_id(file) {
         return Some(ContentId::BuildId(id));
     }
     hash_file(file).map(ContentId::Hash)

@@ -4,20 +4,28 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     ptr,
-    sync::{Arc, OnceLock, Weak, atomic::AtomicU64},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use elf::BuildId;
 use rustc_hash::FxHashMap;
 
-use super::BuildId;
+use crate::file::{FileFormat, Inode};
 
-/// What is mapped.
+/// The kind of a mapped file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileKind {
     /// A file on some file system, or a memfd.
     File,
-    /// The kernel's image, modules and BPF programs.
+    /// The kernel's image, and code that was loaded into it before the first record.
     Kernel,
+    /// Code that the kernel loaded with a record: a BPF program, a trampoline. Its path is its name.
+    KernelSymbol,
+    /// A module of the kernel.
+    KernelModule,
     /// The kernel's shared object in every process.
     Vdso,
     /// Executable memory without a file: code made at run time.
@@ -32,40 +40,110 @@ pub enum FileKind {
     Limit,
 }
 
-/// How a file is told from others.
+/// The identity of a mapped file.
+///
+/// Device, inode and generation are the kernel's word, and no process can choose them. The build id is
+/// the file's own word: two files can claim the same. It is part of the identity only to tell a file
+/// from a later one in the same place, where a file system has no generations. Data that is shared
+/// between processes is keyed by the whole identity or by what was read, never by the claim alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileIdentity {
-    /// By its contents: the linker's own id.
-    BuildId(BuildId),
-    /// By where it lies: device and inode, for files without a build id.
+    /// Its inode.
     Inode {
-        /// Device number, as in `stat`.
+        /// Device number, as the kernel's mapping record gives it. `stat` of the same file may have another one: see
+        /// [`Inode::is_of`].
         device: u64,
         /// Inode number.
         inode: u64,
-        /// Generation of the inode; 0 when not known.
+        /// Generation of the inode; 0 when not known, and on file systems without.
         generation: u64,
+        /// The build id that the file claims, if known before it was opened.
+        claimed_build_id: Option<BuildId>,
     },
     /// Only the path is known, or it is no file.
     Path,
 }
 
+impl FileIdentity {
+    /// The build id that the file claims, if known before it was opened.
+    pub fn claimed_build_id(&self) -> Option<BuildId> {
+        match *self {
+            Self::Inode {
+                claimed_build_id, ..
+            } => claimed_build_id,
+            Self::Path => None,
+        }
+    }
+
+    /// The inode, if it is known.
+    pub fn inode(&self) -> Option<Inode> {
+        match *self {
+            Self::Inode { device, inode, .. } => Some(Inode {
+                device,
+                number: inode,
+            }),
+            Self::Path => None,
+        }
+    }
+
+    /// The same without the generation, which `/proc` does not tell, where a claimed build id tells a file from a later one
+    /// in its place as well.
+    fn without_generation(self) -> Self {
+        match self {
+            Self::Inode {
+                device,
+                inode,
+                claimed_build_id: claimed_build_id @ Some(_),
+                generation: _,
+            } => Self::Inode {
+                device,
+                inode,
+                generation: 0,
+                claimed_build_id,
+            },
+            other => other,
+        }
+    }
+
+    /// Whether both name one inode. A generation that is not known is taken for equal.
+    pub fn is_same_inode(&self, other: &Self) -> bool {
+        let place = |identity: &Self| match *identity {
+            Self::Inode {
+                device,
+                inode,
+                generation,
+                ..
+            } => Some((device, inode, generation)),
+            Self::Path => None,
+        };
+        let (Some(one), Some(two)) = (place(self), place(other)) else {
+            return false;
+        };
+        (one.0, one.1) == (two.0, two.1) && (one.2 == two.2 || one.2 == 0 || two.2 == 0)
+    }
+}
+
 /// One file, or what stands for it. Equal only to itself: [`Files`] makes one of each.
 #[derive(Debug)]
 pub struct MappedFile {
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
     /// Path as the process saw it, or a name in brackets.
     pub path: Arc<str>,
-    /// Its identity, as the mapping told it.
+    /// Its identity, as the mapping gave it.
     pub identity: FileIdentity,
     /// Its identity by its contents, found when it was first opened.
     pub content: OnceLock<ContentId>,
+    /// Its format, found when it was first opened.
+    pub format: OnceLock<FileFormat>,
     /// When a frame was last located in it, nanoseconds of CLOCK_MONOTONIC.
     pub used_ns: AtomicU64,
+    /// For the kernel and its modules: the times between which a reading of `/proc/kallsyms` has its names.
+    pub since_ns: u64,
+    pub(super) until_ns: AtomicU64,
 }
 
-/// What a file's contents are known by, on every node.
+/// The identity of a file's contents, the same on every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContentId {
     /// The linker's id.
@@ -84,18 +162,46 @@ impl fmt::Display for ContentId {
 }
 
 impl MappedFile {
-    fn new(kind: FileKind, path: Arc<str>, identity: FileIdentity) -> Self {
-        let content = match identity {
-            FileIdentity::BuildId(id) => OnceLock::from(ContentId::BuildId(id)),
-            FileIdentity::Inode { .. } | FileIdentity::Path => OnceLock::new(),
-        };
+    pub(super) fn new(kind: FileKind, path: Arc<str>, identity: FileIdentity) -> Self {
         Self {
             kind,
             path,
             identity,
-            content,
+            content: OnceLock::new(),
+            // The kernel finds build ids in ELF files only.
+            format: match identity.claimed_build_id() {
+                Some(_) => OnceLock::from(FileFormat::Elf),
+                None => OnceLock::new(),
+            },
             used_ns: AtomicU64::new(0),
+            since_ns: 0,
+            until_ns: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Until when a reading of `/proc/kallsyms` has its names.
+    pub fn until_ns(&self) -> u64 {
+        self.until_ns.load(Ordering::Relaxed)
+    }
+
+    /// Later readings have its names no more.
+    pub(super) fn end_at(&self, time_ns: u64) {
+        self.until_ns.fetch_min(time_ns, Ordering::Relaxed);
+    }
+
+    /// Whether it may be memory into which a process wrote code: everything executable that is not known to be an ELF file.
+    pub fn may_be_made(&self) -> bool {
+        match self.kind {
+            FileKind::Anonymous => true,
+            FileKind::File => self.format.get() != Some(&FileFormat::Elf),
+            _ => false,
+        }
+    }
+
+    /// The identity of its contents: what was read, or else the build id that it claims.
+    pub fn content_id(&self) -> Option<ContentId> {
+        let claimed = || self.identity.claimed_build_id().map(ContentId::BuildId);
+        self.content.get().copied().or_else(claimed)
     }
 }
 
@@ -122,7 +228,7 @@ pub struct Files {
 impl Files {
     /// Files known at the same time. A node with 5,000 processes maps some
     /// thousands; at about 300 bytes each (path, key, two counters) the limit is
-    /// 10 MB. Beyond it, files are told apart no more and counted as
+    /// 10 MB. Beyond it, files are not distinguished any more and count as
     /// [`FileKind::Limit`].
     pub const FILES_MAX: usize = 32_768;
 
@@ -147,7 +253,7 @@ impl Files {
     ) -> Arc<MappedFile> {
         let path = &path[..path.len().min(Self::PATH_BYTES_MAX)];
         let path: Arc<str> = String::from_utf8_lossy(path).into();
-        let key = (kind, path, identity);
+        let key = (kind, path, identity.without_generation());
         if let Some(file) = self.known.get(&key).and_then(Weak::upgrade) {
             return file;
         }
@@ -167,12 +273,12 @@ impl Files {
         self.known.retain(|_, file| file.strong_count() > 0);
     }
 
-    /// Files that are known.
+    /// The number of files.
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether no file is known.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }

@@ -1,8 +1,8 @@
 //! The executable mappings of one process.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use super::{FileKind, MappedFile};
+use super::MappedFile;
 
 /// One executable mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,30 +13,42 @@ pub struct Mapping {
     pub end: u64,
     /// Offset in the file of the byte at `start`.
     pub file_offset: u64,
-    /// What is mapped.
+    /// The file that is mapped.
     pub file: Arc<MappedFile>,
-    /// When it took the place of other code, nanoseconds of CLOCK_MONOTONIC; 0 when it did not.
-    pub replaced_ns: u64,
+    /// When it replaced other code, nanoseconds of CLOCK_MONOTONIC; 0 when it did not.
+    replaced_ns: u64,
 }
 
-/// How long after a replacement another is expected: a program that loads and unloads its plugins in
-/// turn puts one where the other was, for as long as it runs.
-const UNSTEADY_NS: u64 = 10_000_000_000;
+/// Time after a replacement in which another is expected: a program that loads and unloads its plugins in turn maps one where
+/// the other was, for as long as it runs.
+const STALE_ROWS_NS: u64 = 10_000_000_000;
 
 impl Mapping {
-    /// Until when what is known of the mapping may be out of date when it is used; 0 when it never was.
-    /// (Who unwinds with mappings that are a tenth of a second old takes the rows of another file.)
-    pub fn unsteady_until_ns(&self) -> u64 {
+    /// A mapping of a file at these addresses, which replaced no other code.
+    pub fn new(addresses: Range<u64>, file_offset: u64, file: Arc<MappedFile>) -> Self {
+        Self {
+            start: addresses.start,
+            end: addresses.end,
+            file_offset,
+            file,
+            replaced_ns: 0,
+        }
+    }
+
+    /// Until when the kernel's rows for this mapping may be stale; 0 if it replaced no other code. Unwinding with mappings
+    /// 100 ms stale would use another file's rows.
+    pub fn stale_rows_until_ns(&self) -> u64 {
         match self.replaced_ns {
             0 => 0,
-            replaced_ns => replaced_ns.saturating_add(UNSTEADY_NS),
+            replaced_ns => replaced_ns.saturating_add(STALE_ROWS_NS),
         }
     }
 
     /// Whether `other`, which overlaps this one, has other bytes of code there.
     fn differs_from(&self, other: &Self) -> bool {
-        let bias = |it: &Self| it.file_offset.wrapping_sub(it.start);
-        self.file != other.file || bias(self) != bias(other)
+        let bias = |mapping: &Self| mapping.file_offset.wrapping_sub(mapping.start);
+        let is_same_inode = self.file.identity.is_same_inode(&other.file.identity);
+        (self.file != other.file && !is_same_inode) || bias(self) != bias(other)
     }
 
     /// Offset in the file of the byte at `address`, which lies in the mapping.
@@ -57,26 +69,40 @@ impl Mappings {
     /// (vm.max_map_count). 16,384 × 32 bytes = 512 KiB.
     pub const MAPPINGS_MAX: usize = 16_384;
 
-    /// Whether there is memory for code that the process makes.
-    pub fn have_made(&self) -> bool {
-        self.iter().any(|it| it.file.kind == FileKind::Anonymous)
+    /// Whether there is memory that may hold JIT code.
+    pub fn have_jit_memory(&self) -> bool {
+        self.iter().any(|mapping| mapping.file.may_be_made())
     }
 
-    /// Adds a mapping that was made at `time_ns` and removes what it covers: the kernel tells of no
-    /// munmap.
+    /// Whether these map the same to the same addresses as `others`.
+    pub fn are_same(&self, others: &Self) -> bool {
+        let same = |(one, other): (&Mapping, &Mapping)| {
+            let ends = one.start == other.start && one.end == other.end;
+            ends && !one.differs_from(other)
+        };
+        self.len() == others.len() && self.iter().zip(others.iter()).all(same)
+    }
+
+    /// Adds a mapping that was made at `time_ns` and removes the mappings that it covers: there is no event for munmap.
     ///
-    /// Gives `false`, and changes nothing, when the limit is reached or the mapping is empty.
+    /// Returns `false`, and changes nothing, when the limit is reached or the mapping is empty.
     pub fn insert(&mut self, mapping: Mapping, time_ns: u64) -> bool {
         if mapping.start >= mapping.end {
             return false;
         }
-        let first = self.sorted.partition_point(|it| it.end <= mapping.start);
-        let last = self.sorted.partition_point(|it| it.start < mapping.end);
+        let first = self
+            .sorted
+            .partition_point(|mapped| mapped.end <= mapping.start);
+        let last = self
+            .sorted
+            .partition_point(|mapped| mapped.start < mapping.end);
         let overlapped = &self.sorted[first..last.max(first)];
         if overlapped.is_empty() && self.sorted.len() >= Self::MAPPINGS_MAX {
             return false;
         }
-        let replaced = overlapped.iter().filter(|it| mapping.differs_from(it));
+        let replaced = overlapped
+            .iter()
+            .filter(|mapped| mapping.differs_from(mapped));
         let mapping = Mapping {
             replaced_ns: replaced
                 .map(|_| time_ns)
@@ -86,18 +112,18 @@ impl Mappings {
         };
         let before = overlapped
             .first()
-            .filter(|it| it.start < mapping.start)
-            .map(|it| Mapping {
+            .filter(|mapped| mapped.start < mapping.start)
+            .map(|mapped| Mapping {
                 end: mapping.start,
-                ..it.clone()
+                ..mapped.clone()
             });
         let after = overlapped
             .last()
-            .filter(|it| it.end > mapping.end)
-            .map(|it| Mapping {
+            .filter(|mapped| mapped.end > mapping.end)
+            .map(|mapped| Mapping {
                 start: mapping.end,
-                file_offset: it.offset_of(mapping.end),
-                ..it.clone()
+                file_offset: mapped.offset_of(mapping.end),
+                ..mapped.clone()
             });
         let range = first..first + overlapped.len();
         self.sorted
@@ -107,8 +133,10 @@ impl Mappings {
 
     /// The mapping in which an address lies.
     pub fn find(&self, address: u64) -> Option<&Mapping> {
-        let place = self.sorted.partition_point(|it| it.end <= address);
-        self.sorted.get(place).filter(|it| it.start <= address)
+        let place = self.sorted.partition_point(|mapped| mapped.end <= address);
+        self.sorted
+            .get(place)
+            .filter(|mapped| mapped.start <= address)
     }
 
     /// Number of mappings.
@@ -139,22 +167,13 @@ mod tests {
         let mut all = Mappings::default();
         for &(start, end, file) in mappings {
             let file = files.intern(FileKind::File, file.as_bytes(), FileIdentity::Path);
-            all.insert(
-                Mapping {
-                    start,
-                    end,
-                    file_offset: 0x1000,
-                    file,
-                    replaced_ns: 0,
-                },
-                1,
-            );
+            all.insert(Mapping::new(start..end, 0x1000, file), 1);
         }
         all.iter()
-            .map(|it| {
+            .map(|mapping| {
                 format!(
                     "{:x}-{:x} {}@{:x}",
-                    it.start, it.end, it.file.path, it.file_offset
+                    mapping.start, mapping.end, mapping.file.path, mapping.file_offset
                 )
             })
             .collect()
@@ -203,13 +222,7 @@ mod tests {
         let mut time_ns = 0;
         let mut insert = |start: u64, file_offset, file: &Arc<MappedFile>| {
             time_ns += 1;
-            let mapping = Mapping {
-                start,
-                end: start + 0x20,
-                file_offset,
-                file: file.clone(),
-                replaced_ns: 0,
-            };
+            let mapping = Mapping::new(start..start + 0x20, file_offset, file.clone());
             assert!(all.insert(mapping, time_ns));
             all.find(start).unwrap().replaced_ns
         };
@@ -222,8 +235,8 @@ mod tests {
         assert_eq!(insert(0x110, 0, &b), 6);
         assert_eq!(insert(0x100, 0, &b), 7);
         assert_eq!(
-            all.find(0x145).unwrap().unsteady_until_ns(),
-            5 + UNSTEADY_NS
+            all.find(0x145).unwrap().stale_rows_until_ns(),
+            5 + STALE_ROWS_NS
         );
     }
 
@@ -235,18 +248,9 @@ mod tests {
         let mut all = Mappings::default();
         for (start, end) in [(0x10, 0x20), (0x30, 0x40)] {
             let file = file.clone();
-            assert!(all.insert(
-                Mapping {
-                    start,
-                    end,
-                    file_offset: 0,
-                    file,
-                    replaced_ns: 0,
-                },
-                1
-            ));
+            assert!(all.insert(Mapping::new(start..end, 0, file), 1));
         }
-        let found = |address| all.find(address).map(|it| it.start);
+        let found = |address| all.find(address).map(|mapping| mapping.start);
         assert_eq!(found(0xf), None);
         assert_eq!(found(0x10), Some(0x10));
         assert_eq!(found(0x1f), Some(0x10));

@@ -1,31 +1,31 @@
-//! Processes and what they map.
+//! Processes and their mappings.
 //!
-//! In: perf's side band (each exec, mapping, fork and exit, in order) and one
-//! scan of `/proc`. Out: a table that answers "which process was this, and what
-//! lay at this address" for the time of a sample, also when the process has
-//! ended since. It never reads the memory or the files of a process but for
-//! the build ids of files that were mapped before the side band was open.
+//! In: perf's side band (each exec, mapping, fork and exit, in order), and reads of `/proc` for the processes without events.
+//! Out: a table with the process of a sample and its mappings at the time of the sample, also when the process has ended since.
+//! The table is pure: [`SnapshotReader`] does the reads that it requests. The memory and the files of a process are not read, but
+//! for the build ids of files that were mapped before the side band was open.
 
-mod build_id;
 mod content;
 mod file;
-mod headers;
-mod lease;
+mod kernel_code;
+mod kernel_modules;
 mod mappings;
-mod maps;
-mod scan;
+mod path;
+mod reads;
 mod side_band;
+mod snapshot;
 mod table;
 
-pub use build_id::{BuildId, find_build_id};
-pub(crate) use build_id::{u16_at, u32_at, u64_at};
-pub use content::{identify, read_content_id};
+pub use content::{Contents, identify, read_contents};
 pub use file::{ContentId, FileIdentity, FileKind, Files, MappedFile};
-pub use headers::{ElfHeaders, FilePart, SectionHeader, SegmentHeader};
-pub(crate) use headers::{NAMES_BYTES_MAX, SECTIONS_MAX, SEGMENTS_MAX};
-pub(crate) use lease::open_unleased;
+pub use kernel_code::{KernelCode, KernelFrame, KernelOwner, is_unloaded, module_of};
+pub use kernel_modules::{Module, parse_modules, read_modules};
 pub use mappings::{Mapping, Mappings};
-pub use maps::{MapsEntry, parse_maps_line};
-pub(crate) use scan::after_name;
-pub use side_band::{SideBand, SideBandEvent, Timed};
-pub use table::{Change, LivingMapping, Process, ProcessTable, TableStats};
+pub use side_band::{SideBand, SideBandError, SideBandEvent, Timed};
+pub use snapshot::{
+    ProcessList, ProcessRead, ProcessSnapshot, SnapshotError, SnapshotMapping, SnapshotReader,
+    StartTime,
+};
+#[cfg(test)]
+pub(crate) use table::testing;
+pub use table::{Change, Found, LivingMapping, Process, ProcessTable, TableStats};

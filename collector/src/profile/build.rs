@@ -1,20 +1,20 @@
-//! A window's pprof.
+//! Builds the pprof of a window.
 //!
-//! Format: github.com/google/pprof `proto/profile.proto`; what of it is used, and
-//! how, stands at `PushRequest.profile_zstd` in `proto/pilotlight/v1/ingest.proto`.
+//! Format: github.com/google/pprof `proto/profile.proto`; `PushRequest.profile_zstd` in
+//! `proto/pilotlight/v1/ingest.proto` describes the used parts.
 
 use pprof::protos::{Function, Label, Line, Location, Mapping, Profile, Sample, ValueType};
-use proto::v1::UnnamedReason;
 use rustc_hash::FxHashMap;
 
 use super::strings::Strings;
 use crate::{
-    aggregate::{FrameIndex, Window, WindowFile, WindowFrame},
-    name::{Frame, Naming, UnnamedReason as Reason},
+    aggregate::{Window, WindowFile, WindowFrame},
+    file::UnnamedReason,
+    name::{Frame, Naming},
     process::FileKind,
 };
 
-/// A profile, and what it could not name.
+/// A profile, and its unnamed locations.
 pub struct Built {
     /// The profile.
     pub profile: Profile,
@@ -25,29 +25,18 @@ pub struct Built {
 /// A location without lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnnamedLocation {
-    /// Its number in the profile.
+    /// The location's id in the profile.
     pub id: u64,
-    /// Why it has none.
+    /// The reason for the missing name.
     pub reason: UnnamedReason,
-    /// Bytes from the start of its function, plus one; 0 when that is not known.
+    /// Bytes from the start of its function, plus one; 0 if unknown.
     pub function_distance: u32,
 }
 
-impl UnnamedLocation {
-    fn new(id: u64, reason: Reason, function_distance: u32) -> Self {
-        let code = i32::from(reason.code());
-        Self {
-            id,
-            reason: UnnamedReason::try_from(code).unwrap_or_default(),
-            function_distance,
-        }
-    }
-}
-
-/// Makes the profile of a window.
+/// Builds the profile of a window.
 ///
-/// `namings` are parallel to [`Window::frames`]. Times are nanoseconds,
-/// `start_ns` since the Unix epoch; `sample_ns` is the CPU time that one sample stands for.
+/// `namings` is parallel to [`Window::frames`]; frames without samples are left out. Times are in
+/// nanoseconds, `start_ns` since the Unix epoch; `sample_ns` is the CPU time of one sample.
 pub fn build_profile(
     window: &Window,
     namings: &[Naming],
@@ -58,36 +47,57 @@ pub fn build_profile(
     let mut strings = Strings::new();
     let mut functions = Functions::default();
     let mut unnamed = Vec::new();
-    let mut mappings = Mappings::new(&mut strings, window.files());
+    let samples_by_frame = window.samples_by_frame();
+    let mut is_used = vec![false; window.files().len()];
+    for (frame, samples) in window.frames().iter().zip(&samples_by_frame) {
+        is_used[frame.file as usize] |= *samples > 0;
+    }
+    let mut mappings = Mappings::new(&mut strings, window.files(), &is_used);
     let mut locations = Vec::with_capacity(window.frames().len());
-    for (index, (frame, naming)) in window.frames().iter().zip(namings).enumerate() {
-        let id = location_id(FrameIndex(index as u32));
+    let mut location_ids = vec![0; window.frames().len()];
+    let frames = window.frames().iter().zip(namings);
+    let frames = frames.zip(samples_by_frame).zip(&mut location_ids);
+    for (((frame, naming), samples), location_id) in frames {
+        if samples == 0 {
+            continue;
+        }
+        // Ids begin at 1.
+        let id = locations.len() as u64 + 1;
+        *location_id = id;
         let mapping = mappings.of(&mut strings, *frame, naming);
-        mapping.memory_limit = mapping.memory_limit.max(frame.offset.saturating_add(1));
+        let address = window.files()[frame.file as usize].shown_address(frame.offset);
+        mapping.memory_limit = mapping.memory_limit.max(address.saturating_add(1));
         let line = match naming {
             Naming::Named(frames) => {
                 mapping.has_functions = true;
-                mapping.has_filenames |= frames.iter().any(|it| !it.file.is_empty());
-                mapping.has_line_numbers |= frames.iter().any(|it| it.line != 0);
+                mapping.has_filenames |= frames.iter().any(|frame| !frame.file.is_empty());
+                mapping.has_line_numbers |= frames.iter().any(|frame| frame.line != 0);
                 mapping.has_inline_frames |= frames.len() > 1;
                 let kind = window.files()[frame.file as usize].file.kind;
                 make_lines(&mut strings, &mut functions, frames, kind)
             }
             Naming::Unnamed(reason) => {
-                unnamed.push(UnnamedLocation::new(id, *reason, 0));
+                unnamed.push(UnnamedLocation {
+                    id,
+                    reason: *reason,
+                    function_distance: 0,
+                });
                 Vec::new()
             }
             Naming::InFunction(distance) => {
-                // One that is 4 GiB long is none.
-                let distance = distance.saturating_add(1);
-                unnamed.push(UnnamedLocation::new(id, Reason::NoSymbol, distance));
+                unnamed.push(UnnamedLocation {
+                    id,
+                    reason: UnnamedReason::NoSymbol,
+                    // A distance of 4 GiB is invalid.
+                    function_distance: distance.saturating_add(1),
+                });
                 Vec::new()
             }
         };
         locations.push(Location {
             id,
             mapping_id: mapping.id,
-            address: frame.offset,
+            address,
             line,
             is_folded: false,
         });
@@ -96,15 +106,13 @@ pub fn build_profile(
     let key_series = strings.intern("series");
     let key_thread = strings.intern("thread");
     let key_outcome = strings.intern("outcome");
-    let threads: Vec<i64> = window
-        .threads()
-        .iter()
-        .map(|name| strings.intern(&thread_name(name)))
-        .collect();
+    let mut threads: Vec<Option<i64>> = vec![None; window.threads().len()];
     let mut samples = Vec::with_capacity(window.row_count());
     for (row, count) in window.sorted_rows() {
         let mut label = vec![number_label(key_series, i64::from(row.series))];
-        let thread = threads[row.thread as usize];
+        let thread = row.thread as usize;
+        let thread = *threads[thread]
+            .get_or_insert_with(|| strings.intern(&thread_name(&window.threads()[thread])));
         if thread != 0 {
             label.push(string_label(key_thread, thread));
         }
@@ -118,7 +126,10 @@ pub fn build_profile(
             label.push(string_label(key_check, check));
         }
         samples.push(Sample {
-            location_id: window.stack(row.leaf).map(location_id).collect(),
+            location_id: window
+                .stack(row.leaf)
+                .map(|frame| location_ids[frame.0 as usize])
+                .collect(),
             value: vec![count as i64, (count * sample_ns) as i64],
             label,
         });
@@ -137,7 +148,7 @@ pub fn build_profile(
     let profile = Profile {
         sample_type,
         sample: samples,
-        mapping: mappings.table,
+        mapping: mappings.into_used(),
         location: locations,
         function: functions.table,
         time_nanos: start_ns as i64,
@@ -151,12 +162,12 @@ pub fn build_profile(
     Built { profile, unnamed }
 }
 
-/// Location ids begin at 1.
-fn location_id(frame: FrameIndex) -> u64 {
-    u64::from(frame.0) + 1
+/// The id of the mapping of a frame's file. Ids begin at 1.
+pub(crate) fn mapping_id(frame: WindowFrame) -> u64 {
+    u64::from(frame.file) + 1
 }
 
-/// One mapping for each file, and behind them one for each module of the kernel.
+/// One mapping per file, followed by one per kernel module.
 struct Mappings<'a> {
     files: &'a [WindowFile],
     table: Vec<Mapping>,
@@ -164,18 +175,24 @@ struct Mappings<'a> {
 }
 
 impl<'a> Mappings<'a> {
-    fn new(strings: &mut Strings, files: &'a [WindowFile]) -> Self {
-        let table = files.iter().zip(1..);
+    /// Names of files with frames of dropped samples alone are not written.
+    fn new(strings: &mut Strings, files: &'a [WindowFile], is_used: &[bool]) -> Self {
+        let table = files.iter().zip(is_used).zip(1..);
+        let table = table.map(|((file, is_used), id)| {
+            if *is_used {
+                make_mapping(strings, file, id)
+            } else {
+                Mapping::default()
+            }
+        });
         Self {
             files,
-            table: table
-                .map(|(file, id)| make_mapping(strings, file, id))
-                .collect(),
+            table: table.collect(),
             modules: FxHashMap::default(),
         }
     }
 
-    /// Where a frame lies: in its file, or in the module that its name tells.
+    /// The mapping of a frame: its file, or the module in its name.
     fn of(&mut self, strings: &mut Strings, frame: WindowFrame, naming: &Naming) -> &mut Mapping {
         let mut place = frame.file as usize;
         if let Some(module) = self.module_of(place, naming) {
@@ -191,9 +208,17 @@ impl<'a> Mappings<'a> {
         &mut self.table[place]
     }
 
+    /// The mappings that have a location.
+    fn into_used(self) -> Vec<Mapping> {
+        let mut table = self.table;
+        table.retain(|mapping| mapping.memory_limit > 0);
+        table
+    }
+
     fn module_of<'n>(&self, file: usize, naming: &'n Naming) -> Option<&'n str> {
         match naming {
             Naming::Named(frames) if self.files[file].file.kind == FileKind::Kernel => {
+                // For symbols without a record of their own.
                 split_module(&frames.first()?.function).1
             }
             _ => None,
@@ -201,18 +226,28 @@ impl<'a> Mappings<'a> {
     }
 }
 
-/// The kernel's symbols have their module behind them: `fuse_dev_init [fuse]`. BPF programs are of the module `bpf`.
-fn split_module(name: &str) -> (&str, Option<&str>) {
-    let split = name.strip_suffix(']').and_then(|it| it.rsplit_once(" ["));
+/// Splits the module from a kernel symbol: `fuse_dev_init [fuse]`. BPF programs have the module
+/// `bpf`.
+pub(crate) fn split_module(name: &str) -> (&str, Option<&str>) {
+    let split = name
+        .strip_suffix(']')
+        .and_then(|name| name.rsplit_once(" ["));
     split.map_or((name, None), |(name, module)| (name, Some(module)))
 }
 
 fn make_mapping(strings: &mut Strings, file: &WindowFile, id: u64) -> Mapping {
-    let build_id = file.file.content.get().map(ToString::to_string);
-    let filename = match &file.made_by {
-        // So that functions of two programs with one name are two, and each program has a colour.
-        Some(program) => strings.intern(&format!("[JIT] {program}")),
-        None => strings.intern(&file.file.path),
+    let build_id = file.file.content_id().as_ref().map(ToString::to_string);
+    let filename = match file.maker() {
+        // Functions of the same name in two programs stay separate, and each program has its own
+        // colour.
+        Some(maker) => strings.intern(&format!("[JIT] {}", maker.program)),
+        None => match split_module(&file.file.path) {
+            // Such a symbol's path is its name.
+            (_, Some(module)) if file.file.kind == FileKind::KernelSymbol => {
+                strings.intern(&format!("[kernel] {module}"))
+            }
+            _ => strings.intern(&file.file.path),
+        },
     };
     Mapping {
         id,
@@ -234,13 +269,15 @@ fn make_lines(
     let mut lines = Vec::with_capacity(frames.len());
     for frame in frames {
         let name = strings.intern(match kind {
-            FileKind::Kernel => split_module(&frame.function).0,
+            FileKind::Kernel | FileKind::KernelModule | FileKind::KernelSymbol => {
+                split_module(&frame.function).0
+            }
             _ => &frame.function,
         });
         let function_id = functions.intern(Function {
             id: 0,
             name,
-            // As pprof's own writers do: the same name again when there is no other.
+            // Like pprof's own writers: repeat the name if there is no other.
             system_name: match &*frame.system_name {
                 "" => name,
                 system_name => strings.intern(system_name),
@@ -314,7 +351,7 @@ mod tests {
     use super::*;
     use crate::{
         aggregate::{Check, SeriesKey},
-        locate::{Located, LocatedFrame, StackOutcome},
+        locate::{Located, LocatedFrame, StackOutcome, testing::complete},
         process::{FileIdentity, FileKind, Files},
     };
 
@@ -339,16 +376,19 @@ mod tests {
         let outcomes = [Outcome::Complete, Outcome::Complete, Outcome::Unreadable];
         for (leaf, outcome) in [0x20, 0x20, 0x30].into_iter().zip(outcomes) {
             let located = Located {
-                frames: [0x10, leaf]
-                    .map(|offset| LocatedFrame::stand_in(&file, offset))
-                    .into(),
                 outcome: StackOutcome::Walked(outcome),
-                parent: 0,
+                ..complete(
+                    [0x10, leaf]
+                        .map(|offset| LocatedFrame::stand_in(&file, offset))
+                        .into(),
+                )
             };
             let series = SeriesKey {
                 comm: "a".into(),
                 exe: None,
+                pod_uid: None,
                 container_id: None,
+                unit: None,
             };
             assert!(window.add(
                 1,
@@ -378,7 +418,7 @@ mod tests {
                 let labels: Vec<String> = sample
                     .label
                     .iter()
-                    .map(|it| format!("{}={}{}", text(it.key), text(it.str), it.num))
+                    .map(|label| format!("{}={}{}", text(label.key), text(label.str), label.num))
                     .collect();
                 format!(
                     "{:?} {:?} {}",
@@ -429,31 +469,68 @@ mod tests {
         assert_eq!(profile.string_table[0], "");
     }
 
-    /// Check that a module of the kernel and the code that a program made are binaries of their own, and that the names of
-    /// other functions are left as they are.
+    /// Check that nothing of dropped series is in the profile, and that series with the same labels are one.
+    #[test]
+    fn dropped_and_joined_series() {
+        let mut files = Files::new();
+        let [kept, secret] = [b"/bin/kept", b"/bin/hush"]
+            .map(|path| files.intern(FileKind::File, path, FileIdentity::Path));
+        let mut window = Window::default();
+        let added = [("a", &secret, 0x10), ("b", &kept, 0x20), ("c", &kept, 0x20)];
+        for (comm, file, offset) in added {
+            let located = complete(vec![LocatedFrame::stand_in(file, offset)]);
+            let series = SeriesKey {
+                comm: comm.into(),
+                exe: None,
+                pod_uid: None,
+                container_id: None,
+                unit: None,
+            };
+            let mut thread = [0; 16];
+            thread[..2].copy_from_slice(if comm == "a" { b"hu" } else { b"ke" });
+            assert!(window.add(1, thread, series, &located, Check::None));
+        }
+        assert_eq!(window.group_series(&[None, Some(0), Some(0)]), 1);
+        assert_eq!((window.samples(), window.row_count()), (2, 1));
+        let namings = ["hush", "kept"].map(|name| Naming::Named(Arc::new([frame(name, 7, false)])));
+        let Built { profile, unnamed } = build_profile(&window, &namings, 5, 10, 10);
+        assert!(!profile.string_table.iter().any(|text| text.contains("hu")));
+        assert_eq!((profile.mapping.len(), profile.mapping[0].id), (1, 2));
+        assert_eq!((profile.location.len(), profile.location[0].id), (1, 1));
+        assert_eq!(profile.sample.len(), 1);
+        assert_eq!(
+            (&*profile.sample[0].location_id, profile.sample[0].value[0]),
+            (&[1][..], 2)
+        );
+        assert!(unnamed.is_empty());
+    }
+
+    /// Check that kernel modules and JIT code of a program are binaries of their own, and that
+    /// names of other functions do not change.
     #[test]
     fn modules_and_made_code_are_binaries() {
         let mut files = Files::new();
         let kernel = files.intern(FileKind::Kernel, b"[kernel]", FileIdentity::Path);
         let made = files.intern(FileKind::Anonymous, b"[anonymous]", FileIdentity::Path);
         let mut window = Window::default();
-        let located = Located {
-            frames: [
-                (&made, 1),
-                (&made, 2),
-                (&kernel, 3),
-                (&kernel, 4),
-                (&kernel, 5),
-            ]
-            .map(|(file, offset)| LocatedFrame::stand_in(file, offset))
-            .into(),
-            outcome: StackOutcome::Walked(Outcome::Complete),
-            parent: 0,
-        };
+        let frames = [
+            (&made, 1),
+            (&made, 2),
+            (&kernel, 3),
+            (&kernel, 4),
+            (&kernel, 5),
+        ];
+        let located = complete(
+            frames
+                .map(|(file, offset)| LocatedFrame::stand_in(file, offset))
+                .into(),
+        );
         let series = SeriesKey {
             comm: "MainThread".into(),
             exe: Some("/usr/bin/node".into()),
+            pod_uid: None,
             container_id: None,
+            unit: None,
         };
         assert!(window.add(1, [0; 16], series, &located, Check::None));
         let namings = [
@@ -487,5 +564,16 @@ mod tests {
             ]
         );
         assert_eq!(profile.mapping.len(), 3);
+    }
+
+    /// Check that the reasons have the numbers that the wire gives them.
+    #[test]
+    fn reasons_are_those_of_the_wire() {
+        for reason in UnnamedReason::ALL {
+            let wire = proto::v1::UnnamedReason::try_from(i32::from(reason.code()));
+            let name = wire.expect("the wire has all reasons").as_str_name();
+            let expected = format!("UNNAMED_REASON_{}", reason.as_str().to_uppercase());
+            assert_eq!(name, expected);
+        }
     }
 }

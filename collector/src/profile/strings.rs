@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-/// Strings by number; the first is empty, as the format asks.
+/// Strings by index; the first is empty, as the format requires.
 pub(super) struct Strings {
     table: Vec<String>,
     places: FxHashMap<String, i64>,
@@ -18,7 +18,7 @@ impl Strings {
         strings
     }
 
-    /// The number of a string.
+    /// The index of a string.
     pub(super) fn intern(&mut self, text: &str) -> i64 {
         if let Some(place) = self.places.get(text) {
             return *place;

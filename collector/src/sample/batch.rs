@@ -23,9 +23,10 @@ use crate::unwind::{AllRegisters, StackCopy};
 pub struct Batch {
     samples: Vec<Sample>,
     frames: Vec<u64>,
-    /// Copies whose sample has not come yet, by processor and time. It follows at once, unless the
-    /// ring was full.
+    /// Copies whose sample has not been decoded yet, by processor and time. The sample is the next
+    /// record of the processor, unless the ring was full.
     unpaired: Vec<((u32, u64), Arc<CopiedStack>)>,
+    evicted_stacks: u64,
 }
 
 /// A copy of the top of a stack, and the registers of the code that it belongs to.
@@ -37,9 +38,9 @@ pub struct CopiedStack {
     pub address: u64,
     /// The stack's bytes.
     pub bytes: Box<[u8]>,
-    /// Address of the first byte of the end of a large stack.
+    /// Address of the first byte that was copied from the end of a large stack.
     pub end_address: u64,
-    /// The bytes there, or none.
+    /// The bytes of that end; empty for a small stack.
     pub end_bytes: Box<[u8]>,
 }
 
@@ -69,14 +70,18 @@ impl CopiedStack {
         self.len() == 0
     }
 
-    /// Whether the stack may be larger than what was copied of it.
+    /// Whether the stack may be larger than its copy.
     pub fn is_cut(&self) -> bool {
         self.bytes.len() >= STACK_COPY_BYTES_MAX
     }
 }
 
-/// Copies that wait for their samples, at most one for each of this many processors.
-const UNPAIRED_MAX: usize = 1024;
+/// Bytes of copies that wait for their samples: 21 of the largest. Usually no copy waits at the end of a drain.
+const UNPAIRED_BYTES_MAX: usize = 4 << 20;
+
+/// How long a copy waits for its sample. The program sends both in one run, which takes long only if the hypervisor stops the
+/// virtual processor in the middle of it.
+const UNPAIRED_KEPT_NS: u64 = 1_000_000_000;
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,19 +96,19 @@ pub struct Sample {
     pub cgroup_id: u64,
     /// The thread's name, padded with zeros.
     pub comm: [u8; 16],
-    /// How the user stack ended.
+    /// The outcome of the user stack.
     pub outcome: Outcome,
     /// Whether the first user frame is the interrupted instruction itself.
     pub user_leaf_exact: bool,
-    /// User frames walked; when there are more than [`USER_FRAMES_MAX`], the last lie as in a ring.
+    /// User frames walked. Beyond [`USER_FRAMES_MAX`], each frame overwrites the oldest one, as in a ring.
     pub user_walked: usize,
-    /// What tells the process's address space from others with the same process id.
+    /// Identity of the address space. It tells apart two processes that had the same id one after the other.
     pub identity: u64,
-    /// Version of the mappings that the kernel walked with, 0 for none.
+    /// Version of the mappings that the eBPF program walked with, 0 for none.
     pub version: u32,
     /// The copy of its stack, if there is one.
     pub stack: Option<Arc<CopiedStack>>,
-    /// Whether the copy is there to prove the walk.
+    /// Whether the copy serves to check the walk with the second unwinder.
     pub is_proof: bool,
     user: Range<usize>,
     kernel: Range<usize>,
@@ -197,6 +202,7 @@ impl Batch {
             0 => None,
             _ => self.take_stack(cpu, time_ns),
         };
+        self.evict_stacks_before((cpu, time_ns));
         self.samples.push(Sample {
             time_ns,
             cgroup_id: u64_at(header, 24),
@@ -258,17 +264,43 @@ impl Batch {
             end_address: u64_at(header, 24),
             end_bytes: end.into(),
         };
-        if self.unpaired.len() >= UNPAIRED_MAX {
-            self.unpaired.remove(0);
-        }
         let key = (u32_at(header, 4), u64_at(header, 8));
+        self.evict_stacks_before(key);
         self.unpaired.push((key, Arc::new(stack)));
+        let mut bytes: usize = self.unpaired.iter().map(|(_, stack)| stack.len()).sum();
+        self.evict_stacks(|_, stack| {
+            let is_evicted = bytes > UNPAIRED_BYTES_MAX;
+            if is_evicted {
+                bytes -= stack.len();
+            }
+            is_evicted
+        });
         Ok(())
+    }
+
+    /// Drops the copies whose samples were lost: a later record of their processor has come.
+    fn evict_stacks_before(&mut self, (cpu, time_ns): (u32, u64)) {
+        self.evict_stacks(|key, _| key.0 == cpu && key.1 < time_ns);
+    }
+
+    fn evict_stacks(&mut self, mut is_evicted: impl FnMut((u32, u64), &CopiedStack) -> bool) {
+        let before = self.unpaired.len();
+        self.unpaired
+            .retain(|(key, stack)| !is_evicted(*key, stack));
+        self.evicted_stacks += (before - self.unpaired.len()) as u64;
+    }
+
+    /// Number of copies that were dropped since the last call, as their samples did not come.
+    pub fn take_evicted_stacks(&mut self) -> u64 {
+        mem::take(&mut self.evicted_stacks)
     }
 
     fn take_stack(&mut self, cpu: u32, time_ns: u64) -> Option<Arc<CopiedStack>> {
         let key = (cpu, time_ns);
-        let place = self.unpaired.iter().position(|(it, _)| *it == key)?;
+        let place = self
+            .unpaired
+            .iter()
+            .position(|(unpaired, _)| *unpaired == key)?;
         Some(self.unpaired.swap_remove(place).1)
     }
 
@@ -287,24 +319,36 @@ impl Batch {
         &self.frames[sample.kernel.clone()]
     }
 
-    /// Puts the samples into the order of their times.
+    /// Sorts the samples by time.
     pub fn sort_by_time(&mut self) {
         self.samples.sort_by_key(|sample| sample.time_ns);
     }
 
-    /// Takes the samples out that were taken after `time_ns`, into a batch of their own.
+    /// Moves the samples after `time_ns` into a batch of their own.
     pub fn split_after(&mut self, time_ns: u64) -> Self {
-        let mut later = Self::default();
+        // The next drain is about as large.
+        let mut later = Self {
+            samples: Vec::with_capacity(self.samples.len()),
+            frames: Vec::with_capacity(self.frames.len()),
+            ..Self::default()
+        };
         self.samples.retain(|sample| {
-            let stays = sample.time_ns <= time_ns;
-            if !stays {
+            let is_kept = sample.time_ns <= time_ns;
+            if !is_kept {
                 later.push_copy(sample, &self.frames);
             }
-            stays
+            is_kept
         });
-        // Their samples may come with the next drain.
+        // Copies stay queued with the later samples: their own samples may come with the next drain.
+        self.evict_stacks(|(_, copied_ns), _| copied_ns.saturating_add(UNPAIRED_KEPT_NS) < time_ns);
         later.unpaired = mem::take(&mut self.unpaired);
+        later.evicted_stacks = mem::take(&mut self.evicted_stacks);
         later
+    }
+
+    /// Adds a sample of another batch.
+    pub fn push_sample(&mut self, other: &Self, sample: &Sample) {
+        self.push_copy(sample, &other.frames);
     }
 
     fn push_copy(&mut self, sample: &Sample, frames: &[u64]) {
@@ -340,7 +384,7 @@ fn u64_at(header: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use std::mem::offset_of;
 
     use profiler_bpf::record::{SampleHeader, StackHeader};
@@ -348,7 +392,7 @@ mod tests {
     use super::*;
 
     /// A record of a process with these user and kernel frames.
-    fn record(pid: u32, time_ns: u64, user: &[u64], kernel: &[u64]) -> Vec<u8> {
+    pub(crate) fn sample_record(pid: u32, time_ns: u64, user: &[u64], kernel: &[u64]) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[0] = KIND_SAMPLE;
         bytes[offset_of!(SampleHeader, time_ns)..][..8].copy_from_slice(&time_ns.to_ne_bytes());
@@ -370,6 +414,34 @@ mod tests {
         }
         bytes
     }
+
+    /// The copy of a stack, of processor 0.
+    pub(crate) fn stack_record(time_ns: u64, stack: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; STACK_HEADER_BYTES];
+        bytes[0] = KIND_STACK;
+        bytes[offset_of!(StackHeader, time_ns)..][..8].copy_from_slice(&time_ns.to_ne_bytes());
+        let len = stack.len() as u32;
+        bytes[offset_of!(StackHeader, stack_bytes)..][..4].copy_from_slice(&len.to_ne_bytes());
+        bytes[offset_of!(StackHeader, below_sp)..][..4].copy_from_slice(&20u32.to_ne_bytes());
+        for number in 0..17u64 {
+            let at = offset_of!(StackHeader, registers) + 8 * number as usize;
+            bytes[at..][..8].copy_from_slice(&(100 + number).to_ne_bytes());
+        }
+        bytes.extend(stack);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use profiler_bpf::record::{SampleHeader, StackHeader};
+
+    use super::{
+        testing::{sample_record as record, stack_record},
+        *,
+    };
 
     /// Check that every field is read from where the program puts it.
     #[test]
@@ -421,23 +493,7 @@ mod tests {
         }
     }
 
-    /// The copy of a stack, of processor 0.
-    fn stack_record(time_ns: u64, stack: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; STACK_HEADER_BYTES];
-        bytes[0] = KIND_STACK;
-        bytes[offset_of!(StackHeader, time_ns)..][..8].copy_from_slice(&time_ns.to_ne_bytes());
-        let len = stack.len() as u32;
-        bytes[offset_of!(StackHeader, stack_bytes)..][..4].copy_from_slice(&len.to_ne_bytes());
-        bytes[offset_of!(StackHeader, below_sp)..][..4].copy_from_slice(&20u32.to_ne_bytes());
-        for number in 0..17u64 {
-            let at = offset_of!(StackHeader, registers) + 8 * number as usize;
-            bytes[at..][..8].copy_from_slice(&(100 + number).to_ne_bytes());
-        }
-        bytes.extend(stack);
-        bytes
-    }
-
-    /// Check that a copied stack goes to the sample of its processor and time, and to no other; and
+    /// Check that a copied stack belongs to the sample of its processor and time, and to no other; and
     /// that a record may be longer than its stack.
     #[test]
     fn stacks_find_their_samples() {
@@ -454,7 +510,7 @@ mod tests {
         let stacks: Vec<Option<&[u8]>> = batch
             .samples()
             .iter()
-            .map(|it| it.stack.as_ref().map(|it| &*it.bytes))
+            .map(|sample| sample.stack.as_ref().map(|stack| &*stack.bytes))
             .collect();
         assert_eq!(stacks, [Some(&b"de"[..]), Some(b"abc"), None]);
         batch.push_record(&stack_record(40, b"f")).unwrap();
@@ -491,8 +547,8 @@ mod tests {
         assert!(stack.is_cut());
     }
 
-    /// Check that copies which are cut or too long are refused, and that those without a sample do
-    /// not pile up.
+    /// Check that copies which are cut or too long are refused, and that copies without a sample are
+    /// evicted.
     #[test]
     fn odd_stacks() {
         let mut batch = Batch::default();
@@ -504,10 +560,42 @@ mod tests {
         let long = stack_record(10, &vec![0; STACK_COPY_BYTES_MAX + 1]);
         let error = batch.push_record(&long).unwrap_err();
         assert!(matches!(error, DecodeError::Unknown { field, .. } if field == "stack_bytes"));
-        for time in 0..3 * UNPAIRED_MAX as u64 {
+        for time in 0..3 * 1024 {
             batch.push_record(&stack_record(time, b"")).unwrap();
         }
-        assert_eq!(batch.unpaired.len(), UNPAIRED_MAX);
+        assert_eq!(batch.unpaired.len(), 1);
+        assert_eq!(batch.take_evicted_stacks(), 3 * 1024 - 1);
+    }
+
+    /// Check that a copy without a sample is evicted by the next record of its processor, or after a while, and that the copies of
+    /// many processors stay within their limit.
+    #[test]
+    fn stacks_without_samples_go() {
+        let of_cpu = |cpu: u32, time_ns, len| {
+            let mut bytes = stack_record(time_ns, &vec![1; len]);
+            bytes[offset_of!(StackHeader, cpu)..][..4].copy_from_slice(&cpu.to_ne_bytes());
+            bytes
+        };
+        let mut batch = Batch::default();
+        batch.push_record(&of_cpu(0, 10, 5)).unwrap();
+        batch.push_record(&of_cpu(1, 10, 5)).unwrap();
+        batch.push_record(&record(1, 20, &[1], &[])).unwrap();
+        assert_eq!((batch.unpaired.len(), batch.take_evicted_stacks()), (1, 1));
+        let mut batch = batch.split_after(UNPAIRED_KEPT_NS + 10);
+        assert_eq!((batch.unpaired.len(), batch.take_evicted_stacks()), (1, 0));
+        let mut batch = batch.split_after(UNPAIRED_KEPT_NS + 11);
+        assert_eq!((batch.unpaired.len(), batch.take_evicted_stacks()), (0, 1));
+        for cpu in 0..1_000 {
+            let bytes = of_cpu(cpu, 10, STACK_COPY_BYTES_MAX);
+            batch.push_record(&bytes).unwrap();
+        }
+        let bytes: usize = batch.unpaired.iter().map(|(_, stack)| stack.len()).sum();
+        assert_eq!(bytes, UNPAIRED_BYTES_MAX);
+        assert_eq!(batch.unpaired.last().unwrap().0, (999, 10));
+        assert_eq!(
+            batch.take_evicted_stacks() as usize,
+            1_000 - batch.unpaired.len()
+        );
     }
 
     /// Check that a split keeps every sample with its frames, once.

@@ -1,11 +1,11 @@
-//! Which processors are online.
+//! The processors that are online.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 use thiserror::Error;
 
-/// Where the kernel lists them.
+/// The kernel's list of them.
 const ONLINE_PATH: &str = "/sys/devices/system/cpu/online";
 
 /// The most processors a list may name: the kernel's own limit (CONFIG_NR_CPUS ≤ 8,192).
@@ -37,7 +37,7 @@ pub fn parse_cpu_list(list: &str) -> Result<Vec<u32>, CpuListError> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let first: u32 = first.parse().map_err(|_| error())?;
         let last: u32 = last.parse().map_err(|_| error())?;
-        if first > last || last >= CPUS_MAX || cpus.last().is_some_and(|it| *it >= first) {
+        if first > last || last >= CPUS_MAX || cpus.last().is_some_and(|before| *before >= first) {
             return Err(error());
         }
         cpus.extend(first..=last);
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(parse_cpu_list("0-2,5,8-9"), Ok(vec![0, 1, 2, 5, 8, 9]));
     }
 
-    /// Check that what is no list is refused.
+    /// Check that text which is no list is refused.
     #[test]
     fn no_lists() {
         for list in [

@@ -35,7 +35,7 @@ pub struct KernelTables {
     pages: BTreeMap<u16, Page>,
     /// Pages that are to be put into their places, together.
     new_pages: Vec<(u16, Page)>,
-    /// What stands in the place of a page that is closed: aya cannot empty a place.
+    /// An empty page in the place of each closed one: aya cannot empty a place.
     no_page: Option<Page>,
     words: Box<[u64; PAGE_WORDS]>,
 }
@@ -61,8 +61,8 @@ impl KernelTables {
     /// Does all writes in their order.
     ///
     /// # Errors
-    /// One that the kernel refused: those behind it are not done, and what is in the kernel is not what
-    /// `tables` says. Then [`clear`](Self::clear) helps.
+    /// The kernel refused a write: those behind it are not done, and the kernel's state differs from
+    /// `tables`. Then [`clear`](Self::clear) helps.
     pub fn apply(&mut self, writes: Vec<Write>, tables: &Tables) -> Result<()> {
         self.new_pages.clear();
         for write in writes {
@@ -147,7 +147,7 @@ impl KernelTables {
         let new_pages = mem::take(&mut self.new_pages);
         let share = new_pages.len().div_ceil(PLACERS);
         let handles = iter::once(&mut self.rows).chain(&mut self.other_rows);
-        let mut turns = handles.zip(new_pages.chunks(share));
+        let mut shares = handles.zip(new_pages.chunks(share));
         let place = |(rows, pages): (&mut ArrayOfMaps<MapData, Page>, &[(u16, Page)])| {
             pages.iter().try_for_each(|(number, page)| {
                 let set = rows.set((*number).into(), page, 0);
@@ -155,17 +155,17 @@ impl KernelTables {
             })
         };
         thread::scope(|scope| {
-            let first = turns.next();
-            let others: Vec<_> = turns
-                .map(|turn| {
+            let first = shares.next();
+            let others: Vec<_> = shares
+                .map(|share| {
                     thread::Builder::new()
                         .name("place".into())
-                        .spawn_scoped(scope, move || place(turn))
+                        .spawn_scoped(scope, move || place(share))
                         .context("failed to start a thread that puts pages into their places")
                 })
                 .collect();
             let first = first.map_or(Ok(()), place);
-            let others = others.into_iter().map(|it| match it?.join() {
+            let others = others.into_iter().map(|thread| match thread?.join() {
                 Ok(placed) => placed,
                 Err(panic) => std::panic::resume_unwind(panic),
             });
@@ -176,6 +176,9 @@ impl KernelTables {
     }
 
     fn close_page(&mut self, number: u16) -> Result<()> {
+        if !self.pages.contains_key(&number) {
+            return Ok(());
+        }
         let no_page = match self.no_page.take() {
             Some(page) => page,
             None => Page::create(1, 0).context("failed to make a page")?,
@@ -187,7 +190,7 @@ impl KernelTables {
         Ok(())
     }
 
-    /// Bytes of kernel memory: what was made when the program was loaded, and the pages.
+    /// Bytes of kernel memory: the maps that were made when the program was loaded, and the pages.
     ///
     /// An element of the hash map takes 48 bytes beside its key and value, and its bucket 16.
     pub fn bytes(&self) -> u64 {

@@ -14,8 +14,10 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 use profiler_bpf::{
+    copy_size::Uncopied,
     outcome::Outcome,
     per_cpu::{FOUND_PARTS, Found, PerCpu},
+    policy::VERDICTS_MAX,
     settings::{
         PROGRAM_WALK, cgroup_source,
         counter::{self, Counters},
@@ -25,8 +27,7 @@ use profiler_bpf::{
 
 use rustix::event::{Timespec, epoll};
 
-use super::{Batch, KernelOffsets, KernelTables};
-use crate::label::CgroupHierarchy;
+use super::{Batch, CgroupHierarchy, KernelOffsets, KernelTables, KernelVerdicts, PidNamespace};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler"));
 
@@ -56,21 +57,28 @@ pub struct Program {
     ebpf: Ebpf,
     map_bytes: u64,
     tables: Option<KernelTables>,
+    verdicts: Option<KernelVerdicts>,
+    /// Copies of stacks that were dropped since their samples did not come.
+    unpaired: u64,
 }
 
-/// What the program is loaded with.
+/// Options of the program.
 pub struct ProgramOptions<'a> {
     /// Processors that it will run on.
     pub cpus: usize,
-    /// Where cgroup ids come from.
+    /// The hierarchy of the cgroup ids.
     pub hierarchy: &'a CgroupHierarchy,
+    /// The namespace of the process ids.
+    pub namespace: PidNamespace,
     /// See [`Config::walk_budget_ppm`](crate::config::Config::walk_budget_ppm).
     pub walk_budget_ppm: u32,
     /// See [`Config::prove_one_in`](crate::config::Config::prove_one_in).
     pub prove_one_in: u32,
+    /// Whether there is a policy. Without one the program looks nothing up.
+    pub has_policy: bool,
 }
 
-/// What the program counted since it was loaded, all processors together.
+/// Counters of the program since it was loaded, summed over all processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CounterTotals {
     /// Entries of the program.
@@ -79,6 +87,10 @@ pub struct CounterTotals {
     pub time_ns: u64,
     /// Entries by outcome, in the order of [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::ALL.len()],
+    /// Stacks that were to be copied and were not, in the order of [`Uncopied::ALL`].
+    pub uncopied: [u64; Uncopied::ALL.len()],
+    /// Copies of stacks that were dropped since their samples did not come.
+    pub unpaired: u64,
 }
 
 impl Program {
@@ -90,27 +102,35 @@ impl Program {
         let ProgramOptions {
             cpus,
             hierarchy,
+            namespace,
             walk_budget_ppm,
             prove_one_in,
+            has_policy,
         } = *options;
         if OBJECT.is_empty() {
             bail!("this collector was built without its eBPF program (AYA_BUILD_SKIP=1)");
         }
-        let offsets = KernelOffsets::read(hierarchy.v1_controller())?;
+        let offsets = KernelOffsets::read(hierarchy.v1_controller(), namespace)?;
         let cgroup_source = match hierarchy {
             CgroupHierarchy::V2 { .. } => cgroup_source::V2,
             CgroupHierarchy::V1 { .. } => cgroup_source::V1,
             CgroupHierarchy::None => cgroup_source::NONE,
         };
         let ring_bytes = ring_bytes(cpus);
+        let verdicts_max = if has_policy { VERDICTS_MAX } else { 1 };
+        let has_policy = u32::from(has_policy);
         let task_source = task_source()?;
+        let pid_namespace = namespace.nested().unwrap_or_default();
         let mut loader = EbpfLoader::new();
         // No CO-RE relocations in the object: the kernel's BTF need not be parsed again.
         loader
             .btf(None)
             .map_max_entries("RING", ring_bytes)
+            .map_max_entries("VERDICTS", verdicts_max)
             .override_global("TASK_SOURCE", &task_source, true)
             .override_global("CGROUP_SOURCE", &cgroup_source, true)
+            .override_global("HAS_POLICY", &has_policy, true)
+            .override_global("PID_NAMESPACE", &pid_namespace, true)
             .override_global("BUDGET_PPM", &walk_budget_ppm, true)
             .override_global("PROOF_ONE_IN", &prove_one_in, true);
         for (name, offset) in offsets.settings() {
@@ -118,7 +138,7 @@ impl Program {
         }
         let mut ebpf = loader
             .load(OBJECT)
-            .context("failed to load the eBPF object: is CAP_BPF (or root) there?")?;
+            .context("failed to load the eBPF object")?;
         for name in ["sample", "walk"] {
             let program: &mut PerfEvent = ebpf
                 .program_mut(name)
@@ -135,10 +155,10 @@ impl Program {
             .context("failed to put the program `walk` into its place")?;
         let counters = take_map(&mut ebpf, "COUNTERS")?;
         let tables = KernelTables::take(&mut ebpf).context("failed to open the walk's tables")?;
+        let verdicts =
+            KernelVerdicts::take(&mut ebpf).context("failed to open the policy's verdicts")?;
         let ring = RingBuf::try_from(take_map(&mut ebpf, "RING")?)
             .context("failed to map the ring buffer")?;
-        let bytes_of_cpu =
-            size_of::<PerCpu>() + size_of::<Counters>() + size_of::<Found>() * FOUND_PARTS as usize;
         let wakeups = follow_wakeups(&ring).context("failed to watch the ring buffer")?;
         Ok(Self {
             ring,
@@ -147,7 +167,9 @@ impl Program {
             _programs: programs,
             ebpf,
             tables: Some(tables),
-            map_bytes: u64::from(ring_bytes) + (cpus * bytes_of_cpu) as u64,
+            verdicts: Some(verdicts),
+            unpaired: 0,
+            map_bytes: map_bytes(cpus) + KernelVerdicts::bytes(verdicts_max),
         })
     }
 
@@ -160,7 +182,7 @@ impl Program {
     }
 
     /// Waits until it is time to drain, or the program asks for it because the ring fills or a process
-    /// has no rows. Gives whether it asked.
+    /// has no rows. Returns whether it asked.
     pub fn wait(&self, timeout: Duration) -> bool {
         let mut events = [MaybeUninit::uninit()];
         // A signal ends the wait early, which does no harm: it is a drain more.
@@ -181,6 +203,7 @@ impl Program {
                 tracing::error!(%err, "failed to decode a record of the eBPF program");
             }
         }
+        self.unpaired += batch.take_evicted_stacks();
         malformed
     }
 
@@ -198,12 +221,19 @@ impl Program {
             entries: sum(counter::ENTRIES),
             time_ns: sum(counter::TIME_NS),
             outcomes: std::array::from_fn(|place| sum(counter::OUTCOMES + place)),
+            uncopied: std::array::from_fn(|place| sum(counter::UNCOPIED + place)),
+            unpaired: self.unpaired,
         })
     }
 
     /// The tables that the walk searches; they are there once.
     pub fn take_tables(&mut self) -> Option<KernelTables> {
         self.tables.take()
+    }
+
+    /// The verdicts of the policy; they are there once.
+    pub fn take_verdicts(&mut self) -> Option<KernelVerdicts> {
+        self.verdicts.take()
     }
 
     /// Bytes of kernel memory of the program's maps, without the tables.
@@ -224,7 +254,7 @@ pub(super) fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
         .with_context(|| format!("failed to find the map `{name}` in the object"))
 }
 
-/// A descriptor that tells of wake-ups and not of data: the program wakes nobody for a sample, and
+/// A descriptor that becomes readable at wake-ups and not with data: the program wakes no thread for a sample, and
 /// edge-triggered the ring's descriptor is ready after a wake-up only.
 fn follow_wakeups(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
     let wakeups = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -237,14 +267,22 @@ fn follow_wakeups(ring: &RingBuf<MapData>) -> Result<OwnedFd> {
     Ok(wakeups)
 }
 
-/// How the program is to read a task on this kernel.
+/// The way in which the program reads a task on this kernel.
 fn task_source() -> Result<u32> {
     let typed = is_helper_supported(ProgramType::PerfEvent, BpfHelper::BPF_FUNC_task_pt_regs)
-        .context("failed to ask the kernel for its BPF helpers: is CAP_BPF (or root) there?")?;
-    Ok(match typed {
-        true => task_source::TYPED,
-        false => task_source::COPIED,
+        .context("failed to ask the kernel for its BPF helpers")?;
+    Ok(if typed {
+        task_source::TYPED
+    } else {
+        task_source::COPIED
     })
+}
+
+/// Bytes of kernel memory of the program's maps on this many processors, without the walk's tables.
+pub fn map_bytes(cpus: usize) -> u64 {
+    let bytes_of_cpu =
+        size_of::<PerCpu>() + size_of::<Counters>() + size_of::<Found>() * FOUND_PARTS as usize;
+    u64::from(ring_bytes(cpus)) + (cpus * bytes_of_cpu) as u64
 }
 
 /// Bytes of the ring for this many processors: a power of two, as the kernel wants.

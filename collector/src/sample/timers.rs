@@ -10,7 +10,7 @@ use perf_event::{
 
 use super::Schedule;
 
-/// What makes the timers tick.
+/// The event behind the timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The kernel's high-resolution timer; works everywhere.
@@ -37,6 +37,7 @@ pub struct Timers {
     program: RawFd,
     /// A processor's events, by its number.
     open: BTreeMap<u32, Vec<Counter>>,
+    is_started: bool,
 }
 
 impl Timers {
@@ -61,11 +62,12 @@ impl Timers {
             cycles_per_ns,
             program,
             open: BTreeMap::new(),
+            is_started: false,
         })
     }
 
-    /// Opens events on processors that came, closes those of processors that went.
-    /// Gives how many came and went.
+    /// Opens events on processors that came online, and closes those of processors that went offline.
+    /// Returns how many came and went. They run the program from [`start`](Self::start) on.
     ///
     /// # Errors
     /// An event cannot be opened. Those that are open stay so.
@@ -78,16 +80,28 @@ impl Timers {
             if self.open.contains_key(&cpu) {
                 continue;
             }
-            let timers = self
-                .open_on(cpu)
-                .with_context(|| explain_failure(self.event, cpu))?;
+            let timers = self.open_on(cpu).with_context(|| {
+                format!("failed to open a {} event on processor {cpu}", self.event)
+            })?;
             self.open.insert(cpu, timers);
             came += 1;
         }
         Ok((came, gone))
     }
 
-    /// Stops all events.
+    /// Starts all events.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn start(&mut self) -> io::Result<()> {
+        self.is_started = true;
+        self.open
+            .values_mut()
+            .flatten()
+            .try_for_each(Counter::enable)
+    }
+
+    /// Stops all events: none runs the program afterwards.
     pub fn stop(&mut self) {
         self.open.clear();
     }
@@ -106,19 +120,13 @@ impl Timers {
                 .sample_period((period_ns as f64 * self.cycles_per_ns) as u64)
                 .build()?;
             counter.set_bpf(self.program)?;
-            counter.enable()?;
+            if self.is_started {
+                counter.enable()?;
+            }
             Ok(counter)
         };
         self.schedule.periods_ns().into_iter().map(open).collect()
     }
-}
-
-fn explain_failure(event: Event, cpu: u32) -> String {
-    let hint = match event {
-        Event::CpuClock => "is CAP_PERFMON (or root) there?",
-        Event::Cycles => "this machine may have no hardware counters: use --event cpu-clock",
-    };
-    format!("failed to open a {event} event on processor {cpu}: {hint}")
 }
 
 /// The processor's nominal rate, cycles per nanosecond.

@@ -1,4 +1,4 @@
-//! The way to the server that each sending thread has for itself.
+//! The connection and the runtime of a sending thread.
 
 use std::io;
 use std::time::Duration;
@@ -13,9 +13,9 @@ pub enum SendError {
     /// The server's address is not one.
     #[error("failed to read server address `{server}`: {source}; write it as http://HOST:PORT")]
     Address {
-        /// What was given.
+        /// The address as given.
         server: String,
-        /// What is wrong with it.
+        /// The parser's error.
         source: tonic::transport::Error,
     },
     /// The thread or its runtime could not be started.
@@ -23,10 +23,10 @@ pub enum SendError {
     Thread(#[from] io::Error),
 }
 
-/// What a thread needs to talk to the server.
+/// Endpoint and runtime of one thread.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// Where the server is; connects when it is first used.
+    /// A channel to the server, which connects when it is first used.
     pub(super) endpoint: Endpoint,
     /// Runs on the thread that waits for it.
     pub(super) runtime: Runtime,

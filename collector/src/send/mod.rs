@@ -1,17 +1,22 @@
-//! Windows -> server, and files with symbols that it asks for.
+//! Windows -> server, the node's reports, and files with symbols that the server asks for.
 //!
 //! In: one message a window. Out: each either acknowledged by the server or
 //! counted as dropped, with its samples. Never blocks the stage before it, and
-//! never holds more than its bytes. Files go beside that, from a thread of their own.
+//! never holds more than its bytes. Reports and files go beside that, each from a thread of its own.
 
 mod backoff;
+mod encoded;
+mod instance;
 mod link;
 mod queue;
+mod reporter;
 mod sender;
 mod stats;
 mod uploader;
 
+pub use instance::draw_instance;
 pub use link::SendError;
+pub use reporter::{Reporter, ReporterStats, ReporterTimes};
 pub use sender::{Sender, SenderOptions, SenderWatch};
 pub use stats::{DropReason, Dropped, SenderStats};
-pub use uploader::{UploadEnd, UploadStats, Uploader, UploaderOptions, WantedFiles};
+pub use uploader::{PendingUploads, UploadEnd, UploadStats, Uploader, UploaderOptions};

@@ -1,6 +1,7 @@
-//! The windows that wait for the server; pure.
+//! The queue of windows for the server.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use prost::bytes::Bytes;
 
@@ -15,7 +16,7 @@ pub(super) struct Window {
     pub(super) message: Bytes,
 }
 
-/// Windows in order, within a number of bytes.
+/// Windows in order, limited in bytes.
 #[derive(Debug)]
 pub(super) struct WindowQueue {
     windows: VecDeque<Waiting>,
@@ -26,7 +27,8 @@ pub(super) struct WindowQueue {
 #[derive(Debug)]
 struct Waiting {
     window: Window,
-    /// On its way: it makes no room for others, since it may have arrived.
+    since: Instant,
+    /// Being sent: never dropped to make room, since the server may have received it.
     is_held: bool,
 }
 
@@ -40,12 +42,13 @@ impl WindowQueue {
         }
     }
 
-    /// Adds the newest window. Returns those that had to make room, the oldest
-    /// first; the new one itself when there is no room for it.
+    /// Adds the newest window. Returns the windows dropped to make room, the oldest first; or the
+    /// new window itself if it does not fit.
     pub(super) fn push(&mut self, window: Window) -> Vec<Window> {
         self.bytes += window.message.len();
         self.windows.push_back(Waiting {
             window,
+            since: Instant::now(),
             is_held: false,
         });
         let mut dropped = Vec::new();
@@ -57,8 +60,8 @@ impl WindowQueue {
         dropped
     }
 
-    /// The oldest window of less than `bytes_below` bytes, held until it is
-    /// released or removed.
+    /// Holds and returns the oldest window of less than `bytes_below` bytes, until it is released
+    /// or removed.
     pub(super) fn hold_oldest(&mut self, bytes_below: usize) -> Option<Window> {
         let waiting = self
             .windows
@@ -68,7 +71,7 @@ impl WindowQueue {
         Some(waiting.window.clone())
     }
 
-    /// Gives back a window that was held.
+    /// Releases a held window.
     pub(super) fn release(&mut self, sequence: u64) {
         let index = self.index_of(sequence);
         if let Some(waiting) = index.and_then(|index| self.windows.get_mut(index)) {
@@ -76,7 +79,7 @@ impl WindowQueue {
         }
     }
 
-    /// Removes a window that was held.
+    /// Removes a held window.
     pub(super) fn take(&mut self, sequence: u64) -> Option<Window> {
         self.remove(self.index_of(sequence)?)
     }
@@ -95,12 +98,17 @@ impl WindowQueue {
         self.windows.len()
     }
 
+    /// When the oldest window was added.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.windows.front().map(|waiting| waiting.since)
+    }
+
     /// Their bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Held windows are among the first, so this looks at few.
+    /// A linear search: held windows are among the first.
     fn index_of(&self, sequence: u64) -> Option<usize> {
         self.windows
             .iter()
@@ -142,7 +150,7 @@ mod tests {
         assert_eq!((queue.len(), queue.bytes()), (0, 0));
     }
 
-    /// Check that a window on its way stays, whatever comes.
+    /// Check that a held window stays in the queue whatever is pushed.
     #[test]
     fn held_windows_stay() {
         let mut queue = WindowQueue::new(10);

@@ -1,47 +1,49 @@
-//! The thread that talks to the server.
+//! The thread that sends windows to the server.
 //!
-//! One window is on its way at a time, the oldest first, and the next only when
-//! it is acknowledged or dropped: at one window in ten seconds there is nothing
-//! to gain from more.
+//! Sends one window at a time, the oldest first, and the next one after it is acknowledged or
+//! dropped: with one window in ten seconds, sending in parallel gains nothing.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use prost::Message;
+use metrics::{Registry, register_figures};
+use parking_lot::Mutex;
+use prost::Message as _;
+use prost::bytes::Bytes;
 use proto::v1::PushRequest;
-use proto::v1::ingest_client::IngestClient;
 use tokio::sync::Notify;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
+use super::encoded::push_encoded;
 use super::link::{Link, SendError};
 use super::queue::{Window, WindowQueue};
 use super::stats::{DropReason, SenderStats};
-use super::uploader::WantedFiles;
+use super::uploader::PendingUploads;
 
-/// Where windows are sent, and what waiting for it may cost.
+/// The server's address, and time-outs.
 #[derive(Clone, Debug)]
 pub struct SenderOptions {
     /// The server, such as `http://127.0.0.1:7070`.
     pub server: String,
-    /// Bytes of windows kept while the server is away. A window of a small node
-    /// is 20 to 100 KB, so 64 MiB are two hours or more.
+    /// Memory for windows while the server is unreachable. A window of a small node is 20 to 100
+    /// KB, so 64 MiB last for two hours or more.
     pub queue_bytes_max: usize,
-    /// Time for a connection.
+    /// Time-out of a connection attempt.
     pub connect_time: Duration,
-    /// Time from sending a window to its acknowledgement. The server syncs its
-    /// disk before it answers, which takes seconds on a bad day.
+    /// Time-out from sending a window to its acknowledgement. The server syncs its disk before it
+    /// answers, which may take seconds.
     pub request_time: Duration,
-    /// Wait after the first failure; it doubles with each further one.
+    /// Delay after the first failure; doubles with each further one.
     pub retry_first: Duration,
-    /// The longest wait.
+    /// The maximum delay.
     pub retry_max: Duration,
-    /// Where files go that the server asks for in its answers.
-    pub wanted: WantedFiles,
+    /// Receives the ids of files that the server requests in its answers.
+    pub wanted: PendingUploads,
 }
 
 impl SenderOptions {
@@ -54,7 +56,7 @@ impl SenderOptions {
             request_time: Duration::from_secs(30),
             retry_first: Duration::from_millis(100),
             retry_max: Duration::from_secs(10),
-            wanted: WantedFiles::default(),
+            wanted: PendingUploads::default(),
         }
     }
 }
@@ -66,12 +68,18 @@ pub struct Sender {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Shows what a sender does, without the sender.
+/// Statistics of a sender, without the sender.
 #[derive(Clone, Debug)]
 pub struct SenderWatch(Arc<Shared>);
 
 impl SenderWatch {
-    /// What was sent and lost so far.
+    /// Registers the counts of windows and samples that were sent and lost.
+    pub fn register(&self, registry: &mut Registry) {
+        let watch = self.clone();
+        register_figures(registry, move |figures| watch.stats().show(figures));
+    }
+
+    /// Counts since the start.
     pub fn stats(&self) -> SenderStats {
         self.0.stats()
     }
@@ -87,7 +95,7 @@ struct Shared {
 struct State {
     queue: WindowQueue,
     stats: SenderStats,
-    /// Set by a shutdown: until when the queue may still be emptied.
+    /// Set by a shutdown: the deadline for emptying the queue.
     closing: Option<Instant>,
 }
 
@@ -107,31 +115,36 @@ impl Sender {
             }),
             changed: Notify::new(),
         });
-        let courier = Courier {
+        let thread_state = SendThread {
             shared: Arc::clone(&shared),
             backoff: Backoff::new(options.retry_first, options.retry_max),
             options,
             endpoint: link.endpoint,
-            client: None,
+            channel: None,
             logged: None,
         };
         let thread = std::thread::Builder::new()
             .name("send".into())
-            .spawn(move || link.runtime.block_on(courier.run()))?;
+            .spawn(move || link.runtime.block_on(thread_state.run()))?;
         Ok(Self {
             shared,
             thread: Some(thread),
         })
     }
 
-    /// Hands over a window with its number of samples. Returns at once.
+    /// Queues a window with its number of samples. Does not block.
     pub fn push(&self, request: &PushRequest, samples: u64) {
+        self.push_encoded(request.sequence, samples, request.encode_to_vec().into());
+    }
+
+    /// Queues an encoded window. All attempts send the same bytes.
+    pub fn push_encoded(&self, sequence: u64, samples: u64, message: Bytes) {
         let window = Window {
-            sequence: request.sequence,
+            sequence,
             samples,
-            message: request.encode_to_vec().into(),
+            message,
         };
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         let dropped = state.queue.push(window);
         for window in &dropped {
             state.drop_window(DropReason::QueueFull, window);
@@ -140,7 +153,7 @@ impl Sender {
         self.shared.changed.notify_one();
     }
 
-    /// What was sent and lost so far.
+    /// Counts since the start.
     pub fn stats(&self) -> SenderStats {
         self.shared.stats()
     }
@@ -150,15 +163,15 @@ impl Sender {
         SenderWatch(self.shared.clone())
     }
 
-    /// Sends what is left, until `deadline`; what is left then is dropped and
-    /// counted. Returns the final counts.
+    /// Sends waiting windows until `deadline`, then drops and counts the others. Returns the final
+    /// counts.
     pub fn shutdown(mut self, deadline: Instant) -> SenderStats {
         self.close(deadline);
         self.shared.stats()
     }
 
     fn close(&mut self, deadline: Instant) {
-        self.shared.lock().closing = Some(deadline);
+        self.shared.state.lock().closing = Some(deadline);
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -177,16 +190,12 @@ impl Drop for Sender {
 }
 
 impl Shared {
-    /// A panic of another thread leaves counts and queue usable.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn stats(&self) -> SenderStats {
-        let state = self.lock();
+        let state = self.state.lock();
         SenderStats {
             queue_windows: state.queue.len() as u64,
             queue_bytes: state.queue.bytes() as u64,
+            oldest_wait: state.queue.oldest().map(|since| since.elapsed()),
             ..state.stats.clone()
         }
     }
@@ -210,30 +219,30 @@ impl State {
     }
 }
 
-/// What became of a try.
+/// The result of an attempt.
 enum Outcome {
     /// Acknowledged.
     Taken { is_repeat: bool },
-    /// Never going to be taken.
+    /// Permanently refused.
     Lost(DropReason, Status),
-    /// Full, by size or by disk; the status does not say which.
+    /// Refused because of the size limit or a full disk; the status does not distinguish them.
     Full(Status),
-    /// Perhaps later.
+    /// Failed, and worth a retry.
     Failed(Status),
 }
 
 /// The sending thread's own things.
-struct Courier {
+struct SendThread {
     shared: Arc<Shared>,
     options: SenderOptions,
     endpoint: Endpoint,
-    client: Option<IngestClient<Channel>>,
+    channel: Option<Channel>,
     backoff: Backoff,
-    /// The failure that was logged last, so that it is logged once.
+    /// The last logged failure: repeated ones are not logged again.
     logged: Option<String>,
 }
 
-impl Courier {
+impl SendThread {
     async fn run(mut self) {
         while let Some(window) = self.next().await {
             let is_delivered = self.deliver(&window).await;
@@ -243,18 +252,18 @@ impl Courier {
                 self.wait().await;
             }
         }
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         for window in state.queue.drain() {
             state.drop_window(DropReason::Shutdown, &window);
         }
     }
 
-    /// The oldest window, when there is one; `None` when it is time to end. It
+    /// The oldest window, as soon as there is one; `None` when the thread should end. The window
     /// stays in the queue until its outcome is known.
     async fn next(&self) -> Option<Window> {
         loop {
             {
-                let mut state = self.shared.lock();
+                let mut state = self.shared.state.lock();
                 if state.closing.is_some_and(|at| Instant::now() >= at) {
                     return None;
                 }
@@ -267,33 +276,33 @@ impl Courier {
         }
     }
 
-    /// Tries once. `false`: the window is still there.
+    /// One attempt. Returns `false` if the window stays in the queue.
     async fn deliver(&mut self, window: &Window) -> bool {
         match self.push(window).await {
-            Outcome::Full(status) => self.settle_full(window, status).await,
-            outcome => self.settle(window, outcome),
+            Outcome::Full(status) => self.retry_smaller(window, status).await,
+            outcome => self.record(window, outcome),
         }
     }
 
-    /// A full disk refuses every window, a limit of size only the large ones. So
-    /// the next smaller one is tried: if the server takes it, the first is lost.
-    async fn settle_full(&mut self, window: &Window, status: Status) -> bool {
+    /// With a full disk the server refuses every window, with the size limit only large ones. So
+    /// try the next smaller window: if the server accepts it, the first one is lost.
+    async fn retry_smaller(&mut self, window: &Window, status: Status) -> bool {
         let bytes = window.message.len();
-        let smaller = self.shared.lock().queue.hold_oldest(bytes);
+        let smaller = self.shared.state.lock().queue.hold_oldest(bytes);
         if let Some(smaller) = smaller {
             let outcome = self.push(&smaller).await;
             let is_taken = matches!(outcome, Outcome::Taken { .. });
-            self.settle(&smaller, outcome);
+            self.record(&smaller, outcome);
             if is_taken {
-                return self.settle(window, Outcome::Lost(DropReason::TooLarge, status));
+                return self.record(window, Outcome::Lost(DropReason::TooLarge, status));
             }
         }
-        self.settle(window, Outcome::Failed(status))
+        self.record(window, Outcome::Failed(status))
     }
 
-    /// Counts the outcome. `false`: the window is still there.
-    fn settle(&mut self, window: &Window, outcome: Outcome) -> bool {
-        let mut state = self.shared.lock();
+    /// Counts the outcome. Returns `false` if the window stays in the queue.
+    fn record(&mut self, window: &Window, outcome: Outcome) -> bool {
+        let mut state = self.shared.state.lock();
         match outcome {
             Outcome::Taken { is_repeat } => {
                 state.queue.take(window.sequence);
@@ -333,27 +342,20 @@ impl Courier {
     }
 
     async fn push(&mut self, window: &Window) -> Outcome {
-        // The profile is shared with the queue, not copied.
-        let request = match PushRequest::decode(window.message.clone()) {
-            Ok(request) => request,
-            Err(err) => {
-                let status = Status::invalid_argument(err.to_string());
-                return Outcome::Lost(DropReason::Refused, status);
-            }
-        };
         let started = Instant::now();
         // A clone is a handle of the same connection.
-        let mut client = self
-            .client
-            .get_or_insert_with(|| IngestClient::new(self.endpoint.connect_lazy()))
+        let channel = self
+            .channel
+            .get_or_insert_with(|| self.endpoint.connect_lazy())
             .clone();
-        let result = self.answer(client.push(request), started).await;
+        let push = push_encoded(channel, window.message.clone());
+        let result = self.answer(push, started).await;
         self.note_connection(&result);
         match result {
             Ok(response) => {
-                let wanted = &response.get_ref().wanted_build_ids;
+                let wanted = &response.get_ref().wanted_file_ids;
                 self.options.wanted.ask(wanted.iter().map(String::as_str));
-                let mut state = self.shared.lock();
+                let mut state = self.shared.state.lock();
                 state.stats.ack_time_last = started.elapsed();
                 state.stats.ack_time_total += started.elapsed();
                 Outcome::Taken {
@@ -362,7 +364,7 @@ impl Courier {
             }
             Err(status) => match status.code() {
                 Code::InvalidArgument => Outcome::Lost(DropReason::Refused, status),
-                // What tonic's server says of a message above its own limit.
+                // The code of tonic's server for a message above its own limit.
                 Code::OutOfRange => Outcome::Lost(DropReason::TooLarge, status),
                 Code::ResourceExhausted => Outcome::Full(status),
                 _ => Outcome::Failed(status),
@@ -370,7 +372,7 @@ impl Courier {
         }
     }
 
-    /// The answer to what was sent at `started`, or that there is none in time.
+    /// The answer to a request sent at `started`, or an error after its time-out.
     async fn answer<T>(
         &self,
         answer: impl Future<Output = Result<T, Status>>,
@@ -394,44 +396,44 @@ impl Courier {
         }
     }
 
-    /// Keeps whether the server is there. A connection that failed is not used
-    /// again: one that hangs would hang again.
+    /// Records whether the server is reachable. Drops a failed connection, since a hanging one
+    /// would hang again.
     fn note_connection<T>(&mut self, result: &Result<T, Status>) {
         let is_connected = !result.as_ref().is_err_and(is_transport_error);
-        self.shared.lock().stats.connected = is_connected;
+        self.shared.state.lock().stats.connected = is_connected;
         if !is_connected {
-            self.client = None;
+            self.channel = None;
         }
     }
 
-    /// Waits before the next try, but not beyond the end of a shutdown.
+    /// Waits before the next attempt, at most until the deadline of a shutdown.
     async fn wait(&mut self) {
         let until = Instant::now() + self.backoff.wait();
         loop {
-            let was_closing = self.shared.lock().closing.is_some();
+            let was_closing = self.shared.state.lock().closing.is_some();
             let left = self.time_left(until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return;
             }
-            // A new window is no reason to try earlier, but a shutdown is: the
-            // server may be back, and there is little time.
+            // A new window is no reason for an earlier attempt. A shutdown is, since the server may
+            // be back and little time is left.
             let _ = tokio::time::timeout(left, self.shared.changed.notified()).await;
-            if !was_closing && self.shared.lock().closing.is_some() {
+            if !was_closing && self.shared.state.lock().closing.is_some() {
                 return;
             }
         }
     }
 
-    /// `time`, or what is left of it until a shutdown ends.
+    /// `time`, limited by the deadline of a shutdown.
     fn time_left(&self, time: Duration) -> Duration {
-        match self.shared.lock().closing {
+        match self.shared.state.lock().closing {
             Some(at) => time.min(at.saturating_duration_since(Instant::now())),
             None => time,
         }
     }
 }
 
-/// Whether the server was not reached, or did not answer.
+/// Whether the server was unreachable or did not answer.
 pub(super) fn is_transport_error(status: &Status) -> bool {
     // tonic keeps the connection's own error as the source of the status.
     std::error::Error::source(status).is_some()

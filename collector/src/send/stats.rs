@@ -1,17 +1,19 @@
-//! What was sent and what was lost, for the collector's metrics.
+//! Counts of sent and lost windows.
 
 use std::time::Duration;
+
+use metrics::Figures;
 
 /// Why a window was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// The server was away for longer than the queue's bytes last.
+    /// The server was unreachable for longer than the queue lasts.
     QueueFull,
-    /// The server said that the window is malformed.
+    /// The server refused the window as malformed.
     Refused,
-    /// The window is larger than the server takes.
+    /// The window exceeds the server's size limit.
     TooLarge,
-    /// The collector ended before the server took it.
+    /// The collector stopped before the server had taken the window.
     Shutdown,
 }
 
@@ -24,7 +26,7 @@ impl DropReason {
         Self::Shutdown,
     ];
 
-    /// A word for metrics.
+    /// The value of the metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
@@ -35,7 +37,7 @@ impl DropReason {
     }
 }
 
-/// What was dropped for one reason.
+/// Windows that were dropped for one reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Messages.
@@ -46,13 +48,12 @@ pub struct Dropped {
     pub bytes: u64,
 }
 
-/// Counts since the start, and the state of now.
+/// Counts since the start, and the current state.
 ///
-/// Each window that was pushed is in exactly one of `queue_windows`,
-/// `sent_windows` and `dropped`.
+/// Each pushed window is in exactly one of `queue_windows`, `sent_windows` and `dropped`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SenderStats {
-    /// Windows that wait or are on their way.
+    /// Windows that wait or are being sent.
     pub queue_windows: u64,
     /// Their encoded bytes.
     pub queue_bytes: u64,
@@ -62,15 +63,17 @@ pub struct SenderStats {
     pub sent_samples: u64,
     /// Their encoded bytes, before gRPC's framing.
     pub sent_bytes: u64,
-    /// Of those windows, the ones that the server already had: an acknowledgement was lost.
+    /// Acknowledged windows that the server already had, since an acknowledgement was lost.
     pub repeated_windows: u64,
-    /// Tries that failed and were or will be repeated.
+    /// Failed attempts that were or will be repeated.
     pub retries: u64,
-    /// What was dropped, by the reason's place in [`DropReason::ALL`].
+    /// Dropped windows, by the index of the reason in [`DropReason::ALL`].
     pub dropped: [Dropped; DropReason::ALL.len()],
-    /// Whether the last try reached the server.
+    /// Whether the last attempt reached the server.
     pub connected: bool,
-    /// What went wrong last.
+    /// Age of the oldest waiting window.
+    pub oldest_wait: Option<Duration>,
+    /// The last error.
     pub last_error: Option<String>,
     /// Time from sending the last acknowledged window to its acknowledgement.
     pub ack_time_last: Duration,
@@ -79,7 +82,7 @@ pub struct SenderStats {
 }
 
 impl SenderStats {
-    /// What was dropped for `reason`.
+    /// Windows dropped for `reason`.
     pub fn dropped_for(&self, reason: DropReason) -> Dropped {
         self.dropped[reason as usize]
     }
@@ -89,5 +92,54 @@ impl SenderStats {
         dropped.windows += 1;
         dropped.samples += samples;
         dropped.bytes += bytes as u64;
+    }
+
+    /// Writes the figures.
+    pub fn show(&self, figures: &mut Figures<'_>) {
+        figures.gauge(
+            "queue_windows",
+            "Windows waiting for the server",
+            self.queue_windows,
+        );
+        figures.gauge(
+            "queue_bytes",
+            "Bytes of the windows waiting for the server",
+            self.queue_bytes,
+        );
+        figures.counters(
+            "windows_dropped",
+            "Windows that the server did not get, by reason",
+            ["reason"],
+            DropReason::ALL.map(|reason| ([reason.as_str()], self.dropped_for(reason).windows)),
+        );
+        figures.gauge(
+            "server_connected",
+            "Whether the last try reached the server",
+            u32::from(self.connected),
+        );
+        for (name, help, count) in [
+            (
+                "windows_sent",
+                "Windows that the server stored",
+                self.sent_windows,
+            ),
+            (
+                "sent_samples",
+                "Samples that the server stored",
+                self.sent_samples,
+            ),
+            (
+                "sent_bytes",
+                "Bytes of the windows that the server stored",
+                self.sent_bytes,
+            ),
+            (
+                "send_retries",
+                "Tries to send a window that failed and were or will be repeated",
+                self.retries,
+            ),
+        ] {
+            figures.counter(name, help, count);
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! The thread that sends files with symbols, when the server asks for them.
 //!
-//! One file at a time and no faster than it may, over a connection of its own, so that no window waits for it. What the server
-//! has of a file stays there: after a break it says how much that is, and the file goes on from there if it is still the same.
+//! One file at a time and no faster than it may, over a connection of its own, so that no window waits for it. The server
+//! keeps the pieces that it has: after a break it gives their length, and the upload resumes there if the file is still the same.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use metrics::{Figures, Registry};
+use parking_lot::Mutex;
 use proto::v1::symbols_client::SymbolsClient;
 use proto::v1::{
     BeginUploadRequest, FileRange, FinishUploadRequest, Segment, SymbolOffer, UploadPieceRequest,
@@ -20,10 +22,9 @@ use tracing::{debug, info};
 use super::backoff::Backoff;
 use super::link::{Link, SendError};
 use super::sender::is_transport_error;
-use crate::metrics::SharedMetrics;
-use crate::name::UnnamedReason;
-use crate::patience::Patience;
-use crate::process::BuildId;
+use crate::blocking_pool::BlockingPool;
+use crate::file::UnnamedReason;
+use crate::metrics::Stats;
 use crate::upload::{FileSource, Offer, Offers, Pace, SourceError, open_source};
 
 /// Bytes of one piece; the server takes 1 MiB. At the default pace 16 go in a second.
@@ -32,10 +33,10 @@ const PIECE_BYTES: usize = 256 << 10;
 /// Files that wait to be sent. The server asks for at most eight at a time.
 const WAITING_MAX: usize = 16;
 
-/// How long the thread may take to end. It may wait for a file system that does not answer, and is left alone then.
+/// Deadline for the end of the thread. It may wait for a file system that does not answer, and is abandoned then.
 const END_TIME: Duration = Duration::from_secs(1);
 
-/// How files are sent.
+/// Limits of sending files.
 #[derive(Clone, Debug)]
 pub struct UploaderOptions {
     /// The server, such as `http://127.0.0.1:7071`.
@@ -54,7 +55,7 @@ pub struct UploaderOptions {
     pub retry_first: Duration,
     /// The longest wait.
     pub retry_max: Duration,
-    /// How long a file is tried without any success. A restart of the server takes seconds.
+    /// Time for which a file is retried without any success. A restart of the server takes seconds.
     pub give_up_time: Duration,
 }
 
@@ -75,12 +76,12 @@ impl UploaderOptions {
     }
 }
 
-/// What became of a file that the server asked for.
+/// The end of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UploadEnd {
     /// The server has made an index of it.
     Stored,
-    /// The server had as good by then.
+    /// The server has equal or better symbols by now.
     Unneeded,
     /// Nothing can be named by it.
     Nothing,
@@ -142,7 +143,7 @@ impl From<SourceError> for UploadEnd {
     }
 }
 
-/// Counts since the start, and what waits now.
+/// Counts since the start, and the files that wait now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UploadStats {
     /// Files that the server asked for.
@@ -155,13 +156,53 @@ pub struct UploadStats {
     pub resumed_bytes: u64,
     /// Tries that failed and were repeated.
     pub retries: u64,
-    /// What became of the files, by its place in [`UploadEnd::ALL`].
+    /// Uploads that ended, by the place in [`UploadEnd::ALL`].
     pub ends: [u64; UploadEnd::ALL.len()],
 }
 
-/// What the server asks for: filled by who hears its answers, emptied by who sends.
+impl UploadStats {
+    /// Writes the figures.
+    pub fn show(&self, figures: &mut Figures<'_>) {
+        figures.counter(
+            "uploads_asked",
+            "Files with symbols that the server asked for",
+            self.asked,
+        );
+        figures.counters(
+            "uploads",
+            "Files that the server asked for and that came to an end, by what that was",
+            ["result"],
+            UploadEnd::ALL
+                .into_iter()
+                .zip(self.ends)
+                .map(|(end, count)| ([end.as_str()], count)),
+        );
+        figures.gauge(
+            "uploads_waiting",
+            "Files that the server asked for and that wait or are on their way",
+            self.waiting,
+        );
+        figures.counter(
+            "uploaded_bytes",
+            "Bytes of files with symbols that the server took",
+            self.sent_bytes,
+        );
+        figures.counter(
+            "upload_resumed_bytes",
+            "Bytes of files with symbols that the server still had after a break",
+            self.resumed_bytes,
+        );
+        figures.counter(
+            "upload_retries",
+            "Tries to send a file that failed and were repeated",
+            self.retries,
+        );
+    }
+}
+
+/// Queue of file ids that the server asked for. The receiver of `PushResponse` fills it; the uploader drains it.
 #[derive(Clone, Debug, Default)]
-pub struct WantedFiles(Arc<Wanted>);
+pub struct PendingUploads(Arc<Wanted>);
 
 #[derive(Debug, Default)]
 struct Wanted {
@@ -172,22 +213,22 @@ struct Wanted {
 #[derive(Debug, Default)]
 struct WantedState {
     /// The first is on its way.
-    waiting: VecDeque<BuildId>,
+    waiting: VecDeque<String>,
     asked: u64,
     dropped: u64,
 }
 
-impl WantedFiles {
-    /// Adds what an answer asks for. Never waits; what is no build id is left out, and so is what waits already.
-    pub fn ask<'a>(&self, build_ids: impl Iterator<Item = &'a str>) {
-        let mut state = self.lock();
-        for build_id in build_ids.filter_map(BuildId::from_hex) {
-            if state.waiting.contains(&build_id) {
+impl PendingUploads {
+    /// Adds the file ids of an answer, without waiting. Those that wait already are left out.
+    pub fn ask<'a>(&self, file_ids: impl Iterator<Item = &'a str>) {
+        let mut state = self.0.state.lock();
+        for file_id in file_ids {
+            if state.waiting.iter().any(|waiting| waiting == file_id) {
                 continue;
             }
             state.asked += 1;
             if state.waiting.len() < WAITING_MAX {
-                state.waiting.push_back(build_id);
+                state.waiting.push_back(file_id.to_owned());
             } else {
                 state.dropped += 1;
             }
@@ -196,27 +237,24 @@ impl WantedFiles {
         self.0.changed.notify_one();
     }
 
-    async fn next(&self) -> BuildId {
+    async fn next(&self) -> String {
         loop {
-            if let Some(build_id) = self.lock().waiting.front() {
-                return *build_id;
+            if let Some(file_id) = self.0.state.lock().waiting.front() {
+                return file_id.clone();
             }
             self.0.changed.notified().await;
         }
     }
 
     fn remove_first(&self) {
-        self.lock().waiting.pop_front();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, WantedState> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().waiting.pop_front();
     }
 }
 
 /// Sends files from a thread of its own.
 #[derive(Debug)]
 pub struct Uploader {
+    stats: Stats<UploadStats>,
     closing: watch::Sender<bool>,
     ended: mpsc::Receiver<()>,
 }
@@ -228,22 +266,22 @@ impl Uploader {
     /// The address cannot be understood, or the thread not be started.
     pub fn start(
         options: UploaderOptions,
-        wanted: WantedFiles,
-        (offers, patience): (Offers, Patience),
-        metrics: SharedMetrics,
+        wanted: PendingUploads,
+        (offers, pool): (Offers, BlockingPool),
     ) -> Result<Self, SendError> {
         let link = Link::prepare(&options.server, options.connect_time)?;
         let (closing, is_closing) = watch::channel(false);
         let (end, ended) = mpsc::channel();
-        let carrier = Carrier {
+        let shown: Stats<UploadStats> = Stats::default();
+        let carrier = UploadThread {
             backoff: Backoff::new(options.retry_first, options.retry_max),
             pace: Pace::new(options.bytes_per_second),
             started: Instant::now(),
             options,
             wanted,
             offers,
-            patience,
-            metrics,
+            pool,
+            shown: shown.clone(),
             endpoint: link.endpoint,
             client: None,
             stats: UploadStats::default(),
@@ -252,14 +290,28 @@ impl Uploader {
             .name("upload".into())
             .spawn(move || {
                 link.runtime.block_on(carrier.run(is_closing));
-                // Nobody may wait for it.
+                // No caller may wait for it.
                 let _ = end.send(());
             })?;
-        Ok(Self { closing, ended })
+        Ok(Self {
+            stats: shown,
+            closing,
+            ended,
+        })
+    }
+
+    /// Statistics of what was sent, also after the end.
+    pub fn watch(&self) -> Stats<UploadStats> {
+        self.stats.clone()
+    }
+
+    /// Registers the counts of files and bytes.
+    pub fn register(&self, registry: &mut Registry) {
+        self.stats.register(registry, UploadStats::show);
     }
 }
 
-/// Ends the thread; what is on its way goes on another time.
+/// Ends the thread. An upload that is under way resumes after the next start.
 impl Drop for Uploader {
     fn drop(&mut self) {
         self.closing.send_replace(true);
@@ -267,8 +319,8 @@ impl Drop for Uploader {
     }
 }
 
-/// Why a try came to no end.
-enum Trouble {
+/// Why a try did not finish.
+enum UploadError {
     /// Perhaps later.
     Retry(Status),
     /// From the beginning, at once: the server was started again.
@@ -277,19 +329,20 @@ enum Trouble {
     End(UploadEnd),
 }
 
-impl From<SourceError> for Trouble {
+impl From<SourceError> for UploadError {
     fn from(err: SourceError) -> Self {
         Self::End(err.into())
     }
 }
 
-/// The thread's own things.
-struct Carrier {
+/// State of the thread.
+struct UploadThread {
     options: UploaderOptions,
-    wanted: WantedFiles,
+    wanted: PendingUploads,
     offers: Offers,
-    patience: Patience,
-    metrics: SharedMetrics,
+    pool: BlockingPool,
+    /// The statistics as they are shown.
+    shown: Stats<UploadStats>,
     endpoint: Endpoint,
     client: Option<SymbolsClient<Channel>>,
     backoff: Backoff,
@@ -298,116 +351,119 @@ struct Carrier {
     stats: UploadStats,
 }
 
-impl Carrier {
+impl UploadThread {
     async fn run(mut self, mut closing: watch::Receiver<bool>) {
         loop {
             let wanted = self.wanted.clone();
-            let build_id = tokio::select! {
+            let file_id = tokio::select! {
                 biased;
-                _ = closing.wait_for(|it| *it) => return,
-                build_id = wanted.next() => build_id,
+                _ = closing.wait_for(|is_closing| *is_closing) => return,
+                file_id = wanted.next() => file_id,
             };
             let end = tokio::select! {
                 biased;
-                _ = closing.wait_for(|it| *it) => UploadEnd::Stopped,
-                end = self.send(build_id) => end,
+                _ = closing.wait_for(|is_closing| *is_closing) => UploadEnd::Stopped,
+                end = self.send(&file_id) => end,
             };
             self.stats.ends[end as usize] += 1;
             self.wanted.remove_first();
             self.show();
-            info!(%build_id, end = end.as_str(), "the server asked for a file");
+            info!(%file_id, end = end.as_str(), "the server asked for a file");
         }
     }
 
     /// Sends a file, with as many tries as it takes.
-    async fn send(&mut self, build_id: BuildId) -> UploadEnd {
+    async fn send(&mut self, file_id: &str) -> UploadEnd {
         self.show();
-        let source = match self.open(build_id) {
+        let source = match self.open(file_id) {
             Ok(source) => source,
             Err(err) => {
-                debug!(%build_id, %err, "failed to open a file that the server asked for");
-                self.give_up(build_id).await;
+                debug!(%file_id, %err, "failed to open a file that the server asked for");
+                self.give_up(file_id).await;
                 return err.into();
             }
         };
         self.backoff.reset();
         let mut success = (Instant::now(), self.stats.sent_bytes);
         loop {
-            let status = match self.try_to_send(build_id, &source).await {
+            let status = match self.try_to_send(file_id, &source).await {
                 Ok(end) => return end,
-                Err(Trouble::End(end @ (UploadEnd::Changed | UploadEnd::Gone))) => {
-                    self.give_up(build_id).await;
+                Err(UploadError::End(end @ (UploadEnd::Changed | UploadEnd::Gone))) => {
+                    self.give_up(file_id).await;
                     return end;
                 }
-                Err(Trouble::End(end)) => return end,
-                Err(Trouble::Again) => Status::unavailable("the server was started again"),
-                Err(Trouble::Retry(status)) => status,
+                Err(UploadError::End(end)) => return end,
+                Err(UploadError::Again) => Status::unavailable("the server was started again"),
+                Err(UploadError::Retry(status)) => status,
             };
             if self.stats.sent_bytes > success.1 {
                 success = (Instant::now(), self.stats.sent_bytes);
                 self.backoff.reset();
             }
             if success.0.elapsed() > self.options.give_up_time {
-                info!(%build_id, %status, "gave up sending a file");
+                info!(%file_id, %status, "gave up sending a file");
                 return UploadEnd::Unreachable;
             }
-            debug!(%build_id, %status, "failed to send a file, trying again");
+            debug!(%file_id, %status, "failed to send a file, trying again");
             self.stats.retries += 1;
             self.show();
             tokio::time::sleep(self.backoff.wait()).await;
         }
     }
 
-    fn open(&self, build_id: BuildId) -> Result<FileSource, SourceError> {
+    fn open(&self, file_id: &str) -> Result<FileSource, SourceError> {
         let gone = SourceError::Missing(UnnamedReason::FileGone);
-        let seen = self.offers.find(&build_id).ok_or(gone)?;
-        let opened = open_source(&seen.file, build_id, &self.patience);
+        let seen = self.offers.find(file_id).ok_or(gone)?;
+        let opened = open_source(&seen.file, &self.pool);
         let found = match &opened {
             Ok(source) => source.parts().offer,
             Err(SourceError::Nothing) => Offer::None,
             Err(_) => return opened,
         };
-        self.offers.learn(&build_id, found);
-        match found >= seen.least {
-            true => opened,
-            false => Err(SourceError::Nothing),
+        self.offers.learn(file_id, found);
+        if found >= seen.least {
+            opened
+        } else {
+            Err(SourceError::Nothing)
         }
     }
 
     async fn try_to_send(
         &mut self,
-        build_id: BuildId,
+        file_id: &str,
         source: &FileSource,
-    ) -> Result<UploadEnd, Trouble> {
-        let Some(mut position) = self.begin(build_id, source).await? else {
+    ) -> Result<UploadEnd, UploadError> {
+        let Some(mut position) = self.begin(file_id, source).await? else {
             return Ok(UploadEnd::Unneeded);
         };
         let total_bytes = source.parts().total_bytes();
         while position < total_bytes {
             let piece = source.read(position, PIECE_BYTES)?;
-            position = self.send_piece(build_id, position, piece).await?;
+            position = self.send_piece(file_id, position, piece).await?;
         }
         let mut client = self.client();
         let request = FinishUploadRequest {
             collector_instance: self.options.instance.to_vec(),
-            build_id: build_id.to_string(),
+            build_id: source.build_id(),
+            file_id: file_id.to_owned(),
         };
         let finished = client.finish_upload(request);
         let finished = self.answer(finished, self.options.finish_time).await;
-        match finished.map_err(again_if_not_asked)?.stored {
-            true => Ok(UploadEnd::Stored),
-            false => Ok(UploadEnd::Unneeded),
+        if finished.map_err(again_if_not_asked)?.stored {
+            Ok(UploadEnd::Stored)
+        } else {
+            Ok(UploadEnd::Unneeded)
         }
     }
 
-    /// Says what is to come. Gives where to go on; `None` when nothing is needed.
+    /// Announces the file. Returns the position at which to resume; `None` when the server does not need it.
     async fn begin(
         &mut self,
-        build_id: BuildId,
+        file_id: &str,
         source: &FileSource,
-    ) -> Result<Option<u64>, Trouble> {
+    ) -> Result<Option<u64>, UploadError> {
         let mut client = self.client();
-        let begun = client.begin_upload(self.describe(build_id, source));
+        let begun = client.begin_upload(self.describe(file_id, source));
         let begun = self.answer(begun, self.options.request_time).await?;
         if begun.unneeded {
             return Ok(None);
@@ -424,20 +480,21 @@ impl Carrier {
         Ok(Some(received))
     }
 
-    fn describe(&self, build_id: BuildId, source: &FileSource) -> BeginUploadRequest {
+    fn describe(&self, file_id: &str, source: &FileSource) -> BeginUploadRequest {
         let parts = source.parts();
-        let ranges = parts.parts.iter().map(|it| FileRange {
-            offset: it.offset,
-            bytes: it.bytes,
+        let ranges = parts.parts.iter().map(|part| FileRange {
+            offset: part.offset,
+            bytes: part.bytes,
         });
-        let segments = source.segments().iter().map(|it| Segment {
-            file_offset: it.file_offset,
-            address: it.address,
-            bytes: it.bytes,
+        let segments = source.segments().iter().map(|segment| Segment {
+            file_offset: segment.file_offset,
+            address: segment.address,
+            bytes: segment.bytes,
         });
         BeginUploadRequest {
             collector_instance: self.options.instance.to_vec(),
-            build_id: build_id.to_string(),
+            build_id: source.build_id(),
+            file_id: file_id.to_owned(),
             offer: SymbolOffer::from(parts.offer).into(),
             file_bytes: parts.file_bytes,
             ranges: ranges.collect(),
@@ -448,25 +505,26 @@ impl Carrier {
     /// Sends a piece when it is its time; gives where the next one begins.
     async fn send_piece(
         &mut self,
-        build_id: BuildId,
+        file_id: &str,
         position: u64,
         piece: Vec<u8>,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, UploadError> {
         let bytes = piece.len() as u64;
         let wait = self.pace.wait(self.started.elapsed(), bytes);
         tokio::time::sleep(wait).await;
         let mut client = self.client();
         let request = UploadPieceRequest {
             collector_instance: self.options.instance.to_vec(),
-            build_id: build_id.to_string(),
+            file_id: file_id.to_owned(),
             position,
             data: piece.into(),
+            ..UploadPieceRequest::default()
         };
         let answer = client.upload_piece(request);
         let answer = self.answer(answer, self.options.request_time).await;
         let received = answer.map_err(again_if_not_asked)?.received_bytes;
         if received != position + bytes {
-            return Err(Trouble::Again);
+            return Err(UploadError::Again);
         }
         self.stats.sent_bytes += bytes;
         self.show();
@@ -474,11 +532,11 @@ impl Carrier {
     }
 
     /// Tells the server that a file does not come, so that it asks elsewhere. Once: it finds out by itself.
-    async fn give_up(&mut self, build_id: BuildId) {
+    async fn give_up(&mut self, file_id: &str) {
         let mut client = self.client();
         let request = BeginUploadRequest {
             collector_instance: self.options.instance.to_vec(),
-            build_id: build_id.to_string(),
+            file_id: file_id.to_owned(),
             offer: SymbolOffer::None.into(),
             ..BeginUploadRequest::default()
         };
@@ -492,12 +550,12 @@ impl Carrier {
         self.client.get_or_insert_with(new).clone()
     }
 
-    /// What the server answers in time.
+    /// The answer, if it comes within `time`.
     async fn answer<T>(
         &mut self,
         answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
         time: Duration,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, UploadError> {
         let result = tokio::time::timeout(time, answer)
             .await
             .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
@@ -510,30 +568,30 @@ impl Carrier {
             self.client = None;
         }
         Err(match status.code() {
-            Code::FailedPrecondition => Trouble::End(UploadEnd::NotAsked),
+            Code::FailedPrecondition => UploadError::End(UploadEnd::NotAsked),
             Code::InvalidArgument | Code::Unimplemented | Code::ResourceExhausted => {
                 info!(%status, "the server does not take a file");
-                Trouble::End(UploadEnd::Refused)
+                UploadError::End(UploadEnd::Refused)
             }
-            _ => Trouble::Retry(status),
+            _ => UploadError::Retry(status),
         })
     }
 
     fn show(&mut self) {
-        let wanted = self.wanted.lock();
+        let wanted = self.wanted.0.state.lock();
         self.stats.asked = wanted.asked;
         self.stats.waiting = wanted.waiting.len() as u64;
         self.stats.ends[UploadEnd::Dropped as usize] = wanted.dropped;
         drop(wanted);
-        self.metrics.lock().uploads = self.stats.clone();
+        *self.shown.lock() = self.stats.clone();
     }
 }
 
-/// Not asked for a piece of what was begun: the server was started again since, or asks somebody else. It says which when the
-/// file is begun again.
-fn again_if_not_asked(trouble: Trouble) -> Trouble {
+/// A server that did not ask for a piece was started again since, or asks another collector now. The next announcement tells
+/// which.
+fn again_if_not_asked(trouble: UploadError) -> UploadError {
     match trouble {
-        Trouble::End(UploadEnd::NotAsked) => Trouble::Again,
+        UploadError::End(UploadEnd::NotAsked) => UploadError::Again,
         trouble => trouble,
     }
 }

@@ -1,25 +1,25 @@
 //! Call frame information to rules.
 //!
 //! Formats: Linux Standard Base 5.0, chapter 10.6 (`.eh_frame`); DWARF 5, section 6.4
-//! (`.debug_frame`). Both are read by gimli; here is what its rows mean to the unwinder.
+//! (`.debug_frame`). Both are read by gimli; this module translates its rows for the unwinder.
 
+use elf::{ReadAt, Segment};
 use gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry, LittleEndian,
     Operation, Register, RegisterRule, Section, UnwindContext, UnwindExpression, UnwindOffset,
     UnwindSection, UnwindTableRow,
 };
-use object::ReadRef;
 use profiler_bpf::arch::x86_64::rule::{
     RBP, RBX, RETURN_ADDRESS, RETURN_ON_STACK, RSP, Rule, kind, rbp, rbx,
 };
 use thiserror::Error;
 
-use super::elf::{CodeRange, Limits, Parts, PartsError};
+use super::parts::{Limits, Parts, PartsError};
 use super::rules::RuleSet;
 use super::stored::Digest;
 use super::table::{Table, TableBuilder, TooManyRows};
 
-/// Where `rsp` of the interrupted code lies above the stack pointer of a signal trampoline.
+/// Offset of the interrupted code's `rsp` from the stack pointer of a signal trampoline.
 /// Source: see [`kind::SIGNAL`].
 const SIGNAL_RSP: i64 = 160;
 
@@ -77,7 +77,7 @@ pub struct Evaluated {
     pub damaged: u64,
     /// Rows whose rule is none that we have.
     pub unsupported_rows: u64,
-    /// Whether the list of functions itself is damaged: what comes behind is not known.
+    /// Whether the list of functions itself is damaged: functions behind the damage are not known.
     pub is_cut: bool,
 }
 
@@ -86,9 +86,8 @@ pub struct Evaluated {
 struct Function {
     start: u64,
     end: u64,
-    /// Its address as linked.
-    address: u64,
-    entry: usize,
+    /// Offset of its entry in the section, which [`Limits::section_bytes_max`] keeps below 4 GiB.
+    entry: u32,
     in_debug_frame: bool,
 }
 
@@ -96,21 +95,21 @@ type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// The call frame information of an ELF file, not evaluated yet.
 #[derive(Debug)]
-pub struct CallFrameInformation<'data> {
-    parts: Parts<'data>,
+pub struct CallFrameInformation {
+    parts: Parts,
 }
 
-impl<'data> CallFrameInformation<'data> {
+impl CallFrameInformation {
     /// Reads the headers of a file, and the sections that count.
     ///
     /// # Errors
     /// The file is none, or is more than `limits` allow.
-    pub fn read<R: ReadRef<'data>>(data: R, limits: &Limits) -> Result<Self, CfiError> {
-        let parts = Parts::read(data, limits)?;
+    pub fn read(file: &(impl ReadAt + ?Sized), limits: &Limits) -> Result<Self, CfiError> {
+        let parts = Parts::read(file, limits)?;
         Ok(Self { parts })
     }
 
-    /// What the rows can be kept under: equal information gives equal rows.
+    /// A key for the rows: equal information gives equal rows.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.parts)
     }
@@ -132,16 +131,16 @@ impl<'data> CallFrameInformation<'data> {
 ///
 /// # Errors
 /// As [`CallFrameInformation`] has them.
-pub fn read_table<'data, R: ReadRef<'data>>(
-    data: R,
+pub fn read_table(
+    file: &(impl ReadAt + ?Sized),
     rules: &mut RuleSet,
     limits: &Limits,
 ) -> Result<Evaluated, CfiError> {
-    CallFrameInformation::read(data, limits)?.evaluate(rules, limits)
+    CallFrameInformation::read(file, limits)?.evaluate(rules, limits)
 }
 
 fn evaluate_parts(
-    parts: &Parts<'_>,
+    parts: &Parts,
     rules: &mut RuleSet,
     limits: &Limits,
 ) -> Result<Evaluated, CfiError> {
@@ -182,8 +181,16 @@ fn evaluate_parts(
         evaluation.list_functions(section, true, &mut functions)?;
     }
     // By start; of two with the same start the one of `.eh_frame`, and of two there the first.
-    functions.sort_by_key(|it| (it.start, it.in_debug_frame));
-    functions.dedup_by_key(|it| it.start);
+    functions.sort_unstable_by_key(|function| {
+        let Function {
+            start,
+            in_debug_frame,
+            entry,
+            ..
+        } = *function;
+        (start, in_debug_frame, entry)
+    });
+    functions.dedup_by_key(|function| function.start);
 
     let mut builder = TableBuilder::new(limits.rows_max);
     let mut end_before = 0;
@@ -191,7 +198,9 @@ fn evaluate_parts(
         if function.start.saturating_sub(end_before) >= PADDING_MAX {
             evaluation.add_hole(end_before, function.start, &mut builder)?;
         }
-        let next = functions.get(place + 1).map_or(u64::MAX, |it| it.start);
+        let next = functions
+            .get(place + 1)
+            .map_or(u64::MAX, |function| function.start);
         let function = Function {
             end: function.end.min(next),
             ..*function
@@ -205,21 +214,21 @@ fn evaluate_parts(
         }
         end_before = function.end;
     }
-    // What lies behind the last function has no rules.
+    // Addresses behind the last function have no rules.
     evaluation.add_hole(end_before, u64::MAX, &mut builder)?;
-    let end = parts.code.iter().map(CodeRange::offset_end).max();
+    let end = parts.code.iter().map(Segment::file_end).max();
     let mut result = evaluation.result;
     result.table = builder.finish(end.unwrap_or(0))?;
     Ok(result)
 }
 
-/// What goes through the evaluation of one file.
+/// The state of the evaluation of one file.
 struct Evaluation<'a> {
     rules: &'a mut RuleSet,
     limits: &'a Limits,
     bases: &'a BaseAddresses,
-    code: &'a [CodeRange],
-    linkages: &'a [CodeRange],
+    code: &'a [Segment],
+    linkages: &'a [Segment],
     context: UnwindContext<usize>,
     work_bytes: u64,
     result: Evaluated,
@@ -267,8 +276,7 @@ impl Evaluation<'_> {
             functions.push(Function {
                 start,
                 end,
-                address,
-                entry: entry.offset(),
+                entry: entry.offset() as u32,
                 in_debug_frame,
             });
         }
@@ -282,7 +290,7 @@ impl Evaluation<'_> {
         }
     }
 
-    /// Adds code without call frame information: none has a rule but what lies in a procedure linkage
+    /// Adds code without call frame information: none has a rule but that in a procedure linkage
     /// table. Some linkers describe these, some do not, and those of static programs (whose functions
     /// depend on the processor) are never described.
     fn add_hole(
@@ -293,8 +301,8 @@ impl Evaluation<'_> {
     ) -> Result<(), CfiError> {
         builder.push(start, RuleSet::NONE)?;
         for linkage in self.linkages {
-            let from = linkage.offset.max(start);
-            let to = linkage.offset_end().min(end);
+            let from = linkage.file_offset.max(start);
+            let to = linkage.file_end().min(end);
             if from < to {
                 builder.push(from, self.rules.intern(LINKAGE_RULE))?;
                 builder.push(to, RuleSet::NONE)?;
@@ -309,7 +317,7 @@ impl Evaluation<'_> {
             .code
             .iter()
             .find_map(|range| Some((range, range.offset_of(address)?)))?;
-        let end = start.saturating_add(bytes).min(range.offset_end());
+        let end = start.saturating_add(bytes).min(range.file_end());
         (start < end).then_some((start, end))
     }
 
@@ -325,7 +333,11 @@ impl Evaluation<'_> {
         S::Offset: UnwindOffset<usize>,
     {
         self.result.functions += 1;
-        let entry = section.fde_from_offset(self.bases, function.entry.into(), S::cie_from_offset);
+        let entry = section.fde_from_offset(
+            self.bases,
+            (function.entry as usize).into(),
+            S::cie_from_offset,
+        );
         let Ok(entry) = entry else {
             self.result.damaged += 1;
             return Ok(builder.push(function.start, RuleSet::UNSUPPORTED)?);
@@ -350,7 +362,7 @@ impl Evaluation<'_> {
     {
         let is_signal = entry.is_signal_trampoline();
         let offset_of = |address: u64| {
-            let into = address.saturating_sub(function.address);
+            let into = address.saturating_sub(entry.initial_address());
             function.start.saturating_add(into).min(function.end)
         };
         let Ok(mut rows) = entry.rows(section, self.bases, context) else {
@@ -377,17 +389,17 @@ impl Evaluation<'_> {
     }
 }
 
-/// The bytes of the entry at a place in a section, as it says, and at most what lies there.
+/// The bytes of the entry at a place in a section, by its length and at most up to the section's end.
 fn entry_bytes(section: &[u8], at: usize) -> usize {
     let entry = section.get(at..).unwrap_or_default();
     let length = match entry.split_first_chunk() {
-        Some((&[0xff, 0xff, 0xff, 0xff], longer)) => {
-            longer.first_chunk().map_or(0, |it| u64::from_le_bytes(*it))
-        }
+        Some((&[0xff, 0xff, 0xff, 0xff], longer)) => longer
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes)),
         Some((length, _)) => u32::from_le_bytes(*length).into(),
         None => 0,
     };
-    usize::try_from(length).map_or(entry.len(), |it| it.min(entry.len()))
+    usize::try_from(length).map_or(entry.len(), |length| length.min(entry.len()))
 }
 
 /// Reads the expressions of an entry.
@@ -426,7 +438,9 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
     fn cfa_rule(&self, row: &UnwindTableRow<usize>) -> Option<Rule> {
         match row.cfa() {
             CfaRule::RegisterAndOffset { register, offset } => {
-                let register = u8::try_from(register.0).ok().filter(|it| *it < 16)?;
+                let register = u8::try_from(register.0)
+                    .ok()
+                    .filter(|number| *number < 16)?;
                 Some(Rule::at_register(register, i32::try_from(*offset).ok()?))
             }
             CfaRule::Expression(expression) => self.cfa_by_expression(expression),
@@ -450,7 +464,7 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
                 Operation::Deref { size: 8, .. },
                 Operation::PlusConstant { value },
             ] => (register, offset, value),
-            // What linkers write for a procedure linkage table: rsp + 8 + ((rip & 15) >= N) * 8.
+            // Linkers write this for a procedure linkage table: rsp + 8 + ((rip & 15) >= N) * 8.
             [
                 Operation::RegisterOffset {
                     register: Register(7),
@@ -478,7 +492,9 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
             }
             _ => return None,
         };
-        let register = u8::try_from(register.0).ok().filter(|it| *it < 16)?;
+        let register = u8::try_from(register.0)
+            .ok()
+            .filter(|number| *number < 16)?;
         Some(Rule {
             kind: kind::DEREFERENCE,
             cfa_add: i16::try_from(add).ok()?,
@@ -487,26 +503,30 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
     }
 
     fn rbp_rule(&self, row: &UnwindTableRow<usize>) -> Option<(u8, i16)> {
-        Some(match self.place_of(row, RBP)? {
-            Place::Same => (rbp::SAME, 0),
-            Place::AtCfa(offset) => (rbp::AT_CFA, offset),
-            Place::AtRbp(offset) => (rbp::AT_RBP, offset),
+        Some(match self.saved_register(row, RBP)? {
+            SavedRegister::Same => (rbp::SAME, 0),
+            SavedRegister::AtCfa(offset) => (rbp::AT_CFA, offset),
+            SavedRegister::AtRbp(offset) => (rbp::AT_RBP, offset),
         })
     }
 
     fn rbx_rule(&self, row: &UnwindTableRow<usize>) -> Option<(u8, i16)> {
-        Some(match self.place_of(row, RBX)? {
-            Place::Same => (rbx::SAME, 0),
-            Place::AtCfa(offset) => (rbx::AT_CFA, offset),
-            Place::AtRbp(offset) => (rbx::AT_RBP, offset),
+        Some(match self.saved_register(row, RBX)? {
+            SavedRegister::Same => (rbx::SAME, 0),
+            SavedRegister::AtCfa(offset) => (rbx::AT_CFA, offset),
+            SavedRegister::AtRbp(offset) => (rbx::AT_RBP, offset),
         })
     }
 
-    /// Where the caller's value of a register is, if that is one of the usual places.
-    fn place_of(&self, row: &UnwindTableRow<usize>, register: u8) -> Option<Place> {
+    /// The location of the caller's value of a register, if the kernel's rows can express it.
+    fn saved_register(&self, row: &UnwindTableRow<usize>, register: u8) -> Option<SavedRegister> {
         match row.register(Register(register.into())) {
-            None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Some(Place::Same),
-            Some(RegisterRule::Offset(offset)) => Some(Place::AtCfa(i16::try_from(offset).ok()?)),
+            None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => {
+                Some(SavedRegister::Same)
+            }
+            Some(RegisterRule::Offset(offset)) => {
+                Some(SavedRegister::AtCfa(i16::try_from(offset).ok()?))
+            }
             Some(RegisterRule::Expression(expression)) => {
                 let (operations, count) = self.operations(&expression)?;
                 match operations[..count] {
@@ -516,7 +536,7 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
                             offset,
                             ..
                         },
-                    ] => Some(Place::AtRbp(i16::try_from(offset).ok()?)),
+                    ] => Some(SavedRegister::AtRbp(i16::try_from(offset).ok()?)),
                     _ => None,
                 }
             }
@@ -524,7 +544,7 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
         }
     }
 
-    /// The rule of a signal trampoline, if it says of the stack pointer what the kernel does.
+    /// The rule of a signal trampoline, if its stack pointer is where the kernel puts it.
     fn signal_rule(&self, row: &UnwindTableRow<usize>) -> Option<Rule> {
         let CfaRule::Expression(expression) = row.cfa() else {
             return None;
@@ -562,8 +582,8 @@ impl<'a, S: UnwindSection<Slice<'a>>> Expressions<'a, '_, S> {
     }
 }
 
-/// Where the caller's value of a register is.
-enum Place {
+/// The location of the caller's value of a register.
+enum SavedRegister {
     Same,
     AtCfa(i16),
     AtRbp(i16),

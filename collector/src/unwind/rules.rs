@@ -1,10 +1,9 @@
 //! Rules by their numbers.
 
-use profiler_bpf::arch::x86_64::rule::{NUMBER_OF_NONE, Rule};
+use profiler_bpf::arch::x86_64::rule::{NUMBER_OF_NONE, NUMBER_OF_UNSUPPORTED, Rule};
 use rustc_hash::FxHashMap;
 
-/// Rules that share one numbering: at most 65,536, which a row's 16 bits can name. All files of
-/// a Debian have 4,445 between them.
+/// Rules of one file, at most 65,536, which a row's 16 bits can name.
 #[derive(Clone, Debug)]
 pub struct RuleSet {
     rules: Vec<Rule>,
@@ -16,7 +15,7 @@ impl RuleSet {
     /// Number of [`Rule::NONE`] in every set.
     pub const NONE: u16 = NUMBER_OF_NONE;
     /// Number of [`Rule::UNSUPPORTED`] in every set.
-    pub const UNSUPPORTED: u16 = 1;
+    pub const UNSUPPORTED: u16 = NUMBER_OF_UNSUPPORTED;
 
     /// A set of the two rules that each set has.
     pub fn new() -> Self {
@@ -61,7 +60,7 @@ impl RuleSet {
         &self.rules
     }
 
-    /// How often a rule had no number.
+    /// Rules for which there was no number.
     pub fn refused(&self) -> u64 {
         self.refused
     }

@@ -1,8 +1,9 @@
-//! A second opinion on walks: framehop, an unwinder that shares nothing with ours, over the same copy
-//! of a stack.
+//! Checks walks with framehop, an unwinder that shares no code with ours, on the same copy of a
+//! stack.
 
 use std::{mem, ops::Range, sync::Arc};
 
+use elf::{ReadAt, Segment};
 use framehop::{
     ExplicitModuleSectionInfo, Module, Unwinder as _,
     x86_64::{CacheX86_64, Reg, UnwindRegsX86_64, UnwinderX86_64},
@@ -11,19 +12,17 @@ use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, LittleEndian as GimliLittleEndian, Operation,
     Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection as _, X86_64,
 };
-use object::{
-    LittleEndian, ReadRef,
-    elf::{PF_X, PT_LOAD},
-    read::elf::{ProgramHeader as _, SectionHeader as _},
-};
 
-use super::{AllRegisters, elf::Headers};
+use super::{
+    AllRegisters,
+    parts::{code_of, read_headers},
+};
 
 /// The parts of an ELF file that framehop reads.
 #[derive(Clone, Debug, Default)]
 pub struct Sections {
-    /// (offset in the file, address as linked, bytes) of the code that is mapped.
-    segments: Vec<(u64, u64, u64)>,
+    /// The mapped code.
+    segments: Vec<Segment>,
     text: Option<Range<u64>>,
     got: Option<Range<u64>>,
     eh_frame: Option<(Range<u64>, Arc<[u8]>)>,
@@ -31,24 +30,18 @@ pub struct Sections {
 }
 
 impl Sections {
-    /// Reads them; `None` when the file is no ELF file or they are larger than `bytes_max`.
-    pub fn read<'data, R: ReadRef<'data>>(data: R, bytes_max: u64) -> Option<Self> {
-        let file = Headers::read(data).ok()?;
-        let endian = LittleEndian;
-        let segments = file
-            .programs
-            .iter()
-            .filter(|it| it.p_type(endian) == PT_LOAD && it.p_flags(endian).contains(PF_X))
-            .map(|it| (it.p_offset(endian), it.p_vaddr(endian), it.p_filesz(endian)))
-            .collect();
+    /// Reads them; `None` if the file is not an ELF file, or they are larger than `bytes_max`.
+    pub fn read(file: &(impl ReadAt + ?Sized), bytes_max: u64) -> Option<Self> {
+        let headers = read_headers(file).ok()?;
         let mut sections = Self {
-            segments,
+            segments: code_of(&headers),
             ..Self::default()
         };
-        // Of each name the first: what is read stays, whatever becomes of it.
+        // Only the first section of each name counts, even if it cannot be used.
         let mut seen = [false; 2];
-        for (name, section) in file.named_sections() {
-            let (address, bytes) = (section.sh_addr(endian), section.sh_size(endian));
+        for section in headers.sections() {
+            let name = headers.name_of(section);
+            let (address, bytes) = (section.address, section.range.bytes);
             let range = address..address.checked_add(bytes)?;
             match name {
                 b".text" => sections.text = Some(range),
@@ -60,7 +53,8 @@ impl Sections {
                     if bytes > bytes_max {
                         return None;
                     }
-                    let found = Some((range, section.data(endian, data).ok()?.into()));
+                    let in_file = section.file_range().unwrap_or_default();
+                    let found = Some((range, file.read_range(in_file)?.into()));
                     match name {
                         b".eh_frame" => sections.eh_frame = found,
                         _ => sections.eh_frame_hdr = found,
@@ -79,28 +73,31 @@ impl Sections {
         parts.map(|(_, bytes)| bytes.len()).sum::<usize>() + size_of::<Self>()
     }
 
-    /// The address as linked of an offset in the file. Whole pages are mapped, so that a mapping of code
-    /// begins with what lies before it in its first page.
+    /// The address as linked of an offset in the file. Mappings consist of whole pages, so a
+    /// mapping of code begins with the preceding bytes of its first page.
     fn address_of(&self, file_offset: u64) -> Option<u64> {
-        self.segments.iter().find_map(|(offset, address, bytes)| {
-            let first = offset - offset % PAGE_BYTES;
-            let is_within = (first..offset.saturating_add(*bytes)).contains(&file_offset);
-            is_within.then(|| address.wrapping_add(file_offset.wrapping_sub(*offset)))
+        self.segments.iter().find_map(|segment| {
+            let start = segment.file_offset;
+            let first = start - start % PAGE_BYTES;
+            let is_within = (first..segment.file_end()).contains(&file_offset);
+            let into = file_offset.wrapping_sub(start);
+            is_within.then(|| segment.address.wrapping_add(into))
         })
     }
 
-    /// Whether framehop can do what the file says of code at an address as linked: it keeps `rsp` and
-    /// `rbp` only, and reads no memory for an expression. At other code it falls back to the frame
-    /// pointer, which may be none there.
+    /// Whether framehop supports the file's rule for code at an address as linked: it restores only
+    /// `rsp` and `rbp`, and reads no memory in expressions. For other code it falls back to the
+    /// frame pointer, which may be wrong.
     ///
-    /// Code without information counts as followed; there both fall back to the frame pointer.
+    /// Code without call frame information counts as supported: both unwinders fall back to the
+    /// frame pointer.
     fn is_followed(&self, address: u64) -> bool {
         let (Some((eh_frame_at, eh_frame)), Some((header_at, header))) =
             (&self.eh_frame, &self.eh_frame_hdr)
         else {
             return true;
         };
-        let start = |part: &Option<Range<u64>>| part.as_ref().map_or(0, |it| it.start);
+        let start = |part: &Option<Range<u64>>| part.as_ref().map_or(0, |range| range.start);
         let bases = BaseAddresses::default()
             .set_eh_frame(eh_frame_at.start)
             .set_eh_frame_hdr(header_at.start)
@@ -109,7 +106,7 @@ impl Sections {
         let header = EhFrameHdr::new(header, GimliLittleEndian).parse(&bases, 8);
         let mut section = EhFrame::new(eh_frame, GimliLittleEndian);
         section.set_address_size(8);
-        let Some(table) = header.as_ref().ok().and_then(|it| it.table()) else {
+        let Some(table) = header.as_ref().ok().and_then(|header| header.table()) else {
             return true;
         };
         let mut context = UnwindContext::new();
@@ -126,9 +123,9 @@ impl Sections {
         ) else {
             return true;
         };
-        let is_kept = |it: Register| [X86_64::RSP, X86_64::RBP].contains(&it);
-        let reads_no_memory = |it: &UnwindExpression<usize>| {
-            let Ok(expression) = it.get(&section) else {
+        let is_kept = |register: Register| [X86_64::RSP, X86_64::RBP].contains(&register);
+        let reads_no_memory = |expression: &UnwindExpression<usize>| {
+            let Ok(expression) = expression.get(&section) else {
                 return false;
             };
             let mut operations = expression.operations(entry.cie().encoding());
@@ -136,7 +133,7 @@ impl Sections {
                 match operations.next() {
                     Ok(None) => return true,
                     Ok(Some(Operation::RegisterOffset { register, .. })) if !is_kept(register) => {
-                        // `rip` counts too: entries of a procedure linkage table go by it.
+                        // `rip` is allowed: the rules of procedure linkage tables use it.
                         if register != X86_64::RA {
                             return false;
                         }
@@ -148,13 +145,13 @@ impl Sections {
         };
         let is_cfa_followed = match row.cfa() {
             CfaRule::RegisterAndOffset { register, .. } => is_kept(*register),
-            CfaRule::Expression(it) => reads_no_memory(it),
+            CfaRule::Expression(expression) => reads_no_memory(expression),
         };
         let is_rbp_followed = match row.register(X86_64::RBP) {
             Some(RegisterRule::Register(register)) => is_kept(register),
-            Some(RegisterRule::Expression(it) | RegisterRule::ValExpression(it)) => {
-                reads_no_memory(&it)
-            }
+            Some(
+                RegisterRule::Expression(expression) | RegisterRule::ValExpression(expression),
+            ) => reads_no_memory(&expression),
             _ => true,
         };
         is_cfa_followed && is_rbp_followed
@@ -166,25 +163,27 @@ const PAGE_BYTES: u64 = 4096;
 
 /// A mapping of code, and the file's sections.
 pub struct MappedSections {
-    /// Where it is mapped.
+    /// Its addresses.
     pub mapped_at: Range<u64>,
     /// Offset in the file of the first byte.
     pub file_offset: u64,
-    /// The file's.
+    /// The file's sections.
     pub sections: Arc<Sections>,
 }
 
-/// Whether framehop can do all that the files say of the code at these frames, innermost first. Behind
-/// one at which it cannot, its walk is a guess.
+/// Whether framehop supports all rules of the code at these frames, innermost first. After an
+/// unsupported one, its walk is a guess.
 pub fn are_followed(frames: &[u64], mappings: &[MappedSections]) -> bool {
     frames.iter().enumerate().all(|(depth, frame)| {
-        // Of a return address, the call before it.
+        // For a return address, the call before it.
         let address = frame.wrapping_sub(u64::from(depth > 0));
-        let mapping = mappings.iter().find(|it| it.mapped_at.contains(&address));
-        mapping.is_none_or(|it| {
-            let offset = address - it.mapped_at.start + it.file_offset;
-            let linked = it.sections.address_of(offset);
-            linked.is_none_or(|address| it.sections.is_followed(address))
+        let mapping = mappings
+            .iter()
+            .find(|mapped| mapped.mapped_at.contains(&address));
+        mapping.is_none_or(|mapped| {
+            let offset = address - mapped.mapped_at.start + mapped.file_offset;
+            let linked = mapped.sections.address_of(offset);
+            linked.is_none_or(|address| mapped.sections.is_followed(address))
         })
     })
 }
@@ -194,8 +193,8 @@ pub fn are_followed(frames: &[u64], mappings: &[MappedSections]) -> bool {
 pub struct SecondWalk {
     /// The frames' addresses, innermost first.
     pub frames: Vec<u64>,
-    /// Whether it came to the end; else it did not know how to go on. (It keeps no register that a call
-    /// need not preserve, which some assembly counts on.)
+    /// Whether it reached the end of the stack; else it could not continue. (It does not restore
+    /// registers that a call may overwrite, which some assembly relies on.)
     pub has_ended: bool,
 }
 
@@ -291,14 +290,18 @@ mod tests {
 
     use super::*;
 
-    /// Check that the sections of this very program are found, and that nonsense has none.
+    /// Check that the sections of this program are found, and that invalid data has none.
     #[test]
     fn sections() {
         let bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
         let sections = Sections::read(&*bytes, 256 << 20).unwrap();
         assert!(sections.bytes() > 10_000);
         assert!(sections.text.is_some() && sections.eh_frame_hdr.is_some());
-        let (offset, address, _) = sections.segments[0];
+        let Segment {
+            file_offset: offset,
+            address,
+            ..
+        } = sections.segments[0];
         assert_eq!(sections.address_of(offset + 5), Some(address + 5));
         let page = offset - offset % PAGE_BYTES;
         assert_eq!(sections.address_of(page), Some(address - (offset - page)));
@@ -306,7 +309,7 @@ mod tests {
         assert!(Sections::read(&b"\x7fELF"[..], 1 << 20).is_none());
     }
 
-    /// Check that of several sections of one name the first is read: here a later one is too large.
+    /// Check that the first of several sections of one name is used: here a later one is too large.
     #[test]
     fn sections_of_one_name() {
         let mut bytes = fs::read(std::env::current_exe().unwrap()).unwrap();
@@ -315,16 +318,20 @@ mod tests {
         let count = usize::from(u16::from_le_bytes(bytes[at(60, 2)].try_into().unwrap()));
         let first = Sections::read(&*bytes, 256 << 20).unwrap();
         let address = first.eh_frame.clone().unwrap().0.start.to_le_bytes();
-        let mut headers = (0..count).map(|it| headers + it * 64);
-        let eh_frame = headers.find(|it| bytes[at(it + 16, 8)] == address).unwrap();
-        let later = headers.find(|it| bytes[at(it + 16, 8)] == [0; 8]).unwrap();
+        let mut headers = (0..count).map(|number| headers + number * 64);
+        let eh_frame = headers
+            .find(|header| bytes[at(header + 16, 8)] == address)
+            .unwrap();
+        let later = headers
+            .find(|header| bytes[at(header + 16, 8)] == [0; 8])
+            .unwrap();
         bytes.copy_within(at(eh_frame, 4), later);
         bytes[at(later + 32, 8)].copy_from_slice(&(1_u64 << 40).to_le_bytes());
         let read = Sections::read(&*bytes, 256 << 20).unwrap();
         assert!(read.eh_frame.is_some() && read.eh_frame == first.eh_frame);
     }
 
-    /// Check a walk by frame pointers, where no file is known.
+    /// Check a walk by frame pointers, without any known file.
     #[test]
     fn frames_without_files() {
         let mut registers = [0; 17];

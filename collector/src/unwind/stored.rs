@@ -9,9 +9,10 @@
 //! | 12 a block | its number (8), and how many rows it has (4) |
 //! | 4 a row | its bits |
 //!
-//! All little-endian. librustc_driver's 1.3 million rows are 5 MB. What is read back is checked as if
-//! somebody had made it up: a disk may give anything.
+//! All little-endian. librustc_driver's 1.3 million rows are 5 MB. A file that is read back is not
+//! trusted: a disk may give anything.
 
+use elf::Segment;
 use profiler_bpf::{
     arch::x86_64::rule::Rule,
     unwind::{BLOCK_BYTES, Row},
@@ -21,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     Block, Limits, RuleSet, Table,
-    elf::{CodeRange, Parts, Section},
+    parts::{Parts, Section},
 };
 
 /// Begins the bytes. The number is that of the format *and of the evaluation*: it changes when the
@@ -30,13 +31,13 @@ const MAGIC: [u8; 8] = *b"PLROWS01";
 
 const HEADER_BYTES: usize = 8 + 8 + 3 * 4;
 
-/// What rows are kept under: BLAKE3 of all that their evaluation reads, so that no file can put its
+/// The key of rows: BLAKE3 of all that their evaluation reads, so that no file can put its
 /// rows in the place of another's, whatever build id it claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    pub(super) fn of(parts: &Parts<'_>) -> Self {
+    pub(super) fn of(parts: &Parts) -> Self {
         let mut hasher = blake3::Hasher::new();
         let mut put = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -44,7 +45,9 @@ impl Digest {
         };
         put(&MAGIC);
         for ranges in [&parts.code, &parts.linkages] {
-            let words = |it: &CodeRange| [it.address, it.offset, it.bytes].map(u64::to_le_bytes);
+            let words = |segment: &Segment| {
+                [segment.address, segment.file_offset, segment.bytes].map(u64::to_le_bytes)
+            };
             put(ranges
                 .iter()
                 .map(words)
@@ -53,7 +56,10 @@ impl Digest {
                 .as_flattened());
         }
         for address in [parts.text, parts.got] {
-            put(address.map(u64::to_le_bytes).as_ref().map_or(&[], |it| it));
+            put(address
+                .map(u64::to_le_bytes)
+                .as_ref()
+                .map_or(&[], |bytes| bytes));
         }
         for section in [&parts.eh_frame, &parts.debug_frame] {
             match section {
@@ -91,14 +97,14 @@ pub fn encode_table(table: &Table, rules: &RuleSet) -> Vec<u8> {
     bytes.extend(
         rules
             .iter()
-            .flat_map(|it| it.to_words())
+            .flat_map(|rule| rule.to_words())
             .flat_map(u64::to_le_bytes),
     );
     for block in blocks {
         bytes.extend(block.number.to_le_bytes());
         bytes.extend(block.count.to_le_bytes());
     }
-    bytes.extend(rows.iter().flat_map(|it| it.to_bits().to_le_bytes()));
+    bytes.extend(rows.iter().flat_map(|row| row.to_bits().to_le_bytes()));
     let hash = xxh3_64(&bytes[16..]);
     bytes[8..16].copy_from_slice(&hash.to_le_bytes());
     bytes
@@ -173,7 +179,9 @@ fn decode_rows(block_bytes: &[u8], row_bytes: &[u8], rules: usize) -> Option<Tab
         };
         first = first.checked_add(block.count)?;
         let of_block = rows.get(block.first as usize..first as usize)?;
-        let is_behind = blocks.last().is_none_or(|it| it.number < block.number)
+        let is_behind = blocks
+            .last()
+            .is_none_or(|before| before.number < block.number)
             && block.number <= u64::MAX / BLOCK_BYTES;
         if !is_behind
             || !of_block.is_sorted_by(|a, b| a.offset() < b.offset())
@@ -188,15 +196,17 @@ fn decode_rows(block_bytes: &[u8], row_bytes: &[u8], rules: usize) -> Option<Tab
 
 #[cfg(test)]
 mod tests {
+    use fastrand::Rng;
+
     use super::*;
-    use crate::unwind::{random::Random, table::TableBuilder};
+    use crate::unwind::table::TableBuilder;
 
     fn make() -> (Table, RuleSet) {
         let mut rules = RuleSet::new();
         let mut builder = TableBuilder::new(10_000);
-        let mut random = Random::new(7);
+        let mut random = Rng::with_seed(7);
         for step in 0..500u64 {
-            let rule = Rule::at_register((random.next() % 16) as u8, (random.next() % 64) as i32);
+            let rule = Rule::at_register((random.u64(..) % 16) as u8, (random.u64(..) % 64) as i32);
             builder.push(step * 300, rules.intern(rule)).unwrap();
         }
         (builder.finish(160_000).unwrap(), rules)
@@ -207,7 +217,7 @@ mod tests {
         bytes[8..16].copy_from_slice(&hash.to_le_bytes());
     }
 
-    /// Check that what comes back is what went in.
+    /// Check that decoded rows equal the encoded ones.
     #[test]
     fn there_and_back() {
         let (table, rules) = make();
@@ -248,7 +258,7 @@ mod tests {
         );
     }
 
-    /// Check that rows that break what a search relies on are refused though their checksum is right.
+    /// Check that rows that a search cannot rely on are refused although their checksum is right.
     #[test]
     fn made_up_rows_are_refused() {
         let (table, rules) = make();

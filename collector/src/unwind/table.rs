@@ -14,19 +14,20 @@ pub struct Table {
 pub struct Block {
     /// File offset over [`BLOCK_BYTES`].
     pub number: u64,
-    /// Place of its first row in [`Table::rows`].
+    /// Index of its first row in [`Table::rows`].
     pub first: u32,
-    /// Number of its rows, at least one and at most one a byte.
+    /// Number of its rows, from 1 to one per byte.
     pub count: u32,
 }
 
 impl Table {
-    /// Of blocks in ascending order, each with its rows, ascending too, behind those of the one before.
+    /// From blocks in ascending order and their ascending rows, each block's after those of the
+    /// previous one.
     pub(super) fn from_parts(blocks: Vec<Block>, rows: Vec<Row>) -> Self {
         Self { blocks, rows }
     }
 
-    /// All blocks that have rows, in the order of their numbers.
+    /// All blocks with rows, in the order of their numbers.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
@@ -43,10 +44,12 @@ impl Table {
             .unwrap_or_default()
     }
 
-    /// The number of the rule that holds at a file offset; `None` without any row there.
+    /// The number of the rule at a file offset; `None` if there is no row.
     pub fn find(&self, offset: u64) -> Option<u16> {
         let number = offset / BLOCK_BYTES;
-        let place = self.blocks.binary_search_by_key(&number, |it| it.number);
+        let place = self
+            .blocks
+            .binary_search_by_key(&number, |block| block.number);
         find_rule(self.rows_of(&self.blocks[place.ok()?]), offset)
     }
 
@@ -61,11 +64,11 @@ impl Table {
 pub(super) struct TableBuilder {
     table: Table,
     rows_max: usize,
-    /// The rule that was given last, and from where on it holds.
+    /// The last rule, and its start.
     last: Option<(u64, u16)>,
 }
 
-/// There are more rows than may be.
+/// The limit of rows is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyRows;
 
@@ -78,7 +81,8 @@ impl TableBuilder {
         }
     }
 
-    /// From `offset` on `rule` holds. An offset below the last one is taken for the last one.
+    /// Adds a rule that applies from `offset` on. An offset before the last one counts as the last
+    /// one.
     pub(super) fn push(&mut self, offset: u64, rule: u16) -> Result<(), TooManyRows> {
         let Some((last_offset, last_rule)) = self.last else {
             self.last = Some((offset, rule));
@@ -94,7 +98,7 @@ impl TableBuilder {
         Ok(())
     }
 
-    /// Ends the table; the last rule holds up to `end`.
+    /// Ends the table; the last rule applies up to `end`.
     pub(super) fn finish(mut self, end: u64) -> Result<Table, TooManyRows> {
         if let Some((offset, rule)) = self.last {
             self.add(offset, rule, end)?;
@@ -104,9 +108,8 @@ impl TableBuilder {
         Ok(self.table)
     }
 
-    /// Adds one rule from `start` to `end`: a row where it begins, and one at the start of each
-    /// further block, so that a search needs to look at one block only. (What has no rule at all
-    /// needs no block.)
+    /// Adds a rule from `start` to `end`: a row at its start, and one at the start of each further
+    /// block, so that a search reads only one block. (Code without rules needs no block.)
     fn add(&mut self, start: u64, rule: u16, end: u64) -> Result<(), TooManyRows> {
         let mut at = start;
         while at < end {
@@ -115,7 +118,7 @@ impl TableBuilder {
             if !(is_whole && rule == super::RuleSet::NONE) {
                 self.add_row(at, rule)?;
             } else if end - at > 2 * BLOCK_BYTES {
-                // Most of a large hole is skipped at once.
+                // Skips most of a large hole at once.
                 at = (end / BLOCK_BYTES).saturating_mul(BLOCK_BYTES);
                 continue;
             }
@@ -155,7 +158,8 @@ mod tests {
         builder.finish(end).unwrap()
     }
 
-    /// Check that equal neighbours are one row, and that each block has a row at its start.
+    /// Check that equal neighbours are merged into one row, and that each block has a row at its
+    /// start.
     #[test]
     fn rows_and_blocks() {
         let table = build(
@@ -165,7 +169,7 @@ mod tests {
         let rows: Vec<(u16, u16)> = table
             .rows()
             .iter()
-            .map(|it| (it.offset(), it.rule()))
+            .map(|row| (row.offset(), row.rule()))
             .collect();
         assert_eq!(
             rows,
@@ -184,14 +188,14 @@ mod tests {
         assert_eq!(find(0x3_0000), None);
     }
 
-    /// Check that a rule of no bytes leaves no row, and that offsets never go back.
+    /// Check that a rule of zero bytes gives no row, and that offsets never decrease.
     #[test]
     fn empty_and_backward_rules() {
         let table = build(&[(0x10, 5), (0x20, 6), (0x20, 7), (0x18, 8)], 0x30);
         let rows: Vec<(u16, u16)> = table
             .rows()
             .iter()
-            .map(|it| (it.offset(), it.rule()))
+            .map(|row| (row.offset(), row.rule()))
             .collect();
         assert_eq!(rows, [(0x10, 5), (0x20, 8)]);
         assert_eq!(build(&[], 0x30), Table::default());
@@ -208,7 +212,7 @@ mod tests {
         );
     }
 
-    /// Check that the limit of rows is one.
+    /// Check the limit of rows.
     #[test]
     fn too_many_rows() {
         let mut builder = TableBuilder::new(2);

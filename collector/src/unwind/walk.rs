@@ -8,11 +8,12 @@ use profiler_bpf::unwind::Step;
 /// All registers by their DWARF numbers; the last is the instruction pointer.
 pub type AllRegisters = [u64; 17];
 
-/// Bytes of a stack, and the address that they were copied from.
+/// Bytes of a stack, with the address that they were copied from.
 ///
 /// They should begin 128 bytes below the stack pointer, with the red zone (System V ABI for AMD64,
-/// section 3.2.2): at the end of a function, what it has popped lies below the stack pointer, and
-/// rows still name it there. Without it 2.4 % of the stacks of stepped programs were cut.
+/// section 3.2.2): at the end of a function, popped values are below the stack pointer, and rows
+/// still refer to them. Without the red zone, 2.4 % of the stacks of stepped programs were
+/// incomplete.
 #[derive(Clone, Copy, Debug)]
 pub struct StackCopy<'a> {
     /// Address of the first byte.
@@ -30,22 +31,23 @@ impl StackCopy<'_> {
     }
 }
 
-/// What is known of an address.
+/// The rule at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// This rule holds; where there are no rows it is [`Rule::NONE`].
+    /// The rule at the address; [`Rule::NONE`] where there are no rows.
     Rule(Rule),
-    /// There may be rows, but they cannot be had.
+    /// There may be rows, but they are not available.
     Missing,
-    /// It lies in no code.
+    /// The address is outside of all code.
     NoCode,
 }
 
-/// Walks a copied stack, and gives how the walk ended.
+/// Walks a copied stack, and returns the outcome.
 ///
-/// `frames` gets the address of each frame, innermost first, up to `frames_max`: the interrupted
-/// instruction, then return addresses. `rule_at` is asked for the rule that holds at an address,
-/// which for a return address is one less: it may be the first of the next function.
+/// Appends the address of each frame to `frames`, innermost first, up to `frames_max`: the
+/// interrupted instruction, then return addresses. `rule_at` returns the rule at an address. For a
+/// return address it gets the address minus one, since the return address may belong to the next
+/// function.
 pub fn walk_copy(
     registers: &AllRegisters,
     stack: &StackCopy<'_>,
@@ -56,7 +58,7 @@ pub fn walk_copy(
     walk(registers, |at| stack.read(at), rule_at, frames, frames_max)
 }
 
-/// Walks any memory, of which `read` gives the word at an address; otherwise as [`walk_copy`].
+/// Walks any memory; `read` returns the word at an address. Otherwise like [`walk_copy`].
 pub fn walk(
     registers: &AllRegisters,
     read: impl Fn(u64) -> Option<u64>,
@@ -72,7 +74,8 @@ pub fn walk(
         bp: known(RBP),
         bx: known(RBX),
     };
-    // Whether the frame made a call, and where the registers lie of the code that a signal interrupted.
+    // Whether the frame made a call; and the address of the saved registers of code interrupted by
+    // a signal.
     let mut is_caller = false;
     let mut context = None;
     for _ in 0..frames_max {
@@ -88,7 +91,7 @@ pub fn walk(
             return Outcome::RuleUnsupported;
         }
         let sp = walked.sp;
-        // Only code that was interrupted has all its registers.
+        // Only interrupted code has all registers.
         let other = |number| match context {
             _ if is_caller && !is_kept_by_agreement(number) => None,
             None => all(number),
@@ -114,10 +117,10 @@ mod tests {
 
     const STACK: u64 = 0x7000;
 
-    /// Walks a stack of words from [`STACK`] on, from 0x1000 with r10 = 0x7010, by rules that hold from an
-    /// address to the next 0x100.
+    /// Walks a stack of words that begins at [`STACK`], from 0x1000 with r10 = 0x7010. Each rule
+    /// applies from its address to the next multiple of 0x100.
     fn walk_words(words: &[u64], rules: &[(u64, Rule)], frames_max: usize) -> (Vec<u64>, Outcome) {
-        let bytes: Vec<u8> = words.iter().flat_map(|it| it.to_le_bytes()).collect();
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let stack = StackCopy {
             address: STACK,
             bytes: &bytes,
@@ -133,7 +136,8 @@ mod tests {
         (frames, outcome)
     }
 
-    /// Check that a return address is looked up in the function before it, to the end and to a limit.
+    /// Check that a return address is looked up in the preceding function, to the end of the stack
+    /// and up to the limit of frames.
     #[test]
     fn callers() {
         let rules = [
@@ -152,8 +156,8 @@ mod tests {
         );
     }
 
-    /// Check that of other registers a caller has those which a call need not preserve, as its rule says
-    /// that they are kept; and that no caller has its return address in one.
+    /// Check that a caller has those other registers that a call preserves, if its rule says so;
+    /// and that a caller's return address is never in a register.
     #[test]
     fn other_registers() {
         let walk_with = |second| {
@@ -173,7 +177,8 @@ mod tests {
         assert_eq!(walk_with(popped), stops);
     }
 
-    /// Check that behind a signal frame an exact address is looked up, with registers from the context.
+    /// Check that the caller of a signal frame is looked up by its exact address, with registers
+    /// from the signal context.
     #[test]
     fn interrupted_code() {
         let rules = [
@@ -191,7 +196,7 @@ mod tests {
         ];
         let mut words = [0; 40];
         words[0] = 0x2001;
-        // The context begins behind the return address; r8 lies 40 bytes in it.
+        // The context begins after the return address; r8 is at offset 40 in it.
         let context = 1 + 5;
         words[context + 2] = 0x7110;
         words[context + 3] = 0x4001;
@@ -202,7 +207,7 @@ mod tests {
         );
     }
 
-    /// Check the frame-pointer rule where there are no rows, and the end of the copied bytes.
+    /// Check the frame-pointer rule where there are no rows, and at the end of the copied bytes.
     #[test]
     fn frame_pointers_and_the_end_of_the_copy() {
         let saved = Rule {
@@ -219,7 +224,7 @@ mod tests {
         );
     }
 
-    /// Check words at both ends of a copy, and addresses from which none can be read.
+    /// Check words at both ends of a copy, and addresses outside of it.
     #[test]
     fn words_of_a_copy() {
         let stack = StackCopy {

@@ -1,4 +1,4 @@
-//! How fast files are sent. Pure: the time comes in as an argument.
+//! Rate limit of sending files. Pure: the time is an argument.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Pace {
         }
     }
 
-    /// How long to wait at `now` before these bytes are sent.
+    /// Delay at `now` before these bytes may be sent.
     pub fn wait(&mut self, now: Duration, bytes: u64) -> Duration {
         let wait = self.free_at.saturating_sub(now);
         let ns = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);

@@ -1,24 +1,27 @@
-//! Which parts of an ELF file names are made of.
+//! Selects the parts of an ELF file that contain symbols.
 //!
 //! In: a file's size and a way to read its headers. Out: places in the file, and what can be named by them. Pure, bounded by
 //! what it reads, and without a panic whatever the file says.
 //!
-//! What is left out is code, data and what only debuggers need: of a program with debug information two thirds to four fifths stay.
+//! Code, data and sections for debuggers only are left out: of a program with debug information two thirds to four fifths stay.
 //! Everything stays at its place, so that what is sent is the same file with holes.
 //!
 //! Sources: System V ABI, chapters 4 and 5 (sections, program headers); DWARF 5, section 7 (names of sections).
 
+use elf::{
+    DebugLink, FileRange, Headers, Layout, Limits, NOTES_BYTES_MAX, ReadAt, SectionHeader,
+    slice_ranges,
+};
+use object::elf::{
+    SHT_DYNAMIC, SHT_DYNSYM, SHT_GNU_HASH, SHT_HASH, SHT_NOBITS, SHT_NOTE, SHT_SYMTAB,
+};
+
 use super::offers::Offer;
-use crate::name::Segment;
-use crate::process::{ElfHeaders, FilePart, SectionHeader, SegmentHeader};
 
 /// Parts of one file, the server's limit. Linkers write some 40 sections, of which at most 25 are for names.
 pub const PARTS_MAX: usize = 1024;
 
-/// Bytes of notes in one place: a build id takes 36. What is longer describes probes.
-const NOTE_BYTES_MAX: u64 = 4096;
-
-/// What lies as near to each other is one part: the padding between two sections.
+/// Parts as near to each other become one: the padding between two sections.
 const GAP_BYTES_MAX: u64 = 64;
 
 /// Debug information that names, inlined calls, files and lines are made of, without `.debug_` or `.zdebug_`. Of GCC's and
@@ -35,70 +38,58 @@ const DEBUG_SECTIONS: [&[u8]; 9] = [
     b"str_offsets",
 ];
 
-const SHT_SYMTAB: u32 = 2;
-const SHT_HASH: u32 = 5;
-const SHT_DYNAMIC: u32 = 6;
-const SHT_NOTE: u32 = 7;
-const SHT_NOBITS: u32 = 8;
-const SHT_DYNSYM: u32 = 11;
-const SHT_GNU_HASH: u32 = 0x6fff_fff6;
-const PT_LOAD: u32 = 1;
-const PT_NOTE: u32 = 4;
-
 /// Bytes of a symbol: a table has one that means nothing.
 const SYMBOL_BYTES: u64 = 24;
 
-/// What of a file is sent.
+/// The parts of a file that are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileParts {
-    /// What can be named by it.
+    /// The symbols in them.
     pub offer: Offer,
     /// Bytes of the whole file.
     pub file_bytes: u64,
     /// The parts, in the order of their places, apart from each other; at most [`PARTS_MAX`].
-    pub parts: Vec<FilePart>,
-    /// Where the file is loaded.
-    pub segments: Vec<Segment>,
-    /// Where it says which file has its debug information (`.gnu_debuglink`).
-    pub debug_link: Option<FilePart>,
+    pub parts: Vec<FileRange>,
+    /// The load segments of the file.
+    pub layout: Layout,
+    /// Name of the file with its debug information.
+    pub debug_link: Option<String>,
 }
 
 impl FileParts {
     /// Bytes of all parts.
     pub fn total_bytes(&self) -> u64 {
-        self.parts.iter().map(|it| it.bytes).sum()
+        self.parts.iter().map(|part| part.bytes).sum()
     }
 
     /// The stretches of the file that `bytes` bytes from a position in all parts are.
-    pub fn places(&self, position: u64, bytes: u64) -> impl Iterator<Item = FilePart> + '_ {
-        let (mut skip, mut left) = (position, bytes);
-        self.parts.iter().filter_map(move |part| {
-            let skipped = skip.min(part.bytes);
-            skip -= skipped;
-            let taken = (part.bytes - skipped).min(left);
-            left -= taken;
-            (taken > 0).then_some(FilePart {
-                offset: part.offset + skipped,
-                bytes: taken,
-            })
-        })
+    pub fn places(&self, position: u64, bytes: u64) -> impl Iterator<Item = FileRange> + '_ {
+        slice_ranges(&self.parts, position, bytes)
     }
 }
 
 /// Finds the parts of a 64-bit little-endian ELF file of `file_bytes` bytes.
 ///
-/// `read` fills the buffer from an offset of the file and says whether it could. `None` when it is no such file, is cut off,
-/// or has more headers than any real one. Reads what [`ElfHeaders::read`] reads.
-pub fn find_parts(file_bytes: u64, read: impl FnMut(u64, &mut [u8]) -> bool) -> Option<FileParts> {
-    let headers = ElfHeaders::read(read)?;
-    let mut finder = Finder::new(file_bytes);
-    for place in headers.places {
-        finder.add(place)?;
+/// `None` when it is no such file, is truncated, or has more headers than any real one. Reads the headers and the debug link.
+pub fn find_parts(file_bytes: u64, file: &(impl ReadAt + ?Sized)) -> Option<FileParts> {
+    let headers = Headers::read(file, Limits::MAPPED).ok()?;
+    if !headers.is_64_bit_little_endian() {
+        return None;
     }
-    for segment in &headers.segments {
-        finder.add_segment(segment)?;
+    let mut finder = Finder::new(FileParts {
+        offer: Offer::None,
+        file_bytes,
+        parts: Vec::new(),
+        layout: headers.layout(),
+        debug_link: DebugLink::read(&headers, file).map(|link| link.name),
+    });
+    for range in headers.ranges() {
+        finder.add(*range)?;
     }
-    for section in &headers.sections {
+    for range in headers.note_ranges() {
+        finder.add_notes(range)?;
+    }
+    for section in headers.sections() {
         finder.add_section(section, &headers)?;
     }
     finder.finish()
@@ -109,20 +100,12 @@ struct Finder {
 }
 
 impl Finder {
-    fn new(file_bytes: u64) -> Self {
-        Self {
-            found: FileParts {
-                offer: Offer::None,
-                file_bytes,
-                parts: Vec::new(),
-                segments: Vec::new(),
-                debug_link: None,
-            },
-        }
+    fn new(found: FileParts) -> Self {
+        Self { found }
     }
 
     /// Adds a part; `None` if it goes beyond the file.
-    fn add(&mut self, part: FilePart) -> Option<()> {
+    fn add(&mut self, part: FileRange) -> Option<()> {
         let end = part.offset.checked_add(part.bytes)?;
         if end > self.found.file_bytes {
             return None;
@@ -133,44 +116,36 @@ impl Finder {
         Some(())
     }
 
-    fn add_segment(&mut self, segment: &SegmentHeader) -> Option<()> {
-        let place = segment.place;
-        match segment.kind {
-            PT_LOAD => self.found.segments.push(Segment {
-                file_offset: place.offset,
-                address: segment.address,
-                bytes: place.bytes,
-            }),
-            PT_NOTE if place.bytes <= NOTE_BYTES_MAX => self.add(place)?,
-            _ => {}
+    fn add_notes(&mut self, range: FileRange) -> Option<()> {
+        if range.bytes > NOTES_BYTES_MAX {
+            return Some(());
         }
-        Some(())
+        self.add(range)
     }
 
-    fn add_section(&mut self, section: &SectionHeader, headers: &ElfHeaders) -> Option<()> {
-        let place = section.place;
+    fn add_section(&mut self, section: &SectionHeader, headers: &Headers) -> Option<()> {
+        let range = section.range;
         match section.kind {
             SHT_NOBITS => {}
             SHT_SYMTAB | SHT_DYNSYM => {
-                self.add(place)?;
-                self.add(headers.sections.get(section.link as usize)?.place)?;
-                if place.bytes > SYMBOL_BYTES {
+                self.add(range)?;
+                self.add(headers.sections().get(section.link as usize)?.range)?;
+                if range.bytes > SYMBOL_BYTES {
                     self.offer(Offer::SymbolTable);
                 }
             }
-            // What leads to the dynamic symbols.
-            SHT_DYNAMIC | SHT_HASH | SHT_GNU_HASH => self.add(place)?,
-            SHT_NOTE if place.bytes <= NOTE_BYTES_MAX => self.add(place)?,
+            // These lead to the dynamic symbols.
+            SHT_DYNAMIC | SHT_HASH | SHT_GNU_HASH => self.add(range)?,
+            SHT_NOTE => self.add_notes(range)?,
             _ => match headers.name_of(section) {
                 // A symbol table, packed.
-                b".gnu_debugdata" if place.bytes > 0 => {
-                    self.add(place)?;
+                b".gnu_debugdata" if range.bytes > 0 => {
+                    self.add(range)?;
                     self.offer(Offer::SymbolTable);
                 }
-                b".gnu_debuglink" => self.found.debug_link = Some(section.place),
                 name if is_debug_section(name) => {
-                    self.add(place)?;
-                    if name.ends_with(b"debug_info") && place.bytes > 0 {
+                    self.add(range)?;
+                    if name.ends_with(b"debug_info") && range.bytes > 0 {
                         self.offer(Offer::DebugInfo);
                     }
                 }
@@ -187,7 +162,7 @@ impl Finder {
     /// Puts the parts into order, and those that touch together.
     fn finish(mut self) -> Option<FileParts> {
         self.found.parts.sort_unstable();
-        let mut parts: Vec<FilePart> = Vec::new();
+        let mut parts: Vec<FileRange> = Vec::new();
         for part in &self.found.parts {
             match parts.last_mut() {
                 Some(last) if part.offset <= last.end().saturating_add(GAP_BYTES_MAX) => {
@@ -211,17 +186,9 @@ fn is_debug_section(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::u64_at;
 
     fn find(file: &[u8]) -> Option<FileParts> {
-        find_parts(file.len() as u64, |at, buffer| {
-            let from = usize::try_from(at).ok().and_then(|at| file.get(at..));
-            let Some(from) = from.and_then(|it| it.get(..buffer.len())) else {
-                return false;
-            };
-            buffer.copy_from_slice(from);
-            true
-        })
+        find_parts(file.len() as u64, file)
     }
 
     /// Check this very program: it has debug information, most of what it has stays out, and each byte of the parts has its place.
@@ -231,13 +198,13 @@ mod tests {
         let found = find(&file).unwrap();
         assert_eq!(found.offer, Offer::DebugInfo);
         assert!(found.total_bytes() < found.file_bytes * 9 / 10);
-        assert!(found.segments.len() >= 2);
+        assert!(found.layout.segments().len() >= 2);
         let places: Vec<_> = found.places(0, u64::MAX).collect();
         assert_eq!(places, found.parts);
-        let tail: u64 = found.places(100, u64::MAX).map(|it| it.bytes).sum();
+        let tail: u64 = found.places(100, u64::MAX).map(|part| part.bytes).sum();
         assert_eq!(tail, found.total_bytes() - 100);
         let pairs = found.parts.windows(2);
-        assert!(pairs.clone().all(|it| it[0].end() < it[1].offset));
+        assert!(pairs.clone().all(|pair| pair[0].end() < pair[1].offset));
     }
 
     /// Check that a file cut anywhere, or with any byte of its headers changed, gives parts within it or none.
@@ -246,7 +213,12 @@ mod tests {
         let file = std::fs::read("/bin/ls").unwrap();
         let check = |file: &[u8]| {
             if let Some(found) = find(file) {
-                assert!(found.parts.iter().all(|it| it.end() <= file.len() as u64));
+                assert!(
+                    found
+                        .parts
+                        .iter()
+                        .all(|part| part.end() <= file.len() as u64)
+                );
                 assert!(found.parts.len() <= PARTS_MAX);
             }
         };
@@ -254,7 +226,7 @@ mod tests {
         for len in (0..2048).chain([file.len() - 1]) {
             assert_eq!(find(&file[..len]), None, "its sections are at its end");
         }
-        let sections_at = u64_at(&file, 40).unwrap() as usize;
+        let sections_at = u64::from_le_bytes(*file[40..].first_chunk().unwrap()) as usize;
         for at in (0..1024).chain(sections_at..file.len()) {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut odd = file.clone();

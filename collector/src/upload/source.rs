@@ -4,35 +4,30 @@
 //! not change. Reads and never maps: a file that is cut meanwhile is a short read and not a signal.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use elf::{BuildId, Layout, Segment, find_build_id};
 use thiserror::Error;
 
 use super::offers::Offer;
 use super::parts::{FileParts, find_parts};
-use crate::name::{
-    ElfFile, Segment, UnnamedReason, find_debug_file, is_of_build, open_elf_that, parse_debug_link,
-    reopen,
+use crate::blocking_pool::{BlockingPool, Resource};
+use crate::file::{
+    ElfFile, FileKey, FileStamp, LinkedFiles, Origin, UnnamedReason, find_elf, reopen,
 };
-use crate::patience::{Patience, Place};
-use crate::process::{BuildId, FilePart};
 
 /// The largest file that is opened, the server's own limit by default: a browser's debug information has 3 GB.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 
-/// Bytes of a section with a debug link: a name, its end, padding and a checksum.
-const DEBUG_LINK_BYTES_MAX: u64 = 264;
-
-/// How long opening a file, or reading a piece of it, may take: nobody waits for it.
+/// Deadline for reading a piece of a file: no other thread waits for it.
 const READ_TIME: Duration = Duration::from_secs(10);
 
-/// How long reading all that has been sent may take: 4 GiB at the 50 MB a second that a slow disk has.
+/// Deadline for reading everything that has been sent: 4 GiB at the 50 MB a second that a slow disk has.
 const DIGEST_TIME: Duration = Duration::from_secs(90);
 
-/// What stands for a result that did not come.
+/// The error for a read that missed its deadline.
 const NOT_ANSWERING: SourceError = SourceError::Missing(UnnamedReason::NotAnswering);
 
 /// Why a file cannot be sent.
@@ -44,111 +39,111 @@ pub enum SourceError {
     /// It has nothing to name anything by.
     #[error("the file has nothing to name anything by")]
     Nothing,
-    /// It is not what it was when it was opened.
+    /// It has changed since it was opened.
     #[error("the file has changed while it was sent")]
     Changed,
-}
-
-/// What tells that a file has not changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
-    bytes: u64,
-    modified: (i64, i64),
-}
-
-impl State {
-    fn of(file: &File) -> Option<Self> {
-        let metadata = file.metadata().ok()?;
-        Some(Self {
-            bytes: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
-    }
 }
 
 /// A file that is to be sent.
 #[derive(Debug)]
 pub struct FileSource {
+    build_id: Option<BuildId>,
     content: Arc<Content>,
-    /// Where the program is loaded, which its debug file may not say.
-    segments: Vec<Segment>,
-    place: Place,
-    patience: Patience,
+    /// The load segments of the program, which its debug file may lack.
+    layout: Layout,
+    resource: Resource,
+    pool: BlockingPool,
 }
 
-/// What is read of a file.
+/// An open file and its parts.
 #[derive(Debug)]
 struct Content {
     file: File,
-    state: State,
+    stamp: FileStamp,
     parts: FileParts,
 }
 
-/// Opens the file, or the one with its debug information if that has more. Only what has the build id is taken.
+/// Opens the file, or the one with its debug information if that has more. Both must have the file's build id.
 ///
 /// # Errors
 /// There is no such file any more, or nothing in it.
-pub fn open_source(
-    file: &ElfFile,
-    build_id: BuildId,
-    patience: &Patience,
-) -> Result<FileSource, SourceError> {
-    let is_it = move |opened: &OwnedFd| is_of_build(opened, Some(build_id));
-    let place = file.place();
-    let wanted = file.clone();
-    let open = move || {
-        open_elf_that(&wanted, FILE_BYTES_MAX, is_it)
-            .and_then(|opened| reopen(&opened.file))
-            .map_err(SourceError::Missing)
-            .and_then(Content::read)
+pub fn open_source(file: &ElfFile, pool: &BlockingPool) -> Result<FileSource, SourceError> {
+    let build_id = file.build_id;
+    let resource = file.resource();
+    let found = find_elf(&Arc::new(file.clone()), FILE_BYTES_MAX, pool);
+    let own = found.map_err(SourceError::Missing).and_then(|found| {
+        let read = move || {
+            let file = reopen(&found.file).map_err(SourceError::Missing)?;
+            Content::read(file)
+        };
+        let read = pool.run(resource, READ_TIME, read);
+        let content = read.unwrap_or(Err(NOT_ANSWERING))?;
+        // It is sent under the id of the file that was offered.
+        let is_same = !matches!(file.key, FileKey::Stamp(stamp) if stamp != content.stamp);
+        is_same.then_some(content).ok_or(SourceError::Changed)
+    });
+    let own_offer = own
+        .as_ref()
+        .map_or(Offer::None, |content| content.parts.offer);
+    let content = own.as_ref().ok();
+    let linked = LinkedFiles {
+        file,
+        origin: content.and_then(|content| Origin::of(&content.file)),
+        bytes_max: FILE_BYTES_MAX,
+        pool,
     };
-    let own = patience.run(place, READ_TIME, open);
-    let own = own.unwrap_or(Err(NOT_ANSWERING));
-    let own_offer = own.as_ref().map_or(Offer::None, |it| it.0.parts.offer);
-    let link = own.as_ref().ok().and_then(|it| it.1.as_deref());
+    let link = content.and_then(|content| content.parts.debug_link.as_deref());
     let separate = match own_offer {
         Offer::DebugInfo => None,
-        _ => find_debug_file(file, link, FILE_BYTES_MAX, patience),
+        _ => linked.debug_file(link),
     };
     let separate = separate.and_then(|(opened, _)| {
-        let read = move || is_it(&opened).then(|| Content::read(reopen(&opened).ok()?).ok())?;
-        patience.run(place, READ_TIME, read).flatten()
+        let read = move || {
+            let file = reopen(&opened).ok()?;
+            let is_of_build = find_build_id(&file) == build_id;
+            is_of_build.then(|| Content::read(file).ok())?
+        };
+        pool.run(resource, READ_TIME, read).flatten()
     });
-    let segments = own
-        .as_ref()
-        .map_or_else(|_| Vec::new(), |it| it.0.parts.segments.clone());
+    let layout = own.as_ref().map_or_else(
+        |_| Layout::default(),
+        |content| content.parts.layout.clone(),
+    );
     let content = match separate {
-        Some((separate, _)) if separate.parts.offer > own_offer => separate,
+        Some(separate) if separate.parts.offer > own_offer => separate,
         _ if own_offer == Offer::None => return Err(own.err().unwrap_or(SourceError::Nothing)),
-        _ => own?.0,
+        _ => own?,
     };
     Ok(FileSource {
+        build_id,
         content: Arc::new(content),
-        segments,
-        place,
-        patience: patience.clone(),
+        layout,
+        resource,
+        pool: pool.clone(),
     })
 }
 
-fn reader(file: &File) -> impl FnMut(u64, &mut [u8]) -> bool + '_ {
-    |at, buffer| file.read_exact_at(buffer, at).is_ok()
-}
-
 impl FileSource {
-    /// What of it is sent.
+    /// The build id that the program claims, in hexadecimal, or nothing.
+    pub fn build_id(&self) -> String {
+        self.build_id
+            .map_or_else(String::new, |build_id| build_id.to_string())
+    }
+
+    /// The parts that are sent.
     pub fn parts(&self) -> &FileParts {
         &self.content.parts
     }
 
-    /// Where the program is loaded.
+    /// The load segments of the program.
     pub fn segments(&self) -> &[Segment] {
-        &self.segments
+        self.layout.segments()
     }
 
     /// Reads what lies at a position in all parts, at most so many bytes.
     ///
     /// # Errors
-    /// The file is not what it was, or its file system does not answer.
+    /// The file has changed, or its file system does not answer.
     pub fn read(&self, position: u64, bytes_max: usize) -> Result<Vec<u8>, SourceError> {
         let content = self.content.clone();
         let read = move || {
@@ -157,37 +152,28 @@ impl FileSource {
             piece.truncate(bytes);
             Ok(piece)
         };
-        let read = self.patience.run(self.place, READ_TIME, read);
+        let read = self.pool.run(self.resource, READ_TIME, read);
         read.unwrap_or(Err(NOT_ANSWERING))
     }
 
     /// The BLAKE3 digest of the first bytes of all parts.
     ///
     /// # Errors
-    /// The file is not what it was, or its file system does not answer.
+    /// The file has changed, or its file system does not answer.
     pub fn digest(&self, bytes: u64) -> Result<[u8; 32], SourceError> {
         let content = self.content.clone();
         let digest = move || content.digest(bytes);
-        let digest = self.patience.run(self.place, DIGEST_TIME, digest);
+        let digest = self.pool.run(self.resource, DIGEST_TIME, digest);
         digest.unwrap_or(Err(NOT_ANSWERING))
     }
 }
 
 impl Content {
-    /// Finds the parts of a file, and the debug link in it.
-    fn read(file: File) -> Result<(Self, Option<String>), SourceError> {
-        let state = State::of(&file).ok_or(SourceError::Changed)?;
-        let parts = find_parts(state.bytes, reader(&file)).ok_or(SourceError::Nothing)?;
-        let content = Self { file, state, parts };
-        let link = content.read_debug_link();
-        Ok((content, link))
-    }
-
-    fn read_debug_link(&self) -> Option<String> {
-        let FilePart { offset, bytes } = self.parts.debug_link?;
-        let mut section = vec![0; bytes.min(DEBUG_LINK_BYTES_MAX) as usize];
-        self.file.read_exact_at(&mut section, offset).ok()?;
-        parse_debug_link(&section).map(|(name, _)| name.to_owned())
+    /// Finds the parts of a file.
+    fn read(file: File) -> Result<Self, SourceError> {
+        let stamp = FileStamp::of(&file).ok_or(SourceError::Changed)?;
+        let parts = find_parts(stamp.size, &file).ok_or(SourceError::Nothing)?;
+        Ok(Self { file, stamp, parts })
     }
 
     /// Reads into as much of the buffer as there is; gives how much that is.
@@ -199,10 +185,11 @@ impl Content {
             read.map_err(|_| SourceError::Changed)?;
             filled += into.len();
         }
-        // After the bytes, so that these are of the state that is compared.
-        match State::of(&self.file) {
-            Some(state) if state == self.state => Ok(filled),
-            _ => Err(SourceError::Changed),
+        // After the bytes, so that these are of the stamp that is compared.
+        if FileStamp::of(&self.file) == Some(self.stamp) {
+            Ok(filled)
+        } else {
+            Err(SourceError::Changed)
         }
     }
 

@@ -1,5 +1,15 @@
 //! Our names against those of `llvm-symbolizer`. (binutils' `addr2line` takes the file of an inlined function, or of one
 //! from a header, for that of the unit in one address of twenty of a libc.)
+//!
+//! At random addresses, names, inlined calls, files and lines are the same at 3,848 of 3,848 in a C
+//! library, 2,723 of 2,723 in this project's own tests, 3,934 of 3,939 in CPython 3.11 (five are
+//! functions of which GCC made one), 3,777 of 3,777 in a C++ program, also with its units split in
+//! DWARF 4 and 5 or shared by `dwz`, and 582 of 582 in a library that is read unit by unit; the
+//! names of exported functions of libLLVM at 3,094 of 3,094, and the kernel's at 16,000 of 16,000.
+//! Counted as the same: two names of one address, a part's name (`.cold`) and its function's, `..`
+//! in paths. `cargo test -p pilotlight-collector --test name -- differential kernel --nocapture`
+//! shows each difference; `PILOTLIGHT_DIFFERENTIAL='FILE FILE' ... -- --ignored
+//! differential::given` compares any other program.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,19 +18,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use collector::name::{ElfFile, Namer, NamerOptions, NamerStats, Naming};
-use collector::process::BuildId;
+use collector::file::ElfFile;
+use collector::name::{Namer, NamerOptions, NamerStats, Naming};
+use elf::BuildId;
+use fastrand::Rng;
 
 use crate::linked::{seen_here, share};
 use crate::own_address;
 use crate::paths::build_id;
 use crate::target::{
-    CodeSegment, Program, Random, code_segment, locate, mappings, namer, object, options,
-    unmapped_file,
+    CodeSegment, Program, code_segment, locate, mappings, namer, object, options, unmapped_file,
 };
 use crate::variants::run;
 
-/// Share of the addresses that must have the same answer.
+/// Minimum share of addresses with equal answers.
 const SAME_MIN: f64 = 0.995;
 
 /// A function at an address, with its name in the symbol table.
@@ -31,7 +42,7 @@ pub(crate) struct Frame {
     pub(crate) line: u32,
 }
 
-/// What `llvm-symbolizer` says of the offsets, each with its functions, the innermost first.
+/// The answers of `llvm-symbolizer` for offsets, each with its functions, innermost first.
 pub(crate) fn ask_symbolizer(path: &Path, code: &CodeSegment, offsets: &[u64]) -> Vec<Vec<Frame>> {
     let mut child = Command::new("llvm-symbolizer-22")
         .args(["--addresses", "--inlines", "--no-demangle"])
@@ -91,7 +102,7 @@ pub(crate) fn our_frames(naming: &Naming) -> Vec<Frame> {
     frames.iter().map(frame).collect()
 }
 
-/// The addresses of all symbols of a file, as `nm` says.
+/// The addresses of all symbols of a file, from `nm`.
 fn read_symbols(path: &Path, options: &[&str]) -> HashMap<String, String> {
     let output = Command::new("nm").args(options).arg(path).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -102,7 +113,7 @@ fn read_symbols(path: &Path, options: &[&str]) -> HashMap<String, String> {
         };
         let name = name.get(2..).unwrap_or_default();
         symbols.insert(name.to_owned(), address.to_owned());
-        // Of a name with versions, llvm-symbolizer says only the name.
+        // llvm-symbolizer omits a symbol's version.
         if let Some((plain, _)) = name.split_once('@') {
             let known = symbols.entry(plain.to_owned());
             known.or_insert_with(|| address.to_owned());
@@ -111,9 +122,9 @@ fn read_symbols(path: &Path, options: &[&str]) -> HashMap<String, String> {
     symbols
 }
 
-/// Whether the name of `ours[index]` is `theirs`. The function that has the code is called by llvm-symbolizer as
-/// the symbol table has it, which may have several names for it, and one for the part of it that is seldom run
-/// (`abort` and `__GI_abort`, `gets.cold`).
+/// Whether the name of `ours[index]` is `theirs`. For the function that contains the code,
+/// llvm-symbolizer uses a name of the symbol table. That may be one of several names, or the name
+/// of the function's rarely executed part (`abort` and `__GI_abort`, `gets.cold`).
 fn is_same_name(
     ours: &[Frame],
     index: usize,
@@ -130,16 +141,16 @@ fn is_same_name(
         || (index + 1 == ours.len() && (without_part(name) == theirs_whole || is_alias()))
 }
 
-/// The function that this is a part of.
+/// The function that a part belongs to.
 fn without_part(name: &str) -> &str {
     match name.split_once('.') {
-        // The point of a version (`@@GLIBC_2.3`) is another.
+        // The dot of a version (`@@GLIBC_2.3`) has another meaning.
         Some((whole, _)) if !whole.contains('@') => whole,
         _ => name,
     }
 }
 
-/// Paths as written may have `.` and `..` and doubled slashes in them.
+/// Compares paths, which may contain `.`, `..` and double slashes.
 fn is_same_file(ours: &str, theirs: &str) -> bool {
     let clean = |path: &str| {
         let mut parts: Vec<&str> = Vec::new();
@@ -153,8 +164,7 @@ fn is_same_file(ours: &str, theirs: &str) -> bool {
         parts.join("/")
     };
     let (ours, theirs) = (clean(ours), clean(theirs));
-    // Where even the directory of the compilation is a relative one, it is joined with one that begins at the same
-    // place.
+    // If the compilation directory is relative too, theirs has an additional directory before it.
     ours == theirs || theirs.ends_with(&format!("/{ours}"))
 }
 
@@ -176,21 +186,21 @@ fn compile_shop(directory: &Path, options: &[&str]) -> PathBuf {
 
 /// Random offsets in the code, in their order.
 fn draw(code: &CodeSegment, count: usize) -> Vec<u64> {
-    let mut random = Random::new(1);
+    let mut random = Rng::with_seed(1);
     let mut offsets: Vec<u64> = (0..count)
-        .map(|_| code.offset + random.below(code.bytes))
+        .map(|_| code.offset + random.u64(..code.bytes))
         .collect();
     offsets.sort_unstable();
     offsets.dedup();
     offsets
 }
 
-/// How many of `count` random offsets in the code have the same answer.
+/// Compares the answers at `count` random offsets in the code.
 fn check(path: &Path, count: usize, compared_min: usize) {
     check_against(unmapped_file(path), path, path, count, compared_min);
 }
 
-/// As [`check`], with the file's debug information at `debug`.
+/// Like [`check`], with the file's debug information at `debug`.
 fn check_against(
     file: ElfFile,
     path: &Path,
@@ -211,13 +221,13 @@ fn check_against(
     let symbols = read_symbols(debug, &[]);
     let (mut compared, mut outside, mut same, mut frames, mut shown) = (0, 0, 0, 0, 0);
     for ((offset, naming), theirs) in offsets.iter().zip(&namings).zip(&theirs) {
-        // Without a line it takes the symbol before the address, however small that is; there is nothing
-        // to compare with.
+        // Without a line, it returns the preceding symbol, even a much smaller one: there is
+        // nothing to compare.
         if theirs[0].line == 0 {
             continue;
         }
         let ours = our_frames(naming);
-        // Between functions it takes the one before.
+        // Between functions it returns the preceding one.
         if ours.is_empty() {
             outside += 1;
             continue;
@@ -257,7 +267,7 @@ fn check_against(
     namer.stats()
 }
 
-/// Where the build-id tree has the debug information.
+/// The path of the debug information in the build-id tree.
 fn debug_file_of(id: &BuildId) -> PathBuf {
     let hex = id.to_string();
     let (directory, name) = hex.split_at(2);
@@ -268,8 +278,8 @@ fn debug_file_of(id: &BuildId) -> PathBuf {
 #[test]
 fn own_program_is_named_as_by_llvm_symbolizer() {
     let (own, _) = locate(own_address());
-    // Of the addresses drawn, about a third lie in code of other packages, which is
-    // built without debug information.
+    // About a third of the drawn addresses are in code of other packages, which is built without
+    // debug information.
     check(own.path.as_ref(), 4000, 2000);
 }
 
@@ -281,11 +291,14 @@ fn c_program_is_named_as_by_llvm_symbolizer() {
     check(&program.path, 5000, 20);
 }
 
-/// Check the C library, whose debug information Debian has in a package of its own, in the build-id tree.
+/// Check the C library with Debian's separate package of its debug information, in the build-id
+/// tree.
 #[test]
 fn libc_is_named_from_its_separate_debug_information() {
     let maps = mappings(std::process::id());
-    let libc = maps.iter().find(|it| it.path.contains("/libc.so.6"));
+    let libc = maps
+        .iter()
+        .find(|mapping| mapping.path.contains("/libc.so.6"));
     let path = Path::new(&libc.unwrap().path);
     let id = build_id(path);
     let debug = debug_file_of(&id);
@@ -296,7 +309,7 @@ fn libc_is_named_from_its_separate_debug_information() {
     check_against(file, path, &debug, 4000, 3000);
 }
 
-/// Check a C++ program with its debug information in files of its own.
+/// Check a C++ program with separate debug information.
 #[test]
 fn cpp_programs_are_named_as_by_llvm_symbolizer() {
     for options in [
@@ -310,7 +323,8 @@ fn cpp_programs_are_named_as_by_llvm_symbolizer() {
     }
 }
 
-/// Check a C++ program of which `dwz` has moved what it shares with another one, against what it was before.
+/// Check a C++ program whose common debug information `dwz` has moved to a shared file, against the
+/// original.
 #[test]
 fn shared_cpp_programs_are_named_as_by_llvm_symbolizer() {
     let directory = tempfile::tempdir().unwrap();
@@ -322,7 +336,8 @@ fn shared_cpp_programs_are_named_as_by_llvm_symbolizer() {
     check_against(seen_here(&path), &path, &before, 4000, 3000);
 }
 
-/// A library of `copies` of a C++ program without a symbol table, as the copies have to have other symbols.
+/// A library with several copies of a C++ program, without a symbol table, since the copies'
+/// symbols were renamed.
 fn link_copies(directory: &Path, copies: usize) -> PathBuf {
     let start = |program: &str| {
         let mut command = Command::new(program);
@@ -341,7 +356,7 @@ fn link_copies(directory: &Path, copies: usize) -> PathBuf {
         let prefix = format!("--prefix-symbols=copy{copy}_");
         run(start("objcopy").args([&prefix, "shop.o", &name]));
         link.arg(name);
-        // What the linker makes for each library, here with as many names.
+        // The linker's own symbol of each library, here once per copy.
         handles += &format!(".globl copy{copy}___dso_handle\n.hidden copy{copy}___dso_handle\n");
         handles += &format!("copy{copy}___dso_handle: .quad 0\n");
     }
@@ -352,8 +367,9 @@ fn link_copies(directory: &Path, copies: usize) -> PathBuf {
     directory.join("copies.so")
 }
 
-/// Check a library with 54 MB of debug information, without its lines and names, which is read unit by unit. The child does
-/// not take more memory for it than for another one, and looks for its units once.
+/// Check a library with 54 MB of debug information, which is read unit by unit, without lines and
+/// names. The child takes no more memory for it than for other libraries, and searches its units
+/// once.
 #[test]
 fn large_programs_are_named_as_by_llvm_symbolizer() {
     let directory = tempfile::tempdir().unwrap();
@@ -366,7 +382,7 @@ fn large_programs_are_named_as_by_llvm_symbolizer() {
     assert!(peak <= max, "{peak} bytes of {max}");
 }
 
-/// Checks a program that is installed, with the debug information that the build-id tree has of it, or its own.
+/// Checks an installed program, with its debug information from the build-id tree or its own.
 fn check_installed(path: &Path) {
     let id = build_id(path);
     let separate = debug_file_of(&id);
@@ -392,7 +408,7 @@ fn cpython_is_named_from_its_separate_debug_information() {
     check_installed(&path);
 }
 
-/// Check files that are named in `PILOTLIGHT_DIFFERENTIAL`, with spaces between them.
+/// Check the files in `PILOTLIGHT_DIFFERENTIAL`, separated by spaces.
 #[test]
 #[ignore = "takes programs with debug information: PILOTLIGHT_DIFFERENTIAL='FILE FILE'"]
 fn given_programs_are_named_as_by_llvm_symbolizer() {
@@ -402,13 +418,13 @@ fn given_programs_are_named_as_by_llvm_symbolizer() {
     }
 }
 
-/// Check a library that has nothing but its table of exported symbols, one of the largest that a machine has. Three of ten
-/// addresses lie in those.
+/// Check a library that has only a table of exported symbols, one of the largest on a machine.
+/// Three of ten addresses are in exported functions.
 #[test]
 fn llvm_is_named_from_its_symbol_table() {
-    let libraries =
-        ["22.1", "22", "14"].map(|it| format!("/usr/lib/x86_64-linux-gnu/libLLVM.so.{it}"));
-    let path = libraries.iter().map(Path::new).find(|it| it.exists());
+    let libraries = ["22.1", "22", "14"]
+        .map(|version| format!("/usr/lib/x86_64-linux-gnu/libLLVM.so.{version}"));
+    let path = libraries.iter().map(Path::new).find(|path| path.exists());
     let path = path.expect("one of LLVM's libraries is installed");
     let code = code_segment(&fs::read(path).unwrap());
     let offsets = draw(&code, 10_000);
@@ -418,7 +434,8 @@ fn llvm_is_named_from_its_symbol_table() {
     let (mut compared, mut same) = (0, 0);
     for ((offset, naming), theirs) in offsets.iter().zip(&namings).zip(&theirs) {
         let ours = our_frames(naming);
-        // It takes the symbol before, however small that is, and knows no linkage table.
+        // It returns the preceding symbol, even a much smaller one, and does not know linkage
+        // tables.
         if ours.is_empty() || ours[0].name.ends_with("@plt") {
             continue;
         }

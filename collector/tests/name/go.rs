@@ -1,17 +1,21 @@
-//! Go programs, stripped and not, in each way that Go links them; against their unstripped twins' DWARF.
+//! Go programs, stripped and unstripped, linked in each way that Go supports, compared with the
+//! DWARF of their unstripped twins.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 
-use collector::name::{GoFile, Naming};
+use collector::name::Naming;
+use fastrand::Rng;
+use symbolize::go::GoFile;
 
 use crate::differential::{Frame, ask_symbolizer, our_frames};
 use crate::go_files;
-use crate::target::{CodeSegment, Random, code_segment, functions, namer, object, unmapped_file};
+use crate::target::{CodeSegment, code_segment, functions, namer, object, unmapped_file};
 
-/// How a program is built.
+/// Options of building a program.
 #[derive(Clone, Copy)]
 struct Build {
     cgo: &'static str,
@@ -19,7 +23,8 @@ struct Build {
     link: &'static str,
 }
 
-/// Each way to link: by Go itself and by the system's linker, at a fixed address and not.
+/// Each way of linking: by Go or by the system's linker, at a fixed address or
+/// position-independent.
 const BUILDS: [Build; 4] = [
     Build {
         cgo: "0",
@@ -44,9 +49,10 @@ const BUILDS: [Build; 4] = [
 ];
 
 impl Build {
-    /// Builds testdata/names/go in `directory`. `strip` is what Go's linker leaves out: `-s` symbols, `-w` DWARF.
+    /// Builds testdata/names/go in `directory`. `strip` sets what Go's linker omits: `-s` symbols,
+    /// `-w` DWARF.
     ///
-    /// Other versions of Go are tried with `GOTOOLCHAIN=go1.17.13 cargo test --test name go::`.
+    /// Test other versions of Go with `GOTOOLCHAIN=go1.17.13 cargo test --test name go::`.
     fn run(self, directory: &Path, strip: &str) -> PathBuf {
         let Self { cgo, mode, link } = self;
         let path = directory.join(format!("{mode}-{link}{}", strip.replace(' ', "")));
@@ -59,7 +65,7 @@ impl Build {
             )
             .arg("build")
             .arg(format!("-buildmode={mode}"))
-            // LLVM does not read DWARF that is compressed as Go did up to 1.18.
+            // LLVM cannot read DWARF in the compressed form of Go up to 1.18.
             .arg(format!(
                 "-ldflags=-compressdwarf=false -linkmode={link} {strip}"
             ))
@@ -76,7 +82,7 @@ impl Build {
     }
 }
 
-/// Copies the program out of the repository, whose version Go would put into it.
+/// Copies the program out of the repository: Go would otherwise embed the repository's version.
 fn copy_sources(directory: &Path) -> PathBuf {
     let copy = directory.join("sources");
     fs::create_dir_all(&copy).unwrap();
@@ -106,28 +112,29 @@ fn without_types(name: &str) -> String {
 
 /// Random offsets in the code of a file.
 fn draw_offsets(code: &CodeSegment, count: usize) -> Vec<u64> {
-    let mut random = Random::new(7);
+    let mut random = Rng::with_seed(7);
     let mut offsets: Vec<u64> = (0..count)
-        .map(|_| code.offset + random.below(code.bytes))
+        .map(|_| code.offset + random.u64(..code.bytes))
         .collect();
     offsets.sort_unstable();
     offsets.dedup();
     offsets
 }
 
-/// What came of a comparison, in addresses.
+/// The result of a comparison, in addresses.
 #[derive(Debug, Default)]
 struct Compared {
     same: usize,
     different: usize,
-    /// Not a line of Go: C, and the space between functions, which Go's table adds to the one before.
+    /// Without a line of Go code: C code, and padding between functions, which Go's table assigns
+    /// to the preceding function.
     without_line: usize,
-    /// Go, and in no table of ours.
+    /// Go code that our table lacks.
     unnamed: usize,
 }
 
 impl Compared {
-    /// Compares names with what another tool says, which is `is_same` or has no line.
+    /// Compares names with those of another tool; counts equal ones by `is_same`.
     fn count(
         namings: &[Naming],
         theirs: &[Vec<Frame>],
@@ -154,7 +161,7 @@ impl Compared {
         compared
     }
 
-    /// Checks the share of the same among those that could be compared.
+    /// Checks the share of equal names among the comparable ones.
     fn check(&self, same_min: usize) {
         let Self {
             same,
@@ -167,7 +174,8 @@ impl Compared {
     }
 }
 
-/// The names of random offsets in `stripped` against DWARF in its twin, which has the same code at the same place.
+/// Compares the names at random offsets in `stripped` with the DWARF of its twin, which has the
+/// same code at the same offsets.
 fn compare(stripped: &Path, twin: &Path, count: usize) -> Compared {
     let code = code_segment(&fs::read(stripped).unwrap());
     let offsets = draw_offsets(&code, count);
@@ -181,8 +189,9 @@ fn compare(stripped: &Path, twin: &Path, count: usize) -> Compared {
     compared
 }
 
-/// LLVM adds the directory of the compilation, `.`, to what is not an absolute path, and gives functions in assembly
-/// and their wrappers the name in the symbol table, which says how they are called (`.abi0`) and has no `·`.
+/// LLVM prepends the compilation directory, `.`, to a relative path. For functions in assembly and
+/// their wrappers it uses the name of the symbol table, which has the calling convention (`.abi0`)
+/// and no `·`.
 fn is_same((ours, theirs): (&Frame, &Frame)) -> bool {
     let file = theirs.file.strip_prefix("./").unwrap_or(&theirs.file);
     let name = theirs.name.strip_suffix(".abi0").unwrap_or(&theirs.name);
@@ -191,7 +200,7 @@ fn is_same((ours, theirs): (&Frame, &Frame)) -> bool {
         && without_types(&ours.name).replace('·', ".") == without_types(name)
 }
 
-/// Takes the section headers off a file.
+/// Removes a file's section headers.
 fn without_sections(path: &Path) -> PathBuf {
     let mut bytes = fs::read(path).unwrap();
     bytes[40..48].fill(0);
@@ -201,19 +210,8 @@ fn without_sections(path: &Path) -> PathBuf {
     bare
 }
 
-/// Reads a slice, as [`GoFile::open`] wants it.
-fn read_slice(bytes: &[u8]) -> impl Fn(u64, &mut [u8]) -> usize {
-    move |at, out| {
-        let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..));
-        let rest = rest.unwrap_or_default();
-        let len = rest.len().min(out.len());
-        out[..len].copy_from_slice(&rest[..len]);
-        len
-    }
-}
-
-/// Check that programs without symbols and DWARF have the names, inlined calls, files and lines that their twins
-/// with DWARF have; also without any section header.
+/// Check that programs without symbols and DWARF have the same names, inlined calls, files and
+/// lines as their twins with DWARF, also without section headers.
 #[test]
 fn stripped_programs_are_named_as_by_dwarf() {
     let directory = tempfile::tempdir().unwrap();
@@ -225,8 +223,8 @@ fn stripped_programs_are_named_as_by_dwarf() {
     }
 }
 
-/// Check a large program as it is shipped, Go's own, against `go tool addr2line`, which knows the function that has
-/// the code, and the file and line of the innermost one.
+/// Check a large program as released, Go's own, against `go tool addr2line`, which returns the
+/// function that contains the code, and the innermost file and line.
 #[test]
 fn go_itself_is_named_as_by_its_addr2line() {
     let root = Command::new("go").args(["env", "GOROOT"]).output().unwrap();
@@ -250,7 +248,7 @@ fn go_itself_is_named_as_by_its_addr2line() {
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     writer.join().unwrap();
     let lines: Vec<&str> = output.lines().collect();
-    let theirs: Vec<Vec<Frame>> = lines.chunks(2).map(|it| vec![read_place(it)]).collect();
+    let theirs: Vec<Vec<Frame>> = lines.chunks(2).map(|pair| vec![read_place(pair)]).collect();
     assert_eq!(theirs.len(), offsets.len());
     let started = std::time::Instant::now();
     let mut namer = namer();
@@ -282,8 +280,8 @@ fn read_place(lines: &[&str]) -> Frame {
     }
 }
 
-/// Check a program with symbols and without DWARF: lines and inlined calls come from Go's table, and the types of
-/// generic functions from the symbols. And that a function says where it starts.
+/// Check a program with symbols and without DWARF: lines and inlined calls come from Go's table,
+/// types of generic functions from the symbols. A function has its start line.
 #[test]
 fn symbols_add_the_types_of_generic_functions() {
     let directory = tempfile::tempdir().unwrap();
@@ -348,8 +346,8 @@ fn symbols_add_the_types_of_generic_functions() {
     }
 }
 
-/// Check 3,000 damaged programs: cut anywhere, or with bytes changed in the headers and in the table. Each gives
-/// names or none, and in little time.
+/// Check 3,000 damaged programs: truncated anywhere, or with changed bytes in the headers and the
+/// table. Each gives names or none, within a short time.
 #[test]
 fn damaged_tables_give_names_or_none() {
     let directory = tempfile::tempdir().unwrap();
@@ -362,29 +360,29 @@ fn damaged_tables_give_names_or_none() {
             .collect();
         let magic = whole
             .windows(8)
-            .position(|it| it == [0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8]);
+            .position(|bytes| bytes == [0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8]);
         let table = magic.unwrap_or(0) as u64;
         let len = whole.len() as u64;
-        let mut random = Random::new(0x60);
+        let mut random = Rng::with_seed(0x60);
         let mut damaged = whole.clone();
         for round in 0..1500 {
             let mut cut = whole.len();
             let mut changed = Vec::new();
             if round % 8 == 0 {
-                cut = random.below(len) as usize;
+                cut = random.u64(..len) as usize;
             }
-            for _ in 0..random.below(40) {
-                let at = match random.below(64) {
-                    0 => random.below(1024),
-                    1 => table + random.below(128),
-                    2 => len - 1 - random.below(4096),
-                    _ => table + random.below(len - table),
+            for _ in 0..random.u64(..40) {
+                let at = match random.u64(..64) {
+                    0 => random.u64(..1024),
+                    1 => table + random.u64(..128),
+                    2 => len - 1 - random.u64(..4096),
+                    _ => table + random.u64(..len - table),
                 } as usize;
                 changed.push(at);
-                damaged[at] = random.next() as u8;
+                damaged[at] = random.u8(..);
             }
             let started = std::time::Instant::now();
-            if let Some(mut file) = GoFile::open(read_slice(&damaged[..cut])) {
+            if let Some(file) = GoFile::open(&damaged[..cut], &Rc::default()) {
                 let names = offsets.iter().map(|offset| file.name(*offset));
                 named += usize::from(names.flatten().next().is_some());
             }
@@ -399,8 +397,8 @@ fn damaged_tables_give_names_or_none() {
     assert!(named > 300 && named < 3000);
 }
 
-/// Check the inputs that the fuzz target `go` starts from, which have each form of the table and the names that they
-/// should, and those that it found interesting.
+/// Check the seeds of the fuzz target `go`, which contain each form of the table, and the
+/// interesting inputs that it found.
 #[test]
 fn fuzzed_programs_give_names_or_none() {
     let seeds = go_files::make_go_files();
@@ -408,14 +406,14 @@ fn fuzzed_programs_give_names_or_none() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/corpus/go");
     let found = fs::read_dir(folder)
         .unwrap()
-        .map(|it| fs::read(it.unwrap().path()).unwrap());
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap());
     let found: Vec<Vec<u8>> = found.collect();
     assert!(found.len() > 20);
     found
         .iter()
         .chain(&seeds)
         .for_each(|input| go_files::try_file(input));
-    // Cut anywhere.
+    // Truncated anywhere.
     for seed in &seeds {
         (0..seed.len()).for_each(|len| go_files::try_file(&seed[..len]));
     }

@@ -1,16 +1,16 @@
-//! Files that are held open, of processes that have ended since.
+//! Files that are kept open after their processes have ended.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use collector::name::{
-    ElfFile, FileKey, HeldFile, MappedBy, Naming, Relatives, UnnamedReason, hold,
-};
+use collector::file::{ElfFile, HeldFile, MappedBy, Relatives, UnnamedReason, hold};
+use collector::name::Naming;
 
-use collector::patience::Patience;
-use collector::process::{FileIdentity, FileKind, Files, ProcessTable};
+use collector::blocking_pool::BlockingPool;
+use collector::clock::monotonic_ns;
+use collector::process::{FileIdentity, FileKind, Files, ProcessTable, SnapshotReader};
 
 use crate::paths::{build_id, directory, start_in_root};
 use crate::target::{
@@ -18,7 +18,7 @@ use crate::target::{
 };
 
 fn hold_alone(file: &ElfFile) -> Result<HeldFile, UnnamedReason> {
-    hold(file.clone(), Relatives::default(), &Patience::default())
+    hold(file.clone(), Relatives::default(), &BlockingPool::default())
 }
 
 fn held(file: ElfFile, held: HeldFile) -> ElfFile {
@@ -28,8 +28,8 @@ fn held(file: ElfFile, held: HeldFile) -> ElfFile {
     }
 }
 
-/// Check that it is known where a file is mapped that was never asked for, when it is held: for its offsets that nobody
-/// named in time.
+/// Check that a held file has its load segments although nobody has asked for it, since unnamed
+/// offsets need them.
 #[test]
 fn layouts_are_known_of_held_files() {
     let directory = directory();
@@ -49,15 +49,15 @@ fn layouts_are_known_of_held_files() {
     assert_eq!(namer.segments(&object), segments);
 }
 
-/// The number of a process that has ended.
+/// The process id of a process that has ended.
 fn ended_pid() -> u32 {
     let mut child = Command::new("true").spawn().unwrap();
     child.wait().unwrap();
     child.id()
 }
 
-/// Check that a program whose process has ended and whose file was deleted, or replaced, is named as what it was if it was
-/// held, and not otherwise.
+/// Check that a program whose process has ended, and whose file was deleted or replaced, has its
+/// names if it was held, and none otherwise.
 #[test]
 fn held_files_are_named_when_they_are_gone() {
     let directory = directory();
@@ -75,12 +75,13 @@ fn held_files_are_named_when_they_are_gone() {
     let mut namer = namer();
     let namings = namer.name(&object(file.clone()), &[offset]);
     assert_eq!(reason(&namings), UnnamedReason::FileGone);
-    // That it was gone the last time is forgotten.
+    // The reason `file_gone` of the last request is not kept.
     let namings = namer.name(&object(held(file, opened)), &[offset]);
     assert_eq!(functions(&namings[0]), ["first_function"]);
 }
 
-/// Check that another file in a file's place is not held for it, neither by the mapping nor by the path.
+/// Check that a file which has replaced another one is not held in its place, neither by mapping
+/// nor by path.
 #[test]
 fn only_the_build_that_is_meant_is_held() {
     let directory = directory();
@@ -110,7 +111,8 @@ fn ended_in_root(program: &Program, path: &str, pid: u32) -> ElfFile {
     }
 }
 
-/// Check that the file of a process that has ended is found in the root of an ancestor, or of a process of its cgroup.
+/// Check that the file of an ended process is found in the root of an ancestor or of a process in
+/// its cgroup.
 #[test]
 fn relatives_lead_to_the_root() {
     let root = directory();
@@ -136,7 +138,7 @@ fn relatives_lead_to_the_root() {
         cgroup: Some(cgroup.path().into()),
     };
     for relatives in [by_ancestor, by_cgroup] {
-        let opened = hold(file.clone(), relatives, &Patience::default()).unwrap();
+        let opened = hold(file.clone(), relatives, &BlockingPool::default()).unwrap();
         let file = ElfFile {
             key: new_key(),
             ..held(file.clone(), opened)
@@ -146,8 +148,8 @@ fn relatives_lead_to_the_root() {
     }
 }
 
-/// Check that a debug link is followed in the root of a process while it is there, so that lines are known when the whole
-/// root is gone.
+/// Check that a debug link is followed in the process's root while the root exists, so that lines
+/// are known after the root is gone.
 #[test]
 fn debug_files_are_held_too() {
     let directory = directory();
@@ -175,25 +177,39 @@ fn debug_files_are_held_too() {
     };
     assert_eq!(functions(&namings[0]), ["a_function"]);
     assert_eq!(frames[0].line, 2, "{frames:?}");
-    // And without what is held: neither the program nor its debug information.
+    // Without the held files, neither the program nor its debug information is found.
     let namings = namer().name(&object(file), &[offset + 4]);
     assert_eq!(reason(&namings), UnnamedReason::FileGone);
 }
 
-/// Check that a file that is gone with its processes is named through a process that lives and maps another file of the
-/// same build, elsewhere.
+/// Check that a file which is gone with its processes is named through a live process that maps it
+/// by another path, and not through one that maps a copy.
 #[test]
-fn another_living_process_leads_to_the_build() {
+fn another_living_process_leads_to_the_file() {
     let directory = directory();
     let program = Program::compile(directory.path().join("gone"), "a_function");
     let offset = program.offset_of("a_function");
-    let identity = FileIdentity::BuildId(build_id(&program.path));
-    let copy = directory.path().join("copy");
+    let [link, copy] = ["link", "copy"].map(|name| directory.path().join(name));
+    fs::hard_link(&program.path, &link).unwrap();
     fs::copy(&program.path, &copy).unwrap();
-    fs::remove_file(&program.path).unwrap();
-    let living = Program { path: copy }.start();
+    let living = [link, copy].map(|path| Program { path }.start());
 
-    let table = ProcessTable::scan(Patience::default());
+    let mut table = ProcessTable::new();
+    let reader = SnapshotReader::new(BlockingPool::default());
+    for running in &living {
+        table.apply_read(reader.read(running.pid()), monotonic_ns());
+    }
+    let file = ElfFile {
+        build_id: Some(build_id(&program.path)),
+        ..unmapped_file(&program.path)
+    };
+    fs::remove_file(&program.path).unwrap();
+    let identity = FileIdentity::Inode {
+        device: living[0].code_file(directory.path()).inode.unwrap().device,
+        inode: file.inode.unwrap().number,
+        generation: 0,
+        claimed_build_id: file.build_id,
+    };
     let path = program.path.to_str().unwrap().as_bytes();
     let mut files = Files::new();
     let gone = files.intern(FileKind::File, path, identity);
@@ -202,19 +218,11 @@ fn another_living_process_leads_to_the_build() {
     let [by, also_by] = &found[..] else {
         panic!("{found:?}");
     };
-    assert_eq!((by.pid, &by.file), (living.pid(), &gone));
-    assert_eq!((also_by.pid, &also_by.file), (living.pid(), &also_gone));
-    let FileIdentity::BuildId(id) = identity else {
-        unreachable!("it was made with one");
-    };
-    let (key, other_key) = (new_key(), new_key());
-    let file = |key: FileKey, candidates: Vec<MappedBy>| ElfFile {
-        key,
-        path: program.path.clone().into(),
-        build_id: Some(id),
-        inode: None,
+    assert_eq!((by.pid, &by.file), (living[0].pid(), &gone));
+    assert_eq!((also_by.pid, &also_by.file), (living[0].pid(), &also_gone));
+    let file = |candidates: Vec<MappedBy>| ElfFile {
         candidates,
-        held: None,
+        ..file.clone()
     };
     let mapped_by = MappedBy {
         pid: by.pid,
@@ -223,20 +231,19 @@ fn another_living_process_leads_to_the_build() {
         end: by.end,
     };
     let mut namer = namer();
-    let namings = namer.name(&object(file(key, Vec::new())), &[offset]);
+    let namings = namer.name(&object(file(Vec::new())), &[offset]);
     assert_eq!(reason(&namings), UnnamedReason::FileGone);
-    // Now it is there, and for a file that was not asked for yet it is not.
-    let namings = namer.name(&object(file(key, vec![mapped_by])), &[offset]);
+    // The mapping process exists now.
+    let namings = namer.name(&object(file(vec![mapped_by])), &[offset]);
     assert_eq!(functions(&namings[0]), ["a_function"]);
-    let namings = namer.name(&object(file(other_key, Vec::new())), &[offset]);
-    assert_eq!(reason(&namings), UnnamedReason::FileGone);
 }
 
 fn run(command: &mut Command) {
     assert!(command.status().unwrap().success(), "{command:?}");
 }
 
-/// Check that what is no regular file is not held, and that a held file that is too large has that reason.
+/// Check that only regular files are held, and that a held file above the size limit has the reason
+/// `limit`.
 #[test]
 fn odd_files_are_not_held() {
     let root = directory();

@@ -9,14 +9,16 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use collector::file::{ElfFile, UnnamedReason};
 use collector::name::{
-    ChildLimits, CpuBudget, ElfFile, Namer, NamerOptions, NamerStats, Naming, Object, UnnamedReason,
+    ChildLimits, CpuBudget, Namer, NamerOptions, NamerStats, Naming, Object, Readings,
 };
+use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::own_address;
-use crate::target::{Random, functions, locate, namer, object, options, reason};
+use crate::target::{functions, locate, namer, object, options, reason};
 
 fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
@@ -112,17 +114,17 @@ fn memory_limit_is_a_reason() {
         ..options()
     });
     // The kernel's symbols take several megabytes.
-    let namings = namer.name(&Object::Kernel, &[4096]);
+    let namings = namer.name(&Object::Kernel(Readings::ALL), &[4096]);
     assert_eq!(reason(&namings), UnnamedReason::Limit);
-    assert_eq!(namer.stats().ends.died, 1);
-    // What failed is left alone for a while; a minute later it is tried again.
-    namer.name(&Object::Kernel, &[4096]);
-    assert_eq!(namer.stats().ends.died, 1);
+    assert_eq!(namer.stats().ends.out_of_memory, 1);
+    // A failed file is backed off, and tried again a minute later.
+    namer.name(&Object::Kernel(Readings::ALL), &[4096]);
+    assert_eq!(namer.stats().ends.out_of_memory, 1);
     for _ in 0..options().retry_windows {
         namer.end_window();
     }
-    namer.name(&Object::Kernel, &[4096]);
-    assert_eq!(namer.stats().ends.died, 2);
+    namer.name(&Object::Kernel(Readings::ALL), &[4096]);
+    assert_eq!(namer.stats().ends.out_of_memory, 2);
 
     let mut namer = Namer::new(NamerOptions {
         child: ChildLimits {
@@ -239,19 +241,26 @@ fn cpu_time_is_limited() {
     let mut windows = 0;
     loop {
         let mut named = Vec::new();
+        let mut refused_at: Option<Instant> = None;
         for object in &objects {
+            // On a busy machine the allowance is there again before a window's last object.
+            let may_be_named = refused_at.is_none_or(|at| at.elapsed() > Duration::from_millis(10));
             let before = used(&namer.stats());
             let namings = namer.name(object, &[offset]);
             largest = largest.max(used(&namer.stats()) - before);
-            named.push(matches!(namings[..], [Naming::Named(_)]));
-            assert!(named[named.len() - 1] || reason(&namings) == UnnamedReason::Limit);
+            let is_named = matches!(namings[..], [Naming::Named(_)]);
+            named.push(is_named);
+            if is_named {
+                assert!(may_be_named, "{named:?}");
+            } else {
+                assert_eq!(reason(&namings), UnnamedReason::Limit);
+                refused_at.get_or_insert_with(Instant::now);
+            }
         }
         namer.end_window();
         windows += 1;
-        // The first that has no name ends them: no later one was named before it.
-        let first = named.iter().take_while(|it| **it).count();
-        assert!(first > 0 && !named[first..].contains(&true), "{named:?}");
-        if first == objects.len() {
+        assert!(named[0]);
+        if !named.contains(&false) {
             break;
         }
         assert!(started.elapsed() < Duration::from_secs(120), "{named:?}");
@@ -263,8 +272,11 @@ fn cpu_time_is_limited() {
     let allowed = allowed + Duration::from_nanos(largest) + Duration::from_millis(20);
     let used = Duration::from_nanos(used(&stats));
     eprintln!("{windows} windows, {used:?} used of {allowed:?}");
-    assert!(windows > 1 && used <= allowed, "{windows} {used:?}");
-    assert!(stats.held_back.cpu_time > 0 && stats.requests == 60);
+    assert!(used <= allowed, "{windows} {used:?}");
+    // The objects take some 240 ms of CPU time, which is there after two seconds.
+    let is_slow = started.elapsed() > Duration::from_secs(2);
+    assert!(windows > 1 || is_slow, "{windows} {used:?}");
+    assert!((stats.held_back.cpu_time > 0 || is_slow) && stats.requests == 60);
 }
 
 /// Check that within a file the addresses that were given first are asked for first.
@@ -283,9 +295,9 @@ fn first_addresses_are_named_first() {
     let offsets: Vec<u64> = (0..700).rev().map(|at| offset + at).collect();
     let namings = namer.name(&object(file), &offsets);
     let limit = Naming::Unnamed(UnnamedReason::Limit);
-    let first_left = namings.iter().position(|it| *it == limit);
+    let first_left = namings.iter().position(|naming| *naming == limit);
     assert_eq!(first_left, Some(512));
-    assert!(namings[512..].iter().all(|it| *it == limit));
+    assert!(namings[512..].iter().all(|naming| *naming == limit));
     assert_eq!(namer.stats().held_back.cpu_time, 1);
 }
 
@@ -306,7 +318,7 @@ fn cache_stays_within_its_bytes() {
         assert!(
             namings
                 .iter()
-                .filter(|it| matches!(it, Naming::Named(_)))
+                .filter(|naming| matches!(naming, Naming::Named(_)))
                 .count()
                 > 1000
         );
@@ -330,18 +342,18 @@ fn child_survives_its_parent() {
             .spawn();
         output.unwrap()
     };
-    let mut random = Random::new(3);
+    let mut random = Rng::with_seed(3);
     for round in 0..50_u32 {
         let (mut ours, childs) = UnixStream::pair().unwrap();
         let child = start(OwnedFd::from(childs).into(), &["100000000", "100000000"]);
-        let len = random.below(100) as u32;
+        let len = random.u64(..100) as u32;
         let claimed = if round % 2 == 0 {
             len
         } else {
-            random.next() as u32
+            random.u64(..) as u32
         };
         let mut bytes = claimed.to_le_bytes().to_vec();
-        bytes.extend((0..len).map(|_| random.next() as u8));
+        bytes.extend((0..len).map(|_| random.u8(..)));
         // The child may be gone before all is written.
         let _ = ours.write_all(&bytes);
         drop(ours);

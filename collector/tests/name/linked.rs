@@ -1,4 +1,5 @@
-//! Debug information in several files: split units (`.dwo`), packages of them (`.dwp`), and what `dwz` shares between files.
+//! Debug information in several files: split units (`.dwo`), packages of them (`.dwp`), and files
+//! that `dwz` shares between programs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use collector::name::{ElfFile, FileFacts, Frame, MappedBy, Namer, NamerOptions, Naming};
+use collector::file::{ElfFile, MappedBy};
+use collector::name::{Frame, Namer, NamerOptions, Naming};
+use symbolize::FileFacts;
 
 use crate::paths::{build_id, directory, start_in_root};
 use crate::target::{Running, functions, namer, object, options, unmapped_file};
 use crate::variants::{SOURCE, offset_in_outer, run};
 use tempfile::TempDir;
 
-/// A process with a root of its own, and in it a program that was built below `/src` of that root.
+/// A process with its own root, which contains a program that was built below `/src`.
 struct Container {
     root: PathBuf,
     running: Running,
@@ -55,14 +58,14 @@ impl Container {
         split_file(&self.root.join("src"))
     }
 
-    /// The program as a process in the root has it mapped.
+    /// The program's mapped file, for a process in the root.
     fn file(&self) -> ElfFile {
         let mut file = unmapped_file(&self.program);
         file.path = Path::new("/")
             .join(self.program.strip_prefix(&self.root).unwrap())
             .into();
         file.candidates = self.running.code_file(Path::new("/")).candidates;
-        // By its path in the root, and not by what `sleep` has mapped.
+        // Found by its path in the root, since `sleep` does not map it.
         file.candidates[0].start += 4096;
         file
     }
@@ -84,11 +87,11 @@ impl Container {
     }
 }
 
-/// The split unit that the compiler put there.
+/// The split unit that the compiler wrote to this directory.
 pub(crate) fn split_file(directory: &Path) -> PathBuf {
     let mut files = fs::read_dir(directory).unwrap();
-    let is_split = |path: &PathBuf| path.extension().is_some_and(|it| it == "dwo");
-    let found = files.find_map(|it| Some(it.unwrap().path()).filter(is_split));
+    let is_split = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "dwo");
+    let found = files.find_map(|entry| Some(entry.unwrap().path()).filter(is_split));
     found.expect("the compiler wrote a .dwo file")
 }
 
@@ -106,13 +109,16 @@ fn frames(naming: &Naming) -> Vec<Frame> {
 }
 
 fn check(frames: &[Frame], knows: Knows, what: &str) {
-    let found: Vec<(&str, u32)> = frames.iter().map(|it| (&*it.function, it.line)).collect();
+    let found: Vec<(&str, u32)> = frames
+        .iter()
+        .map(|frame| (&*frame.function, frame.line))
+        .collect();
     let expected = match knows {
         Knows::Line => &[("outer", 2)][..],
         Knows::Inlined => &[("inlined", 2), ("outer", 6)],
     };
     assert_eq!(found, expected, "{what}");
-    let is_source = |it: &Frame| it.file.ends_with("src/program.c");
+    let is_source = |frame: &Frame| frame.file.ends_with("src/program.c");
     assert!(frames.iter().all(is_source), "{what}: {frames:?}");
 }
 
@@ -121,8 +127,8 @@ const SPLIT: [&[&str]; 2] = [
     &["-gsplit-dwarf", "-gdwarf-4"],
 ];
 
-/// Check that split units are read where the compiler left them and beside a program that was moved, in the process's
-/// root and nowhere else, and that what is missing is counted.
+/// Check that split units are read from the compiler's output directory and from beside a moved
+/// program, only in the process's root, and that missing ones are counted.
 #[test]
 fn split_files_are_found_in_the_process_root() {
     for options in SPLIT {
@@ -148,7 +154,7 @@ fn split_files_are_found_in_the_process_root() {
         fs::rename(container.place("opt/app"), container.place("opt/other")).unwrap();
         container.program = container.place("opt/other/program");
         container.check(Knows::Inlined, "as it is not kept by path");
-        // The host has one under the same path that the program names.
+        // The host has a file at the path that the program names.
         fs::remove_file(
             container
                 .place("opt/other")
@@ -160,7 +166,7 @@ fn split_files_are_found_in_the_process_root() {
     }
 }
 
-/// Check packages, with which the split files are not needed, beside the program and in the build-id tree.
+/// Check that packages, beside the program and in the build-id tree, replace the split files.
 #[test]
 fn packages_are_read() {
     for (options, tool) in SPLIT.into_iter().zip(["llvm-dwp-22", "dwp"]) {
@@ -181,7 +187,7 @@ fn packages_are_read() {
         fs::rename(&package, place).unwrap();
         container.check(Knows::Inlined, "in the build-id tree");
 
-        // Of another program: no unit of it is this one's.
+        // A package of another program: none of its units belongs to this one.
         let other = Container::new(&[options, &["-DOTHER=1", "-O1"]].concat());
         run(Command::new(tool)
             .arg(other.split_file())
@@ -193,8 +199,8 @@ fn packages_are_read() {
     }
 }
 
-/// Check that a split file is taken only if it has the unit, and that nothing that may be put in its place does more harm
-/// than that the inlined calls are missing.
+/// Check that a split file is only used if it contains the unit, and that any other file in its
+/// place costs no more than the inlined calls.
 #[test]
 fn split_files_that_are_not_right_are_refused() {
     for options in SPLIT {
@@ -239,7 +245,7 @@ fn split_files_that_are_not_right_are_refused() {
     }
 }
 
-/// Check that split files are not looked for when the time is spent, and that this is counted.
+/// Check that split files are not searched for after the time is used up, and that this is counted.
 #[test]
 fn split_files_are_left_when_there_is_no_time() {
     let container = Container::new(SPLIT[0]);
@@ -271,7 +277,8 @@ fn debug_files_may_be_split() {
     assert_eq!(namer.stats().requests, 3);
 }
 
-/// Check a program with more units than go into one request, and that once known they are not asked for again.
+/// Check a program with more units than fit into one request, and that known units are not
+/// requested again.
 #[test]
 fn many_split_files_are_asked_for_in_turn() {
     const UNITS: usize = 150;
@@ -310,13 +317,13 @@ fn many_split_files_are_asked_for_in_turn() {
     }
     let stats = namer.stats();
     assert_eq!((stats.split_files, stats.split_files_missing), (150, 0));
-    let again: Vec<u64> = offsets.iter().map(|it| it + 1).collect();
+    let again: Vec<u64> = offsets.iter().map(|offset| offset + 1).collect();
     namer.name(&file, &again);
     assert_eq!(namer.stats().split_files, 150);
     assert_eq!(namer.stats().requests, stats.requests + 1);
 }
 
-/// A file that no process maps, seen by this one, so that it is looked for in its root.
+/// A file that only this process has in its root, and that no process maps.
 pub(crate) fn seen_here(path: &Path) -> ElfFile {
     ElfFile {
         candidates: vec![MappedBy {
@@ -329,13 +336,13 @@ pub(crate) fn seen_here(path: &Path) -> ElfFile {
     }
 }
 
-/// Check what rustc writes, in both forms.
+/// Check the output of rustc, in both forms.
 #[test]
 fn split_rust_programs_are_named() {
     const RUST: &str = "\
 #[inline(always)]
 fn inlined(n: u64) -> u64 {
-    (0..n).fold(n, |sum, it| std::hint::black_box(sum ^ it))
+    (0..n).fold(n, |sum, number| std::hint::black_box(sum ^ number))
 }
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -368,9 +375,9 @@ fn main() {
         let mut namer = namer();
         let namings = namer.name(&object(seen_here(&program.path)), &offsets);
         let chains: Vec<Vec<String>> = namings.iter().map(functions).collect();
-        let is_inlined = |it: &Vec<String>| {
-            it.last().is_some_and(|it| it.ends_with("outer"))
-                && it.iter().any(|it| it.ends_with("inlined"))
+        let is_inlined = |chain: &Vec<String>| {
+            chain.last().is_some_and(|name| name.ends_with("outer"))
+                && chain.iter().any(|name| name.ends_with("inlined"))
         };
         assert!(chains.iter().any(is_inlined), "{form}: {chains:?}");
         let stats = namer.stats();
@@ -379,8 +386,8 @@ fn main() {
     }
 }
 
-/// Check that a program of which LLVM wrote the units in DWARF 5 and others are in DWARF 4, as Rust's own library, is not
-/// taken for split, and that one of DWARF 4 that is split is.
+/// Check that a program with units of DWARF 5 by LLVM and others of DWARF 4, like Rust's library,
+/// is not taken for split, and that a split program of DWARF 4 is.
 #[test]
 fn units_of_two_versions_are_not_split() {
     let directory = directory();
@@ -411,7 +418,7 @@ fn facts_of(program: &Path) -> FileFacts {
     namer.facts(&object).unwrap().clone()
 }
 
-/// Has `dwz` move what a program shares with another one into `shared`.
+/// Makes `dwz` move a program's common debug information to `shared`.
 pub(crate) fn share(program: &Path, shared: &Path, link: &str) {
     let other = program.with_extension("other");
     fs::copy(program, &other).unwrap();
@@ -422,8 +429,8 @@ pub(crate) fn share(program: &Path, shared: &Path, link: &str) {
         .args([program, &other]));
 }
 
-/// Check that names which `dwz` has moved into a file of its own are found there, by its build id and by its path, and
-/// that a file of another build is refused.
+/// Check that names which `dwz` has moved to a shared file are found there, by build id and by
+/// path, and that a file of another build is refused.
 #[test]
 fn shared_debug_information_is_read() {
     const LINK: &str = "/usr/lib/debug/.dwz/shared.debug";
@@ -433,7 +440,7 @@ fn shared_debug_information_is_read() {
     let check = |knows: bool, what: &str| {
         let mut namer = namer();
         let frames = container.frames(&mut namer, container.file());
-        let names: Vec<&str> = frames.iter().map(|it| &*it.function).collect();
+        let names: Vec<&str> = frames.iter().map(|frame| &*frame.function).collect();
         match knows {
             true => assert_eq!(names, ["inlined", "outer"], "{what}"),
             false => assert!(!names.contains(&"inlined"), "{what}: {names:?}"),
@@ -451,7 +458,7 @@ fn shared_debug_information_is_read() {
         fs::copy(&shared, &path).unwrap();
         let namer = check(true, &place);
         assert_eq!(namer.stats().files_without_debug_info, 0);
-        // Of another build, and no such file at all.
+        // A file of another build, and no file at all.
         fs::copy(&container.program, &path).unwrap();
         let namer = check(false, "of another build");
         assert_eq!(namer.stats().files_without_debug_info, 1);
@@ -462,7 +469,7 @@ fn shared_debug_information_is_read() {
     }
 }
 
-/// Check a shared file that is named relative to the debug file, as Fedora's are.
+/// Check a shared file whose name is relative to the debug file, as on Fedora.
 #[test]
 fn shared_files_may_be_named_from_the_debug_file() {
     let container = Container::new(&[]);

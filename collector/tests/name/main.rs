@@ -8,6 +8,7 @@ mod go;
 mod go_files;
 mod held;
 mod hostile;
+mod identity;
 mod jit;
 #[path = "../../../testdata/fuzz/targets/jit_files.rs"]
 mod jit_files;
@@ -22,7 +23,8 @@ mod variants;
 
 use std::fs;
 
-use collector::name::{Naming, Object, UnnamedReason};
+use collector::file::UnnamedReason;
+use collector::name::{Naming, Object, Readings};
 use target::{functions, locate, namer, object, unmapped_file};
 
 #[inline(never)]
@@ -73,7 +75,7 @@ fn kernel_and_vdso_are_named() {
         u64::from_str_radix(address.unwrap(), 16).unwrap()
     };
     let read = address("ksys_read").wrapping_sub(address("_text"));
-    let namings = namer.name(&Object::Kernel, &[read + 4]);
+    let namings = namer.name(&Object::Kernel(Readings::ALL), &[read + 4]);
     if address("_text") == 0 {
         assert_eq!(namings, [Naming::Unnamed(UnnamedReason::Permission)]);
     } else {

@@ -1,4 +1,4 @@
-//! Files that are not where, or not what, their path says.
+//! Files that were moved or replaced, or that are not regular files.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt as _, symlink};
@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use collector::name::{ElfFile, MappedBy, UnnamedReason};
-use collector::process::BuildId;
+use collector::file::{ElfFile, MappedBy, UnnamedReason};
+use elf::BuildId;
 use tempfile::TempDir;
 
 use crate::target::{
@@ -19,7 +19,7 @@ pub(crate) fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// What `readelf -n` says.
+/// The build id from `readelf -n`.
 pub(crate) fn build_id(path: &Path) -> BuildId {
     let output = Command::new("readelf")
         .arg("-n")
@@ -40,8 +40,8 @@ pub(crate) fn build_id(path: &Path) -> BuildId {
     BuildId::new(&bytes).unwrap()
 }
 
-/// Check that a running program is named from its own file after the file was
-/// deleted, and after another one took its place.
+/// Check that a running program is named from its own file after the file was deleted, and after
+/// another file has its path.
 #[test]
 fn deleted_and_replaced_files_are_named_by_their_mapping() {
     let directory = directory();
@@ -63,8 +63,8 @@ fn deleted_and_replaced_files_are_named_by_their_mapping() {
     assert_eq!(functions(&namings[0]), ["other_function"]);
 }
 
-/// Check that after the process ended a file of the same name is taken only if
-/// its inode or its build id is that of the mapped one.
+/// Check that after the process's end a file at the same path is only used if inode and build id
+/// are those of the mapped file.
 #[test]
 fn path_alone_is_not_trusted() {
     let directory = directory();
@@ -81,29 +81,35 @@ fn path_alone_is_not_trusted() {
         inode: None,
         ..file.clone()
     };
+    let by_both = ElfFile {
+        build_id: Some(id),
+        ..file.clone()
+    };
     let name = |file: &ElfFile| namer().name(&object(file.clone()), &[offset]);
     assert_eq!(functions(&name(&file)[0]), ["first_function"]);
-    assert_eq!(functions(&name(&by_build_id)[0]), ["first_function"]);
-
-    fs::rename(&path, directory.path().join("kept")).unwrap();
-    Program::compile(path.clone(), "other_function");
-    assert_eq!(reason(&name(&file)), UnnamedReason::FileGone);
+    assert_eq!(functions(&name(&by_both)[0]), ["first_function"]);
     assert_eq!(reason(&name(&by_build_id)), UnnamedReason::FileGone);
 
-    // A copy is another inode, with the same build id.
-    fs::copy(directory.path().join("kept"), &path).unwrap();
-    assert_eq!(reason(&name(&file)), UnnamedReason::FileGone);
-    assert_eq!(functions(&name(&by_build_id)[0]), ["first_function"]);
-
-    let nothing_known = ElfFile {
-        inode: None,
-        ..file
-    };
-    assert_eq!(reason(&name(&nothing_known)), UnnamedReason::FileGone);
+    let kept = directory.path().join("kept");
+    fs::rename(&path, &kept).unwrap();
+    Program::compile(path.clone(), "other_function");
+    // A copy has another inode, and the same build id.
+    let copy = || fs::copy(&kept, &path).map(drop);
+    for change in [&|| Ok(()), &copy as &dyn Fn() -> std::io::Result<()>] {
+        change().unwrap();
+        for file in [&file, &by_both, &by_build_id] {
+            assert_eq!(reason(&name(file)), UnnamedReason::FileGone);
+        }
+    }
+    // The same inode with other contents.
+    fs::rename(&kept, &path).unwrap();
+    assert_eq!(functions(&name(&by_both)[0]), ["first_function"]);
+    let other = Program::compile(directory.path().join("other"), "other_function");
+    fs::write(&path, fs::read(other.path).unwrap()).unwrap();
+    assert_eq!(reason(&name(&by_both)), UnnamedReason::FileGone);
 }
 
-/// Check that what is not a regular file is never opened: not one of these may
-/// take time, and reading from the FIFO or opening it for reading would.
+/// Check that other kinds of files are never opened: opening or reading one of these takes forever.
 #[test]
 fn special_files_are_left_alone() {
     let directory = directory();
@@ -135,8 +141,7 @@ fn special_files_are_left_alone() {
     assert_eq!(namer.stats().ends, Default::default());
 }
 
-/// Check that an empty file and one that is not ELF have a reason, and that the
-/// limit of size is one.
+/// Check the reasons for an empty file and for one that is not ELF, and the size limit.
 #[test]
 fn odd_files_have_a_reason() {
     let directory = directory();
@@ -158,8 +163,8 @@ fn odd_files_have_a_reason() {
     assert_eq!(reason(&namings), UnnamedReason::Limit);
 }
 
-/// Check a file with a hole of many gigabytes: its program is named, without the time or the memory to read it all; beyond
-/// the limit it has a reason; and so it has when its headers claim that all of it are headers.
+/// Check a file with a hole of many gigabytes: its program is named without reading all of it.
+/// Beyond the limit it has a reason, and so it has if its headers claim to fill the whole file.
 #[test]
 fn huge_files_are_not_read_whole() {
     let directory = directory();
@@ -182,7 +187,7 @@ fn huge_files_are_not_read_whole() {
     };
     file.set_len(options().file_bytes_max).unwrap();
     assert_eq!(functions(&name(new_key())[0]), ["a_function"]);
-    // No number of section headers, so that the first of them says how many there are: 200 million.
+    // Section header count 0: the first section header has the number, here 200 million.
     let sections = options().file_bytes_max - (200_000_000 * 64);
     file.write_all_at(&sections.to_le_bytes(), 40).unwrap();
     file.write_all_at(&[0; 2], 60).unwrap();
@@ -201,22 +206,22 @@ fn huge_files_are_not_read_whole() {
     assert!(started.elapsed() < Duration::from_secs(20));
 }
 
-/// A process in a root directory of its own, in which `sleep` runs.
+/// A process that runs `sleep` in its own root directory.
 pub(crate) fn start_in_root(root: &Path) -> Running {
     let sleep = Path::new("/bin/sleep").canonicalize().unwrap();
     let probe = Running(Command::new(&sleep).arg("60").spawn().unwrap());
     until("sleep has its libraries", || {
         let paths: Vec<String> = mappings(probe.pid())
             .into_iter()
-            .map(|it| it.path)
+            .map(|mapping| mapping.path)
             .collect();
-        paths.iter().any(|path| path.contains("libc")) && paths.iter().any(|it| it == "[stack]")
+        paths.iter().any(|path| path.contains("libc")) && paths.iter().any(|path| path == "[stack]")
     });
     let mut paths: Vec<String> = mappings(probe.pid())
         .into_iter()
-        .map(|it| it.path)
+        .map(|mapping| mapping.path)
         .collect();
-    // What the program asks for by name.
+    // Files that the program opens by name.
     paths.push("/lib64/ld-linux-x86-64.so.2".into());
     paths.push("/lib/x86_64-linux-gnu/libc.so.6".into());
     for path in paths
@@ -238,14 +243,14 @@ pub(crate) fn start_in_root(root: &Path) -> Running {
     until("sleep runs in its root", || {
         let maps = mappings(running.pid());
         maps.iter()
-            .any(|it| it.is_code && it.path.ends_with("sleep"))
+            .any(|mapping| mapping.is_code && mapping.path.ends_with("sleep"))
             && fs::read_link(format!("/proc/{}/root", running.pid())).unwrap() == root
     });
     running
 }
 
-/// Check that paths are resolved in the root of the process: a symbolic link in
-/// it, absolute or with `..`, does not lead to a file of the host.
+/// Check that paths are resolved in the process's root: a symbolic link there, absolute or with
+/// `..`, does not lead to a file of the host.
 #[test]
 fn links_stay_in_the_root_of_the_process() {
     let root = directory();
@@ -271,7 +276,7 @@ fn links_stay_in_the_root_of_the_process() {
 
     let mut namer = namer();
     let mut name = |link: &str, target: &Path| {
-        // As a process could claim: the path is the link, the inode the target's.
+        // As a process could claim: the path of the link with the inode of the target.
         let mut file = unmapped_file(target);
         file.path = format!("/{link}").into();
         file.candidates = running.code_file(Path::new("/")).candidates;
@@ -294,7 +299,7 @@ fn links_stay_in_the_root_of_the_process() {
     assert_eq!(functions(&name("good", &inside)[0]), ["secret_function"]);
 }
 
-/// Check that the file of a process which has ended is found in the root of the one that made it, and not on the host.
+/// Check that the file of an ended process is found in its parent's root, not on the host.
 #[test]
 fn files_of_ended_processes_are_found_where_their_parents_live() {
     let root = directory();
@@ -323,8 +328,8 @@ fn files_of_ended_processes_are_found_where_their_parents_live() {
     assert_eq!(reason(&name(std::process::id())), UnnamedReason::FileGone);
 }
 
-/// Check that a file's number of the child's descriptors may be used again for
-/// another file: more files than stay open, in turns, each with its own name.
+/// Check that the child may reuse a descriptor's number for another file: more files than stay
+/// open, in turns, each with its own names.
 #[test]
 fn files_are_not_mixed_up() {
     let directory = directory();
@@ -333,7 +338,7 @@ fn files_are_not_mixed_up() {
     let bytes = fs::read(&first.path).unwrap();
     let mut files = Vec::new();
     for index in 0..40 {
-        // The same file but for its names: same size, same offsets.
+        // The files differ only in names: same size, same offsets.
         let name = format!("function_{index:04}");
         let mut bytes = bytes.clone();
         while let Some(at) = find(&bytes, b"function_0000").filter(|_| index > 0) {
@@ -346,7 +351,7 @@ fn files_are_not_mixed_up() {
     let mut namer = namer();
     for round in 0..3 {
         for (file, name) in &files {
-            // Another offset each round, so that the child and not the cache answers.
+            // Another offset in each round, so that the child answers and not the cache.
             let namings = namer.name(&object(file.clone()), &[offset + round]);
             assert_eq!(functions(&namings[0]), std::slice::from_ref(name));
         }

@@ -1,4 +1,4 @@
-//! The parts of a file that are sent to the server name what the whole file does, for a reader that is not ours.
+//! The uploaded ranges of a file give the same names as the whole file, for an independent reader.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use collector::upload::{FileParts, Offer, find_parts};
+use fastrand::Rng;
 
 use crate::differential::ask_symbolizer;
 use crate::own_address;
-use crate::target::{Random, code_segment, locate};
+use crate::target::{code_segment, locate};
 
 const CPP: &str = "\
 #include <algorithm>
@@ -35,10 +36,10 @@ int main(int argc, char **argv) {
 fn parts_of(path: &Path) -> FileParts {
     let file = File::open(path).unwrap();
     let bytes = file.metadata().unwrap().len();
-    find_parts(bytes, |at, buffer| file.read_exact_at(buffer, at).is_ok()).unwrap()
+    find_parts(bytes, &file).unwrap()
 }
 
-/// The file as the server keeps it: its parts at their places, and zeros elsewhere.
+/// The file on the server: its ranges at their offsets, and zeros elsewhere.
 fn write_parts(path: &Path, parts: &FileParts, to: &Path) {
     let (from, out) = (File::open(path).unwrap(), File::create(to).unwrap());
     out.set_len(parts.file_bytes).unwrap();
@@ -62,7 +63,8 @@ fn compile_cpp(directory: &Path, name: &str, options: &[&str]) -> PathBuf {
     path
 }
 
-/// Check that what stays says the same at random addresses, of programs in several forms and of this one, and how much it is.
+/// Check that the ranges give the same names at random addresses, for programs in several forms and
+/// for this one, and the size of the ranges.
 #[test]
 fn parts_name_what_the_whole_file_does() {
     let directory = tempfile::tempdir().unwrap();
@@ -82,8 +84,8 @@ fn parts_name_what_the_whole_file_does() {
         let sent = directory.join("sent");
         write_parts(&path, &parts, &sent);
         let code = code_segment(&fs::read(&path).unwrap());
-        let mut random = Random::new(7);
-        let offset = |_| code.offset + random.below(code.bytes);
+        let mut random = Rng::with_seed(7);
+        let offset = |_| code.offset + random.u64(..code.bytes);
         let offsets: Vec<u64> = (0..2000).map(offset).collect();
         let whole = ask_symbolizer(&path, &code, &offsets);
         let named = whole.iter().filter(|frames| frames[0].line > 0).count();
@@ -99,7 +101,7 @@ fn parts_name_what_the_whole_file_does() {
     }
 }
 
-/// Check that code and data stay where they are: nothing of what is mapped as either is in a part, but notes and what leads to
+/// Check that no range contains mapped code or data, except for notes and the tables that lead to
 /// symbols.
 #[test]
 fn parts_have_no_code() {
@@ -110,6 +112,6 @@ fn parts_have_no_code() {
     let in_code = parts
         .parts
         .iter()
-        .filter(|it| it.offset < to && it.end() > from);
+        .filter(|part| part.offset < to && part.end() > from);
     assert_eq!(in_code.count(), 0);
 }

@@ -1,4 +1,4 @@
-//! Debug information in a file of its own.
+//! Separate debug information.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,21 +6,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use collector::name::{ElfFile, Namer, NamerOptions, Naming, UnnamedReason};
+use collector::file::{ElfFile, UnnamedReason};
+use collector::name::{Namer, NamerOptions, Naming};
 use tempfile::TempDir;
 
 use crate::paths::{build_id, directory, start_in_root};
 use crate::target::{Program, Running, functions, namer, object, options, reason, unmapped_file};
 
-/// A process with a root of its own, and in it a program without debug information, whose place in that root is
-/// `/opt/app/tool`.
+/// A process with its own root, which contains the program `/opt/app/tool` without debug
+/// information.
 struct Container {
     root: PathBuf,
     running: Running,
     program: Program,
-    /// Offset of a function that only the debug information knows.
+    /// Offset of a function that only the debug information names.
     offset: u64,
-    /// The debug information, not yet in any place.
+    /// The debug information, outside of the root.
     debug: PathBuf,
     _directory: TempDir,
 }
@@ -30,7 +31,7 @@ fn run(command: &mut Command) {
 }
 
 impl Container {
-    /// `strip` says what goes: `--strip-all`, or `--strip-debug`, which leaves the symbol table.
+    /// `strip` is `--strip-all`, or `--strip-debug`, which keeps the symbol table.
     fn new(strip: &str) -> Self {
         let directory = directory();
         let root = directory.path().canonicalize().unwrap().join("root");
@@ -57,17 +58,17 @@ impl Container {
         }
     }
 
-    /// The program as a process in the root has it mapped.
+    /// The program's mapped file, for a process in the root.
     fn file(&self) -> ElfFile {
         let mut file = unmapped_file(&self.program.path);
         file.path = "/opt/app/tool".into();
         file.candidates = self.running.code_file(Path::new("/")).candidates;
-        // By its path in the root, and not by what `sleep` has mapped.
+        // Found by its path in the root, since `sleep` does not map it.
         file.candidates[0].start += 4096;
         file
     }
 
-    /// Puts the debug information into the root.
+    /// Copies the debug information into the root.
     fn put(&self, place: &str) -> PathBuf {
         let path = self.root.join(place);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -97,7 +98,8 @@ impl Container {
     }
 }
 
-/// Check each place where a debug link may lead to, and that a stripped program has no names without.
+/// Check each place that a debug link may lead to, and that a stripped program has no names without
+/// it.
 #[test]
 fn links_lead_beside_the_file_and_below_usr_lib_debug() {
     let container = Container::new("--strip-all");
@@ -127,14 +129,15 @@ fn the_build_id_tree_is_searched() {
     let place = format!("usr/lib/debug/.build-id/{directory}/{name}.debug");
     let path = container.put(&place);
     container.assert_named(file(), "by build id");
-    // Without knowing the build id, there is no way.
+    // Without the build id, it cannot be found.
     container.assert_unnamed(container.file(), "by nothing");
     let other = Program::compile(container.root.join("other"), "other_function");
     fs::copy(&other.path, &path).unwrap();
     container.assert_unnamed(file(), "of another build");
 }
 
-/// Check that it is not asked on with the debug file when the time is spent, but when it is there again.
+/// Check that there is no further request with the debug file after the time is used up, but one as
+/// soon as there is time again.
 #[test]
 fn what_was_cut_is_asked_for_again() {
     let container = Container::new("--strip-debug");
@@ -157,7 +160,8 @@ fn what_was_cut_is_asked_for_again() {
     assert_eq!(namer.stats().held_back.window_time, 1);
 }
 
-/// Check that a debug file whose checksum is not the link's is refused, and that the symbol table serves.
+/// Check that a debug file with another checksum than the link's is refused, and that the symbol
+/// table is used.
 #[test]
 fn a_wrong_checksum_leaves_the_symbol_table() {
     let container = Container::new("--strip-debug");
@@ -175,18 +179,18 @@ fn a_wrong_checksum_leaves_the_symbol_table() {
     assert_eq!((&*frames[0].function, frames[0].line), ("a_function", 0));
     assert_eq!(namer.stats().files_without_debug_info, 1);
     assert!(!namer.uses_debug_info(&object));
-    // It is looked at once, and not forgotten.
+    // The debug file is checked once, and the result is kept.
     namer.name(&object, &[container.offset + 8]);
     assert_eq!(namer.stats().files_without_debug_info, 1);
     assert!(!namer.uses_debug_info(&object));
 }
 
-/// Check that the debug information is looked for in the process's root and nowhere else, and that only a regular
+/// Check that debug information is searched only in the process's root, and that only a regular
 /// file is opened.
 #[test]
 fn links_do_not_leave_the_root() {
     let container = Container::new("--strip-all");
-    // The same path on the host, where the debug information is.
+    // The path at which the host has the debug information.
     let place = container.root.join("opt/app/tool.debug");
     symlink(&container.debug, &place).unwrap();
     container.assert_unnamed(container.file(), "an absolute link out of the root");
@@ -197,14 +201,38 @@ fn links_do_not_leave_the_root() {
     run(Command::new("mkfifo").arg(&place));
     container.assert_unnamed(container.file(), "a FIFO");
     fs::remove_file(&place).unwrap();
-    // Inside the root a link is as good as a file.
+    // Within the root, a link works like the file.
     container.put("elsewhere/tool.debug");
     symlink("/elsewhere/tool.debug", &place).unwrap();
     container.assert_named(container.file(), "a link within the root");
 }
 
-/// Check that a container's program does not get the debug information that the host has at the same path, though it
-/// would fit, but its own.
+/// Check that a debug file in a process's root is only used for a program of the same owner, or if
+/// root owns it: a process may have chosen its root, with a library in it that others also map.
+#[test]
+fn debug_files_are_of_the_same_owner() {
+    let container = Container::new("--strip-all");
+    let debug = container.put("opt/app/tool.debug");
+    let own = |path: &Path, user| std::os::unix::fs::chown(path, Some(user), None).unwrap();
+    own(&debug, 1001);
+    container.assert_unnamed(container.file(), "another user's");
+    own(&container.program.path, 1001);
+    container.assert_named(container.file(), "the same user's");
+    own(&debug, 0);
+    container.assert_named(container.file(), "root's");
+}
+
+/// Check that links of a program in the node's own root are followed when none of its processes lives and their parent is
+/// not known.
+#[test]
+fn links_are_followed_when_no_process_lives() {
+    let container = Container::new("--strip-all");
+    container.put("opt/app/tool.debug");
+    container.assert_named(unmapped_file(&container.program.path), "by its path");
+}
+
+/// Check that a container's program gets its own debug information, not the host's at the same
+/// path, even if that would match.
 #[test]
 fn the_host_has_no_debug_files_for_containers() {
     let container = Container::new("--strip-all");

@@ -1,4 +1,4 @@
-//! Files and processes to name addresses in.
+//! Files and processes for tests of naming.
 
 use std::fs;
 use std::io::Read as _;
@@ -8,16 +8,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use collector::name::{
-    CpuBudget, ElfFile, FileKey, Inode, MappedBy, Namer, NamerOptions, Naming, Object,
-    UnnamedReason,
-};
+use collector::file::{ElfFile, FileKey, Inode, MappedBy, UnnamedReason};
+use collector::name::{CpuBudget, Namer, NamerOptions, Naming, Object};
 
-/// A namer's options with this build's child, that never holds back.
+/// Options for this build's child, without limits on its time.
 pub(crate) fn options() -> NamerOptions {
     NamerOptions {
         program: env!("CARGO_BIN_EXE_pilotlight-collector").into(),
         failures_at_once: u32::MAX,
+        // The child is not optimized here, and shares the processors with other tests.
+        request_time: Duration::from_secs(60),
         window_time: Duration::MAX,
         cpu: CpuBudget::UNLIMITED,
         ..NamerOptions::default()
@@ -59,22 +59,21 @@ fn parse_mapping(line: &str) -> Mapping {
         offset: hex(offset),
         is_code: permissions.contains('x'),
         inode: Inode {
-            major: u32::from_str_radix(major, 16).unwrap(),
-            minor: u32::from_str_radix(minor, 16).unwrap(),
+            device: rustix::fs::makedev(hex(major) as u32, hex(minor) as u32),
             number: word().parse().unwrap(),
         },
         path: words.collect::<Vec<_>>().join(" "),
     }
 }
 
-/// A key that no other file of this test run has.
+/// A key that is unique in this test run.
 pub(crate) fn new_key() -> FileKey {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    FileKey::FileId(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
+    FileKey::Place(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// What a mapping's record tells of its file.
+/// A file as described by the record of a mapping.
 pub(crate) fn mapped_file(pid: u32, mapping: &Mapping) -> ElfFile {
     ElfFile {
         key: new_key(),
@@ -99,8 +98,7 @@ pub(crate) fn unmapped_file(path: &Path) -> ElfFile {
         path: path.into(),
         build_id: None,
         inode: Some(Inode {
-            major: rustix::fs::major(stat.dev()),
-            minor: rustix::fs::minor(stat.dev()),
+            device: stat.dev(),
             number: stat.ino(),
         }),
         candidates: Vec::new(),
@@ -108,12 +106,12 @@ pub(crate) fn unmapped_file(path: &Path) -> ElfFile {
     }
 }
 
-/// The file as what to name in.
+/// The object for naming addresses in a file.
 pub(crate) fn object(file: ElfFile) -> Object {
     Object::Elf(Arc::new(file))
 }
 
-/// The file and the offset in it at an address of this process.
+/// The file and offset of an address in this process.
 pub(crate) fn locate(address: u64) -> (ElfFile, u64) {
     let pid = std::process::id();
     let mapping = mappings(pid)
@@ -132,10 +130,13 @@ pub(crate) fn functions(naming: &Naming) -> Vec<String> {
     let Naming::Named(frames) = naming else {
         return Vec::new();
     };
-    frames.iter().map(|it| it.function.to_string()).collect()
+    frames
+        .iter()
+        .map(|frame| frame.function.to_string())
+        .collect()
 }
 
-/// The reason for which all of these have no name.
+/// The common reason of all of these.
 pub(crate) fn reason(namings: &[Naming]) -> UnnamedReason {
     let mut reasons = namings.iter().map(|naming| match naming.unnamed() {
         Some(reason) => reason,
@@ -184,7 +185,7 @@ impl Program {
         Self { path }
     }
 
-    /// Offset of a symbol in the file, as `nm` and the program headers say.
+    /// Offset of a symbol in the file, from `nm` and the program headers.
     pub(crate) fn offset_of(&self, symbol: &str) -> u64 {
         let output = Command::new("nm").arg(&self.path).output().unwrap();
         let symbols = String::from_utf8(output.stdout).unwrap();
@@ -197,7 +198,7 @@ impl Program {
         address - code.address + code.offset
     }
 
-    /// Starts it, and waits until it runs.
+    /// Starts the program, and waits until it runs.
     pub(crate) fn start(&self) -> Running {
         let child = Command::new(&self.path)
             .stdin(Stdio::null())
@@ -215,7 +216,7 @@ impl Program {
     }
 }
 
-/// A process that ends with its value.
+/// A process that is killed when dropped.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
@@ -223,7 +224,7 @@ impl Running {
         self.0.id()
     }
 
-    /// The file of the code mapping whose path starts so.
+    /// The file of the executable mapping with this path.
     pub(crate) fn code_file(&self, path: &Path) -> ElfFile {
         let path = path.to_str().unwrap();
         let mappings = mappings(self.pid());
@@ -241,7 +242,7 @@ impl Drop for Running {
     }
 }
 
-/// A process that maps a file, and has a write lease on it.
+/// A process that maps a file and holds a write lease on it.
 pub(crate) fn lease(path: &Path) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("lease");
@@ -259,7 +260,7 @@ pub(crate) fn lease(path: &Path) -> Running {
     running
 }
 
-/// The kernel asks for a lease back by a signal.
+/// The kernel requests a lease back by a signal.
 const LEASE: &str = "
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -294,25 +295,5 @@ pub(crate) fn code_segment(file: &[u8]) -> CodeSegment {
         offset: word(header + 8),
         address: word(header + 16),
         bytes: word(header + 32),
-    }
-}
-
-/// Random numbers that a failed test can be repeated with (xorshift64*).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
     }
 }

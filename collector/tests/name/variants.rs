@@ -1,15 +1,18 @@
-//! The forms in which compilers and distributions leave names.
+//! The forms of names and debug information that compilers and distributions produce.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use collector::name::{Frame, Naming};
+use collector::unwind::{self, RuleSet, read_table};
+use elf::{Headers, Limits};
 
 use crate::paths::directory;
-use crate::target::{code_segment, namer, object, unmapped_file};
+use crate::target::{code_segment, functions, namer, object, unmapped_file};
 
-/// A function of which nobody else knows the line, called inline by another one, which is not exported.
+/// A function whose line only the debug information has, inlined into another function, which is
+/// not exported.
 pub(crate) const SOURCE: &str = "\
 static inline __attribute__((always_inline)) int inlined(int n) {
     for (int i = 0; i < n; i++) __asm__ volatile(\"nop\" : \"+r\"(n));
@@ -39,7 +42,7 @@ fn compile(directory: &Path, options: &[&str]) -> PathBuf {
     path
 }
 
-/// Where `nop` is in `outer`, by what `objdump` says of the program, before it is stripped.
+/// Offset of `nop` in `outer`, from `objdump` of the unstripped program.
 pub(crate) fn offset_in_outer(path: &Path) -> u64 {
     let output = Command::new("objdump")
         .args(["-d", "--no-show-raw-insn", "--disassemble=outer"])
@@ -47,17 +50,17 @@ pub(crate) fn offset_in_outer(path: &Path) -> u64 {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let line = text.lines().find(|it| it.ends_with("\tnop")).unwrap();
+    let line = text.lines().find(|line| line.ends_with("\tnop")).unwrap();
     let address = u64::from_str_radix(line.trim().split(':').next().unwrap(), 16).unwrap();
     let code = code_segment(&fs::read(path).unwrap());
     address - code.address + code.offset
 }
 
-/// The offset in the file where `outer` starts, by its symbol.
+/// Offset of `outer` in the file, from its symbol.
 fn start_of_outer(path: &Path) -> u64 {
     let output = Command::new("nm").arg(path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let line = text.lines().find(|it| it.ends_with(" outer")).unwrap();
+    let line = text.lines().find(|line| line.ends_with(" outer")).unwrap();
     let address = u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap();
     let code = code_segment(&fs::read(path).unwrap());
     address - code.address + code.offset
@@ -71,32 +74,29 @@ fn frames(path: &Path, offset: u64) -> Vec<Frame> {
     }
 }
 
-/// What is expected at an address.
+/// The expected information at an address.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Knows {
     /// The function alone.
     Name,
-    /// The function, its file and its line.
-    Line,
-    /// All of that, and the inlined call.
+    /// Function, file, line, and the inlined call.
     Inlined,
 }
 
 fn check(path: &Path, offset: u64, knows: Knows, what: &str) {
     let frames = frames(path, offset);
-    let names: Vec<&str> = frames.iter().map(|it| &*it.function).collect();
+    let names: Vec<&str> = frames.iter().map(|frame| &*frame.function).collect();
     let expected: &[&str] = match knows {
-        Knows::Name | Knows::Line => &["outer"],
+        Knows::Name => &["outer"],
         Knows::Inlined => &["inlined", "outer"],
     };
     assert_eq!(names, expected, "{what}");
-    let lines: Vec<u32> = frames.iter().map(|it| it.line).collect();
+    let lines: Vec<u32> = frames.iter().map(|frame| frame.line).collect();
     match knows {
         Knows::Name => assert_eq!(lines, [0], "{what}"),
-        Knows::Line => assert_eq!(lines, [2], "{what}"),
         Knows::Inlined => assert_eq!(lines, [2, 6], "{what}"),
     }
-    let has_file = |it: &Frame| it.file.ends_with("/program.c");
+    let has_file = |frame: &Frame| frame.file.ends_with("/program.c");
     assert!(
         knows == Knows::Name || frames.iter().all(has_file),
         "{what}: {frames:?}"
@@ -123,9 +123,9 @@ fn debug_information_of_each_kind_is_read() {
             &["-g", "-ffunction-sections", "-Wl,--gc-sections"],
             Knows::Inlined,
         ),
-        // The inlined calls are in other files, which are looked for in the root of a process (see `linked`).
-        (&["-g", "-gsplit-dwarf"], Knows::Line),
-        (&["-g", "-gdwarf-4", "-gsplit-dwarf"], Knows::Line),
+        // The inlined calls are in other files, which are found in this root since the program is.
+        (&["-g", "-gsplit-dwarf"], Knows::Inlined),
+        (&["-g", "-gdwarf-4", "-gsplit-dwarf"], Knows::Inlined),
         (&[], Knows::Name),
         (&["-static"], Knows::Name),
         (&["-Wl,-z,noseparate-code"], Knows::Name),
@@ -141,7 +141,7 @@ fn debug_information_of_each_kind_is_read() {
     }
 }
 
-/// Check sections that were compressed after the fact, by either method.
+/// Check sections that were compressed afterwards, by both methods.
 #[test]
 fn compressed_sections_are_read() {
     for method in ["zlib", "zstd"] {
@@ -160,7 +160,7 @@ fn compressed_sections_are_read() {
     }
 }
 
-/// Check a stripped program with a compressed symbol table, as Fedora's are (`.gnu_debugdata`).
+/// Check a stripped program with a compressed symbol table (`.gnu_debugdata`), as on Fedora.
 #[test]
 fn compressed_symbol_tables_are_read() {
     let directory = directory();
@@ -186,7 +186,7 @@ fn compressed_symbol_tables_are_read() {
     check(&path, offset, Knows::Name, "a compressed symbol table");
 }
 
-/// Check that a stripped program's functions are told from each other, though they have no names.
+/// Check that unnamed functions of a stripped program are distinguished by their starts.
 #[test]
 fn functions_without_names_have_boundaries() {
     let directory = directory();
@@ -201,9 +201,9 @@ fn functions_without_names_have_boundaries() {
     assert_eq!(namings, expected);
 }
 
-/// Check that an entry of a procedure linkage table is called after the function that it leads to, with the table's
-/// kinds: lazy ones, ones for branch targets, and ones that are bound at the start; also in a file with debug information,
-/// which has nothing about them.
+/// Check that an entry of a procedure linkage table has the name of the function that it calls, for
+/// all kinds of tables: lazy, for branch targets, and bound at the start; also in a file with debug
+/// information, which does not describe them.
 #[test]
 fn linkage_tables_are_named() {
     for options in [
@@ -249,4 +249,75 @@ fn linkage_tables_are_named() {
             assert_eq!(*frames[0].function, format!("{name}@plt"), "{options:?}");
         }
     }
+}
+
+/// A library with this many load segments: the headers, one function each, and the dynamic section.
+fn link_segments(directory: &Path, count: usize) -> PathBuf {
+    let functions = 0..count - 2;
+    let source: String = functions
+        .clone()
+        .map(|number| format!("int function_{number}(int n) {{ return n * 3; }}\n"))
+        .collect();
+    let headers: String = functions
+        .clone()
+        .map(|number| format!("code_{number} PT_LOAD FLAGS(5);\n"))
+        .collect();
+    let sections: String = functions
+        .map(|number| {
+            format!(
+                ". = ALIGN(4096);\n.text.{number} : {{ *(.text.function_{number}) }} :code_{number}\n"
+            )
+        })
+        .collect();
+    let script = format!(
+        "PHDRS {{ first PT_LOAD FILEHDR PHDRS FLAGS(4); {headers} data PT_LOAD FLAGS(6); dynamic PT_DYNAMIC;\n\
+         frames PT_GNU_EH_FRAME; }}\n\
+         SECTIONS {{ . = SIZEOF_HEADERS;\n\
+         .first : {{ *(.hash) *(.gnu.hash) }} :first\n.dynsym : {{ *(.dynsym) }} :first\n.dynstr : {{ *(.dynstr) }} :first\n\
+         .note : {{ *(.note*) }} :first\n.eh_frame_hdr : {{ *(.eh_frame_hdr) }} :first :frames\n\
+         .eh_frame : {{ *(.eh_frame) }} :first\n{sections}\n\
+         . = ALIGN(4096);\n.dynamic : {{ *(.dynamic) }} :data :dynamic\n.data : {{ *(.data*) *(.got*) }} :data }}\n"
+    );
+    fs::write(directory.join("segments.c"), source).unwrap();
+    fs::write(directory.join("segments.ld"), script).unwrap();
+    let path = directory.join("segments.so");
+    run(Command::new("cc")
+        .current_dir(directory)
+        .args([
+            "-O1",
+            "-fPIC",
+            "-shared",
+            "-nostdlib",
+            "-ffunction-sections",
+        ])
+        .args(["-Wl,-T,segments.ld", "-Wl,--build-id=sha1", "-o"])
+        .args([path.as_os_str(), "segments.c".as_ref()]));
+    path
+}
+
+/// Check that a file with 40 load segments is named in all of them, as it is located and unwound in
+/// all.
+#[test]
+fn many_load_segments_are_named() {
+    let directory = directory();
+    let path = link_segments(directory.path(), 40);
+    let file = fs::read(&path).unwrap();
+    let headers = Headers::read(&*file, Limits::MAPPED).unwrap();
+    let layout = headers.layout();
+    assert_eq!(layout.segments().len(), 40);
+    let code = headers.loads().filter(|header| header.is_code());
+    let offsets: Vec<u64> = code.map(|header| header.range.offset).collect();
+    let rows = read_table(&*file, &mut RuleSet::new(), &unwind::Limits::default()).unwrap();
+    assert!(
+        offsets
+            .iter()
+            .all(|offset| rows.table.find(*offset).is_some())
+    );
+    let object = object(unmapped_file(&path));
+    let mut namer = namer();
+    let namings = namer.name(&object, &offsets);
+    let names: Vec<String> = namings.iter().flat_map(functions).collect();
+    let expected: Vec<String> = (0..38).map(|number| format!("function_{number}")).collect();
+    assert_eq!(names, expected);
+    assert_eq!(namer.segments(&object), layout.segments());
 }

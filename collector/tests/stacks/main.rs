@@ -19,10 +19,10 @@ use profiler_bpf::arch::x86_64::rule::Rule;
 use profiler_bpf::outcome::Outcome;
 use stepper::{Record, Stepper, Stop};
 
-/// Share of the stacks that must be the same. The others are told.
+/// Minimum share of equal stacks. The test prints the others.
 const SAME_MIN: f64 = 0.999;
 
-/// More than the deepest of the programs.
+/// Deeper than any of the programs.
 const FRAMES_MAX: usize = 2048;
 
 /// A program that is stepped through.
@@ -31,9 +31,9 @@ struct Program {
     command: &'static [&'static str],
     /// It gets a signal about once in so many instructions; 0 is never.
     signal_every: u64,
-    /// Stopped by gdb too, from this function on.
+    /// Sends a signal about once in this many instructions; 0: never.
     by_gdb: Option<&'static str>,
-    /// Only when all are asked for.
+    /// Runs only with `PILOTLIGHT_ALL_STACKS=1`.
     is_extra: bool,
 }
 
@@ -71,7 +71,7 @@ const fn with_signals(name: &'static str, command: &'static [&'static str], ever
     }
 }
 
-/// All of them. Those without a path are built by `testdata/unwind/Makefile`.
+/// `testdata/unwind/Makefile` builds those without a path.
 const PROGRAMS: &[Program] = &[
     also_by_gdb(&["shapes_lazy"]),
     program(&["shapes_now"]),
@@ -124,7 +124,7 @@ fn main() -> ExitCode {
     let missing = missing.or_else(|| stepper::try_out(&folder).err());
     let all = std::env::var_os("PILOTLIGHT_ALL_STACKS").is_some();
     let folder = Arc::new(folder);
-    let wanted = PROGRAMS.iter().filter(|it| all || !it.is_extra);
+    let wanted = PROGRAMS.iter().filter(|program| all || !program.is_extra);
     let mut trials: Vec<Trial> = wanted
         .map(|program| {
             let folder = Arc::clone(&folder);
@@ -140,7 +140,7 @@ fn main() -> ExitCode {
         let found = arguments.list || Command::new("gdb").arg("--version").output().is_ok();
         (!found).then(|| "there is no gdb".to_owned())
     });
-    for program in PROGRAMS.iter().filter(|it| it.by_gdb.is_some()) {
+    for program in PROGRAMS.iter().filter(|program| program.by_gdb.is_some()) {
         let folder = Arc::clone(&folder);
         let name = match &missing {
             Some(reason) => format!("gdb::{} ({reason})", program.name),
@@ -152,7 +152,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Builds the programs. The error is a reason to leave the tests out.
+/// Builds the programs. An error is the reason to ignore the tests.
 fn build(folder: &Path) -> Result<(), String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/unwind");
     for tool in ["make", "cc", "c++", "rustc"] {
@@ -167,7 +167,7 @@ fn build(folder: &Path) -> Result<(), String> {
         .output();
     match built {
         Ok(output) if output.status.success() => Ok(()),
-        // A program that cannot be built is a failure of its own test.
+        // A program that fails to build fails only its own test.
         Ok(output) => {
             eprintln!("{}", String::from_utf8_lossy(&output.stderr));
             Ok(())
@@ -176,7 +176,7 @@ fn build(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// What was compared of a program.
+/// The comparison of a program's stacks.
 #[derive(Debug, Default)]
 struct Sums {
     stops: u64,
@@ -185,21 +185,21 @@ struct Sums {
     on_two_stacks: u64,
     in_handlers: u64,
     different: Differences,
-    /// Stops that were drawn, and the different ones of them but those in `replaced`.
+    /// Stops drawn at random, and how many of them differ, except for those in `replaced`.
     drawn: u64,
     drawn_different: u64,
 }
 
-/// Stacks that are different, by why.
+/// Different stacks, by cause.
 #[derive(Debug, Default)]
 struct Differences {
-    /// The last frame that is right lies in code without rows: start and end of a program run some dozen
-    /// instructions of the C runtime (`_init`, `frame_dummy`, `__do_global_dtors_aux`) that have none.
+    /// The last correct frame is in code without rows: some dozen instructions of the C runtime at
+    /// the start and end of a program (`_init`, `frame_dummy`, `__do_global_dtors_aux`).
     without_rows: u64,
-    /// The rows have a shape without a rule, and the walk says so: `longjmp`, where registers already
-    /// are those of the frame that it jumps to.
+    /// The rows have an unsupported form, and the walk reports that: `longjmp`, where registers
+    /// already belong to the target frame.
     without_rule: u64,
-    /// While the unwinder of the C++ runtime puts the catching frame in the place of its own.
+    /// The C++ runtime's unwinder is replacing its own frame by the catching one.
     replaced: u64,
     /// None of these.
     unexplained: u64,
@@ -211,8 +211,8 @@ impl Differences {
     }
 }
 
-/// Functions of libgcc that overwrite what their frames have saved, so that returning from them leads to where an
-/// exception is caught. No unwinder can follow that.
+/// Functions of libgcc that overwrite their frames' saved values, so that they return to the code
+/// that catches an exception. No unwinder can follow that.
 const REPLACING: [&str; 4] = [
     "uw_install_context_1",
     "_Unwind_RaiseException",
@@ -257,7 +257,7 @@ fn check(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
         command.len() == 1 || program.signal_every == 0 || sums.on_two_stacks > 1_000,
         "too few stops on a second stack",
     )?;
-    // At any instruction that is reached, however seldom.
+    // At any instruction, however rarely it is reached.
     let unexplained = sums.different.unexplained as f64;
     demand(
         unexplained <= (1.0 - SAME_MIN) * stops,
@@ -276,7 +276,7 @@ fn check(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The second opinion: what gdb says, at fewer stops.
+/// Compares with gdb's stacks, at fewer stops.
 fn check_by_gdb(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
     let mut command: Vec<PathBuf> = program.command.iter().map(PathBuf::from).collect();
     command[0] = folder.join(&command[0]);
@@ -305,7 +305,7 @@ fn check_by_gdb(folder: &Path, program: &Program, all: bool) -> Result<(), Faile
     Ok(())
 }
 
-/// Walks from a stop, and compares.
+/// Walks the stack of a stop, and compares it.
 fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
     let mut frames = Vec::new();
     let outcome = walk(
@@ -320,7 +320,11 @@ fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
     sums.frames += stop.frames.len() as u64;
     sums.deepest = sums.deepest.max(stop.frames.len());
     sums.on_two_stacks += u64::from(stop.memory.len() > 1);
-    sums.in_handlers += u64::from(stop.frames.iter().any(|it| process.is_trampoline(*it)));
+    sums.in_handlers += u64::from(
+        stop.frames
+            .iter()
+            .any(|address| process.is_trampoline(*address)),
+    );
     if frames == stop.frames && outcome == Outcome::Complete {
         return;
     }
@@ -336,7 +340,11 @@ fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
         different.without_rows += 1;
     } else if outcome == Outcome::RuleUnsupported && frames.len() == right {
         different.without_rule += 1;
-    } else if stop.frames.iter().any(|it| process.is_in(*it, &REPLACING)) {
+    } else if stop
+        .frames
+        .iter()
+        .any(|address| process.is_in(*address, &REPLACING))
+    {
         different.replaced += 1;
         return;
     } else {
@@ -347,7 +355,7 @@ fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
                 let to = frames.len().min(right + 3);
                 frames[from..to]
                     .iter()
-                    .map(|it| process.describe(*it))
+                    .map(|address| process.describe(*address))
                     .collect()
             };
             println!(

@@ -7,7 +7,7 @@ use collector::unwind::{Limits, Lookup, RuleSet, Table, read_table};
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 use profiler_bpf::arch::x86_64::rule::Rule;
 
-/// Code that a process has mapped.
+/// The mapped code of a process.
 #[derive(Default)]
 pub(crate) struct Process {
     mappings: Vec<Mapping>,
@@ -16,7 +16,7 @@ pub(crate) struct Process {
     rules: RuleSet,
 }
 
-/// A function of a file: where its code lies, by file offset.
+/// A function of a file, and its code by file offset.
 struct Function {
     start: u64,
     end: u64,
@@ -34,7 +34,7 @@ struct Mapping {
 const VDSO: &str = "[vdso]";
 
 impl Process {
-    /// Takes the text of `/proc/PID/maps`.
+    /// Sets the mappings from the text of `/proc/PID/maps`.
     pub(crate) fn set_mappings(&mut self, text: &str) {
         self.mappings = text.lines().filter_map(read_mapping).collect();
         for mapping in &self.mappings {
@@ -48,7 +48,7 @@ impl Process {
         }
     }
 
-    /// Takes the bytes of the vDSO.
+    /// Sets the bytes of the vDSO.
     pub(crate) fn set_vdso(&mut self, data: &[u8]) {
         let table = table_of(data, &mut self.rules);
         self.tables.insert(VDSO.to_owned(), table);
@@ -60,29 +60,31 @@ impl Process {
             return Lookup::NoCode;
         };
         let table = self.tables.get(&mapping.path);
-        let number = table.and_then(|it| it.find(address - mapping.start + mapping.offset));
-        let rule = number.and_then(|it| self.rules.get(it));
+        let number = table.and_then(|table| table.find(address - mapping.start + mapping.offset));
+        let rule = number.and_then(|number| self.rules.get(number));
         Lookup::Rule(*rule.unwrap_or(&Rule::NONE))
     }
 
-    /// Whether an address is one that signal handlers return to.
+    /// Whether signal handlers return to this address.
     pub(crate) fn is_trampoline(&self, address: u64) -> bool {
         self.rule_at(address.wrapping_sub(1)) == Lookup::Rule(Rule::SIGNAL)
     }
 
-    /// Whether an address lies in, or returns to, one of some functions.
+    /// Whether an address is in one of these functions, or returns to one.
     pub(crate) fn is_in(&self, address: u64, names: &[&str]) -> bool {
         self.function_at(address)
-            .is_some_and(|it| names.contains(&it.name.as_str()))
+            .is_some_and(|function| names.contains(&function.name.as_str()))
     }
 
-    /// An address as file, offset and function.
+    /// Describes an address by file, offset and function.
     pub(crate) fn describe(&self, address: u64) -> String {
         let Some(mapping) = self.mapping_at(address) else {
             return format!("{address:#x}");
         };
         let file = mapping.path.rsplit('/').next().unwrap_or_default();
-        let function = self.function_at(address).map_or("", |it| it.name.as_str());
+        let function = self
+            .function_at(address)
+            .map_or("", |function| function.name.as_str());
         let offset = address - mapping.start + mapping.offset;
         format!("{file}+{offset:#x} {function}")
     }
@@ -93,18 +95,21 @@ impl Process {
         let functions = self.functions.get(&mapping.path)?;
         functions
             .iter()
-            .find(|it| it.start <= offset && offset <= it.end)
+            .find(|function| function.start <= offset && offset <= function.end)
     }
 
     fn mapping_at(&self, address: u64) -> Option<&Mapping> {
-        let place = self.mappings.partition_point(|it| it.start <= address);
+        let place = self
+            .mappings
+            .partition_point(|mapping| mapping.start <= address);
         let mapping = self.mappings.get(place.checked_sub(1)?)?;
         (address < mapping.end).then_some(mapping)
     }
 }
 
 fn table_of(data: &[u8], rules: &mut RuleSet) -> Table {
-    read_table(data, rules, &Limits::default()).map_or_else(|_| Table::default(), |it| it.table)
+    read_table(data, rules, &Limits::default())
+        .map_or_else(|_| Table::default(), |evaluated| evaluated.table)
 }
 
 fn functions_of(data: &[u8]) -> Vec<Function> {
@@ -112,9 +117,9 @@ fn functions_of(data: &[u8]) -> Vec<Function> {
         return Vec::new();
     };
     let place = |address: u64| {
-        let segment = file
-            .segments()
-            .find(|it| it.address() <= address && address - it.address() < it.size())?;
+        let segment = file.segments().find(|segment| {
+            segment.address() <= address && address - segment.address() < segment.size()
+        })?;
         Some(address - segment.address() + segment.file_range().0)
     };
     let functions = file

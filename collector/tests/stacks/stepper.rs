@@ -7,32 +7,33 @@ use std::process::{Child, Command, Stdio};
 
 use collector::unwind::AllRegisters;
 
-/// A program that is being stepped through, or was.
+/// A program that is or was stepped through.
 pub(crate) struct Stepper {
     child: Option<Child>,
     records: BufReader<Box<dyn Read>>,
 }
 
-/// What the stepper says.
+/// A record of the stepper.
 pub(crate) enum Record {
-    /// `/proc/PID/maps`, which has changed.
+    /// `/proc/PID/maps`, after a change.
     Mappings(String),
     /// The vDSO's bytes.
     Vdso(Vec<u8>),
     /// A stop.
     Stop(Stop),
-    /// The end: steps, and different instructions.
+    /// The end: number of steps, and of different instructions.
     End { steps: u64, instructions: u64 },
 }
 
-/// A program that has stopped.
+/// The state of a stopped program.
 pub(crate) struct Stop {
     pub(crate) registers: AllRegisters,
-    /// Whether it was drawn at random, and not only because the instruction was reached for the first time.
+    /// Whether the stop was drawn at random, not because the instruction was reached for the first
+    /// time.
     pub(crate) is_drawn: bool,
     /// The true stack, innermost first.
     pub(crate) frames: Vec<u64>,
-    /// Parts of memory, one for each stack in use: address and bytes.
+    /// Memory of each stack in use: address and bytes.
     pub(crate) memory: Vec<(u64, Vec<u8>)>,
 }
 
@@ -47,7 +48,7 @@ impl Stop {
     }
 }
 
-/// Whether one process may step through another here. The error says why not.
+/// Checks that a process may step another one here. The error is the reason if not.
 pub(crate) fn try_out(folder: &Path) -> Result<(), String> {
     let status = command(folder, &[PathBuf::from("/bin/true")], 100, 1, 0)
         .stdout(Stdio::null())
@@ -69,9 +70,9 @@ fn command(
 ) -> Command {
     let mut command = Command::new(folder.join("stepper"));
     command
-        .args([steps_max, one_in, signal_every].map(|it| it.to_string()))
+        .args([steps_max, one_in, signal_every].map(|number| number.to_string()))
         .args(program)
-        // The same stacks each time.
+        // The same stacks in each run.
         .env_clear()
         .env("LANG", "C");
     command
@@ -98,7 +99,7 @@ impl Stepper {
         })
     }
 
-    /// Has gdb stop a program at random instructions: then the frames are what gdb finds.
+    /// Makes gdb stop a program at random instructions, and takes the frames from gdb.
     pub(crate) fn run_gdb(
         out: &Path,
         program: &[PathBuf],
@@ -156,7 +157,7 @@ impl Stepper {
 
 impl Drop for Stepper {
     fn drop(&mut self) {
-        // The program ends with it.
+        // The program ends with the stepper.
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();

@@ -1,4 +1,4 @@
-//! Our rows against those of `llvm-dwarfdump`, an independent reader of the same format.
+//! Compares our rows with those of `llvm-dwarfdump`, an independent reader of the same format.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,28 +14,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use collector::unwind::{CfiError, CodeRange, Limits, RuleSet, read_table};
+use collector::unwind::{CfiError, Limits, RuleSet, read_table};
+use elf::Segment;
 use reference::{ReferenceRow, describe, read_reference};
 
-/// Where the files of a system lie.
+/// Folders of the system's files.
 const FOLDERS: [&str; 3] = ["/usr/bin", "/usr/sbin", "/usr/lib"];
 
-/// Share of the rows that must be the same. The others are told.
+/// Minimum share of equal rows. The test prints the others.
 const SAME_MIN: f64 = 0.9999;
 
-/// Takes one in this many files, by their paths, and none above [`BYTES_MAX`]; with `PILOTLIGHT_ALL_FILES=1`
-/// all of them are taken, which takes some minutes.
+/// Checks one in this many files, chosen by path, and none above [`BYTES_MAX`].
+/// `PILOTLIGHT_ALL_FILES=1` checks all, which takes some minutes.
 const ONE_IN: u64 = 25;
 const BYTES_MAX: u64 = 20 << 20;
 
-/// What was compared.
+/// The comparison of a file's rows.
 #[derive(Debug, Default)]
 struct Sums {
     files: u64,
     functions: u64,
     compared: u64,
     different: u64,
-    /// Rows for which we have no rule, and say so.
+    /// Rows whose rule we report as unsupported.
     unsupported: u64,
     damaged: u64,
     rows: u64,
@@ -84,7 +85,7 @@ fn rows_are_those_of_dwarfdump() {
     assert!(same >= SAME_MIN, "{same} of the rows are the same");
 }
 
-/// The 64-bit x86-64 ELF files of a folder and all below it.
+/// The 64-bit x86-64 ELF files in a folder and its subfolders.
 fn elf_files(folder: &Path) -> Vec<PathBuf> {
     let mut folders = vec![folder.to_owned()];
     let mut files = Vec::new();
@@ -113,7 +114,7 @@ fn is_elf(path: &Path) -> bool {
         && matches!(head[16], 2 | 3)
 }
 
-/// Always the same files on the same machine, without a pattern.
+/// A pseudo-random choice that is the same in each run on a machine.
 fn is_drawn(path: &Path) -> bool {
     let bytes = path.as_os_str().as_encoded_bytes();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -135,7 +136,7 @@ fn compare(path: &Path, rules: &mut RuleSet, sums: &mut Sums) {
     sums.damaged += evaluated.damaged;
     sums.rows += evaluated.table.rows().len() as u64;
     sums.table_bytes += evaluated.table.bytes() as u64;
-    sums.code_bytes += code.iter().map(|it| it.bytes).sum::<u64>();
+    sums.code_bytes += code.iter().map(|range| range.bytes).sum::<u64>();
     let mut shown = 0;
     for reference in read_reference(path) {
         let ReferenceRow { address, ref text } = reference;
@@ -143,7 +144,10 @@ fn compare(path: &Path, rules: &mut RuleSet, sums: &mut Sums) {
             continue;
         };
         sums.compared += 1;
-        let rule = evaluated.table.find(offset).and_then(|it| rules.get(it));
+        let rule = evaluated
+            .table
+            .find(offset)
+            .and_then(|number| rules.get(number));
         let ours = rule.map_or("no row".to_owned(), describe);
         if ours == "unsupported" {
             sums.unsupported += 1;
@@ -161,22 +165,23 @@ fn compare(path: &Path, rules: &mut RuleSet, sums: &mut Sums) {
 }
 
 /// The parts of the file that are mapped as code, from its program headers.
-fn code_ranges(data: &[u8]) -> Vec<CodeRange> {
+fn code_ranges(data: &[u8]) -> Vec<Segment> {
     let word = |at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
     let half = |at: usize| u16::from_le_bytes(data[at..at + 2].try_into().unwrap());
     (0..usize::from(half(56)))
         .map(|index| word(32) as usize + index * 56)
         .filter(|at| data[*at] == 1 && data[at + 4] & 1 != 0)
-        .map(|at| CodeRange {
-            offset: word(at + 8),
+        .map(|at| Segment {
+            file_offset: word(at + 8),
             address: word(at + 16),
             bytes: word(at + 32),
         })
         .collect()
 }
 
-/// Check 4,000 damaged copies of a program: cut anywhere, or with bytes changed in the headers and in
-/// the call frame information. Each gives a table within the limits, or an error; none a panic.
+/// Check 4,000 damaged copies of a program: truncated anywhere, or with changed bytes in the
+/// headers and the call frame information. Each gives a table within the limits or an error, but no
+/// panic.
 #[test]
 fn damaged_files_give_rows_or_an_error() {
     let whole = fs::read("/usr/bin/true").unwrap();
@@ -192,7 +197,10 @@ fn damaged_files_give_rows_or_an_error() {
         state ^= state >> 27;
         (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) as usize % end
     };
-    let frames = whole.windows(4).position(|it| it == b"\x01zR\0").unwrap();
+    let frames = whole
+        .windows(4)
+        .position(|bytes| bytes == b"\x01zR\0")
+        .unwrap();
     let (mut tables, mut damaged, mut errors) = (0, 0, 0);
     for round in 0..4000 {
         let mut data = whole.clone();
@@ -222,8 +230,8 @@ fn damaged_files_give_rows_or_an_error() {
     assert!(tables > 100 && damaged > 10 && errors > 100);
 }
 
-/// Check that entries which lead nowhere are work too: those of no code, and those of which what they share is nonsense, and
-/// long.
+/// Check that invalid entries count as work: entries for no code, and entries whose common part is
+/// long and invalid.
 #[test]
 fn entries_that_lead_nowhere_have_an_end() {
     for (augmentation_bytes, work_bytes_max) in [(0, 20_000), (10_000, 1 << 20)] {
@@ -231,9 +239,9 @@ fn entries_that_lead_nowhere_have_an_end() {
         let head = [0xff, 0xff, 0xff, 0xff, 4];
         let shared = [&head[..], &augmentation, &[0, 8, 0, 1, 0x78, 16]].concat();
         let shared = [&(shared.len() as u32).to_le_bytes()[..], &shared].concat();
-        // It lies within the first entry; by itself, nonsense would be the end of the list.
+        // Inside of the first entry, since invalid data of its own would end the list.
         let first = [shared.len() as u32 + 4, 8].map(u32::to_le_bytes).concat();
-        // Of eight bytes at address 1.
+        // For eight bytes at address 1.
         let entry = [20_u32, 8, 1, 0, 8, 0].map(u32::to_le_bytes).concat();
         let section = [first, shared, entry.repeat(1000)].concat();
         let read = |work_bytes_max| {
@@ -249,7 +257,8 @@ fn entries_that_lead_nowhere_have_an_end() {
     }
 }
 
-/// Check the inputs that the fuzz targets `elf`, `cfi` and `walk` start from, and those that they found interesting.
+/// Check the seeds of the fuzz targets `elf`, `cfi` and `walk`, and the interesting inputs that
+/// these found.
 #[test]
 fn fuzzed_inputs_give_rows_or_an_error_and_walks_that_end() {
     type Target = (&'static str, fn(&[u8]), Vec<Vec<u8>>);
@@ -261,7 +270,7 @@ fn fuzzed_inputs_give_rows_or_an_error_and_walks_that_end() {
     for (name, run, seeds) in targets {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/corpus");
         let files = fs::read_dir(folder.join(name)).unwrap();
-        let inputs = files.map(|it| fs::read(it.unwrap().path()).unwrap());
+        let inputs = files.map(|entry| fs::read(entry.unwrap().path()).unwrap());
         let inputs: Vec<Vec<u8>> = inputs.chain(seeds).collect();
         assert!(inputs.len() > 20, "{name}: {} inputs", inputs.len());
         for input in inputs {
@@ -270,7 +279,7 @@ fn fuzzed_inputs_give_rows_or_an_error_and_walks_that_end() {
     }
 }
 
-/// Check that the seeds mean what they say: each section has its rows, in both forms.
+/// Check that the seeds are valid: each section has its rows, in both forms.
 #[test]
 fn seeds_of_the_fuzz_targets_are_whole() {
     for elf in elves::make_elves() {
@@ -278,7 +287,8 @@ fn seeds_of_the_fuzz_targets_are_whole() {
         let evaluated = read_table(&*elf, &mut rules, &Limits::default()).unwrap();
         assert!(evaluated.functions > 0 && evaluated.table.rows().len() > 1);
         assert_eq!((evaluated.damaged, evaluated.is_cut), (0, false));
-        // What a signal trampoline says is no rule where its entry is not marked as one.
+        // A signal trampoline's information is no rule if its entry is not marked as a signal
+        // frame.
         assert!(evaluated.unsupported_rows <= 1, "{evaluated:?}");
     }
 }

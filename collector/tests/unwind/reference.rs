@@ -1,4 +1,4 @@
-//! Reads what `llvm-dwarfdump` prints, and writes our rules as it would.
+//! Parses the output of `llvm-dwarfdump`, and formats our rules in the same way.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -16,7 +16,7 @@ const REGISTERS: [&str; 16] = [
 #[derive(Debug)]
 pub(crate) struct ReferenceRow {
     pub(crate) address: u64,
-    /// As [`describe`] writes it.
+    /// In the format of [`describe`].
     pub(crate) text: String,
 }
 
@@ -40,13 +40,13 @@ pub(crate) fn read_reference(path: &Path) -> Vec<ReferenceRow> {
         }
         let Some((address, rest)) = line
             .strip_prefix("  0x")
-            .and_then(|it| it.split_once(": CFA="))
+            .and_then(|row| row.split_once(": CFA="))
         else {
             continue;
         };
         let address = u64::from_str_radix(address, 16).unwrap();
         if address >= end {
-            // The linker's own entry for a linkage table of one stub ends with a row of no bytes.
+            // The linker's entry for a linkage table of one stub ends with a row of zero bytes.
             continue;
         }
         let (cfa, registers) = rest.split_once(": ").unwrap_or((rest, ""));
@@ -62,7 +62,7 @@ pub(crate) fn read_reference(path: &Path) -> Vec<ReferenceRow> {
 fn text_of(cfa: &str, registers: &str) -> String {
     let find = |name: &str| {
         let (_, rest) = registers.split_once(name)?;
-        // An expression has commas of its own, and stands in brackets.
+        // An expression is in brackets and contains commas.
         let end = match rest.starts_with('[') {
             true => rest.find(']')? + 1,
             false => rest.find(',').unwrap_or(rest.len()),
@@ -74,11 +74,12 @@ fn text_of(cfa: &str, registers: &str) -> String {
         Some("[DW_OP_breg7 RSP+168]") => return format!("signal {cfa}"),
         _ => {}
     }
-    let saved = |name| find(name).filter(|it| *it != "same" && *it != "undefined");
-    // `rbx` is followed where it lies at a fixed place in the frame.
-    let is_followed =
-        |it: &str| it.starts_with("[CFA") || (it.starts_with("[DW_OP_breg6") && !it.contains(','));
-    let rbx = saved("RBX=").map(|it| if is_followed(it) { it } else { "unknown" });
+    let saved = |name| find(name).filter(|rule| *rule != "same" && *rule != "undefined");
+    // We evaluate `rbx` if it is at a fixed position in the frame.
+    let is_followed = |rule: &str| {
+        rule.starts_with("[CFA") || (rule.starts_with("[DW_OP_breg6") && !rule.contains(','))
+    };
+    let rbx = saved("RBX=").map(|rule| if is_followed(rule) { rule } else { "unknown" });
     format!(
         "CFA={cfa} RBP={} RBX={} RIP={}",
         saved("RBP=").unwrap_or("same"),
@@ -87,10 +88,10 @@ fn text_of(cfa: &str, registers: &str) -> String {
     )
 }
 
-/// A rule as [`ReferenceRow::text`].
+/// Formats a rule like [`ReferenceRow::text`].
 pub(crate) fn describe(rule: &Rule) -> String {
     let register = REGISTERS[usize::from(rule.register)];
-    // Without an offset the register stands alone, but in expressions.
+    // Without an offset the register stands alone, except in expressions.
     let plus = |offset: i32| -> String {
         if offset == 0 {
             String::new()

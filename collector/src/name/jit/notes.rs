@@ -1,17 +1,19 @@
 //! The files that compilers write of their code, as far as they were read; the child's side.
 
 use std::fs::File;
+use std::iter;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, Instant};
 
-use super::super::answers::{Answers, Found};
-use super::super::confine::FileRoot;
-use super::super::naming::UnnamedReason;
-use super::super::protocol::JitFormat;
-use super::code::CodeName;
-use super::growing::GrowingFile;
-use super::v8::split_script_name;
+use sandbox::FileRoot;
+use symbolize::Frame;
+use symbolize::jit::{CodeAt, CodeName, GrowingFile, JitFormat, split_script_name};
+
+use super::super::answers::Answers;
+use super::super::confine::open_descriptor;
+use crate::clock::monotonic_ns;
+use crate::file::UnnamedReason;
 
 /// Files held. A node has a few processes with a compiler; each file takes up to 26 MB (see `code`), most 2 to 10, and
 /// the child forgets all when it holds too much.
@@ -28,6 +30,8 @@ pub(in super::super) struct JitRequest<'a> {
     pub(in super::super) opened: Option<OwnedFd>,
     /// Addresses in the process.
     pub(in super::super) addresses: &'a [u64],
+    /// When each was sampled first and last; without, the newest code counts.
+    pub(in super::super) times: &'a [(u64, u64)],
 }
 
 /// The files of all processes.
@@ -53,7 +57,9 @@ impl JitFiles {
 
     /// Names `request.addresses` into `answers`, one answer for each.
     pub(in super::super) fn name(&mut self, request: JitRequest<'_>, answers: &mut Answers) {
-        let addresses = request.addresses;
+        let JitRequest {
+            addresses, times, ..
+        } = request;
         let open = match self.open(request) {
             Ok(open) => open,
             Err(reason) => {
@@ -63,19 +69,24 @@ impl JitFiles {
         };
         open.used = Instant::now();
         let is_read = open.read_new();
-        let code = open.contents.code();
-        for address in addresses {
-            match code.find(*address) {
-                Some(name) => push_named(&name, answers),
-                None if code.is_full() || !is_read => answers.push_unnamed(UnnamedReason::Limit),
-                None => answers.push_unnamed(UnnamedReason::Anonymous),
+        let is_whole = is_read && !open.contents.code().is_full();
+        let times = times
+            .iter()
+            .copied()
+            .chain(iter::repeat((u64::MAX, u64::MAX)));
+        for (address, (first_ns, last_ns)) in addresses.iter().zip(times) {
+            match open.contents.find_between(*address, first_ns, last_ns) {
+                CodeAt::Same(name) => push_named(&name, answers),
+                CodeAt::Changed => answers.push_unnamed(UnnamedReason::Replaced),
+                CodeAt::None if is_whole => answers.push_unnamed(UnnamedReason::Anonymous),
+                CodeAt::None => answers.push_unnamed(UnnamedReason::Limit),
             }
         }
     }
 
     /// Closes those that nobody has asked about for a while.
     pub(in super::super) fn close_idle(&mut self) {
-        self.open.retain(|it| it.used.elapsed() <= IDLE_MAX);
+        self.open.retain(|file| file.used.elapsed() <= IDLE_MAX);
     }
 
     /// Forgets all files; they are read again when they come again.
@@ -84,14 +95,17 @@ impl JitFiles {
     }
 
     fn open(&mut self, request: JitRequest<'_>) -> Result<&mut OpenFile, UnnamedReason> {
-        let known = self.open.iter().position(|it| it.number == request.file);
+        let known = self
+            .open
+            .iter()
+            .position(|open| open.number == request.file);
         let Some(descriptor) = request.opened else {
             return known
-                .map(|it| &mut self.open[it])
+                .map(|place| &mut self.open[place])
                 .ok_or(UnnamedReason::FileGone);
         };
         // The descriptor is not one to read from.
-        let file = self.root.open(&descriptor)?;
+        let file = open_descriptor(self.root, &descriptor)?;
         let metadata = file.metadata().map_err(|_| UnnamedReason::FileGone)?;
         let identity = (metadata.dev(), metadata.ino());
         if let Some(index) = known {
@@ -122,6 +136,7 @@ impl OpenFile {
     fn read_new(&mut self) -> bool {
         let size = self.file.metadata().map_or(0, |metadata| metadata.len());
         let file = &self.file;
+        self.contents.set_time(monotonic_ns());
         self.contents
             .read_new(size, |out, at| file.read_at(out, at))
     }
@@ -129,10 +144,10 @@ impl OpenFile {
 
 fn push_named(code: &CodeName<'_>, answers: &mut Answers) {
     let name = String::from_utf8_lossy(code.name);
-    let mut found = Found {
+    let mut found = Frame {
         file: String::from_utf8_lossy(code.file).into_owned(),
         line: code.line,
-        ..Found::bare(name.clone().into_owned())
+        ..Frame::bare(name.clone().into_owned())
     };
     if let Some((function, file, line)) = split_script_name(&name) {
         found.symbol = function.to_owned();
@@ -164,10 +179,11 @@ mod tests {
                 format: JitFormat::PerfMap,
                 opened,
                 addresses: &[0x1000],
+                times: &[],
             };
             let mut answers = Answers::default();
             files.name(request, &mut answers);
-            answers.strings.iter().any(|it| it == "name")
+            answers.strings.iter().any(|string| string == "name")
         };
         let open = || Some(File::open(&path).unwrap().into());
         assert!(ask(&mut files, 1, open()) && ask(&mut files, 2, open()));

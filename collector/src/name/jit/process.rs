@@ -1,28 +1,32 @@
-//! Which files tell of a process's code; the parent's side. Reads only what the kernel says of the process.
+//! Finds the files that describe a process's JIT code: the parent's side. It reads only `/proc/PID` and the owners of files.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use symbolize::jit::JitFormat;
 
-use super::super::naming::UnnamedReason;
-use super::super::object::{ElfFile, FileKey, Inode, MappedBy};
-use super::super::open::{Owner, look_in_time, open_elf, open_owned, root_of};
-use super::super::protocol::JitFormat;
-use crate::patience::{Patience, Place};
-use crate::process::{after_name, parse_maps_line};
+use crate::blocking_pool::{BlockingPool, Resource};
+use crate::clock::monotonic_of_ticks;
+use crate::file::UnnamedReason;
+use crate::file::{ElfFile, FileKey, Inode, MappedBy};
+use crate::file::{Owner, look_in_time, open_elf, open_owned, root_of};
+use crate::procfs::{Stat, parse_maps_line};
 
 /// Larger files are not read, in bytes: Node's map of a server that runs for weeks reaches some 100 MB.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of `maps` looked at: the kernel's default limit of 65,530 mappings, about 100 bytes each.
 const MAPS_BYTES_MAX: u64 = 8 << 20;
-/// How much the clocks of files and of processes may differ, in seconds: the kernel's own ticks are 10 ms.
+/// Tolerance between the clocks of files and of processes, in seconds: the kernel's own ticks are 10 ms.
 const CLOCK_SLACK_S: i64 = 2;
+/// Tolerance of the comparison between a process's start and the time when it was first seen: a tick. No PID is reused so soon.
+const START_SLACK_NS: u64 = 10_000_000;
 
-/// A process as its code's files have to fit to it.
+/// Identity of a process, to which its perf map and jitdump must belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct JitProcess {
     pid: u32,
@@ -35,7 +39,7 @@ pub(in super::super) struct JitProcess {
 }
 
 impl JitProcess {
-    /// `None` when it is gone.
+    /// Reads `/proc/PID`; `None` if the process has ended.
     pub(in super::super) fn read(pid: u32) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let (own_pid, user) = parse_status(&status)?;
@@ -45,19 +49,29 @@ impl JitProcess {
             pid,
             own_pid,
             user,
-            started: parse_start(&stat)?,
+            started: Stat::parse(&stat)?.start_ticks,
             program,
         })
     }
 
-    /// Where it writes its map.
-    pub(in super::super) fn place(&self) -> Place {
-        Place::of_directory(&root_of(self.pid), Path::new("tmp"))
+    /// Its number.
+    pub(in super::super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The account of accesses to its map.
+    pub(in super::super) fn resource(&self) -> Resource {
+        Resource::of_directory(&root_of(self.pid), Path::new("tmp"))
     }
 
     /// Whether there is a process of this number.
     pub(in super::super) fn is_there(pid: u32) -> bool {
         fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+    }
+
+    /// Whether it had started by a time, nanoseconds of CLOCK_MONOTONIC.
+    pub(in super::super) fn had_started(&self, time_ns: u64) -> bool {
+        monotonic_of_ticks(self.started) <= time_ns.saturating_add(START_SLACK_NS)
     }
 
     /// When it started, in seconds since the epoch.
@@ -69,7 +83,7 @@ impl JitProcess {
     }
 }
 
-/// What a process says of its code, opened while it lived.
+/// The perf map and the jitdump of a process, opened while it lived.
 #[derive(Debug)]
 pub struct HeldJit {
     pub(in super::super) process: JitProcess,
@@ -83,12 +97,12 @@ impl HeldJit {
     pub fn open<'a>(
         pid: u32,
         mut mapped: impl Iterator<Item = &'a str>,
-        patience: &Patience,
+        pool: &BlockingPool,
     ) -> Option<Self> {
         let has_dump = mapped.any(|path| is_dump_path(path.as_bytes()));
         let process = JitProcess::read(pid)?;
-        let map = open_in_time(&process, JitFormat::PerfMap, patience).ok();
-        let dump = || open_in_time(&process, JitFormat::Dump, patience).ok();
+        let map = open_in_time(&process, JitFormat::PerfMap, pool).ok();
+        let dump = || open_in_time(&process, JitFormat::Dump, pool).ok();
         let dump = has_dump.then(dump).flatten();
         (map.is_some() || dump.is_some()).then_some(Self { process, map, dump })
     }
@@ -107,14 +121,18 @@ impl HeldJit {
 pub(in super::super) fn open_in_time(
     process: &JitProcess,
     format: JitFormat,
-    patience: &Patience,
+    pool: &BlockingPool,
 ) -> Result<OwnedFd, UnnamedReason> {
     let of = process.clone();
-    let open = move || match format {
-        JitFormat::PerfMap => open_map(&of),
-        JitFormat::Dump => open_dump(&of),
-    };
-    look_in_time(patience, process.place(), open)
+    match format {
+        JitFormat::PerfMap => look_in_time(pool, process.resource(), move || open_map(&of)),
+        // A dump is found by what the process maps, which the process can keep from being read.
+        JitFormat::Dump => {
+            let resource = Resource::of_process(process.pid);
+            let dump = look_in_time(pool, resource, move || find_dump(&of))?;
+            open_elf(&Arc::new(dump), FILE_BYTES_MAX, pool)
+        }
+    }
 }
 
 /// Opens `/tmp/perf-PID.map` in the process's root, if it is the process's own.
@@ -133,26 +151,25 @@ fn open_map(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
     )
 }
 
-/// Opens the jitdump, `jit-PID.dump`, that the process has mapped executable to say where it is.
-fn open_dump(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
+/// The jitdump, `jit-PID.dump`, that the process has mapped executable to say where it is.
+fn find_dump(process: &JitProcess) -> Result<ElfFile, UnnamedReason> {
     let pid = process.pid;
     let maps = File::open(format!("/proc/{pid}/maps")).map_err(|_| UnnamedReason::FileGone)?;
     let lines = BufReader::with_capacity(64 << 10, maps.take(MAPS_BYTES_MAX)).split(b'\n');
     for line in lines.map_while(Result::ok) {
-        let Some(entry) = parse_maps_line(&line).filter(|it| it.executable) else {
+        let Some(entry) = parse_maps_line(&line).filter(|entry| entry.executable) else {
             continue;
         };
         if !is_dump_path(entry.path) {
             continue;
         }
         let path = entry.path.strip_suffix(b" (deleted)").unwrap_or(entry.path);
-        let file = ElfFile {
-            key: FileKey::FileId(0),
+        return Ok(ElfFile {
+            key: FileKey::Place(0),
             path: std::ffi::OsStr::from_bytes(path).into(),
             build_id: None,
             inode: Some(Inode {
-                major: rustix::fs::major(entry.device),
-                minor: rustix::fs::minor(entry.device),
+                device: entry.device,
                 number: entry.inode,
             }),
             candidates: vec![MappedBy {
@@ -162,8 +179,7 @@ fn open_dump(process: &JitProcess) -> Result<OwnedFd, UnnamedReason> {
                 end: entry.end,
             }],
             held: None,
-        };
-        return open_elf(&file, FILE_BYTES_MAX);
+        });
     }
     Err(UnnamedReason::FileGone)
 }
@@ -183,7 +199,7 @@ fn is_dump_path(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let number = name
         .strip_prefix(b"jit-")
-        .and_then(|it| it.strip_suffix(b".dump"));
+        .and_then(|name| name.strip_suffix(b".dump"));
     number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
@@ -198,12 +214,6 @@ fn parse_status(status: &str) -> Option<(u32, u32)> {
         .parse()
         .ok()?;
     Some((own_pid, user))
-}
-
-/// The time of the start, the 22nd word of `/proc/PID/stat`.
-fn parse_start(stat: &[u8]) -> Option<u64> {
-    let rest = str::from_utf8(after_name(stat)?).ok()?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -226,11 +236,12 @@ mod tests {
             Some((1, 8))
         );
         assert_eq!(parse_status("Pid:\t9\nUid:\t7\n"), None);
+        let start = |stat: &[u8]| Stat::parse(stat).map(|stat| stat.start_ticks);
         assert_eq!(
-            parse_start(b"1 (a) b) c) S 1 1 1 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 77 5"),
+            start(b"1 (a) b) c) S 1 1 1 0 -1 4 1 0 0 0 0 0 0 0 20 0 1 0 77 5"),
             Some(77)
         );
-        assert_eq!(parse_start(b"1 (a"), None);
+        assert_eq!(start(b"1 (a"), None);
     }
 
     /// Check which mappings are jitdumps.

@@ -1,0 +1,102 @@
+//! Counts of the watch.
+
+use std::collections::BTreeMap;
+
+use k8s::PodStats;
+use metrics::Figures;
+
+/// Kinds of events.
+const EVENTS: [&str; 4] = ["listed", "list_done", "applied", "deleted"];
+
+/// Reasons of errors.
+const REASONS: [&str; 8] = [
+    "unreachable",
+    "unauthorized",
+    "forbidden",
+    "gone",
+    "server",
+    "stalled",
+    "invalid",
+    "other",
+];
+
+/// Results of requests for owners, beside the reasons of errors.
+const OWNER_RESULTS: [&str; 4] = ["owned", "alone", "gone", "timeout"];
+
+/// Counts since the start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WatchStats {
+    /// The last that was heard of the API server was no error.
+    pub(crate) is_connected: bool,
+    /// Events by kind.
+    pub(crate) events: BTreeMap<&'static str, u64>,
+    /// Errors by reason.
+    pub(crate) errors: BTreeMap<&'static str, u64>,
+    /// Requests for owners by result.
+    pub(crate) owners: BTreeMap<&'static str, u64>,
+}
+
+impl WatchStats {
+    /// Writes the figures.
+    pub(crate) fn show(&self, pods: PodStats, has_listed: bool, figures: &mut Figures<'_>) {
+        figures.gauge(
+            "kubernetes_connected",
+            "1 if the watch of the node's pods works",
+            u64::from(self.is_connected),
+        );
+        figures.gauge(
+            "kubernetes_listed",
+            "1 if all pods of the node were listed once",
+            u64::from(has_listed),
+        );
+        figures.gauge(
+            "kubernetes_pods",
+            "Pods in the table, with those that ended some minutes ago",
+            pods.pods,
+        );
+        figures.gauge("kubernetes_pods_bytes", "Memory of these pods", pods.bytes);
+        figures.counter(
+            "kubernetes_pods_evicted",
+            "Pods evicted or not taken because the table was full",
+            pods.evicted,
+        );
+        figures.gauge(
+            "kubernetes_fields_left_out",
+            "Labels, annotations and containers of these pods that exceed the limits",
+            pods.left_out,
+        );
+        figures.gauge(
+            "kubernetes_owners",
+            "ReplicaSets and Jobs whose owners are known or wanted",
+            pods.owners,
+        );
+        figures.counters(
+            "kubernetes_events",
+            "Events of the watch of the node's pods, by kind",
+            ["kind"],
+            with_all(&EVENTS, &self.events),
+        );
+        figures.counters(
+            "kubernetes_errors",
+            "Errors of the watch of the node's pods, by reason",
+            ["reason"],
+            with_all(&REASONS, &self.errors),
+        );
+        figures.counters(
+            "kubernetes_owner_requests",
+            "Requests for owners of ReplicaSets and Jobs, by result",
+            ["result"],
+            with_all(&OWNER_RESULTS, &self.owners),
+        );
+    }
+}
+
+/// The counts, and zeros for names that were not counted yet.
+fn with_all(
+    names: &[&'static str],
+    counts: &BTreeMap<&'static str, u64>,
+) -> BTreeMap<[&'static str; 1], u64> {
+    let zeros = names.iter().map(|name| ([*name], 0));
+    let counted = counts.iter().map(|(name, count)| ([*name], *count));
+    zeros.chain(counted).collect()
+}
