@@ -1,42 +1,44 @@
-//! An hour of one busy node, 360 windows of 1,000 rows: to take it, and to answer from it with an empty and with a
-//! warm cache. Goals: a flame graph in less than 200 ms warm and 1 s cold.
+//! An hour of one busy node, 360 windows of 1,000 rows: receiving it, and queries with an empty and with a warm
+//! cache. Goals: a flame graph in less than 200 ms warm and 1 s cold.
 //!
 //! `cargo bench -p pilotlight-server`
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
-#[path = "../src/profile/text.rs"]
-mod text;
+#[path = "../src/receive/grpc/test_push.rs"]
+mod test_push;
 
 use std::cell::RefCell;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody;
+use axum::response::IntoResponse;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use model::tables::{LocationId, StackId, TagSetId};
+use model::text;
+use model::{
+    Dictionary, Function, LabelSet, Line, Location, Mapping, MappingFlags, Row, StackNode, Tag,
+    TagValue, TimeRange, Unnamed, Window,
+};
+use query::functions::{FunctionOrder, list_functions};
+use query::stacks::report_stacks;
+use query::timeseries::{Steps, sum_over_time};
+use query::{Profiles, Selection, Tree, build_tree, parse_selector};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use server::metrics::Metrics;
-use server::profile::tables::{LocationId, StackId, TagSetId};
-use server::profile::{
-    Dictionary, Function, LabelSet, Line, Location, Mapping, MappingFlags, Row, StackNode, Tag,
-    TagValue, Unnamed, Window,
-};
-use server::query::functions::{FunctionOrder, list_functions};
-use server::query::stacks::report_stacks;
-use server::query::timeseries::{Steps, sum_over_time};
-use server::query::{Selection, Tree, build_tree, parse_selector};
-use server::receive::{CheckLimits, check_push};
-use server::render::graph::lay_out;
-use server::render::pprof::render_pprof;
-use server::store::record::{finish_record, prepare_window, read_window};
-use server::store::{EmbeddedStore, SeriesId, Store, StoreOptions, TimeRange};
+use render::graph::lay_out;
+use render::pprof::render_pprof;
+use server::receive::grpc::{CheckLimits, check_push};
+use server::serve::http::answer::FlamegraphAnswer;
+use server::serve::http::encoding::Encoding;
+use store::{EmbeddedStore, RetentionFlags, Store, StoreMetrics, StoreOptions};
 
 const START_MS: i64 = 1_795_312_800_000;
 const WINDOWS: u64 = 360;
 const ROWS: usize = 1000;
 const SERIES: usize = 100;
-/// Different stacks in the hour, of which the first ones are seen much more often than the last.
+/// Different stacks in the hour; the first ones are much more frequent than the last.
 const STACKS: usize = 20_000;
 const FUNCTIONS: usize = 8_000;
 const FILES: usize = 60;
@@ -66,7 +68,7 @@ impl Model {
         };
         let mut stacks: Vec<Vec<usize>> = Vec::with_capacity(STACKS);
         for _ in 0..STACKS {
-            // Most of a stack is that of another one, as in real programs.
+            // Most of a stack is shared with another one, as in real programs.
             let mut stack = match stacks.len() {
                 0 => Vec::new(),
                 known => stacks[random.random_range(0..known)].clone(),
@@ -117,7 +119,7 @@ impl Model {
     }
 }
 
-/// Of a thousand samples five are not complete, and one was compared.
+/// Of a thousand samples, five are incomplete and one was compared.
 fn intern_tags(dictionary: &mut Dictionary, thread: usize, chance: usize) -> TagSetId {
     let mut tag = |key: &str, value: &str| Tag {
         key: dictionary.intern_string(key),
@@ -145,6 +147,7 @@ fn intern_function(dictionary: &mut Dictionary, function: usize) -> LocationId {
         limit: 1 << 40,
         offset: 0,
         flags,
+        file_id: Default::default(),
     });
     let name = dictionary.intern_string(&format!(
         "module{module}::part{}::function_{function}",
@@ -176,10 +179,16 @@ fn intern_function(dictionary: &mut Dictionary, function: usize) -> LocationId {
 fn open(path: &Path) -> EmbeddedStore {
     let options = StoreOptions {
         path: path.to_owned(),
-        cache_bytes_max: 256 << 20,
+        block_bytes_max: 256 << 20,
+        block_time: Duration::from_secs(3600),
         reserve_bytes: 0,
+        retention: RetentionFlags {
+            age_ms: Some(i64::MAX),
+            bytes_max: Some(u64::MAX),
+            roll_ups: Vec::new(),
+        },
     };
-    EmbeddedStore::open(&options, Arc::new(Metrics::new())).unwrap()
+    EmbeddedStore::open(&options, StoreMetrics::default()).unwrap()
 }
 
 fn select(query: &str) -> Selection {
@@ -194,7 +203,8 @@ fn select(query: &str) -> Selection {
 }
 
 fn flame_graph(store: &EmbeddedStore, selection: &Selection) -> (Tree, usize) {
-    let tree = build_tree(store, selection).unwrap();
+    let snapshot = store.snapshot(selection.range).unwrap();
+    let tree = build_tree(Profiles::unnamed(&*snapshot), &selection.selector).unwrap();
     let graph = lay_out(&tree, 200_000);
     assert!(tree.total().samples > 0);
     let nodes = graph.node_count;
@@ -208,15 +218,15 @@ fn bench_queries(criterion: &mut Criterion) {
     for sequence in 1..=WINDOWS {
         store.append(model.window(sequence)).unwrap();
     }
+    store.settle();
     let all = select("{}");
     let (tree, nodes) = flame_graph(&store, &all);
-    let bytes: u64 = walk_bytes(&folder.path().join("segments"));
+    let bytes: u64 = walk_bytes(&folder.path().join("default/segments"));
     println!(
-        "{} samples, {nodes} nodes, {} functions, {bytes} bytes in segments, {:.1} a row; {} MiB in the cache",
+        "{} samples, {nodes} nodes, {} functions, {bytes} bytes in segments, {:.1} a row",
         tree.total().samples,
         list_functions(&tree, FunctionOrder::Own, "").len(),
         bytes as f64 / (WINDOWS as usize * ROWS) as f64,
-        store.numbers().cache_bytes >> 20,
     );
     drop((tree, store));
 
@@ -226,7 +236,7 @@ fn bench_queries(criterion: &mut Criterion) {
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(5));
     group.bench_function("flame graph, cold", |bencher| {
-        // One store at a time has the directory: the one before is closed before the next is opened.
+        // One store at a time has the directory: each is closed before the next is opened.
         let last: RefCell<Option<EmbeddedStore>> = RefCell::new(None);
         bencher.iter_batched_ref(
             || {
@@ -247,23 +257,41 @@ fn bench_queries(criterion: &mut Criterion) {
     });
     group.bench_function("functions, warm", |bencher| {
         bencher.iter(|| {
-            list_functions(&build_tree(&store, &all).unwrap(), FunctionOrder::Own, "").len()
+            let snapshot = store.snapshot(all.range).unwrap();
+            let tree = build_tree(Profiles::unnamed(&*snapshot), &all.selector).unwrap();
+            list_functions(&tree, FunctionOrder::Own, "").len()
         });
     });
     group.bench_function("stacks, warm", |bencher| {
-        bencher.iter(|| report_stacks(&store, &all).unwrap().stops.len())
+        bencher.iter(|| {
+            let snapshot = store.snapshot(all.range).unwrap();
+            let report = report_stacks(Profiles::unnamed(&*snapshot), &all.selector);
+            report.unwrap().stops.len()
+        })
     });
     group.bench_function("time series by program, warm", |bencher| {
         let steps = Steps::fit(all.range, 10_000, 360);
         bencher.iter(|| {
-            sum_over_time(&store, &all, Some("comm"), steps)
-                .unwrap()
-                .groups
-                .len()
+            let snapshot = store.snapshot(all.range).unwrap();
+            let answer = sum_over_time(&*snapshot, &all.selector, Some("comm"), steps);
+            answer.unwrap().groups.len()
         });
     });
+    let (tree, _) = flame_graph(&store, &all);
+    let answer = FlamegraphAnswer::new(all.range, &tree, lay_out(&tree, 200_000), None);
+    for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
+        let encode = || encoding.json(&answer).unwrap().into_response();
+        let bytes = encode().body().size_hint().exact().unwrap_or(0);
+        let name = format!("flame graph as JSON, {encoding:?}, {bytes} bytes");
+        group.bench_function(name, |bencher| bencher.iter(encode));
+    }
     group.bench_function("pprof, warm", |bencher| {
-        bencher.iter(|| render_pprof(&store, &all).unwrap().len())
+        bencher.iter(|| {
+            let snapshot = store.snapshot(all.range).unwrap();
+            let profiles = Profiles::unnamed(&*snapshot);
+            let pprof = render_pprof(profiles, &all.selector, &|_| None).unwrap();
+            pprof.unwrap().len()
+        })
     });
     group.finish();
 }
@@ -271,14 +299,8 @@ fn bench_queries(criterion: &mut Criterion) {
 fn bench_windows(criterion: &mut Criterion) {
     let model = Model::new();
     let window = model.window(1);
-    let request = text::push_request(&window);
-    let ids: Vec<SeriesId> = (0..SERIES as u64).map(SeriesId).collect();
-    let record = finish_record(&prepare_window(window.clone()).unwrap(), &ids).unwrap();
-    println!(
-        "{} bytes on the wire, {} in a record",
-        request.profile_zstd.len(),
-        record.len()
-    );
+    let request = test_push::push_request(&window);
+    println!("{} bytes on the wire", request.profile_zstd.len());
     let mut group = criterion.benchmark_group("one window");
     group
         .sample_size(20)
@@ -287,21 +309,12 @@ fn bench_windows(criterion: &mut Criterion) {
         profile_bytes_max: 256 << 20,
     };
     group.bench_function("check", |bencher| {
-        bencher.iter(|| check_push(&request, i64::MAX, limits).unwrap().rows.len())
-    });
-    group.bench_function("encode", |bencher| {
-        bencher.iter_batched(
-            || window.clone(),
-            |window| {
-                finish_record(&prepare_window(window).unwrap(), &ids)
-                    .unwrap()
-                    .len()
-            },
-            BatchSize::SmallInput,
-        );
-    });
-    group.bench_function("decode", |bencher| {
-        bencher.iter(|| read_window(&record).unwrap().0.rows.len())
+        bencher.iter(|| {
+            check_push(request.clone(), i64::MAX, limits)
+                .unwrap()
+                .rows
+                .len()
+        })
     });
     group.finish();
 }

@@ -1,5 +1,5 @@
-//! What an index costs: to make one, to open it, and to name a million frames with it, inlined calls, files and lines included.
-//! Goal: a million in less than a second, warm.
+//! Cost of an index: making and opening it, and naming a million frames with it, inlined calls, files and lines
+//! included. Goal: a million in less than a second, warm.
 //!
 //! `cargo bench -p pilotlight-server --bench symbols`, on two programs: this bench itself (Rust, line tables only, some 50 MB), and
 //! one in C++ with all debug information, if there is a g++. `PILOTLIGHT_BENCH_ELF=FILE` takes another.
@@ -23,8 +23,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use object::{Object, ObjectSection};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use server::symbol::convert::convert;
-use server::symbol::index::Index;
+use symbolize::index::{Index, convert};
 
 const FRAMES: usize = 1_000_000;
 
@@ -74,7 +73,7 @@ fn measure(criterion: &mut Criterion, name: &str, program: &Built) {
     group.bench_function("name_a_million", |bench| {
         bench.iter(|| {
             let mut length = 0;
-            let mut look = |_: usize, found: &[server::symbol::SourceFrame<'_>]| {
+            let mut look = |_: usize, found: &[symbolize::index::SourceFrame<'_>]| {
                 length += found
                     .iter()
                     .map(|frame| frame.function.len() + frame.file.len())

@@ -1,4 +1,4 @@
-//! Configuration in two levels: what was typed ([`Typed`]), and what the server is built from ([`Config`]).
+//! Configuration in two levels: typed values ([`Typed`]), and checked ones ([`Config`]).
 
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -6,40 +6,47 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use listen::hosts::read_name;
+use store::{RetentionFlags, RollUp, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
-use crate::store::StoreOptions;
-use crate::symbol::ShelfOptions;
+use crate::store_command::{DATA_DIR, DataDir, StatsArguments};
+use crate::symbol::IndexStoreOptions;
 use crate::symbol::child::ChildLimits;
 use crate::symbol::debuginfo_command::DebuginfoCommand;
 use crate::symbol::process::own_program;
 
-/// Only this machine, until somebody decides otherwise: there is no authentication yet.
+/// Loopback only, unless configured otherwise: there is no authentication yet.
 const HTTP_LISTEN: &str = "127.0.0.1:7070";
 const GRPC_LISTEN: &str = "127.0.0.1:7071";
-
-/// Below the working directory, so that a first try needs no root and leaves nothing elsewhere.
-const DATA_DIR: &str = "./var/server";
+/// 7072 is the collector's.
+const ADMIN_LISTEN: &str = "127.0.0.1:7073";
 
 /// A busy node with 64 cores sends about 1 MB a window; a first window after a compiler ran, some more.
 const MESSAGE_BYTES_MAX: &str = "32MiB";
 
-/// pprof shrinks by a factor of four to eight with zstd, so that this is what 32 MiB unfold to.
+/// zstd shrinks a pprof by a factor of four to eight: this is the decompressed size of 32 MiB.
 const PROFILE_BYTES_MAX: &str = "256MiB";
+
+/// A segment of five minutes takes 1.6 bytes a row of generated load, one of ten 1.2; and a start reads the logs of so much time again.
+const BLOCK_TIME: Duration = Duration::from_secs(300);
 
 /// Two of the largest profiles at once, or some hundred usual ones.
 const INGEST_BYTES_MAX: &str = "512MiB";
 
-/// An hour of one busy node is 30 to 60 MB decoded.
+/// Five minutes of one busy node are 20 MB, of 100 nodes that run the same programs 150 MB.
 const CACHE_BYTES_MAX: &str = "256MiB";
 
-/// Indexes of symbols: an index is at most as large as what its file has in lines and names, 32 MiB of a program of 55 MiB, so
-/// that these are some hundred such programs, or thousands of usual libraries.
+/// After a day windows of a minute, after a week of ten: a month of 20 nodes is then asked in a second.
+const ROLL_UP: &str = "1d:1m 7d:10m";
+
+/// Indexes of symbols: an index is at most as large as the lines and names of its file, 32 MiB for a program of 55
+/// MiB. This is room for some hundred such programs, or thousands of common libraries.
 const SYMBOL_BYTES_MAX: &str = "4GiB";
 
-/// Largest file with debug information: a browser's has 3 GB. Two are taken at a time, two fetched, as much as one has may wait
-/// in parts that collectors send, and two that were removed there may still be read, so that (2 + 2 + 1 + 2) × 4 GiB = 28 GiB of
-/// the disk may be used for as long as that takes.
+/// Largest file with debug information: a browser's has 3 GB. Two are uploaded at a time, two are fetched, parts from
+/// collectors have as many bytes as one, and two removed parts may still be read: (2 + 2 + 1 + 2) × 4 GiB = 28 GiB of
+/// the disk for a while.
 const SYMBOL_FILE_BYTES_MAX: &str = "4GiB";
 
 /// The catalog's log grows in steps of 512 KiB and is rewritten while it is cleaned up; when it cannot write, the
@@ -70,6 +77,27 @@ pub struct Typed {
     #[arg(long, env = "PILOTLIGHT_GRPC_LISTEN", value_name = "ADDRESS", default_value = GRPC_LISTEN)]
     grpc_listen: String,
 
+    /// Address for /healthz, /readyz and /metrics alone, which answer there however many profiles and browsers come; port 0
+    /// takes any free one
+    #[arg(long, env = "PILOTLIGHT_ADMIN_LISTEN", value_name = "ADDRESS", default_value = ADMIN_LISTEN)]
+    admin_listen: String,
+
+    /// A name that the server is reached by through a loopback address, as in a tunnel; may be given more than once. A listener on
+    /// a loopback address answers to `localhost`, loopback addresses and these names only, so that no foreign page can have its
+    /// own name point at it [default: none]
+    #[arg(
+        long,
+        env = "PILOTLIGHT_ALLOWED_HOST",
+        value_name = "NAME",
+        value_delimiter = ' '
+    )]
+    allowed_host: Vec<String>,
+
+    /// Path below which an ingress controller or a proxy shows the page and the API, as in /profiles, and which it does not take away;
+    /// they answer at / as well [default: none]
+    #[arg(long, env = "PILOTLIGHT_PATH_PREFIX", value_name = "PATH")]
+    path_prefix: Option<String>,
+
     /// Directory of the store; one server at a time
     #[arg(long, env = "PILOTLIGHT_DATA_DIR", value_name = "PATH", default_value = DATA_DIR)]
     data_dir: PathBuf,
@@ -78,17 +106,37 @@ pub struct Typed {
     #[arg(long, env = "PILOTLIGHT_MESSAGE_BYTES_MAX", value_name = "SIZE", default_value = MESSAGE_BYTES_MAX)]
     message_bytes_max: String,
 
-    /// Largest profile in a message, when it is unfolded
+    /// Largest profile in a message, after decompression
     #[arg(long, env = "PILOTLIGHT_PROFILE_BYTES_MAX", value_name = "SIZE", default_value = PROFILE_BYTES_MAX)]
     profile_bytes_max: String,
 
-    /// Unfolded profiles that are worked on at the same time, together
+    /// Decompressed profiles in work at the same time, together
     #[arg(long, env = "PILOTLIGHT_INGEST_BYTES_MAX", value_name = "SIZE", default_value = INGEST_BYTES_MAX)]
     ingest_bytes_max: String,
 
-    /// Decoded windows that are kept in memory for queries
+    /// Profiles in memory that are in no segment yet; names for queries get half as much
     #[arg(long, env = "PILOTLIGHT_CACHE_BYTES_MAX", value_name = "SIZE", default_value = CACHE_BYTES_MAX)]
     cache_bytes_max: String,
+
+    /// How long profiles are kept, as in 30d or 12h; `forever` for no limit [default: 30d for a new directory, no limit for one that
+    /// an earlier version filled]
+    #[arg(long, env = "PILOTLIGHT_RETENTION", value_name = "TIME")]
+    retention: Option<String>,
+
+    /// How many bytes profiles take on disk; the oldest are evicted first; `unlimited` for no limit [default: half of what is free
+    /// when the directory is new, no limit for one that an earlier version filled]
+    #[arg(long, env = "PILOTLIGHT_RETENTION_BYTES", value_name = "SIZE")]
+    retention_bytes: Option<String>,
+
+    /// Ages from which windows are added up to longer ones, with the length of these; no sample, label or frame is lost by it. `none`
+    /// keeps all as they were received
+    #[arg(
+        long,
+        env = "PILOTLIGHT_ROLL_UP",
+        value_name = "AGE:LENGTH",
+        default_value = ROLL_UP
+    )]
+    roll_up: String,
 
     /// Free space on the data directory's disk that is left for the catalog; with less, no profiles are taken
     #[arg(long, env = "PILOTLIGHT_RESERVE_BYTES", value_name = "SIZE", default_value = RESERVE_BYTES)]
@@ -129,7 +177,7 @@ pub struct Typed {
     #[arg(long, env = "PILOTLIGHT_ADDRESSES_FILE", value_name = "PATH")]
     addresses_file: Option<PathBuf>,
 
-    /// What is logged: off, error, warn, info, debug or trace, or by module as in `info,server::store=debug`
+    /// What is logged: off, error, warn, info, debug or trace, or by module as in `info,store=debug`
     #[arg(
         long,
         env = "PILOTLIGHT_LOG",
@@ -138,62 +186,94 @@ pub struct Typed {
     )]
     log: String,
 
-    /// Does something else than serve.
+    /// Form of the log: text, or json with one object a line
+    #[arg(
+        long,
+        env = "PILOTLIGHT_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    log_format: String,
+
+    /// A command other than serving.
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-/// What the program does besides serving.
+/// Commands other than serving.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Symbols for a server that runs
     #[command(subcommand)]
     Debuginfo(DebuginfoCommand),
+    /// Reads all files of a data directory, and tells what is damaged; also while a server runs on it
+    Check(DataDir),
+    /// Tells what takes how many bytes in a data directory, and how many values each label has
+    Stats(StatsArguments),
+    /// Makes the catalog of a data directory anew, and forgets segments that are gone. A server does the former by itself
+    Rebuild(DataDir),
 }
 
-/// What the server is built from.
+/// Checked configuration.
 #[derive(Debug)]
 pub struct Config {
     /// Address for HTTP.
     pub http_listen: SocketAddr,
     /// Address for gRPC.
     pub grpc_listen: SocketAddr,
+    /// Address for probes.
+    pub admin_listen: SocketAddr,
+    /// Names that listeners on loopback addresses answer to.
+    pub allowed_hosts: Vec<String>,
+    /// Path prefix of the page and the API: begins with a slash, ends without one.
+    pub path_prefix: Option<String>,
     /// The store.
     pub store: StoreOptions,
     /// The symbol store.
-    pub symbols: ShelfOptions,
+    pub symbols: IndexStoreOptions,
     /// debuginfod servers.
     pub debuginfod_urls: Vec<String>,
     /// Largest message on the wire.
     pub message_bytes_max: usize,
-    /// Largest unfolded profile.
+    /// Largest decompressed profile.
     pub profile_bytes_max: u64,
-    /// Unfolded profiles at once.
+    /// Bytes of decompressed profiles at once.
     pub ingest_bytes_max: u64,
     /// Queries that run.
     pub queries_max: usize,
     /// Queries that wait.
     pub queries_waiting_max: usize,
-    /// How long a stop may take.
+    /// Longest time for a stop.
     pub drain_timeout: Duration,
-    /// Where the addresses are written.
+    /// File for the addresses.
     pub addresses_file: Option<PathBuf>,
-    /// What is logged.
+    /// Filter of log messages.
     pub log: EnvFilter,
+    /// Form of the log.
+    pub log_format: LogFormat,
 }
 
-/// All values that are wrong, one a line.
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line of text for each event.
+    Text,
+    /// A JSON object on a line for each event.
+    Json,
+}
+
+/// All wrong values, one a line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
 impl Typed {
-    /// What is to be done instead of serving.
+    /// The command to run instead of serving.
     pub fn take_command(&mut self) -> Option<Command> {
         self.command.take()
     }
 
-    /// Checks everything that was typed.
+    /// Checks all values.
     ///
     /// # Errors
     /// All values that are wrong.
@@ -201,7 +281,7 @@ impl Typed {
         let mut check = Check::default();
         let queries_default = std::thread::available_parallelism().map_or(2, NonZero::get);
         let reserve_bytes = check.size("--reserve-bytes", &self.reserve_bytes);
-        let symbols = ShelfOptions {
+        let symbols = IndexStoreOptions {
             path: self.data_dir.join("symbols"),
             bytes_max: check.size("--symbol-bytes-max", &self.symbol_bytes_max),
             file_bytes_max: check.size("--symbol-file-bytes-max", &self.symbol_file_bytes_max),
@@ -212,10 +292,19 @@ impl Typed {
         let config = Config {
             http_listen: check.address("--http-listen", &self.http_listen),
             grpc_listen: check.address("--grpc-listen", &self.grpc_listen),
+            admin_listen: check.address("--admin-listen", &self.admin_listen),
+            allowed_hosts: check.hosts("--allowed-host", self.allowed_host),
+            path_prefix: check.path_prefix("--path-prefix", self.path_prefix),
             store: StoreOptions {
                 path: self.data_dir,
-                cache_bytes_max: check.size("--cache-bytes-max", &self.cache_bytes_max) as usize,
+                block_bytes_max: check.size("--cache-bytes-max", &self.cache_bytes_max) as usize,
+                block_time: BLOCK_TIME,
                 reserve_bytes,
+                retention: RetentionFlags {
+                    age_ms: check.retention("--retention", self.retention),
+                    bytes_max: check.retention_bytes("--retention-bytes", self.retention_bytes),
+                    roll_ups: check.roll_ups("--roll-up", &self.roll_up),
+                },
             },
             symbols,
             debuginfod_urls: check.urls("--debuginfod-url", self.debuginfod_url),
@@ -230,6 +319,7 @@ impl Typed {
             drain_timeout: check.duration("--drain-timeout", &self.drain_timeout),
             addresses_file: self.addresses_file,
             log: check.filter("--log", &self.log),
+            log_format: check.log_format("--log-format", &self.log_format),
         };
         if check.errors.is_empty() {
             Ok(config)
@@ -239,7 +329,7 @@ impl Typed {
     }
 }
 
-/// Collects what is wrong, so that all of it is reported at once.
+/// Collects mistakes, so that all of them are reported at once.
 #[derive(Default)]
 struct Check {
     errors: Vec<String>,
@@ -302,8 +392,32 @@ impl Check {
         trimmed.collect()
     }
 
+    fn hosts(&mut self, option: &str, texts: Vec<String>) -> Vec<String> {
+        let wanted = "a name without a port, as in pilotlight.example.com";
+        let names = texts
+            .into_iter()
+            .map(|text| self.parsed(option, &text, read_name(&text), wanted, String::new()));
+        names.collect()
+    }
+
+    fn path_prefix(&mut self, option: &str, text: Option<String>) -> Option<String> {
+        let text = text?;
+        let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let is_segment = |segment: &str| {
+            !matches!(segment, "" | "." | "..") && segment.bytes().all(is_character)
+        };
+        let prefix = text.strip_suffix('/').unwrap_or(&text);
+        let segments = prefix.strip_prefix('/');
+        let is_path = segments.is_some_and(|segments| segments.split('/').all(is_segment));
+        let parsed = is_path.then(|| Some(prefix.to_owned()));
+        // The root is no prefix.
+        let parsed = parsed.or_else(|| (text == "/").then_some(None));
+        let wanted = "a path of letters, digits, `-`, `.`, `_` and `~`, as in /profiles";
+        self.parsed(option, &text, parsed, wanted, None)
+    }
+
     fn duration(&mut self, option: &str, text: &str) -> Duration {
-        let parsed = crate::query::time::parse_duration(text)
+        let parsed = query::time::parse_duration(text)
             .ok()
             .and_then(|ms| u64::try_from(ms).ok());
         self.parsed(
@@ -315,16 +429,81 @@ impl Check {
         )
     }
 
+    fn retention(&mut self, option: &str, text: Option<String>) -> Option<i64> {
+        let text = text?;
+        let parsed = match &*text {
+            "forever" => Some(i64::MAX),
+            text => parse_positive(text),
+        };
+        let wanted = "a time, as in 30d or 12h, or `forever`";
+        Some(self.parsed(option, &text, parsed, wanted, i64::MAX))
+    }
+
+    fn retention_bytes(&mut self, option: &str, text: Option<String>) -> Option<u64> {
+        let text = text?;
+        let parsed = match &*text {
+            "unlimited" => Some(u64::MAX),
+            text => parse_size(text).filter(|bytes| *bytes > 0),
+        };
+        let wanted = "a size, as in 512MiB or 20GiB, or `unlimited`";
+        Some(self.parsed(option, &text, parsed, wanted, u64::MAX))
+    }
+
+    fn roll_ups(&mut self, option: &str, text: &str) -> Vec<RollUp> {
+        let wanted =
+            "ages and lengths, each longer than the one before, as in `1d:1m 7d:10m`, or `none`";
+        self.parsed(option, text, parse_roll_ups(text), wanted, Vec::new())
+    }
+
     fn filter(&mut self, option: &str, text: &str) -> EnvFilter {
         let parsed = EnvFilter::builder().parse(text).ok();
         self.parsed(
             option,
             text,
             parsed,
-            "a log filter, as in info or info,server::store=debug",
+            "a log filter, as in info or info,store=debug",
             EnvFilter::default(),
         )
     }
+
+    fn log_format(&mut self, option: &str, text: &str) -> LogFormat {
+        let parsed = match text {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        };
+        self.parsed(option, text, parsed, "text or json", LogFormat::Text)
+    }
+}
+
+/// Reads a time of at least a millisecond.
+fn parse_positive(text: &str) -> Option<i64> {
+    let ms = query::time::parse_duration(text).ok()?;
+    (ms > 0).then_some(ms)
+}
+
+fn parse_roll_ups(text: &str) -> Option<Vec<RollUp>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let mut roll_ups: Vec<RollUp> = Vec::new();
+    for rule in text.split_whitespace() {
+        let (age, length) = rule.split_once(':')?;
+        let rule = RollUp {
+            after_ms: parse_positive(age)?,
+            resolution_ms: parse_positive(length)? as u64,
+        };
+        let grows = |last: &RollUp| {
+            last.after_ms < rule.after_ms
+                && last.resolution_ms < rule.resolution_ms
+                && rule.resolution_ms.is_multiple_of(last.resolution_ms)
+        };
+        if roll_ups.last().is_some_and(|last| !grows(last)) {
+            return None;
+        }
+        roll_ups.push(rule);
+    }
+    (!roll_ups.is_empty()).then_some(roll_ups)
 }
 
 fn parse_size(text: &str) -> Option<u64> {
@@ -359,12 +538,19 @@ mod tests {
             "pilotlight-server",
             "--http-listen=localhost",
             "--grpc-listen=:7071",
+            "--admin-listen=7073",
+            "--allowed-host=https://a.example",
+            "--path-prefix=profiles",
             "--message-bytes-max=32MB",
+            "--retention=month",
+            "--retention-bytes=0",
+            "--roll-up=1d",
             "--queries-max=many",
             "--symbol-bytes-max=4GB",
             "--debuginfod-url=debuginfod.debian.net",
             "--drain-timeout=10",
             "--log=a=b=c",
+            "--log-format=xml",
         ]);
         let error = typed.build().unwrap_err();
         let options: Vec<_> = error
@@ -378,13 +564,60 @@ mod tests {
                 "--symbol-bytes-max",
                 "--http-listen",
                 "--grpc-listen",
+                "--admin-listen",
+                "--allowed-host",
+                "--path-prefix",
+                "--retention",
+                "--retention-bytes",
+                "--roll-up",
                 "--debuginfod-url",
                 "--message-bytes-max",
                 "--queries-max",
                 "--drain-timeout",
-                "--log"
+                "--log",
+                "--log-format"
             ]
         );
+    }
+
+    #[test]
+    fn path_prefixes_are_read() {
+        let read = |text: &str| {
+            let mut check = Check::default();
+            let prefix = check.path_prefix("--path-prefix", Some(text.to_owned()));
+            (check.errors.is_empty(), prefix)
+        };
+        let accepted = |prefix: &str| (true, Some(prefix.to_owned()));
+        assert_eq!(read("/team/profiles-2"), accepted("/team/profiles-2"));
+        assert_eq!(read("/profiles/"), accepted("/profiles"));
+        assert_eq!(read("/"), (true, None));
+        for text in [
+            "", "profiles", "//", "/a//b", "/a/../b", "/a b", "/{a}", "/a?b",
+        ] {
+            assert_eq!(read(text), (false, None), "{text}");
+        }
+    }
+
+    #[test]
+    fn roll_ups_are_read() {
+        let day_ms = 24 * 60 * 60 * 1000;
+        let rule = |days: i64, minutes: u64| RollUp {
+            after_ms: days * day_ms,
+            resolution_ms: minutes * 60_000,
+        };
+        assert_eq!(parse_roll_ups(ROLL_UP), Some(vec![rule(1, 1), rule(7, 10)]));
+        assert_eq!(parse_roll_ups("none"), Some(Vec::new()));
+        for text in [
+            "",
+            "1d",
+            "1d:",
+            "1d:0s",
+            "7d:10m 1d:1m",
+            "1d:1m 7d:90s",
+            "1d:1m 7d:1m",
+        ] {
+            assert_eq!(parse_roll_ups(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -1,24 +1,22 @@
 //! Pilotlight's server.
 //!
-//! Takes the profiles that collectors send, keeps them durably, and answers questions about them: to the page that
-//! it carries, to people with a browser or curl, and to `go tool pprof`. What it acknowledges survives a kill at any
-//! moment. It names what the nodes could not, from files with symbols that it was given; it knows nothing of the kernel,
+//! Takes the profiles that collectors send, keeps them durably, and answers questions about them: to the page that it
+//! carries, to people with a browser or curl, and to `go tool pprof`. Acknowledged profiles survive a kill at any
+//! moment. It names frames that the nodes could not name, from files with symbols; it knows nothing of the kernel,
 //! and has no state outside its data directory.
 //!
-//! In reading order: [`config`] and [`app`] put it together; [`receive`] checks messages and makes windows of them
-//! ([`profile`]); [`store`] keeps windows, [`symbol`] what there is to name addresses with; [`query`] reads them;
-//! [`render`] and [`http`] give the answers their form.
-
-#[cfg(test)]
-extern crate self as server;
+//! The program is thin: windows, and reports of nodes, are types of [`model`]; [`store`] keeps them, [`query`] answers
+//! questions about them, and [`render`] gives the answers a form. Here, in reading order: [`config`] and [`app`] put it
+//! together; [`listen`] takes connections; [`receive`] checks messages and makes windows of them; [`symbol`] keeps indexes of
+//! symbols, and names frames; [`serve`] takes questions and sends answers.
 
 pub mod app;
 pub mod config;
-pub mod http;
+pub mod descriptors;
+pub mod memory;
 pub mod metrics;
-pub mod profile;
-pub mod query;
 pub mod receive;
-pub mod render;
-pub mod store;
+pub mod serve;
+pub mod store_command;
+pub mod store_state;
 pub mod symbol;

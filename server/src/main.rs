@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use server::app::App;
-use server::config::{Command, Config, Typed};
+use server::config::{Command, Config, LogFormat, Typed};
+use server::store_command::{run_check, run_rebuild, run_stats};
 use server::symbol::child::{CHILD_ARGUMENT, run_child};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -17,8 +18,15 @@ fn main() -> ExitCode {
         return run_child(arguments);
     }
     let mut typed = Typed::parse();
-    if let Some(Command::Debuginfo(command)) = typed.take_command() {
-        return command.run();
+    match typed.take_command() {
+        None => {}
+        Some(Command::Debuginfo(command)) => return command.run(),
+        Some(Command::Check(directory)) => return run_check(&directory),
+        Some(Command::Stats(arguments)) => return run_stats(&arguments),
+        Some(Command::Rebuild(directory)) => return run_rebuild(&directory),
+    }
+    if let Err(err) = sandbox::allocator::limit() {
+        eprintln!("pilotlight-server: failed to limit the allocator: {err}");
     }
     let config = match typed.build() {
         Ok(config) => config,
@@ -27,17 +35,21 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let log_format = config.log_format;
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("pilotlight-server: {err:#}");
+            match log_format {
+                LogFormat::Text => eprintln!("pilotlight-server: {err:#}"),
+                LogFormat::Json => tracing::error!(err = format!("{err:#}"), "failed"),
+            }
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(mut config: Config) -> Result<()> {
-    init_logs(std::mem::take(&mut config.log));
+    init_logs(std::mem::take(&mut config.log), config.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -57,11 +69,12 @@ fn run(mut config: Config) -> Result<()> {
     })
 }
 
-fn init_logs(filter: EnvFilter) {
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
+fn init_logs(filter: EnvFilter, format: LogFormat) {
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(is_terminal)
-        .init();
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }

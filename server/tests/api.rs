@@ -1,15 +1,18 @@
 //! The whole server in one process, over a temporary directory and two loopback ports: windows go in over gRPC, and
-//! come out over HTTP.
+//! answers come out over HTTP.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod running;
-#[path = "../src/profile/text.rs"]
-mod text;
+#[path = "../src/receive/grpc/test_push.rs"]
+mod test_push;
 
+use model::text::window_at;
+use model::{ContainerAccount, ContainerUsage, LabelSet};
+use proto::v1;
 use running::Running;
 use serde_json::{Value, json};
-use text::{push_request, window_at};
+use test_push::push_request;
 
 const TEXT: &str = "
     comm=rustc,node=a | main parse>inlined read@[kernel] | 12 | thread=worker
@@ -20,7 +23,7 @@ const TEXT: &str = "
 /// A server with two windows of 10 s: the text, and 10 s later the text again.
 async fn filled() -> (Running, i64) {
     let server = Running::start().await;
-    let start_ms = server::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
+    let start_ms = server::serve::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
     for sequence in 1..=2 {
         let window = window_at(TEXT, start_ms + 10_000 * (sequence as i64 - 1), sequence);
         assert!(!server.push(push_request(&window)).await.unwrap().duplicate);
@@ -49,6 +52,198 @@ async fn a_repeat_is_stored_once_and_a_second_collector_is_kept_apart() {
         (&json!("a"), &json!(2), &json!(3), &json!(60), &json!(0)),
     );
     assert_eq!(node["outcomes"], json!({"complete": 60}));
+}
+
+/// An account of a container of the node `a`, in milliseconds.
+fn account(id: &str, kernel_ms: u64, throttled_ms: u64, unread_ms: u64) -> ContainerAccount {
+    const MS: u64 = 1_000_000;
+    ContainerAccount {
+        labels: LabelSet::from_sorted([("container_id", id), ("node", "a")]).unwrap(),
+        usage: ContainerUsage {
+            kernel_ns: kernel_ms * MS,
+            throttled_ns: throttled_ms * MS,
+            unread_ns: unread_ms * MS,
+            excluded_samples: u64::from(id == "excluded") * 8,
+        },
+    }
+}
+
+/// Check that the kernel's accounts of containers are summed up beside the samples of all their series, that one without samples has
+/// an account and no series, that windows without accounts do not count, and that all of it survives a restart and a lost catalog.
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_have_two_accounts() {
+    let server = Running::start().await;
+    let start_ms = server::serve::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
+    let text = "
+        comm=sh,container_id=cart,node=a | main | 30
+        comm=cart,container_id=cart,exe=/bin/cart,node=a | main work | 70
+        comm=db,container_id=db,node=a | main | 25
+        comm=bash,node=a | main | 9
+    ";
+    for sequence in 1..=3 {
+        let mut window = window_at(text, start_ms + 10_000 * (sequence as i64 - 1), sequence);
+        window.head.account.stolen_ns = 5;
+        // A collector that does not read accounts sent the first.
+        if sequence > 1 {
+            window.containers = vec![
+                account("cart", 1010, 0, 0),
+                account("db", 100, 40, 150),
+                account("excluded", 80, 0, 0),
+            ];
+        }
+        server.push(push_request(&window)).await.unwrap();
+    }
+    let server = server.restart().await;
+    let answer = server.json("/api/v1/containers").await;
+    assert_eq!(
+        (&answer["count"], &answer["stolen_ns"]),
+        (&json!(3), &json!(10))
+    );
+    let [cart, db, excluded] = answer["containers"].as_array().unwrap().as_slice() else {
+        panic!("{answer}");
+    };
+    assert_eq!(
+        *excluded,
+        json!({
+            "labels": {"container_id": "excluded", "node": "a"}, "samples": 0, "sampled_ns": 0, "kernel_ns": 160_000_000,
+            "ratio": null, "ratio_deviation": null, "throttled_ns": 0, "unread_ns": 0, "excluded_samples": 16,
+        })
+    );
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert_eq!(
+        (&cart["samples"], &cart["kernel_ns"]),
+        (&json!(200), &json!(2_020_000_000_u64))
+    );
+    assert!((number(&cart["ratio"]) - 2.0 / 2.02).abs() < 1e-9, "{cart}");
+    assert!(
+        (number(&cart["ratio_deviation"]) - 0.07).abs() < 1e-3,
+        "{cart}"
+    );
+    // 500 ms were sampled, of which the kernel's account lacks 300.
+    assert_eq!(
+        (&db["ratio"], &db["throttled_ns"]),
+        (&json!(1.0), &json!(80_000_000))
+    );
+    assert_eq!(answer["total"]["kernel_ns"], json!(2_380_000_000_u64));
+
+    let one = server
+        .json("/api/v1/containers?query={container_id=%22db%22}")
+        .await;
+    assert_eq!((&one["containers"][0], &one["count"]), (db, &json!(1)));
+    let cut = server.json("/api/v1/containers?limit=1").await;
+    assert_eq!(
+        (&cut["containers"][0], &cut["rest"]["kernel_ns"]),
+        (cart, &json!(360_000_000))
+    );
+    for (sort, expected) in [
+        ("kernel", [cart, db, excluded]),
+        ("sampled", [cart, db, excluded]),
+        ("ratio", [db, cart, excluded]),
+        ("throttled", [db, cart, excluded]),
+        ("excluded", [excluded, cart, db]),
+    ] {
+        let sorted = server
+            .json(&format!("/api/v1/containers?sort={sort}"))
+            .await;
+        assert_eq!(sorted["containers"], json!(expected), "{sort}");
+    }
+    let values = server.json("/api/v1/label/container_id/values").await;
+    assert_eq!(
+        values["values"],
+        json!(["cart", "db"]),
+        "an account is no series"
+    );
+    let nodes = server.json("/api/v1/nodes").await;
+    assert_eq!(nodes["nodes"][0]["stolen_ns"], json!(15));
+
+    let server = server
+        .restart_after(|folder| std::fs::remove_dir_all(folder.join("catalog")).unwrap())
+        .await;
+    assert_eq!(server.json("/api/v1/containers").await, answer);
+}
+
+/// Check that a node that reports is listed with its last report, also one that has sent no window and after a restart, and
+/// that ranges before its first report and other nodes' selectors leave it out.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_cannot_sample_are_listed() {
+    let (server, _) = filled().await;
+    let report = |node: &str, state: v1::NodeState| v1::ReportRequest {
+        collector_instance: vec![5; 16],
+        node: node.into(),
+        version: "9.8.7".into(),
+        kernel: "6.1.0".into(),
+        state: state.into(),
+        reason: "CAP_BPF is missing".into(),
+        checks: vec![v1::NodeCheck {
+            name: "CAP_BPF".into(),
+            outcome: v1::CheckOutcome::Failed.into(),
+            found: "missing".into(),
+            effect: "no sampling".into(),
+            remedy: "add it".into(),
+        }],
+        policy_revision: "12".into(),
+        policy: Some(v1::PolicyReport {
+            state: v1::PolicyState::Last.into(),
+            reason: "the file is gone".into(),
+            excluded: vec![v1::ExcludedPod {
+                namespace: "shop".into(),
+                pod: "cart".into(),
+                rule: "default: deny".into(),
+            }],
+            excluded_count: 3,
+        }),
+    };
+    for (node, state) in [
+        ("a", v1::NodeState::Sampling),
+        ("b", v1::NodeState::Starting),
+        ("b", v1::NodeState::CannotSample),
+    ] {
+        let mut client = server.client().await;
+        client.report(report(node, state)).await.unwrap();
+    }
+    let mut nobody = report("", v1::NodeState::Sampling);
+    nobody.collector_instance.clear();
+    let refused = server.client().await.report(nobody).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+
+    let server = server.restart().await;
+    let nodes = server.json("/api/v1/nodes").await;
+    let [a, b] = nodes["nodes"].as_array().unwrap().as_slice() else {
+        panic!("{nodes}");
+    };
+    assert_eq!(
+        (&a["status"], &a["windows"]),
+        (&json!("sampling"), &json!(2))
+    );
+    assert_eq!(
+        (&b["status"], &b["windows"]),
+        (&json!("cannot_sample"), &json!(0))
+    );
+    let mut told = b["report"].clone();
+    assert!(told["received_ms"].take().as_i64().is_some());
+    let check = json!({
+        "name": "CAP_BPF", "outcome": "failed", "found": "missing", "effect": "no sampling", "remedy": "add it",
+    });
+    let excluded = json!({"namespace": "shop", "pod": "cart", "rule": "default: deny"});
+    let policy = json!({
+        "state": "last", "reason": "the file is gone", "excluded": [excluded], "excluded_count": 3,
+    });
+    assert_eq!(
+        told,
+        json!({
+            "received_ms": null, "version": "9.8.7", "kernel": "6.1.0", "state": "cannot_sample",
+            "reason": "CAP_BPF is missing", "policy_revision": "12", "checks": [check], "policy": policy,
+        })
+    );
+    for (query, expected) in [
+        ("/api/v1/nodes?query={node=%22b%22}", 1),
+        ("/api/v1/nodes?query={comm=%22sort%22}", 1),
+        ("/api/v1/nodes?from=0&to=1000", 0),
+    ] {
+        let nodes = server.json(query).await;
+        let listed = nodes["nodes"].as_array().unwrap().len();
+        assert_eq!(listed, expected, "{query}: {nodes}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +286,7 @@ async fn cpu_over_time_has_gaps_where_nothing_was_sent() {
     let range = format!("from={}&to={}", start_ms - 10_000, start_ms + 20_000);
     let expected = json!({
         "from_ms": start_ms - 10_000, "to_ms": start_ms + 20_000, "step_ms": 10_000, "unit": "cores",
+        "covered_ms": [0, 10_000, 10_000],
         "series": [{"labels": {"comm": "rustc"}, "total_ns": 300_000_000, "values": [null, 0.015, 0.015]}],
         "rest": {"count": 1, "total_ns": 100_000_000, "values": [null, 0.005, 0.005]},
     });
@@ -201,12 +397,11 @@ async fn functions_are_listed() {
     );
 }
 
-/// Check that what is said about stacks adds up, that it has what the collector tagged, and that nothing beyond the
-/// limit is lost.
+/// Check that the report on stacks adds up, has the collector's tags, and loses nothing beyond the limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn stacks_are_reported_by_outcome_by_file_and_by_comparison() {
     let server = Running::start().await;
-    let start_ms = server::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
+    let start_ms = server::serve::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
     let text = "
         comm=cart,exe=/bin/cart | main pay | 80 | check=agreed
         comm=cart,exe=/bin/cart | main pay poll@/lib/libz.so | 10 | outcome=copied
@@ -232,7 +427,7 @@ async fn stacks_are_reported_by_outcome_by_file_and_by_comparison() {
             outcome("middle_left_out", true, 8), outcome("no_rows", false, 6), outcome("cut_by_budget", false, 4),
             outcome("unreadable", false, 2),
         ],
-        "incomplete": {"count": 3, "rest": null, "functions": [
+        "stops": {"count": 3, "rest": null, "functions": [
             stop("poll", "/lib/libz.so", "no_rows", 6), stop("pay", "/bin/app", "cut_by_budget", 4), stop("pay", "/bin/app", "unreadable", 2),
         ]},
         "by_binary": {"count": 2, "rest": null, "binaries": [
@@ -252,9 +447,9 @@ async fn stacks_are_reported_by_outcome_by_file_and_by_comparison() {
     }
 
     let cut = server.json("/api/v1/stacks?limit=1").await;
-    assert_eq!(cut["incomplete"]["count"], json!(3));
+    assert_eq!(cut["stops"]["count"], json!(3));
     assert_eq!(
-        cut["incomplete"]["rest"],
+        cut["stops"]["rest"],
         json!({"count": 2, "samples": 6, "cpu_ns": 60_000_000})
     );
     assert_eq!(
@@ -278,7 +473,7 @@ async fn stacks_are_reported_by_outcome_by_file_and_by_comparison() {
     );
 
     // The comparison is kept as a label of the samples.
-    let pprof = server.get("/api/v1/pprof").await;
+    let pprof = server.get("/api/v1/pprof?query={}").await;
     assert_eq!(pprof.status, 200);
     let labels = read_labels(&pprof.body);
     assert!(
@@ -317,11 +512,11 @@ async fn other_forms_have_the_same_samples() {
     assert_eq!(svg.status, 200);
     assert!(svg.header("content-security-policy").contains("sandbox"));
     assert!(svg.text().contains("libb.so+0x1f"));
-    let pprof = server.get("/api/v1/pprof").await;
+    let pprof = server.get("/api/v1/pprof?query={}").await;
     assert_eq!(pprof.status, 200);
     assert_eq!(
         pprof.body,
-        server.get("/api/v1/pprof").await.body,
+        server.get("/api/v1/pprof?query={}").await.body,
         "the same query gives the same bytes"
     );
 }
@@ -337,7 +532,7 @@ async fn the_server_tells_about_itself() {
         "pilotlight_server_windows_total{result=\"stored\"} 2",
         "pilotlight_server_rows_total 6",
         "pilotlight_server_queries_total{route=\"/api/v1/top\",status=\"400\"} 1",
-        "pilotlight_server_series 2",
+        "pilotlight_server_blocks 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
@@ -351,9 +546,31 @@ async fn the_server_tells_about_itself() {
     assert_eq!(server.get("/api/v1/nothing").await.status, 404);
 }
 
-/// Check that each nonsensical request gets the status and the error that say what is wrong.
+/// Check that the page and the API answer below a path prefix as at the root, that the page gets the slash which its relative URLs
+/// need, and that requests are counted by their routes.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_named() {
+async fn a_path_prefix() {
+    let server = Running::start_with(&["--path-prefix=/team/profiles"]).await;
+    for path in ["/team/profiles/api/v1/labels", "/api/v1/labels"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+    let [below, root] = ["/team/profiles/", "/"].map(|path| server.get(path));
+    assert_eq!(below.await.body, root.await.body);
+    let alone = server.get("/team/profiles?query=%7B%7D").await;
+    assert_eq!(alone.status, 307);
+    assert_eq!(alone.header("location"), "/team/profiles/?query=%7B%7D");
+    assert_eq!(alone.header("x-content-type-options"), "nosniff");
+    for path in ["/team/profiles/api/v1/nothing", "/team/profiles2/", "/team"] {
+        assert_eq!(server.get(path).await.status, 404, "{path}");
+    }
+    let metrics = server.get("/metrics").await.text();
+    let counted = "pilotlight_server_queries_total{route=\"/api/v1/labels\",status=\"200\"} 2";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+/// Check that each invalid request gets a status and an error that name the mistake.
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_named() {
     let (server, _) = filled().await;
     let table = include_str!("errors.txt");
     let mut checked = 0;
@@ -394,19 +611,37 @@ async fn a_go_tool_gets_errors_as_text() {
         response.text(),
         "query: expected a quoted value at character 6, near \"}\""
     );
+    for (path, status, text) in [
+        (
+            "from=now-5m",
+            400,
+            "query: the selector is missing; write query={}",
+        ),
+        (
+            "query={comm=~\"rus.+\"}",
+            404,
+            "the selection {comm=~\"rus. \"} has no samples",
+        ),
+        ("query={comm=~\"rus.+\"}", 404, "write %2B"),
+    ] {
+        let path = format!("/api/v1/pprof?{path}");
+        let response = server.get_as(&path, "Go-http-client/1.1").await;
+        assert_eq!(response.status, status, "{path}");
+        assert!(response.text().contains(text), "{}", response.text());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_stored_survives_a_restart() {
+async fn stored_windows_survive_a_restart() {
     let (server, _) = filled().await;
-    let before = server.get("/api/v1/pprof").await.body;
+    let before = server.get("/api/v1/pprof?query={}").await.body;
     let server = server.restart().await;
-    assert_eq!(server.get("/api/v1/pprof").await.body, before);
+    assert_eq!(server.get("/api/v1/pprof?query={}").await.body, before);
     assert!(
         server
             .get("/metrics")
             .await
             .text()
-            .contains("pilotlight_server_recovery{kind=\"tails_cut\"} 0")
+            .contains("pilotlight_server_recovery{kind=\"tail_bytes_cut\"} 0")
     );
 }

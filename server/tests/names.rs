@@ -1,21 +1,22 @@
-//! What the nodes could not name: named by the server when a query is answered.
+//! Frames that the nodes could not name, named by the server in a query.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod running;
-#[path = "../src/symbol/table.rs"]
+#[path = "../query/src/names/table.rs"]
 mod table;
-#[path = "../src/profile/text.rs"]
-mod text;
+#[path = "../src/receive/grpc/test_push.rs"]
+mod test_push;
 
 use std::io::Read;
 use std::sync::Arc;
 
+use model::text::window_at;
 use pprof::protos::{Message, Profile};
 use running::Running;
 use serde_json::{Value, json};
 use table::NameTable;
-use text::{push_request, window_at};
+use test_push::push_request;
 
 const TEXT: &str = "
     comm=cart,node=a | main 0x1f@/lib/libb.so 0x2f@/lib/libb.so | 12
@@ -23,11 +24,11 @@ const TEXT: &str = "
     comm=cart,node=a | 0x1f@/lib/libb.so | 3 | outcome=no_rows
 ";
 
-/// A server with a window that has frames without a name, and where its names will come from.
+/// A server with a window with unnamed frames, and its source of names.
 async fn filled() -> (Running, Arc<NameTable>) {
     let names = Arc::new(NameTable::default());
     let server = Running::start_with_names(Arc::clone(&names) as _).await;
-    let start_ms = server::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
+    let start_ms = server::serve::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
     let window = window_at(TEXT, start_ms, 1);
     server.push(push_request(&window)).await.unwrap();
     (server, names)
@@ -43,14 +44,15 @@ async fn folded(server: &Running) -> String {
 }
 
 async fn profile(server: &Running) -> Profile {
-    let body = server.get("/api/v1/pprof").await.body;
+    let body = server.get("/api/v1/pprof?query={}").await.body;
     let mut bytes = Vec::new();
     let mut gzip = flate2::read::GzDecoder::new(body.as_slice());
     gzip.read_to_end(&mut bytes).unwrap();
     Profile::decode(bytes.as_slice()).unwrap()
 }
 
-/// Check that a profile from before an upload has its names in each form of answer after it, and loses them with it.
+/// Check that an earlier profile has the names of an upload in each form of answer, and loses them when the upload is
+/// removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn profiles_from_before_an_upload_get_their_names() {
     let (server, names) = filled().await;
@@ -88,7 +90,7 @@ async fn profiles_from_before_an_upload_get_their_names() {
         .await;
     assert_eq!(graph["nodes"]["samples"], json!([12, 12, 12]));
     let stacks = server.json("/api/v1/stacks").await;
-    assert_eq!(stacks["incomplete"]["functions"][0]["name"], json!("outer"));
+    assert_eq!(stacks["stops"]["functions"][0]["name"], json!("outer"));
     let svg = server.get("/api/v1/flamegraph.svg").await.text();
     assert!(svg.contains("inlined") && !svg.contains("libb.so+0x"));
 
@@ -97,7 +99,7 @@ async fn profiles_from_before_an_upload_get_their_names() {
     assert_eq!(folded(&server).await, before);
 }
 
-/// Check that a pprof has the lines, the innermost first, and says of the file that it has them.
+/// Check that a pprof has the lines, the innermost first, and marks the file as having them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pprof_has_the_lines_that_were_found_later() {
     let (server, names) = filled().await;
@@ -135,24 +137,23 @@ async fn a_pprof_has_the_lines_that_were_found_later() {
     assert_eq!(lines, ["inlined inlined b.h:7", "leaf leaf b.c:21"]);
 }
 
-/// Check that what is in the cache is asked for once, and again only when something new is known or has come.
+/// Check that a question looks up each address once, however many windows have it, and finds new symbols.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_block_is_asked_for_once() {
+async fn a_question_asks_for_each_address_once() {
     let (server, names) = filled().await;
     // Two addresses without a name; `main` has its source file.
-    for expected in [2, 2, 2] {
+    for expected in [2, 4] {
         folded(&server).await;
         assert_eq!(names.asked(), expected);
     }
     learn(&names);
-    for _ in 0..3 {
-        folded(&server).await;
+    for expected in [6, 8] {
         server.json("/api/v1/top").await;
-        assert_eq!(names.asked(), 4);
+        assert_eq!(names.asked(), expected);
     }
 }
 
-/// Check that lines that were found later are summed as those that came.
+/// Check that joined lines are summed like stored ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_is_shown_by_line() {
     let (server, names) = filled().await;
@@ -184,9 +185,9 @@ async fn a_function_is_shown_by_line() {
     assert_eq!((&none["count"], &none["total_ns"]), (&json!(0), &json!(0)));
 }
 
-/// Check that the report adds up, says what to do, and shrinks as names are found.
+/// Check that the report adds up, has remedies, and shrinks as names are found.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_no_name_says_why() {
+async fn unnamed_frames_have_a_reason() {
     let (server, names) = filled().await;
     let sums = |own: u64, total: u64| {
         json!({

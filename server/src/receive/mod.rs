@@ -1,18 +1,18 @@
-//! Takes what collectors send.
+//! Receives profiles, a folder a protocol.
 //!
-//! In: gRPC messages of anybody who can reach the port. Out: checked windows, appended to the store, and an
-//! answer when they are durable. Never changes anything for a message that is not valid as a whole.
+//! In: messages from anybody who can reach the port. Out: checked windows, appended to the store, and an answer when they are
+//! durable. A message that is not completely valid changes nothing.
+//!
+//! [`grpc`] is the protocol of Pilotlight's collectors. What a message is refused for ([`refusal`]), limits on its entries
+//! ([`entries`], [`wire`]), and reading a profile ([`profile_bytes`], [`pprof`]) do not depend on how it came.
 
-pub mod check;
-pub mod lacking;
+pub mod entries;
+pub mod grpc;
+pub mod metrics;
 pub mod pprof;
+pub mod profile_bytes;
 pub mod refusal;
-pub mod service;
-pub mod status;
-pub mod symbols;
+pub mod wire;
 
-pub use check::{CheckLimits, check_layouts, check_push};
+pub use self::metrics::ReceiveMetrics;
 pub use refusal::{Refusal, RefusalReason};
-pub use service::{IngestParts, IngestService};
-pub use status::correct_status;
-pub use symbols::SymbolsService;

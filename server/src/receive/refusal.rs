@@ -1,13 +1,13 @@
-//! Why a message was not taken.
+//! Reasons for which a message is refused.
 
 use std::fmt;
 
-/// A message that was not taken, with a text for the person who runs its sender.
+/// A refused message, with a text for the operator of its sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The kind, for counting.
     pub reason: RefusalReason,
-    /// What is wrong, and where.
+    /// The mistake and its position.
     pub message: String,
 }
 
@@ -16,33 +16,64 @@ pub struct Refusal {
 pub enum RefusalReason {
     /// The collector's instance, the sequence number or the node's name.
     Identity,
+    /// The bytes are not a message.
+    Malformed,
+    /// A repeated field has more entries than a node can have.
+    Entries,
+    /// The message did not arrive in time.
+    Slow,
+    /// Too many other messages are being received.
+    Busy,
     /// The window's start or length.
     Time,
     /// The label sets.
     Labels,
     /// The compressed profile could not be opened, or has another length than stated.
     Compression,
-    /// The profile is larger than the server takes.
+    /// The profile is above the size limit.
     TooLarge,
     /// The profile is not a valid pprof of the agreed form.
     Profile,
     /// The account of the window.
     Account,
-    /// Where files are loaded.
+    /// The load segments of files.
     Layouts,
     /// The store's disk is full.
     DiskFull,
-    /// The store could not take it for another reason.
+    /// The store failed for another reason.
     Store,
     /// The server is stopping.
     Stopping,
 }
 
 impl RefusalReason {
+    /// All reasons.
+    pub const ALL: [Self; 15] = [
+        Self::Identity,
+        Self::Time,
+        Self::Labels,
+        Self::Compression,
+        Self::TooLarge,
+        Self::Profile,
+        Self::Account,
+        Self::Layouts,
+        Self::DiskFull,
+        Self::Store,
+        Self::Stopping,
+        Self::Malformed,
+        Self::Entries,
+        Self::Slow,
+        Self::Busy,
+    ];
+
     /// The reason as a metric's label.
     pub fn name(self) -> &'static str {
         match self {
             Self::Identity => "identity",
+            Self::Malformed => "malformed",
+            Self::Entries => "entries",
+            Self::Slow => "slow",
+            Self::Busy => "busy",
             Self::Time => "time",
             Self::Labels => "labels",
             Self::Compression => "compression",
@@ -56,10 +87,12 @@ impl RefusalReason {
         }
     }
 
-    /// The gRPC status, as the protocol's definition promises it.
+    /// The gRPC status, as the protocol defines it.
     pub fn code(self) -> tonic::Code {
         match self {
             Self::Identity
+            | Self::Malformed
+            | Self::Entries
             | Self::Time
             | Self::Labels
             | Self::Compression
@@ -67,7 +100,7 @@ impl RefusalReason {
             | Self::Account
             | Self::Layouts => tonic::Code::InvalidArgument,
             Self::TooLarge | Self::DiskFull => tonic::Code::ResourceExhausted,
-            Self::Store | Self::Stopping => tonic::Code::Unavailable,
+            Self::Slow | Self::Busy | Self::Store | Self::Stopping => tonic::Code::Unavailable,
         }
     }
 }

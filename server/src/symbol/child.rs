@@ -1,37 +1,39 @@
-//! The converting child: the server's own program, started to make one index, that ends after it.
+//! The converting child: a process of the server's program that makes one index and exits.
 //!
-//! In: the file as standard input, the index's file as standard output. Out: the index, and one line on standard error if
-//! there is none. It may die of the file; the server then says so, and goes on.
+//! In: the file as standard input, the index's file as standard output. Out: the index, or one line on standard
+//! error. The file may crash it; the server reports that and goes on.
+//!
+//! It has no capabilities, no files but the three that it inherits, limits on memory, CPU time and written bytes, and
+//! runs alone. Its index is checked like any other file. An upload is a file without a name until then, so a crash
+//! leaves nothing. The server's own process does not parse it; its readers of indexes (heads, layouts, look-ups in a
+//! symcache) have bounds and a fuzz target, `symbols`.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, chdir, chroot, nice, set_dumpable_behavior,
-    set_parent_process_death_signal, setrlimit,
-};
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
+use elf::BuildId;
+use sandbox::{CapabilitySet, Confinement};
+use serde::{Deserialize, Serialize};
 use symbolic_common::ByteView;
+use symbolize::index::{ConvertError, FileRefusal, RefusalKind, convert};
 
-use super::build_id::BuildId;
-use super::convert::{ConvertError, FileRefusal, RefusalKind, convert};
-
-/// First argument of the server's program that makes it a converting child; the others are the build id, where the file came
-/// from, and [`ChildLimits`]. Not for people.
+/// First argument of a converting child; the others are the build id, the origin of the file, and [`ChildLimits`].
+/// Internal.
 pub const CHILD_ARGUMENT: &str = "convert-child";
 
-/// Descriptors: the three that it is given, and the few that the runtime opens.
+/// Descriptors: the three inherited ones, and the few that the runtime opens.
 const OPEN_FILES_MAX: u64 = 16;
 
-/// What serves requests goes before what prepares names.
+/// Requests have priority over making indexes.
 const NICE: i32 = 10;
 
-/// What the child may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Limits of the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChildLimits {
-    /// Private memory in bytes; the file itself is mapped and does not count. The kernel refuses more, and the child dies of it.
+    /// Private memory in bytes; the file itself is mapped and does not count. An allocation beyond it aborts the
+    /// child.
     pub data_bytes_max: u64,
     /// Seconds of processor time.
     pub cpu_seconds_max: u64,
@@ -41,7 +43,8 @@ pub struct ChildLimits {
 
 impl Default for ChildLimits {
     /// - 2 GiB of memory: 55 MiB of a Rust program with line tables take 74 MiB. Files with sections that are compressed
-    ///   unfold in memory, and some GB of debug information make some hundred million rows. One child runs at a time.
+    ///   are decompressed in memory, and some GB of debug information make some hundred million rows. One child runs at a time.
+    ///   Below a cgroup's limit it gets less ([`MemoryNeeds`](crate::memory::MemoryNeeds)).
     /// - 300 s: that file takes 10 s without optimization.
     /// - 1 GiB of index: that file has 32 MiB of it.
     fn default() -> Self {
@@ -74,67 +77,28 @@ pub fn run_child(arguments: impl Iterator<Item = String>) -> ExitCode {
 
 fn serve(mut arguments: impl Iterator<Item = String>) -> Result<(), ConvertError> {
     let usage = || io::Error::new(io::ErrorKind::InvalidInput, "is started by the server");
-    let build_id: BuildId = arguments
-        .next()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(usage)?;
-    let origin = arguments.next().ok_or_else(usage)?;
-    let mut number = || arguments.next()?.parse().ok();
-    let (Some(data_bytes_max), Some(cpu_seconds_max), Some(index_bytes_max)) =
-        (number(), number(), number())
-    else {
-        return Err(usage().into());
-    };
-    let limits = ChildLimits {
-        data_bytes_max,
-        cpu_seconds_max,
-        index_bytes_max,
-    };
+    let mut argument = || arguments.next().ok_or_else(usage);
+    let build_id: BuildId = argument()?.parse().map_err(|_| usage())?;
+    let origin = argument()?;
+    let limits = serde_json::from_str(&argument()?).map_err(|_| usage())?;
     let source = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut index = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    confine(limits)?;
+    confinement(limits).enter().map_err(io::Error::from)?;
     let bytes = ByteView::map_file(source)?;
     convert(&bytes, &build_id, &origin, &mut index)?;
     index.sync_all()?;
     Ok(())
 }
 
-/// Gives up what is not needed: it has all of its files open.
-fn confine(limits: ChildLimits) -> io::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // Best effort: a lower priority is a courtesy, and the others are a second wall.
-    let _ = nice(NICE);
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    limit(Resource::Data, limits.data_bytes_max)?;
-    // A little below the limit at which the kernel kills, so that the end says what it was of.
-    let cpu_max = limits.cpu_seconds_max;
-    setrlimit(
-        Resource::Cpu,
-        Rlimit {
-            current: Some(cpu_max),
-            maximum: Some(cpu_max.saturating_add(5)),
-        },
-    )?;
-    limit(Resource::Fsize, limits.index_bytes_max)?;
-    limit(Resource::Core, 0)?;
-    limit(Resource::Nofile, OPEN_FILES_MAX)?;
-    // `self` is resolved once, to this process: there are no files but the open ones.
-    let _ = chroot("/proc/self/fd").and_then(|()| chdir("/"));
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    set_capabilities(None, none)?;
-    set_no_new_privs(true)?;
-    Ok(())
-}
-
-fn limit(resource: Resource, max: u64) -> io::Result<()> {
-    let limit = Rlimit {
-        current: Some(max),
-        maximum: Some(max),
-    };
-    Ok(setrlimit(resource, limit)?)
+/// The child inherits all of its files. The sandbox may leave it its root directory, but it opens no other file: no
+/// reader takes a path from the input.
+fn confinement(limits: ChildLimits) -> Confinement {
+    Confinement {
+        capabilities: CapabilitySet::empty(),
+        data_bytes_max: limits.data_bytes_max,
+        open_files_max: OPEN_FILES_MAX,
+        cpu_seconds_max: Some(limits.cpu_seconds_max),
+        file_bytes_max: Some(limits.index_bytes_max),
+        nice: NICE,
+    }
 }

@@ -1,4 +1,4 @@
-//! `pilotlight-server debuginfo upload`: sends files with symbols to a server that runs.
+//! `pilotlight-server debuginfo upload`: sends files with symbols to a running server.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
@@ -7,39 +7,38 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use elf::BuildId;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use symbolic_common::ByteView;
-use ureq::Agent;
+use symbolize::index::{Rank, is_elf, no_build_id, no_symbols, read_elf};
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
-use super::build_id::BuildId;
-use super::convert::{no_build_id, no_symbols};
-use super::elf::{is_elf, read_elf};
-use super::index::Rank;
-
-/// The server of this machine, as its own default is.
+/// The default address of a server on this machine.
 const SERVER: &str = "http://127.0.0.1:7070";
 
-/// The server takes at least 16 KiB a second and at most 4 GiB; nobody waits for longer than this.
+/// The server takes at least 16 KiB a second and at most 4 GiB; a client does not wait longer than this.
 const UPLOAD_TIME: Duration = Duration::from_secs(3600);
 
-/// How often a server that takes other files at the moment is asked again, and how long is waited before each.
+/// Retries while the server takes other files, and the delay before each.
 const BUSY_TRIES: u32 = 30;
 const BUSY_TIME: Duration = Duration::from_secs(2);
 
-/// Folders inside each other: symbolic links are not followed, so that there is no circle; this is for the stack.
+/// Depth of nested folders. Symbolic links are not followed, so there is no cycle; this bounds the recursion.
 const DEPTH_MAX: usize = 64;
 
-/// What can be done with symbols.
+/// Commands for symbols.
 #[derive(Debug, Subcommand)]
 pub enum DebuginfoCommand {
     /// Sends files with symbols or debug information, so that profiles of these builds get names, files and lines, also those
     /// that were taken before
     ///
-    /// One line for each file says what became of it. The exit code is not 0 when one failed.
+    /// Prints one line for each file. The exit code is not 0 if a file was not taken.
     Upload(UploadArguments),
 }
 
-/// What to upload, and where.
+/// Arguments of an upload.
 #[derive(Debug, Args)]
 pub struct UploadArguments {
     /// The server
@@ -52,7 +51,7 @@ pub struct UploadArguments {
     files: Vec<PathBuf>,
 }
 
-/// What the server has of a build id.
+/// The server's index of a build id.
 #[derive(Deserialize)]
 struct Present {
     rank: String,
@@ -83,17 +82,16 @@ struct Candidate {
     is_named: bool,
 }
 
-/// What became of a file.
+/// Outcome of a file that did not fail.
 enum Outcome {
     Sent(String),
     Skipped(String),
-    Failed(String),
-    /// It was found in a folder, and is nothing to send.
+    /// It was found in a folder, and has nothing to send.
     Nothing,
 }
 
 impl DebuginfoCommand {
-    /// Does it, and says what became of each file.
+    /// Runs the command, and prints the outcome of each file.
     pub fn run(self) -> ExitCode {
         let Self::Upload(UploadArguments { server, files }) = self;
         let config = Agent::config_builder()
@@ -105,9 +103,7 @@ impl DebuginfoCommand {
             agent: config.into(),
             server: server.trim_end_matches('/').to_owned(),
         };
-        let mut failed = 0;
-        let mut sent = 0;
-        let mut skipped = 0;
+        let (mut sent, mut skipped, mut failed) = (0, 0, 0);
         for file in files {
             let mut candidates = Vec::new();
             if let Err(err) = collect(&file, DEPTH_MAX, &mut candidates) {
@@ -115,22 +111,14 @@ impl DebuginfoCommand {
                 println!("{}: failed: {err}", file.display());
             }
             for candidate in candidates {
-                let path = candidate.path.display();
-                match uploader.upload(&candidate) {
-                    Outcome::Sent(text) => {
-                        sent += 1;
-                        println!("{path}: {text}");
-                    }
-                    Outcome::Skipped(text) => {
-                        skipped += 1;
-                        println!("{path}: skipped: {text}");
-                    }
-                    Outcome::Failed(text) => {
-                        failed += 1;
-                        println!("{path}: failed: {text}");
-                    }
-                    Outcome::Nothing => {}
-                }
+                let (count, text) = match uploader.upload(&candidate) {
+                    Ok(Outcome::Sent(text)) => (&mut sent, text),
+                    Ok(Outcome::Skipped(text)) => (&mut skipped, format!("skipped: {text}")),
+                    Ok(Outcome::Nothing) => continue,
+                    Err(text) => (&mut failed, format!("failed: {text}")),
+                };
+                *count += 1;
+                println!("{}: {text}", candidate.path.display());
             }
         }
         eprintln!("{sent} sent, {skipped} skipped, {failed} failed");
@@ -177,19 +165,12 @@ struct Uploader {
 }
 
 impl Uploader {
-    fn upload(&self, candidate: &Candidate) -> Outcome {
-        match self.try_upload(candidate) {
-            Ok(outcome) => outcome,
-            Err(message) => Outcome::Failed(message),
-        }
-    }
-
-    fn try_upload(&self, candidate: &Candidate) -> Result<Outcome, String> {
+    fn upload(&self, candidate: &Candidate) -> Result<Outcome, String> {
         let text = |err: io::Error| err.to_string();
         let mut file = File::open(&candidate.path).map_err(text)?;
         let mut start = [0; 4];
         let is_candidate = file.read_exact(&mut start).is_ok() && is_elf(&start);
-        // In a folder there is everything; only what was named has to be something.
+        // A folder may contain any file; only a named file must be usable.
         let nothing = |message: String| {
             if candidate.is_named {
                 Err(message)
@@ -231,18 +212,9 @@ impl Uploader {
     }
 
     fn ask(&self, build_id: &BuildId) -> Result<Option<Present>, String> {
-        let response = self.agent.get(self.url(build_id)).call();
-        let mut response = response.map_err(|err| self.unreachable(&err))?;
-        match response.status().as_u16() {
-            200 => {
-                let body = response
-                    .body_mut()
-                    .read_to_vec()
-                    .map_err(|err| self.unreachable(&err))?;
-                serde_json::from_slice(&body)
-                    .map(Some)
-                    .map_err(|err| self.unreachable(&err))
-            }
+        let (status, body) = self.read(self.agent.get(self.url(build_id)).call())?;
+        match status {
+            200 => self.parse(&body).map(Some),
             404 => Ok(None),
             status => Err(format!(
                 "{} answered with status {status}: is it a Pilotlight server?",
@@ -251,26 +223,16 @@ impl Uploader {
         }
     }
 
-    fn send(&self, build_id: &BuildId, file: &File) -> Result<Outcome, String> {
+    fn send(&self, build_id: &BuildId, mut file: &File) -> Result<Outcome, String> {
         for _ in 0..BUSY_TRIES {
-            let mut reader = file;
-            reader.rewind().map_err(|err| err.to_string())?;
-            let response = self
-                .agent
-                .put(self.url(build_id))
-                // The server says what is wrong before it gets some GB.
-                .header("Expect", "100-continue")
-                .send(file);
-            let mut response = response.map_err(|err| self.unreachable(&err))?;
-            let status = response.status().as_u16();
-            let body = response
-                .body_mut()
-                .read_to_vec()
-                .map_err(|err| self.unreachable(&err))?;
+            file.rewind().map_err(|err| err.to_string())?;
+            let request = self.agent.put(self.url(build_id));
+            // The server can refuse before it receives gigabytes.
+            let response = request.header("Expect", "100-continue").send(file);
+            let (status, body) = self.read(response)?;
             match status {
                 200 => {
-                    let uploaded: Uploaded =
-                        serde_json::from_slice(&body).map_err(|err| self.unreachable(&err))?;
+                    let uploaded: Uploaded = self.parse(&body)?;
                     return Ok(Outcome::Sent(format!("{} {build_id}", uploaded.result)));
                 }
                 503 => std::thread::sleep(BUSY_TIME),
@@ -288,13 +250,31 @@ impl Uploader {
         Err("the server was busy with other files all the time; try again later".into())
     }
 
+    /// Status and body of an answer.
+    fn read(
+        &self,
+        response: Result<Response<Body>, ureq::Error>,
+    ) -> Result<(u16, Vec<u8>), String> {
+        let read = |mut response: Response<Body>| {
+            let body = response.body_mut().read_to_vec()?;
+            Ok((response.status().as_u16(), body))
+        };
+        response
+            .and_then(read)
+            .map_err(|err| self.unreachable(&err))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, String> {
+        serde_json::from_slice(body).map_err(|err| self.unreachable(&err))
+    }
+
     fn unreachable(&self, err: &dyn std::fmt::Display) -> String {
         format!("failed to ask {}: {err}", self.server)
     }
 }
 
-/// Whether what is there says as much as a file of this rank and length would. Of symbol tables the file with the longer one
-/// is the longer file; debug information is as good from the whole program as from the `.debug` file that was split from it.
+/// Whether the present index is as good as that of a file of this rank and length. Of two files with symbol tables,
+/// the longer has the longer table; debug information is as good from the whole program as from its `.debug` file.
 fn is_enough(present: &Present, rank: Rank, length: u64) -> bool {
     let has = [Rank::SymbolTable, Rank::DebugInfo]
         .into_iter()

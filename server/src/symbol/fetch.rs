@@ -1,24 +1,25 @@
-//! Asks debuginfod servers for what is missing, on threads of its own: one HTTP request after the other, each bounded in size
-//! and time, and what comes becomes an index as an upload does.
+//! Fetches missing symbols from debuginfod servers, on threads of its own: one HTTP request after the other, bounded
+//! in size and time. A fetched file becomes an index like an upload.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use elf::BuildId;
+use symbolize::index::Rank;
 use tracing::{debug, info, warn};
 use ureq::Agent;
 
-use super::build_id::BuildId;
-use super::index::Rank;
-use super::shelf::{Listed, PlaceError, Placed, Shelf};
-use crate::metrics::Metrics;
+use super::error::AddError;
+use super::index_store::{Added, IndexStore, IndexSummary};
+use super::metrics::SymbolMetrics;
 
-/// Files that are fetched at once. Servers of distributions answer one request at a time well; the disk and the one child
-/// that makes indexes take no more.
+/// Files fetched at once. Servers of distributions answer one request at a time well; the disk and the one child that
+/// makes indexes take no more.
 const FETCHERS: usize = 2;
 
-/// A server that is not there is noticed after this.
+/// Timeout of a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// A server may have to unpack a package of some GB before it answers.
@@ -27,7 +28,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(120);
 /// For one file: 4 GiB come in this time at 2.4 MB a second.
 const FILE_TIME: Duration = Duration::from_secs(1800);
 
-/// What is read at a time.
+/// Bytes read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Why a server gave no file.
@@ -42,11 +43,11 @@ enum FetchError {
     #[error("{0}")]
     Failed(String),
     #[error("{0}")]
-    Place(#[from] PlaceError),
+    Place(#[from] AddError),
 }
 
 impl FetchError {
-    /// As metrics call it.
+    /// Name in metrics.
     fn name(&self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -64,13 +65,13 @@ impl From<io::Error> for FetchError {
     }
 }
 
-/// Starts the threads, if there are servers to ask. They end when the queue of what is wanted is closed.
+/// Starts the threads, if there are servers to ask. They end when the queue is closed.
 ///
 /// # Errors
 /// A thread cannot be started.
 pub fn start_fetchers(
-    shelf: &Arc<Shelf>,
-    metrics: &Arc<Metrics>,
+    indexes: &Arc<IndexStore>,
+    metrics: &SymbolMetrics,
     urls: &[String],
 ) -> io::Result<()> {
     if urls.is_empty() {
@@ -87,8 +88,8 @@ pub fn start_fetchers(
     for number in 0..FETCHERS {
         let fetcher = Fetcher {
             agent: agent.clone(),
-            shelf: Arc::clone(shelf),
-            metrics: Arc::clone(metrics),
+            indexes: Arc::clone(indexes),
+            metrics: metrics.clone(),
             urls: urls.to_vec(),
         };
         std::thread::Builder::new()
@@ -100,25 +101,24 @@ pub fn start_fetchers(
 
 struct Fetcher {
     agent: Agent,
-    shelf: Arc<Shelf>,
-    metrics: Arc<Metrics>,
+    indexes: Arc<IndexStore>,
+    metrics: SymbolMetrics,
     urls: Vec<String>,
 }
 
 impl Fetcher {
     fn run(&self) {
-        while let Some(build_id) = self.shelf.wanted().next() {
+        while let Some(build_id) = self.indexes.fetch_queue().pop() {
             let started = Instant::now();
             let mut bytes = 0;
             let result = self.fetch(&build_id, &mut bytes);
             let name = match &result {
-                Ok(Placed::Stored(_)) => "stored",
-                Ok(Placed::Unchanged(_)) => "unchanged",
+                Ok(Added::Stored(_)) => "stored",
+                Ok(Added::Unchanged(_)) => "unchanged",
                 Err(err) => err.name(),
             };
-            self.metrics.count_symbol_fetch(name, bytes);
-            self.metrics
-                .show_symbol_fetches_waiting(self.shelf.wanted().len());
+            self.metrics.fetches.of([name]).inc();
+            self.metrics.fetch_bytes.inc_by(bytes);
             match result {
                 Ok(_) => {
                     info!(%build_id, bytes, seconds = started.elapsed().as_secs_f32(), "fetched symbols");
@@ -126,42 +126,36 @@ impl Fetcher {
                 Err(FetchError::NotFound) => debug!(%build_id, "no debuginfod server has symbols"),
                 Err(err) => warn!(%build_id, %err, "failed to fetch symbols"),
             }
-            // Whoever has less than all is tried again after a while, not with each query.
-            let is_all = |found: Listed| found.has_layout && found.head.rank == Rank::DebugInfo;
-            if self.shelf.find(&build_id).is_some_and(is_all) {
-                self.shelf.wanted().note_found(&build_id);
+            // An incomplete result is retried later, not with each query.
+            let is_all =
+                |found: IndexSummary| found.has_layout && found.head.rank == Rank::DebugInfo;
+            if self.indexes.find(&build_id).is_some_and(is_all) {
+                self.indexes.fetch_queue().note_found(&build_id);
             } else {
-                self.shelf.wanted().note_not_found(&build_id);
+                self.indexes.fetch_queue().note_not_found(&build_id);
             }
         }
     }
 
-    /// Debug information first; then the program itself, if that is not there or does not say where it is loaded.
-    fn fetch(&self, build_id: &BuildId, bytes: &mut u64) -> Result<Placed, FetchError> {
-        let mut result = Err(FetchError::NotFound);
-        let has = |rank: Rank| {
-            self.shelf
-                .find(build_id)
-                .is_some_and(|found| found.head.rank >= rank)
+    /// Debug information first; then the program itself, if the former is missing or does not have the load segments.
+    fn fetch(&self, build_id: &BuildId, bytes: &mut u64) -> Result<Added, FetchError> {
+        let present = |check: fn(&IndexSummary) -> bool| {
+            self.indexes.find(build_id).as_ref().is_some_and(check)
         };
-        let has_layout = || {
-            self.shelf
-                .find(build_id)
-                .is_some_and(|found| found.has_layout)
+        let first = if present(|found| found.head.rank == Rank::DebugInfo) {
+            Err(FetchError::NotFound)
+        } else {
+            self.ask_all(build_id, "debuginfo", bytes)
         };
-        if !has(Rank::DebugInfo) {
-            result = self.ask_all(build_id, "debuginfo", bytes);
+        if present(|found| found.has_layout) {
+            return first;
         }
-        if !has(Rank::SymbolTable) || !has_layout() {
-            let second = self.ask_all(build_id, "executable", bytes);
-            result = match (result, second) {
-                (Ok(Placed::Stored(head)), _) => Ok(Placed::Stored(head)),
-                (Err(FetchError::NotFound), second) => second,
-                (_, Ok(placed)) => Ok(placed),
-                (first, Err(_)) => first,
-            };
+        let second = self.ask_all(build_id, "executable", bytes);
+        match (first, second) {
+            (Err(FetchError::NotFound), second) => second,
+            (first @ Ok(Added::Stored(_)), _) | (first, Err(_)) => first,
+            (_, second) => second,
         }
-        result
     }
 
     /// Asks one server after the other, until one has a file that can be used.
@@ -170,7 +164,7 @@ impl Fetcher {
         build_id: &BuildId,
         what: &str,
         bytes: &mut u64,
-    ) -> Result<Placed, FetchError> {
+    ) -> Result<Added, FetchError> {
         let mut worst = FetchError::NotFound;
         for server in &self.urls {
             let url = format!("{server}/buildid/{build_id}/{what}");
@@ -187,7 +181,7 @@ impl Fetcher {
         Err(worst)
     }
 
-    fn ask(&self, build_id: &BuildId, url: &str, bytes: &mut u64) -> Result<Placed, FetchError> {
+    fn ask(&self, build_id: &BuildId, url: &str, bytes: &mut u64) -> Result<Added, FetchError> {
         let response = self.agent.get(url).call();
         let mut response = response.map_err(|err| FetchError::Failed(err.to_string()))?;
         match response.status().as_u16() {
@@ -199,16 +193,16 @@ impl Fetcher {
                 )));
             }
         }
-        let mut file = self.shelf.make_incoming()?;
-        // The limit of its own that the client has for bodies is for those that go into memory.
+        let mut file = self.indexes.make_incoming()?;
+        // The client's default limit is for bodies in memory.
         let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
         *bytes += self.save(&mut body, &mut file)?;
         file.seek(SeekFrom::Start(0))?;
-        Ok(self.shelf.place(build_id, file, url)?)
+        Ok(self.indexes.add(build_id, file, url)?)
     }
 
     fn save(&self, body: &mut impl Read, file: &mut File) -> Result<u64, FetchError> {
-        let bytes_max = self.shelf.file_bytes_max();
+        let bytes_max = self.indexes.file_bytes_max();
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut bytes = 0u64;
         loop {
@@ -220,10 +214,10 @@ impl Fetcher {
             if bytes > bytes_max {
                 return Err(FetchError::TooLarge(bytes_max));
             }
-            if self.shelf.wanted().is_closed() {
+            if self.indexes.fetch_queue().is_closed() {
                 return Err(FetchError::Stopping);
             }
-            self.shelf.check_room(CHUNK_BYTES as u64)?;
+            self.indexes.check_room(CHUNK_BYTES as u64)?;
             file.write_all(&chunk[..length])?;
         }
     }

@@ -1,35 +1,37 @@
-//! Layouts by build id, from profiles and from files: kept in memory and in one file that is appended to.
+//! Layouts by build id, from profiles and from files: in memory and in one append-only file.
 //!
-//! A file with debug information only does not say where its program is loaded. The collectors, which see the program, do;
-//! and so does the stripped file, whatever order they come in.
+//! A file with debug information only does not have the load segments of its program. The collectors, which see the
+//! program, send them, and the stripped file has them, in any order.
+//!
+//! A file's own layout wins over the collectors'. Any process can run a file that claims the build id of another, so layouts of
+//! collectors count only as long as all are equal. Until there is a layout, the index of the file names nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::Buf as _;
+use elf::{BuildId, Layout};
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::build_id::{BUILD_ID_BYTES_MAX, BuildId};
-use super::bytes::Reader;
-use super::layout::Layout;
-
-/// Layouts that are kept. A Debian with everything has 2,500 programs and libraries; with 26 releases of all of them that is
-/// 65,000. Four segments take 140 bytes, so that these are 9 MB in the file and some 14 MB in memory.
+/// Layouts at most. A Debian with everything has 2,500 programs and libraries; with 26 releases of all of them that
+/// is 65,000. Four segments take 140 bytes, which makes 9 MB in the file and some 14 MB in memory.
 const LAYOUTS_MAX: usize = 1 << 16;
 
-/// Records in the file, after which it is written anew.
+/// Records at which the file is rewritten.
 const RECORDS_MAX: usize = 2 * LAYOUTS_MAX;
 
-const MAGIC: [u8; 8] = *b"PLLAYOU\x01";
+const MAGIC: [u8; 8] = *b"PLLAYOU\x02";
 
-/// Longest record: 64 segments of 24 bytes, the build id, and five bytes.
+/// Longest record: 64 segments of at most 30 bytes, the build id, and five bytes.
 const RECORD_BYTES_MAX: usize = 2048;
 
-/// Who says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Source of a layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LayoutSource {
-    /// A collector, beside its profiles. Anybody who can send profiles can say anything.
+    /// A collector, beside its profiles: any sender of profiles can claim anything.
     Profile,
     /// The file with this build id itself.
     File,
@@ -37,9 +39,10 @@ pub enum LayoutSource {
 
 #[derive(Debug)]
 struct Known {
-    layout: Layout,
+    /// None if profiles differ.
+    layout: Option<Layout>,
     source: LayoutSource,
-    /// Grows with each that is learnt.
+    /// Grows with each learnt layout.
     number: u64,
 }
 
@@ -54,7 +57,7 @@ pub struct KnownLayouts {
 }
 
 impl KnownLayouts {
-    /// Reads the file, or makes one. What is damaged in it, and what comes after that, is forgotten.
+    /// Reads the file, or creates one. Damaged records and all after them are dropped.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -77,7 +80,7 @@ impl KnownLayouts {
             layouts.note(build_id, layout, source);
         }
         if !is_whole && !bytes.is_empty() {
-            warn!(path = %path.display(), kept = layouts.known.len(), "the file of layouts is damaged, kept what is before");
+            warn!(path = %path.display(), kept = layouts.known.len(), "the file of layouts is damaged, kept the records before the damage");
         }
         if !is_whole {
             layouts.rewrite()?;
@@ -85,47 +88,55 @@ impl KnownLayouts {
         Ok(layouts)
     }
 
-    /// Learns a layout; says whether that changed anything.
+    /// Learns a layout. Returns whether that changed anything.
     ///
-    /// What a file says stands against what profiles say. Of two profiles the later one counts, so that a wrong one is not
-    /// kept for ever.
+    /// The layout of a file has priority over those of profiles. Where two profiles differ, two files claim the build id, and
+    /// neither layout counts: one of them would give wrong names to the frames of the other file.
     pub fn learn(&mut self, build_id: &BuildId, layout: &Layout, source: LayoutSource) -> bool {
-        if let Some(known) = self.known.get(build_id)
-            && (known.source > source || (known.source == source && known.layout == *layout))
-        {
-            return false;
+        let mut learnt = Some(layout.clone());
+        if let Some(known) = self.known.get(build_id) {
+            if known.source > source || (known.source == source && known.layout == learnt) {
+                return false;
+            }
+            if (known.source, source) == (LayoutSource::Profile, LayoutSource::Profile) {
+                if known.layout.is_none() {
+                    return false;
+                }
+                learnt = None;
+            }
         }
-        self.note(build_id.clone(), layout.clone(), source);
+        self.note(*build_id, learnt.clone(), source);
         let written = if self.records >= RECORDS_MAX || self.known.len() > LAYOUTS_MAX {
-            self.forget_oldest();
+            self.evict_oldest();
             self.rewrite()
         } else {
             self.records += 1;
-            self.file.write_all(&encode(build_id, layout, source))
+            self.file
+                .write_all(&encode(build_id, learnt.as_ref(), source))
         };
         if let Err(err) = written {
-            // It is in memory; after a restart the next profile brings it again.
+            // It is in memory; the next profile after a restart has it again.
             warn!(path = %self.path.display(), %err, "failed to write a layout");
         }
         true
     }
 
-    /// The layout of a file.
+    /// The layout of a file, unless profiles differ about it.
     pub fn get(&self, build_id: &BuildId) -> Option<&Layout> {
-        self.known.get(build_id).map(|known| &known.layout)
+        self.known.get(build_id)?.layout.as_ref()
     }
 
-    /// How many there are.
+    /// Number of layouts.
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Says whether there is none.
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
-    fn note(&mut self, build_id: BuildId, layout: Layout, source: LayoutSource) {
+    fn note(&mut self, build_id: BuildId, layout: Option<Layout>, source: LayoutSource) {
         let number = self.next;
         self.next += 1;
         let known = Known {
@@ -136,15 +147,15 @@ impl KnownLayouts {
         self.known.insert(build_id, known);
     }
 
-    /// Forgets an eighth, so that this is not done for each: first what profiles said, then the oldest.
-    fn forget_oldest(&mut self) {
+    /// Evicts an eighth, so that this is rare: layouts from profiles first, and of those the oldest.
+    fn evict_oldest(&mut self) {
         if self.known.len() <= LAYOUTS_MAX {
             return;
         }
         let mut order: Vec<_> = self
             .known
             .iter()
-            .map(|(id, known)| (known.source, known.number, id.clone()))
+            .map(|(id, known)| (known.source, known.number, *id))
             .collect();
         order.sort();
         for (_, _, id) in order.into_iter().take(LAYOUTS_MAX / 8) {
@@ -159,7 +170,7 @@ impl KnownLayouts {
         let mut order: Vec<_> = self.known.iter().collect();
         order.sort_by_key(|(_, known)| known.number);
         for (id, known) in order {
-            out.write_all(&encode(id, &known.layout, known.source))?;
+            out.write_all(&encode(id, known.layout.as_ref(), known.source))?;
         }
         out.into_inner()
             .map_err(io::IntoInnerError::into_error)?
@@ -171,10 +182,10 @@ impl KnownLayouts {
     }
 }
 
-fn encode(build_id: &BuildId, layout: &Layout, source: LayoutSource) -> Vec<u8> {
-    let mut record = vec![source as u8 + 1, build_id.as_str().len() as u8];
-    record.extend(build_id.as_str().as_bytes());
-    layout.encode(&mut record);
+/// The length and the checksum of a record, and the record in postcard's form.
+fn encode(build_id: &BuildId, layout: Option<&Layout>, source: LayoutSource) -> Vec<u8> {
+    // SANITY: only types with an encoding of their own can fail.
+    let record = postcard::to_allocvec(&(build_id, layout, source)).expect("a record has a form");
     let mut out = Vec::with_capacity(record.len() + 8);
     out.extend((record.len() as u32).to_le_bytes());
     out.extend(crc32c::crc32c(&record).to_le_bytes());
@@ -182,17 +193,16 @@ fn encode(build_id: &BuildId, layout: &Layout, source: LayoutSource) -> Vec<u8> 
     out
 }
 
-type Record = (BuildId, Layout, LayoutSource);
+type Record = (BuildId, Option<Layout>, LayoutSource);
 
-/// Reads records up to the first that is damaged; says whether there was none.
+/// Reads records up to the first damaged one. Returns whether there was none.
 pub fn decode(bytes: &[u8]) -> (Vec<Record>, bool) {
     let mut records = Vec::new();
-    let Some(rest) = bytes.strip_prefix(&MAGIC) else {
+    let Some(mut rest) = bytes.strip_prefix(&MAGIC) else {
         return (records, false);
     };
-    let mut reader = Reader::new(rest);
-    while reader.remaining() > 0 {
-        match decode_record(&mut reader) {
+    while !rest.is_empty() {
+        match decode_record(&mut rest) {
             Some(record) => records.push(record),
             None => return (records, false),
         }
@@ -200,40 +210,26 @@ pub fn decode(bytes: &[u8]) -> (Vec<Record>, bool) {
     (records, true)
 }
 
-fn decode_record(reader: &mut Reader<'_>) -> Option<Record> {
-    let length = reader.u32()? as usize;
-    let crc = reader.u32()?;
+fn decode_record(bytes: &mut &[u8]) -> Option<Record> {
+    let length = bytes.try_get_u32_le().ok()? as usize;
+    let crc = bytes.try_get_u32_le().ok()?;
     if length > RECORD_BYTES_MAX {
         return None;
     }
-    let record = reader.take(length)?;
+    let record = bytes.split_off(..length)?;
     if crc32c::crc32c(record) != crc {
         return None;
     }
-    let mut reader = Reader::new(record);
-    let source = match reader.u8()? {
-        1 => LayoutSource::Profile,
-        2 => LayoutSource::File,
-        _ => return None,
-    };
-    let length = usize::from(reader.u8()?);
-    if length > 2 * BUILD_ID_BYTES_MAX {
-        return None;
-    }
-    let build_id = std::str::from_utf8(reader.take(length)?)
-        .ok()?
-        .parse()
-        .ok()?;
-    Some((build_id, Layout::decode(&mut reader)??, source))
+    postcard::from_bytes(record).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::Segment;
     use super::*;
+    use elf::Segment;
 
     fn id(number: u32) -> BuildId {
-        BuildId::from_bytes(&number.to_be_bytes()).unwrap()
+        BuildId::new(&number.to_be_bytes()).unwrap()
     }
 
     fn layout(address: u64) -> Layout {
@@ -245,15 +241,21 @@ mod tests {
         Layout::new(vec![segment]).unwrap()
     }
 
-    /// Check that a file's own word stands, that the later of two profiles counts, and that a restart forgets nothing.
+    /// Check that a file's own layout has priority, that neither of two different profiles counts, and that a restart keeps all.
     #[test]
-    fn a_file_is_believed_before_a_profile() {
+    fn a_file_has_priority_over_a_profile() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("layouts");
         let mut known = KnownLayouts::open(&path).unwrap();
         assert!(known.learn(&id(1), &layout(1), LayoutSource::Profile));
         assert!(!known.learn(&id(1), &layout(1), LayoutSource::Profile));
-        assert!(known.learn(&id(1), &layout(2), LayoutSource::Profile));
+        assert_eq!(known.get(&id(1)), Some(&layout(1)));
+        for number in [1, 3] {
+            known.learn(&id(number), &layout(1), LayoutSource::Profile);
+            assert!(known.learn(&id(number), &layout(2), LayoutSource::Profile));
+            assert!(!known.learn(&id(number), &layout(1), LayoutSource::Profile));
+            assert_eq!(known.get(&id(number)), None);
+        }
         assert!(known.learn(&id(1), &layout(3), LayoutSource::File));
         assert!(!known.learn(&id(1), &layout(4), LayoutSource::Profile));
         assert!(known.learn(&id(2), &layout(5), LayoutSource::Profile));
@@ -261,13 +263,12 @@ mod tests {
         let known = KnownLayouts::open(&path).unwrap();
         assert_eq!(known.get(&id(1)), Some(&layout(3)));
         assert_eq!(known.get(&id(2)), Some(&layout(5)));
-        assert_eq!(known.len(), 2);
+        assert_eq!((known.get(&id(3)), known.len()), (None, 3));
     }
 
-    /// Check that a record that was cut off or changed costs itself and what comes after it, and that the file is whole
-    /// again then.
+    /// Check that a truncated or changed record is dropped with all after it, and that the file is valid again then.
     #[test]
-    fn what_is_damaged_is_forgotten() {
+    fn damaged_records_are_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("layouts");
         let mut known = KnownLayouts::open(&path).unwrap();
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_too_many_are_forgotten() {
+    fn the_oldest_of_too_many_are_evicted() {
         let folder = tempfile::tempdir().unwrap();
         let mut known = KnownLayouts::open(&folder.path().join("layouts")).unwrap();
         known.learn(&id(u32::MAX), &layout(7), LayoutSource::File);

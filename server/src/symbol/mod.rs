@@ -1,39 +1,28 @@
-//! Names that the node did not know: what there is to name addresses with, by build id.
+//! Names that the nodes did not know, from files with symbols, by build id.
 //!
-//! In: ELF files with symbols or debug information, that people upload, that a debuginfod server has, or that a collector is
-//! asked for ([`intake`]: [`asked`], [`plan`], [`partial`]). Out: names, inlined calls, files and lines of offsets in a file. Files are read by a child process only ([`process`], [`child`],
-//! [`convert`]); what is kept of one is its index ([`index`]), not the file. [`shelf`] keeps the indexes, the best for
-//! each build id, within a cap; [`layout`] leads from offsets, as profiles have them, to addresses, as symbols have them.
+//! In: ELF files with symbols or debug information that people upload, that a debuginfod server has ([`fetch`]), or that a
+//! collector sends when asked ([`collector_uploads`] with [`pending_uploads`], [`partial_uploads`] and [`plan`]). Out: names,
+//! inlined calls, files and lines of offsets in a file.
+//!
+//! Only a child process reads the files ([`process`], [`child`]). It makes an index of each ([`symbolize::index`]), and the
+//! file is not kept. [`index_store`] keeps the best index of each build id, within a cap. Profiles have file offsets and symbols
+//! have addresses: [`elf::Layout`] translates, and [`known_layouts`] remembers it for files that do not have it themselves.
 
-pub mod asked;
-pub mod build_id;
-mod bytes;
 pub mod child;
-pub mod convert;
-mod debugdata;
+pub mod collector_uploads;
 pub mod debuginfo_command;
-mod demangle;
-pub mod elf;
+pub mod error;
 pub mod fetch;
-pub mod index;
-pub mod intake;
+pub mod fetch_queue;
+mod index_entry;
+pub mod index_store;
 pub mod known_layouts;
-mod labels;
-pub mod layout;
-mod lines;
-mod none;
-pub mod partial;
-mod paths;
+pub mod metrics;
+pub mod partial_uploads;
+pub mod pending_uploads;
 pub mod plan;
 pub mod process;
-pub mod shelf;
-mod source;
-#[cfg(test)]
-pub mod table;
-pub mod wanted;
 
-pub use build_id::BuildId;
-pub use intake::Intake;
-pub use none::NoNames;
-pub use shelf::{Shelf, ShelfOptions};
-pub use source::{NameSource, SourceFrame};
+pub use self::metrics::SymbolMetrics;
+pub use collector_uploads::CollectorUploads;
+pub use index_store::{IndexStore, IndexStoreOptions};

@@ -1,36 +1,19 @@
-//! Which parts of a file a collector sends, and where each byte that comes belongs. Pure.
+//! The ranges of a file that a collector sends, and the offset of each received byte. Pure.
 //!
-//! The parts come one after the other and are kept at their own places in a file that is otherwise empty, so that the file
-//! on the disk says by its length how much has come, and reads as the collector's own where nothing came: as zeros.
+//! The ranges are sent one after the other and written at their own offsets into a file that is empty elsewhere. The
+//! length of the file on the disk tells the number of received bytes, and its holes read as zeros.
 
-use super::bytes::Reader;
+use elf::{FileRange, slice_ranges};
+use serde_json::json;
 
 /// Parts of one file. Linkers write some 40 sections, of which at most 25 are for names; with headers and notes these are
 /// fewer than 40 parts.
 pub const RANGES_MAX: usize = 1024;
 
-/// Bytes that one part takes when it is written.
-const RANGE_BYTES: usize = 16;
+/// Bytes of an encoded plan with all ranges: two numbers of up to 20 digits each.
+pub const PLAN_BYTES_MAX: u64 = 32 + 44 * RANGES_MAX as u64;
 
-/// The last byte is the format's version.
-const MAGIC: [u8; 8] = *b"PLPLAN_\x01";
-
-/// A part of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileRange {
-    /// Where it begins.
-    pub offset: u64,
-    /// Its length.
-    pub bytes: u64,
-}
-
-impl FileRange {
-    fn end(self) -> Option<u64> {
-        self.offset.checked_add(self.bytes)
-    }
-}
-
-/// The parts of a file that come.
+/// The ranges of a file that are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadPlan {
     file_bytes: u64,
@@ -39,11 +22,10 @@ pub struct UploadPlan {
 }
 
 impl UploadPlan {
-    /// Takes parts in the order of their places, apart from each other, within the file and not empty; says what is wrong
-    /// with others.
+    /// Makes a plan of ranges that are sorted, apart from each other, within the file and not empty.
     ///
     /// # Errors
-    /// The parts cannot be.
+    /// The mistake in the ranges.
     pub fn new(file_bytes: u64, ranges: Vec<FileRange>) -> Result<Self, &'static str> {
         if ranges.is_empty() || ranges.len() > RANGES_MAX {
             return Err("ranges must be 1 to 1024");
@@ -57,7 +39,8 @@ impl UploadPlan {
             if range.offset < end {
                 return Err("ranges lie on each other, or are not in the order of their places");
             }
-            end = range.end().ok_or("a range goes beyond 2^64")?;
+            let range_end = range.offset.checked_add(range.bytes);
+            end = range_end.ok_or("a range goes beyond 2^64")?;
             total_bytes += range.bytes;
         }
         if end > file_bytes {
@@ -80,68 +63,36 @@ impl UploadPlan {
         self.total_bytes
     }
 
-    /// The stretches of the file that `bytes` bytes from a position on belong to; they end where the parts end.
+    /// The ranges of the file for `bytes` bytes from a position on; they end with the plan's ranges.
     pub fn places(&self, position: u64, bytes: u64) -> impl Iterator<Item = FileRange> + '_ {
-        let (mut skip, mut left) = (position, bytes);
-        self.ranges.iter().filter_map(move |range| {
-            let skipped = skip.min(range.bytes);
-            skip -= skipped;
-            let taken = (range.bytes - skipped).min(left);
-            left -= taken;
-            (taken > 0).then_some(FileRange {
-                offset: range.offset + skipped,
-                bytes: taken,
-            })
-        })
+        slice_ranges(&self.ranges, position, bytes)
     }
 
-    /// How much has come of the parts when the file on the disk has this length.
+    /// Received bytes, by the length of the file on the disk.
     pub fn received_at(&self, length: u64) -> u64 {
         let before = |range: &FileRange| length.saturating_sub(range.offset).min(range.bytes);
         self.ranges.iter().map(before).sum()
     }
 
-    /// The length of the file on the disk when so much has come: the reverse of [`Self::received_at`].
+    /// Length of the file on the disk by received bytes: the reverse of [`Self::received_at`].
     pub fn length_at(&self, received: u64) -> u64 {
         let last = self.places(0, received).last();
-        last.map_or(0, |range| range.offset + range.bytes)
+        last.map_or(0, |range| range.end())
     }
 
-    /// Writes it, with a checksum.
+    /// Writes it as JSON: `[bytes of the file, [[offset, bytes], …]]`. It needs no checksum: a changed plan is not
+    /// equal to the collector's, and the upload begins anew.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(MAGIC.len() + 16 + RANGE_BYTES * self.ranges.len());
-        out.extend(MAGIC);
-        out.extend(self.file_bytes.to_le_bytes());
-        out.extend((self.ranges.len() as u32).to_le_bytes());
-        for range in &self.ranges {
-            out.extend(range.offset.to_le_bytes());
-            out.extend(range.bytes.to_le_bytes());
-        }
-        let crc = crc32c::crc32c(&out);
-        out.extend(crc.to_le_bytes());
-        out
+        let ranges = self.ranges.iter().map(|range| (range.offset, range.bytes));
+        let ranges: Vec<(u64, u64)> = ranges.collect();
+        json!((self.file_bytes, ranges)).to_string().into_bytes()
     }
 
-    /// Reads what [`Self::encode`] has written; `None` if it is something else or damaged.
+    /// Reads the output of [`Self::encode`].
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (checked, crc) = bytes.split_last_chunk::<4>()?;
-        if crc32c::crc32c(checked).to_le_bytes() != *crc {
-            return None;
-        }
-        let mut reader = Reader::new(checked.strip_prefix(&MAGIC)?);
-        let file_bytes = reader.u64()?;
-        let count = reader.u32()? as usize;
-        if count > RANGES_MAX || reader.remaining() != count * RANGE_BYTES {
-            return None;
-        }
-        let range = |reader: &mut Reader<'_>| {
-            Some(FileRange {
-                offset: reader.u64()?,
-                bytes: reader.u64()?,
-            })
-        };
-        let ranges: Option<Vec<_>> = (0..count).map(|_| range(&mut reader)).collect();
-        Self::new(file_bytes, ranges?).ok()
+        let (file_bytes, ranges): (u64, Vec<(u64, u64)>) = serde_json::from_slice(bytes).ok()?;
+        let range = |(offset, bytes)| FileRange { offset, bytes };
+        Self::new(file_bytes, ranges.into_iter().map(range).collect()).ok()
     }
 }
 
@@ -174,12 +125,12 @@ mod tests {
         }
         let many: Vec<_> = (0..=RANGES_MAX as u64).map(|n| (2 * n, 1)).collect();
         assert!(plan(u64::MAX, &many).is_err());
-        // As much as there can be is added up without an overflow.
+        // The largest ranges add up without an overflow.
         let all = plan(u64::MAX, &[(0, u64::MAX - 1), (u64::MAX - 1, 1)]).unwrap();
         assert_eq!(all.total_bytes(), u64::MAX);
     }
 
-    /// Check that each position has its place, and that the file's length leads back to the position.
+    /// Check that each position has its offset, and that the file's length leads back to the position.
     #[test]
     fn every_byte_has_its_place() {
         let plan = plan(100, &[(2, 3), (10, 1), (90, 10)]).unwrap();
@@ -209,14 +160,14 @@ mod tests {
     fn a_plan_is_read_as_it_was_written() {
         let plan = plan(100, &[(2, 3), (10, 1)]).unwrap();
         let bytes = plan.encode();
-        assert_eq!(UploadPlan::decode(&bytes), Some(plan));
+        assert_eq!(UploadPlan::decode(&bytes).as_ref(), Some(&plan));
         for length in 0..bytes.len() {
             assert_eq!(UploadPlan::decode(&bytes[..length]), None);
         }
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
-            assert_eq!(UploadPlan::decode(&changed), None);
+            assert_ne!(UploadPlan::decode(&changed).as_ref(), Some(&plan));
         }
     }
 }

@@ -1,6 +1,12 @@
 //! A server process, and a small disk for it.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "for tests, of which each uses a part"
+)]
+
+pub(crate) mod cgroup;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,7 +22,7 @@ use tokio::runtime::Runtime;
 
 use crate::running::{HttpResponse, get, read_addresses};
 
-/// Longer than any machine needs; a test that waits for a condition fails after this.
+/// Time after which a test that waits for a condition fails; no machine needs as long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const NOT_YET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -29,13 +35,22 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(data: &Path, options: &[&str]) -> Result<Self, Failed> {
+        Self::start_by(&[], data, options)
+    }
+
+    /// Starts the server by a command, as in `sh -c 'exec "$@"' sh SERVER …`.
+    pub(crate) fn start_by(
+        before: &[String],
+        data: &Path,
+        options: &[&str],
+    ) -> Result<Self, Failed> {
         let addresses_file = data.join("addresses.json");
         let _ = std::fs::remove_file(&addresses_file);
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(data.join("stderr.log"))?;
-        let mut command = command(data, options);
+        let mut command = command(before, data, options);
         let child = command
             .arg("--addresses-file")
             .arg(&addresses_file)
@@ -68,8 +83,24 @@ impl Process {
         data: &Path,
         options: &[&str],
     ) -> Result<(ExitStatus, String), Failed> {
-        let output = command(data, options).stderr(Stdio::piped()).output()?;
+        let output = command(&[], data, options)
+            .stderr(Stdio::piped())
+            .output()?;
         Ok((output.status, String::from_utf8(output.stderr)?))
+    }
+
+    /// Resets the peak of resident memory.
+    pub(crate) fn forget_peak(&self) -> Result<(), Failed> {
+        let path = format!("/proc/{}/clear_refs", self.child.id());
+        Ok(std::fs::write(path, "5")?)
+    }
+
+    /// Peak of resident memory since the reset, in bytes.
+    pub(crate) fn peak_bytes(&self) -> Result<u64, Failed> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+        Ok(kib.ok_or("no VmHWM")?.trim().parse::<u64>()? * 1024)
     }
 
     /// Kills the server with SIGKILL.
@@ -112,7 +143,7 @@ impl Process {
         Ok(serde_json::from_slice(&response.body)?)
     }
 
-    /// What the server says that it did when it opened its store.
+    /// The server's report of its recovery.
     pub(crate) fn recovery(&self, kind: &str) -> Result<u64, Failed> {
         let metrics = self.get("/metrics")?.text();
         let name = format!("pilotlight_server_recovery{{kind=\"{kind}\"}} ");
@@ -129,12 +160,16 @@ impl Drop for Process {
     }
 }
 
-fn command(data: &Path, options: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pilotlight-server"));
+fn command(before: &[String], data: &Path, options: &[&str]) -> Command {
+    let server = env!("CARGO_BIN_EXE_pilotlight-server");
+    let mut words = before.iter().map(String::as_str).chain([server]);
+    let mut command = Command::new(words.next().unwrap_or(server));
     command
+        .args(words)
         .args([
             "--http-listen=127.0.0.1:0",
             "--grpc-listen=127.0.0.1:0",
+            "--admin-listen=127.0.0.1:0",
             "--log=warn",
             "--data-dir",
         ])
@@ -172,7 +207,7 @@ impl SmallDisk {
         &self.path
     }
 
-    /// Writes a file until so many bytes are free.
+    /// Writes a file until only `left` bytes are free.
     pub(crate) fn fill(&self, free_bytes: u64) -> Result<PathBuf, Failed> {
         let path = self.path.join(format!("filler-{free_bytes}"));
         let mut file = File::create(&path)?;

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use clap::Parser;
 use proto::v1;
 use proto::v1::ingest_client::IngestClient;
+use query::names::NameSource;
 use server::app::App;
 use server::config::Typed;
-use server::symbol::NameSource;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -28,6 +28,7 @@ pub struct Running {
     pub folder: TempDir,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub admin: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -41,7 +42,7 @@ impl Running {
         Self::start_in(TempDir::new().unwrap(), options).await
     }
 
-    /// A server that names from this source what the nodes could not.
+    /// A server with this source of names.
     pub async fn start_with_names(names: Arc<dyn NameSource>) -> Self {
         Self::start_named(TempDir::new().unwrap(), &[], Some(names)).await
     }
@@ -56,37 +57,48 @@ impl Running {
         names: Option<Arc<dyn NameSource>>,
     ) -> Self {
         let data = folder.path().to_str().unwrap().to_owned();
-        let fixed = [
-            "server",
+        let mut arguments = vec!["server", "--data-dir", &data];
+        for listen in [
             "--http-listen=127.0.0.1:0",
             "--grpc-listen=127.0.0.1:0",
-            "--data-dir",
-            &data,
-        ];
-        let mut config = Typed::parse_from(fixed.iter().chain(options))
-            .build()
-            .unwrap();
-        // This process is the test's, which is no child that makes indexes.
+            "--admin-listen=127.0.0.1:0",
+        ] {
+            let name = listen.trim_end_matches("127.0.0.1:0");
+            if !options.iter().any(|option| option.starts_with(name)) {
+                arguments.push(listen);
+            }
+        }
+        arguments.extend(options);
+        let mut config = Typed::parse_from(arguments).build().unwrap();
+        // The test's own program is not one that makes indexes.
         config.symbols.program = env!("CARGO_BIN_EXE_pilotlight-server").into();
         let app = match names {
             Some(names) => App::open_with_names(config, names).await.unwrap(),
             None => App::open(config).await.unwrap(),
         };
         let (http, grpc) = app.addresses().unwrap();
+        let admin = app.admin_address().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(app.run(async { drop(stopped.await) }));
         Self {
             folder,
             http,
             grpc,
+            admin,
             stop,
             task,
         }
     }
 
     pub async fn restart(self) -> Self {
+        self.restart_after(|_| {}).await
+    }
+
+    /// Like [`Self::restart`], with a change of the data directory in between.
+    pub async fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
         self.stop.send(()).unwrap();
         self.task.await.unwrap().unwrap();
+        change(self.folder.path());
         Self::start_in(self.folder, &[]).await
     }
 
@@ -142,16 +154,31 @@ impl HttpResponse {
     }
 }
 
-/// Asks over a connection of its own. Only spaces and quotation marks are escaped, as browsers do it.
+/// Sends a request over its own connection. Only spaces and quotation marks are escaped, as in browsers.
 pub fn get(http: SocketAddr, path: &str, agent: &str) -> std::io::Result<HttpResponse> {
+    get_with(http, path, &format!("user-agent: {agent}\r\n"))
+}
+
+/// As [`get`], with these header lines.
+pub fn get_with(http: SocketAddr, path: &str, headers: &str) -> std::io::Result<HttpResponse> {
     let mut stream = TcpStream::connect(http)?;
     let path = path.replace(' ', "%20").replace('"', "%22");
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nhost: {http}\r\nuser-agent: {agent}\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: {http}\r\n{headers}connection: close\r\n\r\n"
     )?;
+    read_response(&mut stream)
+}
+
+/// Reads an answer until the server closes the connection.
+pub fn read_response(stream: &mut TcpStream) -> std::io::Result<HttpResponse> {
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
+    // A server that refuses a request without reading all of it resets the connection.
+    if let Err(err) = stream.read_to_end(&mut bytes)
+        && bytes.is_empty()
+    {
+        return Err(err);
+    }
     let end = bytes
         .windows(4)
         .position(|end| end == b"\r\n\r\n")

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use server::symbol::BuildId;
-use server::symbol::elf::{ElfFacts, read_elf};
+use elf::BuildId;
+use symbolize::index::{ElfFacts, read_elf};
 use tempfile::TempDir;
 
 /// Templates, inlined calls, lambdas and static functions, in one file without anything random.
@@ -37,7 +37,7 @@ pub(crate) struct Workshop {
     pub(crate) folder: TempDir,
 }
 
-/// A file and what it says about itself.
+/// A file and its facts.
 pub(crate) struct Built {
     pub(crate) path: PathBuf,
     pub(crate) bytes: Vec<u8>,
@@ -56,7 +56,7 @@ impl Built {
     }
 
     pub(crate) fn build_id(&self) -> BuildId {
-        self.facts.build_id.clone().unwrap()
+        self.facts.build_id.unwrap()
     }
 }
 

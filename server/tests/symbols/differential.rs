@@ -1,4 +1,13 @@
-//! What an index says, compared with `llvm-symbolizer --inlines` at thousands of random addresses.
+//! Frames of an index, compared with `llvm-symbolizer --inlines` at thousands of random addresses.
+//!
+//! At 4,000 random addresses each of eight programs, names, inlined calls, files and lines are the
+//! same at all of CPython 3.11, of the server itself, of a C program, and of a C++ program in DWARF
+//! 4; at 3,999 of three other builds of that (DWARF 5, compressed, not PIE; one address of a
+//! `.cold` part whose line is missing), and at 3,982 of Debian's libc (18 lie in functions that
+//! choose an implementation, which the debug information calls `strrchr_ifunc` and the symbol table
+//! `rindex`). Counted as the same: two names of one address, a part's name and its function's, `..`
+//! in paths, and where there is no line, the file's. `cargo test -p pilotlight-server --test
+//! symbols differential -- --nocapture` shows each difference.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Cursor, Write};
@@ -9,8 +18,7 @@ use object::{Object, ObjectSymbol};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use server::symbol::convert::convert;
-use server::symbol::index::Index;
+use symbolize::index::{Index, convert};
 
 use crate::build::{Built, C, CPP, Workshop};
 
@@ -81,7 +89,7 @@ fn name_by_index(program: &Built, debug: &Built, offsets: &[u64]) -> Vec<Vec<Fra
     named
 }
 
-/// The one that deploy/setup installs, or the distribution's own.
+/// The llvm-symbolizer that deploy/setup installs, or the distribution's.
 fn find_symbolizer() -> &'static str {
     let mut names = ["llvm-symbolizer-22", "llvm-symbolizer"].into_iter();
     let found = names.find(|name| Command::new(name).arg("--version").output().is_ok());
@@ -92,7 +100,7 @@ fn name_by_llvm(program: &Built, debug: &Built, offsets: &[u64]) -> Vec<Vec<Fram
     let layout = program.facts.layout.clone().unwrap();
     let addresses: String = offsets
         .iter()
-        .map(|offset| format!("{:#x}\n", layout.address(*offset).unwrap()))
+        .map(|offset| format!("{:#x}\n", layout.address_of(*offset).unwrap()))
         .collect();
     let mut child = Command::new(find_symbolizer())
         .args(["--inlines", "--no-demangle", "--output-style=JSON", "-e"])
@@ -131,8 +139,8 @@ fn name_by_llvm(program: &Built, debug: &Built, offsets: &[u64]) -> Vec<Vec<Fram
         .collect()
 }
 
-/// Where each symbol is, to see that two names are of one function: C++'s complete and base constructors are one piece of code
-/// with two names, and so are functions that the linker found to be the same.
+/// Addresses of symbols, to find that two names are of one function: C++'s complete and base constructors, and
+/// functions that the linker merged, have two names.
 fn read_addresses(program: &Built) -> HashMap<String, HashSet<u64>> {
     let file = object::File::parse(&*program.bytes).unwrap();
     let mut addresses = HashMap::<String, HashSet<u64>>::new();
@@ -174,7 +182,7 @@ fn clean(path: &str) -> PathBuf {
     clean
 }
 
-/// Where two answers differ.
+/// A difference between two answers.
 fn difference(
     ours: &[Frame],
     theirs: &[Frame],
@@ -194,7 +202,7 @@ fn difference(
     if !ours.iter().zip(theirs).all(same_name) {
         return Some("function");
     }
-    // Where there is no line, llvm-symbolizer gives the file of the symbol table, often without its folder; an index gives
+    // Without a line, llvm-symbolizer gives the file of the symbol table, often without its folder; an index gives
     // none.
     let same_file = |(ours, theirs): (&Frame, &Frame)| {
         clean(&ours.file) == clean(&theirs.file) || (theirs.line == 0 && ours.file.is_empty())
@@ -212,7 +220,7 @@ fn difference(
     None
 }
 
-/// Compares, prints the differences by kind, and gives the equal share.
+/// Compares, prints the differences by kind, and returns the share of equal answers.
 fn compare(name: &str, program: &Built, debug: &Built) -> f64 {
     let offsets = draw_offsets(program);
     let (ours, theirs) = (
@@ -231,7 +239,7 @@ fn compare(name: &str, program: &Built, debug: &Built) -> f64 {
                     .layout
                     .as_ref()
                     .unwrap()
-                    .address(offsets[at])
+                    .address_of(offsets[at])
                     .unwrap();
                 println!("{name} {address:#x}: {kind}\n  ours   {ours:?}\n  theirs {theirs:?}");
             }
@@ -288,7 +296,7 @@ fn names_are_those_of_llvm_symbolizer() {
     }
 }
 
-/// Check programs of Debian's, whose debug information it has in packages of their own.
+/// Check programs of Debian, with debug information from its packages.
 #[test]
 fn distributed_programs_are_named_as_by_llvm_symbolizer() {
     for (path, package) in [

@@ -1,4 +1,4 @@
-//! Symbols from debuginfod servers: from Debian's, and from some that do everything wrong.
+//! Symbols from debuginfod servers: from Debian's, and from faulty ones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,42 +8,45 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use server::metrics::Metrics;
-use server::store::StoreNumbers;
+use metrics::{Exposition, Registry};
+use query::names::NameSource;
+use server::metrics::PREFIX;
 use server::symbol::fetch::start_fetchers;
-use server::symbol::wanted::{RETRY_TIME, Wanted};
-use server::symbol::{NameSource, Shelf, ShelfOptions};
+use server::symbol::fetch_queue::{FetchQueue, RETRY_TIME};
+use server::symbol::{IndexStore, IndexStoreOptions, SymbolMetrics};
 use tempfile::TempDir;
 
 use crate::build::{Built, C, Workshop};
 use crate::store::{name_symbol, options, read_metrics, wait_for};
 
-/// A shelf that fetches.
+/// A store that fetches.
 struct Fetching {
-    shelf: Arc<Shelf>,
-    metrics: Arc<Metrics>,
+    indexes: Arc<IndexStore>,
+    registry: Registry,
     _folder: TempDir,
 }
 
 impl Fetching {
-    fn start(urls: &[String], change: impl FnOnce(&mut ShelfOptions)) -> Self {
+    fn start(urls: &[String], change: impl FnOnce(&mut IndexStoreOptions)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = options(folder.path());
         change(&mut options);
-        let metrics = Arc::new(Metrics::new());
-        let wanted = Wanted::new(RETRY_TIME);
-        let shelf = Arc::new(Shelf::open(options, Arc::clone(&metrics), wanted).unwrap());
-        start_fetchers(&shelf, &metrics, urls).unwrap();
+        let metrics = SymbolMetrics::default();
+        let mut registry = Registry::default();
+        metrics.register(registry.sub_registry_with_prefix(PREFIX));
+        let wanted = FetchQueue::new(RETRY_TIME);
+        let indexes = Arc::new(IndexStore::open(options, metrics.clone(), wanted).unwrap());
+        start_fetchers(&indexes, &metrics, urls).unwrap();
         Self {
-            shelf,
-            metrics,
+            indexes,
+            registry,
             _folder: folder,
         }
     }
 
-    /// How many fetches had each result.
+    /// Number of fetches by result.
     fn results(&self) -> BTreeMap<String, f64> {
-        let metrics = read_metrics(&self.metrics.encode(StoreNumbers::default()));
+        let metrics = read_metrics(&Exposition::Text.encode(&self.registry).unwrap());
         let results = metrics.into_iter().filter_map(|(name, count)| {
             let name = name
                 .strip_prefix("fetches_total{result=\"")?
@@ -53,10 +56,10 @@ impl Fetching {
         results.collect()
     }
 
-    /// Asks for a name, which has it fetched, and waits for the result.
+    /// Looks up a name, which queues its file, and waits for the fetch.
     fn fetch(&self, program: &Built) -> String {
         let before: f64 = self.results().values().sum();
-        assert_eq!(name_symbol(&*self.shelf, program, "work"), None);
+        assert_eq!(name_symbol(&*self.indexes, program, "work"), None);
         let earlier = self.results();
         wait_for(|| {
             let results = self.results();
@@ -73,7 +76,7 @@ impl Fetching {
 
 impl Drop for Fetching {
     fn drop(&mut self) {
-        self.shelf.wanted().close();
+        self.indexes.fetch_queue().close();
     }
 }
 
@@ -118,10 +121,10 @@ fn has_file(url: &str) -> bool {
         .is_ok_and(|response| response.status().as_u16() == 200)
 }
 
-/// Check that a program that is stripped here gets names, files and lines from what a real debuginfod server has: the debug
-/// information, and from the program itself where that is loaded; and that what it does not have is asked for once.
+/// Check that a stripped program gets names, files and lines from a real debuginfod server: the debug information,
+/// and the load segments from the program itself; and that a missing file is asked for once.
 #[test]
-fn a_debuginfod_server_is_asked_for_what_is_missing() {
+fn missing_symbols_are_fetched_from_a_debuginfod_server() {
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g", "-O2"]);
     workshop.split("work");
@@ -134,31 +137,31 @@ fn a_debuginfod_server_is_asked_for_what_is_missing() {
     let fetching = Fetching::start(std::slice::from_ref(&server.url), |_| {});
     assert_eq!(fetching.fetch(&program), "stored");
     assert_eq!(
-        name_symbol(&*fetching.shelf, &program, "work").unwrap(),
+        name_symbol(&*fetching.indexes, &program, "work").unwrap(),
         ["work work.c:7"]
     );
-    let listed = &fetching.shelf.list()[0];
+    let listed = &fetching.indexes.list()[0];
     assert_eq!(listed.head.origin, files[0]);
 
     let elsewhere = Workshop::new();
     let unknown = elsewhere.compile("work", C, &["-g", "-O1"]);
     assert_eq!(fetching.fetch(&unknown), "not_found");
     for _ in 0..10 {
-        assert_eq!(name_symbol(&*fetching.shelf, &unknown, "work"), None);
+        assert_eq!(name_symbol(&*fetching.indexes, &unknown, "work"), None);
     }
-    assert!(fetching.shelf.wanted().is_empty());
+    assert_eq!(fetching.indexes.fetch_queue().waiting(), 0);
     assert_eq!(fetching.results()["not_found"], 1.0);
-    // Uploaded meanwhile, it is not missing any more.
+    // After an upload it is not missing any more.
     let file = fs::File::open(&unknown.path).unwrap();
     fetching
-        .shelf
-        .place(&unknown.build_id(), file, "upload")
+        .indexes
+        .add(&unknown.build_id(), file, "upload")
         .unwrap();
-    assert!(name_symbol(&*fetching.shelf, &unknown, "work").is_some());
+    assert!(name_symbol(&*fetching.indexes, &unknown, "work").is_some());
 }
 
-/// Check that a stripped file that somebody has uploaded does not keep the debug information from being fetched, and that a server
-/// that has no more than that is not asked with each query.
+/// Check that the debug information is fetched also after an upload of the stripped file, and that a server without
+/// it is not asked with each query.
 #[test]
 fn a_stripped_upload_does_not_keep_the_good_one_away() {
     let workshop = Workshop::new();
@@ -173,17 +176,17 @@ fn a_stripped_upload_does_not_keep_the_good_one_away() {
         let fetching = Fetching::start(&[url], |_| {});
         let file = fs::File::open(&stripped.path).unwrap();
         fetching
-            .shelf
-            .place(&program.build_id(), file, "upload")
+            .indexes
+            .add(&program.build_id(), file, "upload")
             .unwrap();
         assert_eq!(
-            name_symbol(&*fetching.shelf, &program, "work").unwrap(),
+            name_symbol(&*fetching.indexes, &program, "work").unwrap(),
             ["work :0"]
         );
         wait_for(|| (!fetching.results().is_empty()).then_some(()));
         for _ in 0..10 {
             assert_eq!(
-                name_symbol(&*fetching.shelf, &program, "work").unwrap(),
+                name_symbol(&*fetching.indexes, &program, "work").unwrap(),
                 [named]
             );
         }
@@ -211,7 +214,7 @@ fn serve(
             }
             counted.fetch_add(1, Ordering::SeqCst);
             let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-            // The client may go away in the middle, which some tests are about.
+            // The client may go away in the middle: some tests do that.
             let _ = answer(&path, &mut stream);
         }
     });
@@ -234,8 +237,8 @@ fn send_status(stream: &mut TcpStream, status: &str) -> std::io::Result<()> {
     )
 }
 
-/// Check that servers that fail, lie, break off or never end cost a counted result and nothing else, and that the next server is
-/// asked.
+/// Check that servers that fail, send another file, break off or never end cost a counted result only, and that the
+/// next server is asked.
 #[test]
 fn bad_servers_are_survived() {
     let workshop = Workshop::new();
@@ -273,15 +276,15 @@ fn bad_servers_are_survived() {
             options.file_bytes_max = 8 << 20
         });
         assert_eq!(alone.fetch(&program), result, "{url}");
-        assert!(alone.shelf.list().is_empty());
+        assert!(alone.indexes.list().is_empty());
         let both = [url.clone(), good.clone()];
         let both = Fetching::start(&both, |options| options.file_bytes_max = 8 << 20);
         assert_eq!(both.fetch(&program), "stored", "{url}");
         assert_eq!(
-            name_symbol(&*both.shelf, &program, "work").unwrap(),
+            name_symbol(&*both.indexes, &program, "work").unwrap(),
             ["work work.c:7"]
         );
-        assert!(both.shelf.generation() > 1);
+        assert!(both.indexes.generation() > 1);
     }
     assert!(failed.load(Ordering::SeqCst) >= 2);
 }

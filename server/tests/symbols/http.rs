@@ -1,4 +1,4 @@
-//! Uploads over HTTP, by hand, by curl's way and by the command.
+//! Uploads over HTTP: by hand, with curl and with the command.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,12 +6,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use model::text::window_at;
 use serde_json::Value;
 
 use crate::build::{C, CPP, Workshop};
 use crate::running::Running;
 use crate::store::{json, read_metrics, wait_for};
-use crate::text::{push_request, window_at};
+use crate::test_push::push_request;
 
 struct Answer {
     status: u16,
@@ -38,8 +39,8 @@ fn send(http: SocketAddr, method: &str, path: &str, headers: &[&str], body: &[u8
         .map(|header| format!("{header}\r\n"))
         .collect();
     let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n").unwrap();
-    // The server may have answered, and not read on, before all of it was written.
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n").unwrap();
+    // The server may have answered and stopped reading before all of it was written.
     let _ = stream.write_all(body);
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
@@ -74,7 +75,7 @@ async fn ask(server: &Running, method: &str, path: &str, headers: &[&str], body:
     .unwrap()
 }
 
-/// Uploads a file that is taken.
+/// Uploads a valid file.
 pub(crate) async fn put(server: &Running, path: &str, body: &[u8]) {
     let put = ask(server, "PUT", path, &[], body).await;
     assert_eq!(put.status, 200, "{}", put.body);
@@ -99,13 +100,13 @@ async fn files_are_put_listed_and_deleted() {
         (200, Some("stored"))
     );
     assert_eq!(put.body["rank"], "symbol_table");
-    // Packed both ways, and in the upper case that some tools write.
+    // Compressed in both ways, and with a build id in upper case, as some tools write it.
     let gzip = {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&debug.bytes).unwrap();
         encoder.finish().unwrap()
     };
-    let upper = format!("/api/v1/debuginfo/{}", id.as_str().to_uppercase());
+    let upper = format!("/api/v1/debuginfo/{}", id.to_string().to_uppercase());
     let put = ask(&server, "PUT", &upper, &["content-encoding: gzip"], &gzip).await;
     assert_eq!(
         (put.status, put.body["result"].as_str()),
@@ -138,7 +139,7 @@ async fn files_are_put_listed_and_deleted() {
         (Some(1), 1)
     );
     let index = &list["indexes"][0];
-    assert_eq!(index["build_id"], id.as_str());
+    assert_eq!(index["build_id"], id.to_string());
     assert_eq!(index["origin"], "upload");
     assert_eq!(index["has_layout"], true);
     assert_eq!(list["bytes"], index["bytes"]);
@@ -166,7 +167,7 @@ async fn files_are_put_listed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_taken_is_refused_with_a_reason() {
+async fn invalid_files_are_refused_with_a_reason() {
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g"]);
     let id = program.build_id();
@@ -196,7 +197,7 @@ async fn what_cannot_be_taken_is_refused_with_a_reason() {
         (
             409,
             "wrong_file",
-            id.as_str(),
+            &id.to_string(),
             "/api/v1/debuginfo/0123",
             &[],
             &program.bytes,
@@ -231,8 +232,8 @@ async fn what_cannot_be_taken_is_refused_with_a_reason() {
     assert_eq!(put.status, 200, "{}", put.body);
 }
 
-/// Check that an upload that breaks off leaves nothing and gives its place back, and that more than two at once are told to come
-/// again.
+/// Check that an interrupted upload leaves nothing and releases its place, and that a third upload at once is refused
+/// as busy.
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_at_once_are_bounded_and_broken_ones_end() {
     let workshop = Workshop::new();
@@ -247,7 +248,7 @@ async fn uploads_at_once_are_bounded_and_broken_ones_end() {
             let length = bytes.len();
             write!(
                 stream,
-                "PUT {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+                "PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
             )
             .unwrap();
             stream.write_all(&bytes[..1000]).unwrap();
@@ -260,12 +261,12 @@ async fn uploads_at_once_are_bounded_and_broken_ones_end() {
         move || {
             wait_for(|| {
                 let third = send(http, "PUT", &path, &[], &bytes);
-                // One that came while the whole file was taken was itself told to come again.
+                // An upload during that of the whole file is refused as busy itself.
                 open.push(half());
                 (third.status == 503).then(|| assert_eq!(third.error().0, "busy"))
             });
             drop(open);
-            // Whichever got through before the two were there has stored it already.
+            // An upload that got through before the other two has stored it already.
             let taken = wait_for(|| {
                 Some(send(http, "PUT", &path, &[], &bytes)).filter(|answer| answer.status == 200)
             });
@@ -278,9 +279,9 @@ async fn uploads_at_once_are_bounded_and_broken_ones_end() {
     assert_eq!(fs::read_dir(incoming).unwrap().count(), 0);
 }
 
-/// Check the command: a file and a folder, what is skipped, a line for each, and the exit code.
+/// Check the command: a file and a folder, skipped files, a line for each, and the exit code.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_uploads_what_is_missing() {
+async fn the_command_uploads_missing_files() {
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g", "-O2"]);
     workshop.split("work");
@@ -365,7 +366,7 @@ async fn curl_uploads_a_large_file() {
     assert_eq!(json(&output.stdout)["result"], "stored");
 }
 
-/// Check that where a program is loaded comes with profiles, and that one that cannot be is ignored, but not its window.
+/// Check that load segments arrive with profiles, and that invalid ones are ignored, but not their window.
 #[tokio::test(flavor = "multi_thread")]
 async fn layouts_come_with_profiles() {
     let workshop = Workshop::new();
@@ -391,6 +392,7 @@ async fn layouts_come_with_profiles() {
         build_id: program.build_id().to_string(),
         segments: segments.collect(),
         offer: 0,
+        ..Default::default()
     }];
     let mut wrong = request.clone();
     wrong.file_layouts[0].segments[1].bytes = u64::MAX;

@@ -5,8 +5,8 @@
 
 #[path = "../running/mod.rs"]
 mod running;
-#[path = "../../src/profile/text.rs"]
-mod text;
+#[path = "../../src/receive/grpc/test_push.rs"]
+mod test_push;
 
 mod build;
 mod differential;

@@ -1,18 +1,21 @@
-//! Files that collectors are asked for: who is asked for what, and what becomes of what comes, whatever it is.
+//! Files that collectors are asked for: the choice of files and collectors, and the outcome of uploads, also of
+//! hostile ones.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use model::Unnamed;
+use model::text::window_at;
 use object::{Object, ObjectSection};
 use proto::v1;
 use proto::v1::symbols_client::SymbolsClient;
-use server::profile::Unnamed;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::build::{Built, C, Workshop};
 use crate::running::Running;
 use crate::store::{offset_of, read_metrics};
-use crate::text::{push_request, window_at};
+use crate::test_push::push_request;
 
 const LIMIT: u8 = 7;
 const NO_SYMBOL: u8 = 4;
@@ -23,7 +26,10 @@ struct Collector<'a> {
     server: &'a Running,
     instance: [u8; 16],
     program: &'a Built,
+    file_id: String,
     symbols: SymbolsClient<Channel>,
+    /// Number of the last message.
+    sequence: AtomicU64,
 }
 
 fn now_ms() -> i64 {
@@ -31,7 +37,7 @@ fn now_ms() -> i64 {
     now.as_millis() as i64
 }
 
-/// The parts of a file that names are made of, in the order of their places: as the collector chooses them.
+/// The ranges of a file that names are made of, sorted, as the collector chooses them.
 fn ranges(file: &Built) -> Vec<v1::FileRange> {
     let parsed = object::File::parse(&*file.bytes).unwrap();
     let is_wanted = |name: &str| {
@@ -50,7 +56,7 @@ fn ranges(file: &Built) -> Vec<v1::FileRange> {
         .filter_map(|section| section.file_range())
         .collect();
     let word = |at: usize| u64::from_le_bytes(file.bytes[at..at + 8].try_into().unwrap());
-    // Headers: the file's with the segments, and the sections' with their names before them.
+    // Headers: the file's with the segments, and the sections', with their names before them.
     let headers = word(40);
     let names = parsed.section_by_name(".shstrtab").unwrap();
     ranges.push((0, 64 + 56 * u64::from(file.bytes[56])));
@@ -76,36 +82,61 @@ impl<'a> Collector<'a> {
             server,
             instance: [number; 16],
             program,
+            file_id: "f11e".repeat(10),
             symbols: symbols.await.unwrap(),
+            sequence: AtomicU64::new(0),
         }
     }
 
+    /// The file id from a collector: here all give the same.
     fn id(&self) -> String {
+        self.file_id.clone()
+    }
+
+    fn build_id(&self) -> String {
         self.program.build_id().to_string()
     }
 
     /// Sends a window with a frame at the program's function `work`, that has this reason instead of a name.
     async fn push(&self, reason: u8, offer: v1::SymbolOffer) -> Vec<String> {
-        let offset = offset_of(self.program, "work");
-        let text = format!("comm=work | 0x{offset:x}@/bin/work | 7");
-        let mut window = window_at(&text, now_ms() - 20_000, 1);
+        self.push_samples((reason, offset_of(self.program, "work")), 7, offer)
+            .await
+    }
+
+    /// A window with `samples` samples at an unnamed offset, for lack of time.
+    async fn push_at(&self, offset: u64, samples: u64, offer: v1::SymbolOffer) -> Vec<String> {
+        self.push_samples((LIMIT, offset), samples, offer).await
+    }
+
+    async fn push_samples(
+        &self,
+        (reason, offset): (u8, u64),
+        samples: u64,
+        offer: v1::SymbolOffer,
+    ) -> Vec<String> {
+        let text = format!("comm=work | 0x{offset:x}@/bin/work | {samples}");
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut window = window_at(&text, now_ms() - 20_000, sequence);
         window.head.key.instance = self.instance;
-        let id = window.tables.push_string(&self.id());
+        let id = window.tables.push_string(&self.build_id());
         window.tables.mappings[0].build_id = id;
         window.tables.locations[0].unnamed = Unnamed::new(reason, 0);
         let mut request = push_request(&window);
         request.file_layouts = vec![v1::FileLayout {
-            build_id: self.id(),
+            build_id: self.build_id(),
             segments: Vec::new(),
             offer: offer.into(),
+            file_id: self.id(),
+            mapping_id: 1,
         }];
-        self.server.push(request).await.unwrap().wanted_build_ids
+        self.server.push(request).await.unwrap().wanted_file_ids
     }
 
     fn beginning(&self) -> v1::BeginUploadRequest {
         v1::BeginUploadRequest {
             collector_instance: self.instance.to_vec(),
-            build_id: self.id(),
+            build_id: self.build_id(),
+            file_id: self.id(),
             offer: v1::SymbolOffer::DebugInfo.into(),
             file_bytes: self.program.bytes.len() as u64,
             ranges: ranges(self.program),
@@ -124,7 +155,8 @@ impl<'a> Collector<'a> {
     async fn piece(&mut self, position: u64, data: &[u8]) -> Result<u64, Status> {
         let request = v1::UploadPieceRequest {
             collector_instance: self.instance.to_vec(),
-            build_id: self.id(),
+            build_id: self.build_id(),
+            file_id: self.id(),
             position,
             data: data.to_vec().into(),
         };
@@ -144,7 +176,8 @@ impl<'a> Collector<'a> {
     async fn finish(&mut self) -> Result<bool, Status> {
         let request = v1::FinishUploadRequest {
             collector_instance: self.instance.to_vec(),
-            build_id: self.id(),
+            build_id: self.build_id(),
+            file_id: self.id(),
         };
         Ok(self
             .symbols
@@ -154,7 +187,15 @@ impl<'a> Collector<'a> {
             .stored)
     }
 
-    /// What is refused, by its code and the words that say why.
+    /// Sends the whole program.
+    async fn send(&mut self) {
+        let bytes = packed(self.program, &ranges(self.program));
+        assert!(!self.begin(self.beginning()).await.unwrap().unneeded);
+        self.pieces(&bytes, 0, bytes.len()).await;
+        assert!(self.finish().await.unwrap());
+    }
+
+    /// Checks a refusal: its code, and words of its message.
     fn check_refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, words: &str) {
         let refused = result.expect_err(words);
         assert_eq!(refused.code(), code, "{refused}");
@@ -167,10 +208,11 @@ async fn metric(server: &Running, name: &str) -> f64 {
     metrics.get(name).copied().unwrap_or(0.0)
 }
 
-/// Check that a collector is asked for what it has and the server lacks, and for nothing else: not for a file that has no symbol
-/// there, not for what the node has used already, not by two at once, and no more when it is there; but again until it begins.
+/// Check that a collector is asked only for a file that it has and the server lacks: not for one without a symbol at
+/// the address, not for one that the node used, not while another collector is asked, and not after it was received;
+/// but again until it begins.
 #[tokio::test(flavor = "multi_thread")]
-async fn collectors_are_asked_for_what_is_lacking() {
+async fn collectors_are_asked_for_missing_files() {
     use v1::SymbolOffer::{DebugInfo, None, SymbolTable, Unknown};
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g", "-O2"]);
@@ -191,10 +233,10 @@ async fn collectors_are_asked_for_what_is_lacking() {
     };
     assert!(first.begin(nothing).await.unwrap().unneeded);
     assert!(first.push(LIMIT, DebugInfo).await.is_empty());
-    // What it has offered with the window before is not forgotten.
+    // Its offer with the window before still counts.
     let mut second = second;
     assert_eq!(second.push(LIMIT, None).await, [second.id()]);
-    // Meanwhile somebody has uploaded the file.
+    // The file was uploaded meanwhile.
     let path = format!("/api/v1/debuginfo/{}", program.build_id());
     crate::http::put(&server, &path, &program.bytes).await;
     assert!(second.begin(second.beginning()).await.unwrap().unneeded);
@@ -211,8 +253,8 @@ async fn collectors_are_asked_for_what_is_lacking() {
     );
 }
 
-/// Check that a file that comes in parts, broken off by a connection that ends and by a restart of the server, goes on where it
-/// was, byte for byte, and then names the frames of the window from before.
+/// Check that an upload resumes at its last byte after a broken connection and a restart of the server, and then
+/// names the frames of the earlier window.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_goes_on_where_it_was() {
     let workshop = Workshop::new();
@@ -227,7 +269,7 @@ async fn a_file_goes_on_where_it_was() {
     let begun = collector.begin(collector.beginning()).await.unwrap();
     assert_eq!((begun.unneeded, begun.received_bytes), (false, 0));
     collector.pieces(&bytes, 0, 2 * PIECE_BYTES).await;
-    // What was sent and not acknowledged is sent again, and is there once.
+    // Bytes that were sent and not acknowledged are sent again, and are written once.
     assert_eq!(
         collector.piece(PIECE_BYTES as u64, b"again").await.unwrap(),
         2 * PIECE_BYTES as u64
@@ -259,9 +301,11 @@ async fn a_file_goes_on_where_it_was() {
     collector.pieces(&bytes, half as usize, bytes.len()).await;
     assert!(collector.finish().await.unwrap());
 
-    let index = server
-        .json(&format!("/api/v1/debuginfo/{}", program.build_id()))
-        .await;
+    let path = format!("/api/v1/debuginfo/{}", program.build_id());
+    assert_eq!(server.get(&path).await.status, 404);
+    let list = server.json("/api/v1/debuginfo").await;
+    let index = &list["indexes"][0];
+    assert_eq!(index["build_id"], collector.build_id());
     assert_eq!(
         (&index["rank"], &index["origin"], &index["has_layout"]),
         (&"debug_info".into(), &"collector".into(), &true.into())
@@ -286,8 +330,7 @@ async fn a_file_goes_on_where_it_was() {
     assert_eq!(left.count(), 0);
 }
 
-/// Check that a program without a symbol table gives its dynamic symbols when only those parts come, from which the reader has to
-/// find its way.
+/// Check that the ranges of a program without a symbol table suffice for its dynamic symbols.
 #[tokio::test(flavor = "multi_thread")]
 async fn dynamic_symbols_come_through() {
     let workshop = Workshop::new();
@@ -312,17 +355,68 @@ async fn dynamic_symbols_come_through() {
     assert_eq!(top["functions"][0]["name"], "work", "{top}");
 }
 
-/// Check that no collector is asked for what would not be kept: not for debug information of a file of which somebody has uploaded
-/// the symbol table, and not again for a file that was no better than what is there.
+/// Check that a collector's file names only frames with its file id, also after a restart: not those of the library
+/// whose build id it claims, in any order of requests, nor those of a collector without file ids, which is asked for
+/// nothing. An uploaded file of that build id names all of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_asked_in_vain() {
+async fn a_claimed_build_id_names_no_other_file() {
+    use v1::SymbolOffer::DebugInfo;
+    let workshop = Workshop::new();
+    let honest = workshop.compile("work", C, &["-g", "-O2"]);
+    let claim = format!("-Wl,--build-id=0x{}", honest.build_id());
+    let source = C.replace("work", "evil");
+    let hostile = workshop.compile("hostile", &source, &["-g", "-O2", &claim]);
+    assert_eq!(hostile.build_id(), honest.build_id());
+    let offset = offset_of(&honest, "work");
+    assert_eq!(offset_of(&hostile, "evil"), offset);
+    let server = Running::start().await;
+    let mut old = Collector::new(&server, &honest, 1).await;
+    old.file_id.clear();
+    assert!(old.push_at(offset, 1, DebugInfo).await.is_empty());
+    let mut pod = Collector::new(&server, &hostile, 2).await;
+    pod.file_id = "e11e".repeat(10);
+    assert_eq!(pod.push_at(offset, 2, DebugInfo).await, [pod.id()]);
+    pod.send().await;
+    let mut library = Collector::new(&server, &honest, 3).await;
+    assert_eq!(library.push_at(offset, 4, DebugInfo).await, [library.id()]);
+    let counts = |top: serde_json::Value| {
+        let functions = top["functions"].as_array().unwrap().iter();
+        let count = |function: &serde_json::Value| {
+            (
+                function["name"].as_str().unwrap().to_owned(),
+                function["self_samples"].as_u64().unwrap(),
+            )
+        };
+        functions
+            .map(count)
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let found = counts(server.json("/api/v1/top").await);
+    assert_eq!(found.get("evil"), Some(&2), "{found:?}");
+    assert_eq!(found.values().sum::<u64>(), 7);
+    library.send().await;
+    let server = server.restart().await;
+    let found = counts(server.json("/api/v1/top").await);
+    assert_eq!((found.get("evil"), found.get("work")), (Some(&2), Some(&4)));
+    let path = format!("/api/v1/debuginfo/{}", honest.build_id());
+    crate::http::put(&server, &path, &honest.bytes).await;
+    assert_eq!(
+        counts(server.json("/api/v1/top").await),
+        [("work".to_owned(), 7)].into()
+    );
+}
+
+/// Check that no collector is asked for a file that would not be kept: not for debug information of a file whose
+/// symbol table was uploaded, and not again for a file that was no better than the present index.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_collector_is_asked_in_vain() {
     use v1::SymbolOffer::DebugInfo;
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-O2"]);
     let server = Running::start().await;
     let mut collector = Collector::new(&server, &program, 1).await;
     let bytes = packed(&program, &ranges(&program));
-    // It says that it has debug information, and has none: it may be asked once more, since another file may come of it.
+    // It offers debug information, and has none: it may be asked once more, since it may have another file by then.
     for is_stored in [true, false] {
         assert_eq!(collector.push(LIMIT, DebugInfo).await, [collector.id()]);
         let begun = collector.begin(collector.beginning()).await.unwrap();
@@ -333,6 +427,7 @@ async fn nobody_is_asked_in_vain() {
     assert!(collector.push(LIMIT, DebugInfo).await.is_empty());
 
     assert_eq!(metric(&server, "asked_total").await, 2.0);
+    assert_eq!(metric(&server, "partials").await, 0.0);
 
     let server = Running::start().await;
     let collector = Collector::new(&server, &program, 1).await;
@@ -341,10 +436,10 @@ async fn nobody_is_asked_in_vain() {
     assert!(collector.push(LIMIT, DebugInfo).await.is_empty());
 }
 
-/// Check that nobody sends what was not asked for, that a file of another build or none is refused and not asked for again, and
-/// that a file that is too large is refused before it comes.
+/// Check that a file that was not asked for is refused, that one of another build is refused and not asked for again,
+/// and that one that is too large is refused before it is sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_file_is_refused() {
+async fn wrong_files_are_refused() {
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g", "-O2"]);
     let other = workshop.compile("other", C, &["-g", "-O1"]);
@@ -368,7 +463,7 @@ async fn what_is_wrong_with_a_file_is_refused() {
     let mut stranger = Collector::new(&server, &program, 2).await;
     let begun = stranger.begin(stranger.beginning()).await;
     Collector::check_refused(begun, Code::FailedPrecondition, "not asked");
-    // All of another file, under the name of the one that was asked for.
+    // All of another file, under the build id of the requested one.
     let wrong = v1::BeginUploadRequest {
         file_bytes: other.bytes.len() as u64,
         ranges: ranges(&other),
@@ -394,8 +489,8 @@ async fn what_is_wrong_with_a_file_is_refused() {
     assert_eq!(server.json("/api/v1/debuginfo").await["total"], 0);
 }
 
-/// Check that a sender that does what it likes gets a refusal, and that nothing of it stays: parts that cannot be, pieces that jump,
-/// that are empty, too large or too many, an end before all is there, and a file of nothing but its beginning.
+/// Check that a hostile sender is refused, and that nothing of it stays: invalid ranges, pieces at other positions,
+/// empty, too large or too many pieces, an early end, and a file of headers only.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_senders_get_nowhere() {
     let workshop = Workshop::new();
@@ -443,11 +538,11 @@ async fn hostile_senders_get_nowhere() {
         let received = collector.piece(position, b"jump").await.unwrap();
         assert_eq!(received, part, "{position}");
     }
-    // More than there is to come: 1 MiB in a file of some KB.
+    // More than the ranges have: 1 MiB in a file of some KB.
     let received = collector.piece(part, &vec![0; 1 << 20]).await.unwrap();
     assert_eq!(received, part);
     assert_eq!(metric(&server, "sent_bytes_total").await, part as f64);
-    // gRPC's own limit, before anything of ours sees it.
+    // gRPC's own limit, before the service sees the message.
     assert!(collector.piece(part, &vec![0; 5 << 20]).await.is_err());
     Collector::check_refused(
         collector.finish().await,

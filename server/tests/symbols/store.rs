@@ -1,28 +1,28 @@
-//! The store over HTTP: what is taken, what is refused, and that good is never shut out by bad.
+//! The symbol store: accepted and refused files, and which index replaces which.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use elf::{BuildId, Layout, Segment};
+use query::names::NameSource;
 use serde_json::Value;
-use server::metrics::Metrics;
 use server::symbol::child::ChildLimits;
-use server::symbol::convert::RefusalKind;
-use server::symbol::index::Rank;
+use server::symbol::error::AddError;
+use server::symbol::fetch_queue::FetchQueue;
+use server::symbol::index_store::Added;
 use server::symbol::known_layouts::LayoutSource;
-use server::symbol::shelf::{COLLECTOR_ORIGIN, PlaceError, Placed};
-use server::symbol::wanted::Wanted;
-use server::symbol::{BuildId, NameSource, Shelf, ShelfOptions};
+use server::symbol::{IndexStore, IndexStoreOptions, SymbolMetrics};
+use symbolize::index::{Rank, RefusalKind};
 
 use crate::build::{Built, C, CPP, Workshop};
 
-/// A test that waits for a condition fails after this.
+/// Time after which a test that waits for a condition fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-pub(crate) fn options(path: &Path) -> ShelfOptions {
-    ShelfOptions {
+pub(crate) fn options(path: &Path) -> IndexStoreOptions {
+    IndexStoreOptions {
         path: path.to_owned(),
         bytes_max: 1 << 30,
         file_bytes_max: 1 << 30,
@@ -32,23 +32,23 @@ pub(crate) fn options(path: &Path) -> ShelfOptions {
     }
 }
 
-fn open(options: ShelfOptions) -> Shelf {
-    Shelf::open(options, Arc::new(Metrics::new()), Wanted::off()).unwrap()
+fn open(options: IndexStoreOptions) -> IndexStore {
+    IndexStore::open(options, SymbolMetrics::default(), FetchQueue::off()).unwrap()
 }
 
-fn place(shelf: &Shelf, program: &Built) -> Result<Placed, PlaceError> {
-    shelf.place(
+fn add(indexes: &IndexStore, program: &Built) -> Result<Added, AddError> {
+    indexes.add(
         &program.build_id(),
         fs::File::open(&program.path).unwrap(),
         "test",
     )
 }
 
-fn is_stored(placed: &Result<Placed, PlaceError>) -> bool {
-    matches!(placed, Ok(Placed::Stored(_)))
+fn is_stored(placed: &Result<Added, AddError>) -> bool {
+    matches!(placed, Ok(Added::Stored(_)))
 }
 
-/// Where a symbol lies in the file.
+/// Offset of a symbol in the file.
 pub(crate) fn offset_of(program: &Built, symbol: &str) -> u64 {
     use object::{Object, ObjectSymbol};
     let file = object::File::parse(&*program.bytes).unwrap();
@@ -67,7 +67,7 @@ pub(crate) fn offset_of(program: &Built, symbol: &str) -> u64 {
     address - segment.address + segment.file_offset
 }
 
-/// Functions at the offset of a symbol, as `function file:line`; `None` if nothing is known of the file.
+/// Functions at the offset of a symbol, as `function file:line`; `None` if there are no symbols of the file.
 pub(crate) fn name_symbol(
     source: &dyn NameSource,
     program: &Built,
@@ -75,24 +75,28 @@ pub(crate) fn name_symbol(
 ) -> Option<Vec<String>> {
     let offset = offset_of(program, symbol);
     let mut named = Vec::new();
-    let is_known = source.name(program.build_id().as_str(), &[offset], &mut |_, frames| {
-        for frame in frames {
-            let file = Path::new(frame.file).file_name().unwrap_or_default();
-            named.push(format!(
-                "{} {}:{}",
-                frame.function,
-                file.display(),
-                frame.line
-            ));
-        }
-    });
+    let is_known = source.name(
+        &program.build_id().to_string(),
+        &[offset],
+        &mut |_, frames| {
+            for frame in frames {
+                let file = Path::new(frame.file).file_name().unwrap_or_default();
+                named.push(format!(
+                    "{} {}:{}",
+                    frame.function,
+                    file.display(),
+                    frame.line
+                ));
+            }
+        },
+    );
     is_known.then_some(named)
 }
 
-/// Check that a stripped file gives nothing but what it has, that the better one replaces it and not the other way round, and
-/// that where the program is loaded is learnt from either.
+/// Check that a stripped file gives its own symbols only, that the better file replaces it and not the other way
+/// round, and that the load segments are learnt from either.
 #[test]
-fn the_better_file_counts_whatever_comes_first() {
+fn the_better_file_counts_in_any_order() {
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g", "-O2", "-rdynamic"]);
     let (debug, stripped) = workshop.split("work");
@@ -107,16 +111,16 @@ fn the_better_file_counts_whatever_comes_first() {
     ];
     for order in orders {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = open(options(folder.path()));
-        assert_eq!(name_symbol(&shelf, &program, "work"), None);
-        let mut generation = shelf.generation();
+        let indexes = open(options(folder.path()));
+        assert_eq!(name_symbol(&indexes, &program, "work"), None);
+        let mut generation = indexes.generation();
         for (number, file) in order.into_iter().enumerate() {
-            let placed = place(&shelf, file);
+            let placed = add(&indexes, file);
             assert!(placed.is_ok(), "{placed:?}");
-            // What answers depend on may also be where the program is loaded, and so change without a new index.
-            assert!(!is_stored(&placed) || shelf.generation() > generation);
-            generation = shelf.generation();
-            let named = name_symbol(&shelf, &program, "work");
+            // Answers also change with the load segments, without a new index.
+            assert!(!is_stored(&placed) || indexes.generation() > generation);
+            generation = indexes.generation();
+            let named = name_symbol(&indexes, &program, "work");
             match (
                 number,
                 file.path
@@ -135,11 +139,11 @@ fn the_better_file_counts_whatever_comes_first() {
                 ),
             }
         }
-        // And all of it is there after a restart.
-        drop(shelf);
-        let shelf = open(options(folder.path()));
+        // All of it is there after a restart.
+        drop(indexes);
+        let indexes = open(options(folder.path()));
         assert_eq!(
-            name_symbol(&shelf, &program, "work").as_deref(),
+            name_symbol(&indexes, &program, "work").as_deref(),
             Some(&lines[..])
         );
     }
@@ -168,8 +172,8 @@ fn pack_symbols(workshop: &Workshop, program: &str, change: fn(&mut Vec<u8>)) ->
     Built::read(&workshop.path(&packed))
 }
 
-/// Check a program whose only symbols are packed: they are better than those that it exports, and debug information is better
-/// still. And that packed ones which cannot be read leave the exported ones.
+/// Check a program with compressed symbols only: they are better than exported ones, and debug information is better
+/// still. Damaged compressed symbols leave the exported ones.
 #[test]
 fn packed_symbol_tables_are_read() {
     let workshop = Workshop::new();
@@ -178,32 +182,35 @@ fn packed_symbol_tables_are_read() {
         let (_, stripped) = workshop.split("packed");
         let packed = pack_symbols(&workshop, "packed", |_| {});
         let folder = tempfile::tempdir().unwrap();
-        let shelf = open(options(folder.path()));
-        let has_exports = place(&shelf, &stripped).is_ok();
+        let indexes = open(options(folder.path()));
+        let has_exports = add(&indexes, &stripped).is_ok();
         assert_eq!(has_exports, !options_of_compiler.contains(&"-static"));
-        let named = name_symbol(&shelf, &program, "work").unwrap_or_default();
+        let named = name_symbol(&indexes, &program, "work").unwrap_or_default();
         assert_eq!(named, [""; 0]);
 
-        let placed = place(&shelf, &packed);
-        let Ok(Placed::Stored(head)) = placed else {
+        let placed = add(&indexes, &packed);
+        let Ok(Added::Stored(head)) = placed else {
             panic!("{placed:?}");
         };
         assert_eq!((head.rank, head.unreadable), (Rank::SymbolTable, 0));
-        assert_eq!(name_symbol(&shelf, &program, "work").unwrap(), ["work :0"]);
+        assert_eq!(
+            name_symbol(&indexes, &program, "work").unwrap(),
+            ["work :0"]
+        );
         assert!(matches!(
-            place(&shelf, &stripped),
-            Ok(Placed::Unchanged(_)) | Err(_)
+            add(&indexes, &stripped),
+            Ok(Added::Unchanged(_)) | Err(_)
         ));
-        assert!(is_stored(&place(&shelf, &program)));
-        let named = name_symbol(&shelf, &program, "work").unwrap();
+        assert!(is_stored(&add(&indexes, &program)));
+        let named = name_symbol(&indexes, &program, "work").unwrap();
         assert_eq!(named, ["work packed.c:7"]);
 
-        let damaged = pack_symbols(&workshop, "packed", |it| it.truncate(it.len() / 2));
+        let damaged = pack_symbols(&workshop, "packed", |bytes| bytes.truncate(bytes.len() / 2));
         let folder = tempfile::tempdir().unwrap();
-        let shelf = open(options(folder.path()));
-        match (place(&shelf, &damaged), has_exports) {
-            (Ok(Placed::Stored(head)), true) => assert_eq!(head.unreadable, 1),
-            (Err(PlaceError::Refused(refusal)), false) => {
+        let indexes = open(options(folder.path()));
+        match (add(&indexes, &damaged), has_exports) {
+            (Ok(Added::Stored(head)), true) => assert_eq!(head.unreadable, 1),
+            (Err(AddError::Refused(refusal)), false) => {
                 assert_eq!(refusal.kind, RefusalKind::Corrupt);
             }
             (other, _) => panic!("{other:?}"),
@@ -211,7 +218,7 @@ fn packed_symbol_tables_are_read() {
     }
 }
 
-/// Functions of assembler that says neither that they are functions nor how long they are, and one that is chosen at the start.
+/// Assembler functions without type and length, and an indirect function.
 const LABELS: &str = r#"
 asm(".globl by_hand\nby_hand: nop\nnop\nret\nnext_by_hand: nop\nret\n");
 static int one(void) { return 1; }
@@ -220,8 +227,8 @@ int chosen(void) __attribute__((ifunc("choose")));
 int main(void) { asm("inside: nop"); return chosen(); }
 "#;
 
-/// Check that a label reaches to the next one, that one inside a function is not taken for another function, and a function that
-/// is chosen at the start has its name, with debug information and without.
+/// Check that a label reaches to the next one, that a label inside a function is not taken for another function, and
+/// that an indirect function has its name, with debug information and without.
 #[test]
 fn labels_are_named_where_no_function_is() {
     let workshop = Workshop::new();
@@ -231,9 +238,9 @@ fn labels_are_named_where_no_function_is() {
     ] {
         let program = workshop.compile("labels", LABELS, options_of_compiler);
         let folder = tempfile::tempdir().unwrap();
-        let shelf = open(options(folder.path()));
-        assert!(is_stored(&place(&shelf, &program)));
-        let name = |symbol| name_symbol(&shelf, &program, symbol).unwrap().join("; ");
+        let indexes = open(options(folder.path()));
+        assert!(is_stored(&add(&indexes, &program)));
+        let name = |symbol| name_symbol(&indexes, &program, symbol).unwrap().join("; ");
         for symbol in ["by_hand", "next_by_hand"] {
             assert_eq!(
                 name(symbol),
@@ -246,23 +253,27 @@ fn labels_are_named_where_no_function_is() {
         // The second byte of the first, which reaches to the second one.
         let offset = offset_of(&program, "by_hand") + 1;
         let mut names = Vec::new();
-        shelf.name(program.build_id().as_str(), &[offset], &mut |_, frames| {
-            names.extend(frames.iter().map(|it| it.function.to_owned()));
-        });
+        indexes.name(
+            &program.build_id().to_string(),
+            &[offset],
+            &mut |_, frames| {
+                names.extend(frames.iter().map(|frame| frame.function.to_owned()));
+            },
+        );
         assert_eq!(names, ["by_hand"], "{options_of_compiler:?}");
     }
-    // Without the table of all symbols nobody knows where an exported label ends.
+    // Without the symbol table, the end of an exported label is unknown.
     let program = workshop.compile("exported", LABELS, &["-O1", "-rdynamic"]);
     let (_, stripped) = workshop.split("exported");
     let folder = tempfile::tempdir().unwrap();
-    let shelf = open(options(folder.path()));
-    assert!(is_stored(&place(&shelf, &stripped)));
-    let name = |symbol| name_symbol(&shelf, &program, symbol).unwrap().join("; ");
+    let indexes = open(options(folder.path()));
+    assert!(is_stored(&add(&indexes, &stripped)));
+    let name = |symbol| name_symbol(&indexes, &program, symbol).unwrap().join("; ");
     assert_eq!(name("by_hand"), "");
     assert_eq!(name("main"), "main :0");
 }
 
-/// Labels with code after them that is not theirs: of another section, and of a function that is not exported.
+/// Labels followed by other code: of another section, and of a function that is not exported.
 const FOREIGN: &str = r#"
 asm(".pushsection own,\"ax\"\nnop\nret\n.globl at_end\nat_end:\n.popsection\n"
     ".pushsection other,\"ax\"\nret\n.popsection\n"
@@ -272,8 +283,8 @@ __attribute__((noinline)) static int hidden(int n) { return n * 3; }
 int main(int n, char **) { return hidden(n); }
 "#;
 
-/// Check that a label at the end of its section names nothing of the next one, and that one of the dynamic symbols without a length
-/// names no function that is not exported, but one with a length its own code.
+/// Check that a label at the end of its section names nothing of the next one, that a dynamic label without a length
+/// names no function that is not exported, and that one with a length names its own code.
 #[test]
 fn labels_name_no_code_of_others() {
     let workshop = Workshop::new();
@@ -281,9 +292,9 @@ fn labels_name_no_code_of_others() {
     let (_, stripped) = workshop.split("foreign");
     let names_at = |file: &Built, symbol: &str| {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = open(options(folder.path()));
-        assert!(is_stored(&place(&shelf, file)));
-        name_symbol(&shelf, &program, symbol).unwrap().join("; ")
+        let indexes = open(options(folder.path()));
+        assert!(is_stored(&add(&indexes, file)));
+        name_symbol(&indexes, &program, symbol).unwrap().join("; ")
     };
     for (symbol, whole, exported) in [
         ("at_end", "", ""),
@@ -297,39 +308,39 @@ fn labels_name_no_code_of_others() {
     }
 }
 
-/// Check that the layout that a collector saw makes a debug-only file name, and that its own wrong word does not change what the
-/// file itself says.
+/// Check that a debug-only file names with a collector's layout, and that a collector's wrong layout does not replace
+/// the file's own.
 #[test]
 fn a_layout_from_a_profile_is_enough() {
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g", "-O2"]);
     let (debug, _) = workshop.split("work");
     let folder = tempfile::tempdir().unwrap();
-    let shelf = open(options(folder.path()));
-    assert!(is_stored(&place(&shelf, &debug)));
-    let before = shelf.generation();
+    let indexes = open(options(folder.path()));
+    assert!(is_stored(&add(&indexes, &debug)));
+    let before = indexes.generation();
     let layout = program.facts.layout.clone().unwrap();
-    shelf.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
-    assert!(shelf.generation() > before);
+    indexes.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
+    assert!(indexes.generation() > before);
     assert_eq!(
-        name_symbol(&shelf, &program, "work").unwrap(),
+        name_symbol(&indexes, &program, "work").unwrap(),
         ["work work.c:7"]
     );
-    let wrong = server::symbol::layout::Layout::new(vec![server::symbol::layout::Segment {
+    let wrong = Layout::new(vec![Segment {
         file_offset: 0,
         address: 0x1234_5000,
         bytes: 1 << 20,
     }]);
-    place(&shelf, &program).unwrap();
-    shelf.learn_layout(&program.build_id(), &wrong.unwrap(), LayoutSource::Profile);
+    add(&indexes, &program).unwrap();
+    indexes.learn_layout(&program.build_id(), &wrong.unwrap(), LayoutSource::Profile);
     assert_eq!(
-        name_symbol(&shelf, &program, "work").unwrap(),
+        name_symbol(&indexes, &program, "work").unwrap(),
         ["work work.c:7"]
     );
 }
 
-/// Check that where a file is loaded that came from a collector, and so from some process, is no last word: what is said later
-/// counts, for a file that does not say it itself.
+/// Check that the load segments of a file from a collector, and so from some process, can be replaced by later ones,
+/// if the index does not have its own.
 #[test]
 fn a_process_does_not_fix_a_layout() {
     let workshop = Workshop::new();
@@ -338,68 +349,70 @@ fn a_process_does_not_fix_a_layout() {
     let other = workshop.compile("other", C, &["-O2", "-no-pie", id]);
     let (debug, _) = workshop.split("work");
     let folder = tempfile::tempdir().unwrap();
-    let shelf = open(options(folder.path()));
+    let indexes = open(options(folder.path()));
     let file = fs::File::open(&other.path).unwrap();
-    let placed = shelf.place(&other.build_id(), file, COLLECTOR_ORIGIN);
+    let file_id = BuildId::new(&[9; 20]).unwrap();
+    let placed = indexes.add_sent(&file_id, &other.build_id(), file);
     assert!(is_stored(&placed));
-    assert!(is_stored(&place(&shelf, &debug)));
+    assert!(is_stored(&add(&indexes, &debug)));
     let layout = program.facts.layout.clone().unwrap();
-    shelf.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
+    indexes.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
     assert_eq!(
-        name_symbol(&shelf, &program, "work").unwrap(),
+        name_symbol(&indexes, &program, "work").unwrap(),
         ["work work.c:7"]
     );
 }
 
-/// Check that what came from a collector, and so from some process, never stands in the way of what a person has given, whatever
-/// comes first; and that it counts where there is nothing as good.
+/// Check that a file from a collector, and so from some process, is kept beside a person's: it names frames with its
+/// file id only, of equal file ids the better one counts, and an old one under its build id is dropped.
 #[test]
-fn what_a_process_has_made_replaces_nothing_of_a_person() {
+fn a_file_of_a_process_replaces_none_of_a_person() {
     let workshop = Workshop::new();
     let id = "-Wl,--build-id=0x0123";
     let small = workshop.compile("small", C, &["-g", "-O0", id]);
     let large = workshop.compile("large", C, &["-g3", "-O3", id]);
-    let (_, bare) = workshop.split("large");
     let table = workshop.compile("table", C, &["-O2", id]);
-    let place = |shelf: &Shelf, program: &Built, origin: &str| {
+    let file_id = BuildId::new(&[9; 20]).unwrap();
+    let add_sent = |indexes: &IndexStore, program: &Built| {
         let file = fs::File::open(&program.path).unwrap();
-        is_stored(&shelf.place(&program.build_id(), file, origin))
+        is_stored(&indexes.add_sent(&file_id, &program.build_id(), file))
     };
-    let origin = |shelf: &Shelf| shelf.list()[0].head.origin.clone();
-    let body = |shelf: &Shelf| shelf.list()[0].head.body_bytes;
-    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let shelf = open(options(folder.path()));
-    assert!(place(&shelf, &small, "upload"));
-    let of_person = body(&shelf);
-    assert!(!place(&shelf, &large, COLLECTOR_ORIGIN));
-    assert_eq!(
-        (origin(&shelf).as_str(), body(&shelf)),
-        ("upload", of_person)
-    );
-
-    // Nor is more of a process better than less of a person.
+    let name_sent = |indexes: &IndexStore, program: &Built, file_id: &str| {
+        let mut names = Vec::new();
+        let offset = offset_of(program, "work");
+        indexes.name_sent(file_id, &[offset], &mut |_, frames| {
+            names.extend(frames.iter().map(|frame| frame.function.to_owned()));
+        });
+        names
+    };
     let folder = tempfile::tempdir().unwrap();
-    let shelf = open(options(folder.path()));
-    assert!(place(&shelf, &table, "upload"));
-    assert!(!place(&shelf, &large, COLLECTOR_ORIGIN));
-    assert_eq!(shelf.list()[0].head.rank, Rank::SymbolTable);
-    assert!(place(&shelf, &large, "upload"));
+    let indexes = open(options(folder.path()));
+    for (program, is_better) in [(&table, true), (&large, true), (&table, false)] {
+        assert_eq!(add_sent(&indexes, program), is_better);
+    }
+    assert!(!indexes.knows("0123") && indexes.find(&small.build_id()).is_none());
+    assert_eq!(name_sent(&indexes, &large, &file_id.to_string()), ["work"]);
+    assert!(name_sent(&indexes, &large, "0123").is_empty());
+    assert!(is_stored(&add(&indexes, &small)));
+    assert!(!add_sent(&indexes, &large) && indexes.list().len() == 2);
+    drop(indexes);
+    let indexes = open(options(folder.path()));
+    assert_eq!(indexes.list().len(), 2);
+    assert_eq!(name_sent(&indexes, &large, &file_id.to_string()), ["work"]);
+    assert!(indexes.remove(&small.build_id()).unwrap() && indexes.list().is_empty());
 
-    let shelf = open(options(other.path()));
-    assert!(place(&shelf, &table, COLLECTOR_ORIGIN));
-    // A stripped file is no better for who sent it.
-    assert!(!place(&shelf, &bare, "upload"));
-    assert!(place(&shelf, &large, COLLECTOR_ORIGIN));
-    assert!(body(&shelf) > of_person);
-    assert!(place(&shelf, &small, "upload"));
-    assert_eq!(
-        (origin(&shelf).as_str(), body(&shelf)),
-        ("upload", of_person)
-    );
+    let file = fs::File::open(&large.path).unwrap();
+    assert!(is_stored(&indexes.add(
+        &large.build_id(),
+        file,
+        "collector"
+    )));
+    drop(indexes);
+    assert!(open(options(folder.path())).list().is_empty());
 }
 
-/// Check that debug information with nothing in it is none: such a file is what its symbol table makes it, stands in no table's
-/// way, and without one is refused.
+/// Check that empty debug information does not count: such a file ranks by its symbol table, does not block a better
+/// one, and is refused without a table.
 #[test]
 fn debug_information_with_nothing_in_it_is_none() {
     let workshop = Workshop::new();
@@ -422,23 +435,23 @@ fn debug_information_with_nothing_in_it_is_none() {
         workshop.run("objcopy", &options);
     }
     let folder = tempfile::tempdir().unwrap();
-    let shelf = open(options(folder.path()));
+    let indexes = open(options(folder.path()));
     let none = Built::read(&workshop.path("static.empty"));
     assert_eq!(none.facts.rank, Some(Rank::DebugInfo));
-    check_refused(place(&shelf, &none), RefusalKind::NoSymbols, "neither");
+    check_refused(add(&indexes, &none), RefusalKind::NoSymbols, "neither");
     let empty = Built::read(&workshop.path("table.empty"));
     assert_eq!(empty.facts.rank, Some(Rank::DebugInfo));
-    match place(&shelf, &empty) {
-        Ok(Placed::Stored(head)) => assert_eq!(head.rank, Rank::SymbolTable),
+    match add(&indexes, &empty) {
+        Ok(Added::Stored(head)) => assert_eq!(head.rank, Rank::SymbolTable),
         other => panic!("{other:?}"),
     }
-    assert!(is_stored(&place(&shelf, &table)));
-    assert_eq!(name_symbol(&shelf, &table, "main").unwrap(), ["main :0"]);
+    assert!(is_stored(&add(&indexes, &table)));
+    assert_eq!(name_symbol(&indexes, &table, "main").unwrap(), ["main :0"]);
 }
 
-fn check_refused(placed: Result<Placed, PlaceError>, kind: RefusalKind, words: &str) {
+fn check_refused(placed: Result<Added, AddError>, kind: RefusalKind, words: &str) {
     match placed {
-        Err(PlaceError::Refused(refusal)) => {
+        Err(AddError::Refused(refusal)) => {
             assert_eq!(refusal.kind, kind, "{refusal}");
             assert!(refusal.message.contains(words), "{refusal}");
         }
@@ -447,32 +460,32 @@ fn check_refused(placed: Result<Placed, PlaceError>, kind: RefusalKind, words: &
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_said() {
+fn refusals_name_the_mistake() {
     let workshop = Workshop::new();
     let folder = tempfile::tempdir().unwrap();
-    let shelf = open(options(folder.path()));
+    let indexes = open(options(folder.path()));
     let program = workshop.compile("work", C, &["-g"]);
     let other: BuildId = "0123".parse().unwrap();
     let file = |path: &Path| fs::File::open(path).unwrap();
-    let wrong = shelf.place(&other, file(&program.path), "test");
+    let wrong = indexes.add(&other, file(&program.path), "test");
     check_refused(
         wrong,
         RefusalKind::WrongBuildId,
         &format!("{}, and not 0123", program.build_id()),
     );
     let without = workshop.compile("without", C, &["-g", "-Wl,--build-id=none"]);
-    let without = shelf.place(&other, file(&without.path), "test");
+    let without = indexes.add(&other, file(&without.path), "test");
     check_refused(without, RefusalKind::NoBuildId, "-Wl,--build-id");
     workshop.compile("bare", C, &["-s", "-static", "-Wl,--build-id=0x0123"]);
-    let bare = shelf.place(&other, file(&workshop.path("bare")), "test");
+    let bare = indexes.add(&other, file(&workshop.path("bare")), "test");
     check_refused(bare, RefusalKind::NoSymbols, "stripped");
     fs::write(workshop.path("text"), "no ELF file at all, but a text").unwrap();
-    let text = shelf.place(&other, file(&workshop.path("text")), "test");
+    let text = indexes.add(&other, file(&workshop.path("text")), "test");
     check_refused(text, RefusalKind::NotElf, "not an ELF file");
-    assert!(shelf.list().is_empty());
+    assert!(indexes.list().is_empty());
 }
 
-/// Check that a child that takes too much, or dies, costs one file and nothing else.
+/// Check that a child that exceeds a limit, or dies, costs one file only.
 #[test]
 fn a_child_that_dies_costs_only_its_file() {
     let workshop = Workshop::new();
@@ -490,32 +503,29 @@ fn a_child_that_dies_costs_only_its_file() {
         }
         open(options)
     };
-    let shelf = with(small, None);
-    check_refused(place(&shelf, &program), RefusalKind::Limit, "memory");
+    let indexes = with(small, None);
+    check_refused(add(&indexes, &program), RefusalKind::Limit, "memory");
     let short = ChildLimits {
         index_bytes_max: 4096,
         ..ChildLimits::default()
     };
-    drop(shelf);
-    let shelf = with(short, None);
-    check_refused(place(&shelf, &program), RefusalKind::Limit, "larger");
-    drop(shelf);
-    // One that says that all is well and has written nothing.
-    let shelf = with(ChildLimits::default(), Some("/bin/true"));
-    let placed = place(&shelf, &program);
+    drop(indexes);
+    let indexes = with(short, None);
+    check_refused(add(&indexes, &program), RefusalKind::Limit, "larger");
+    drop(indexes);
+    // A child that succeeds and has written nothing.
+    let indexes = with(ChildLimits::default(), Some("/bin/true"));
+    let placed = add(&indexes, &program);
     assert!(
-        matches!(&placed, Err(PlaceError::Failed(text)) if text.contains("not one")),
+        matches!(&placed, Err(AddError::Failed(text)) if text.contains("not one")),
         "{placed:?}"
     );
-    drop(shelf);
-    let shelf = with(ChildLimits::default(), Some("/does/not/exist"));
-    assert!(matches!(
-        place(&shelf, &program),
-        Err(PlaceError::Failed(_))
-    ));
-    drop(shelf);
-    let shelf = with(ChildLimits::default(), None);
-    assert!(is_stored(&place(&shelf, &program)));
+    drop(indexes);
+    let indexes = with(ChildLimits::default(), Some("/does/not/exist"));
+    assert!(matches!(add(&indexes, &program), Err(AddError::Failed(_))));
+    drop(indexes);
+    let indexes = with(ChildLimits::default(), None);
+    assert!(is_stored(&add(&indexes, &program)));
     assert_eq!(
         fs::read_dir(folder.path().join("incoming"))
             .unwrap()
@@ -525,24 +535,24 @@ fn a_child_that_dies_costs_only_its_file() {
 }
 
 fn find_index(folder: &Path, build_id: &BuildId) -> std::path::PathBuf {
-    let name = build_id.as_str();
+    let name = build_id.to_string();
     folder
         .join("index")
         .join(&name[..2])
         .join(format!("{name}.index"))
 }
 
-/// Check that an index that was changed on the disk, at any place, is dropped with its file, at start or when it is asked, and
-/// that what was left behind is removed.
+/// Check that an index that was changed on the disk, at any byte, is dropped with its file, at the start or at its
+/// first use, and that leftovers are removed.
 #[test]
 fn a_damaged_index_is_dropped() {
     let workshop = Workshop::new();
     let program = workshop.compile("work", C, &["-g"]);
     let folder = tempfile::tempdir().unwrap();
     let path = find_index(folder.path(), &program.build_id());
-    let shelf = open(options(folder.path()));
-    place(&shelf, &program).unwrap();
-    drop(shelf);
+    let indexes = open(options(folder.path()));
+    add(&indexes, &program).unwrap();
+    drop(indexes);
     let whole = fs::read(&path).unwrap();
     let changed = |at: usize| {
         let mut bytes = whole.clone();
@@ -562,28 +572,28 @@ fn a_damaged_index_is_dropped() {
     for bytes in damaged {
         fs::write(&path, &bytes).unwrap();
         fs::write(folder.path().join("incoming/left"), "behind").unwrap();
-        let shelf = open(options(folder.path()));
+        let indexes = open(options(folder.path()));
         assert_eq!(
-            name_symbol(&shelf, &program, "work").unwrap_or_default(),
+            name_symbol(&indexes, &program, "work").unwrap_or_default(),
             [""; 0]
         );
         assert!(!path.exists());
-        assert!(shelf.list().is_empty());
+        assert!(indexes.list().is_empty());
         assert!(!folder.path().join("incoming/left").exists());
-        assert!(is_stored(&place(&shelf, &program)));
+        assert!(is_stored(&add(&indexes, &program)));
     }
-    // Under another name it is not what it says.
-    let shelf = open(options(folder.path()));
+    // Under another name it does not have its build id.
+    let indexes = open(options(folder.path()));
     let elsewhere = find_index(folder.path(), &"00ff".parse().unwrap());
     fs::create_dir_all(elsewhere.parent().unwrap()).unwrap();
     fs::copy(&path, &elsewhere).unwrap();
-    drop(shelf);
+    drop(indexes);
     assert_eq!(open(options(folder.path())).list().len(), 1);
     assert!(!elsewhere.exists());
 }
 
-/// Check that the cap holds, that what was used least lately goes first, also after a restart, and that what is too large for
-/// all of it is refused.
+/// Check that the cap holds, that the least recently used index is evicted first, also after a restart, and that an
+/// index above the cap is refused.
 #[test]
 fn the_cap_is_kept() {
     let workshop = Workshop::new();
@@ -594,19 +604,19 @@ fn the_cap_is_kept() {
         })
         .collect();
     let folder = tempfile::tempdir().unwrap();
-    let shelf = open(options(folder.path()));
-    place(&shelf, &programs[0]).unwrap();
-    let one = shelf.list()[0].bytes;
-    drop(shelf);
-    let limited = ShelfOptions {
+    let indexes = open(options(folder.path()));
+    add(&indexes, &programs[0]).unwrap();
+    let one = indexes.list()[0].bytes;
+    drop(indexes);
+    let limited = IndexStoreOptions {
         bytes_max: 3 * one + one / 2,
         ..options(folder.path())
     };
-    let shelf = open(limited.clone());
-    place(&shelf, &programs[1]).unwrap();
-    place(&shelf, &programs[2]).unwrap();
-    drop(shelf);
-    // By the clock of the files, since a second is the unit.
+    let indexes = open(limited.clone());
+    add(&indexes, &programs[1]).unwrap();
+    add(&indexes, &programs[2]).unwrap();
+    drop(indexes);
+    // Set by the times of the files, since the unit is a second.
     for (number, age_s) in [(0, 10_000), (1, 30_000), (2, 20_000)] {
         let path = find_index(folder.path(), &programs[number].build_id());
         let time = std::time::SystemTime::now() - Duration::from_secs(age_s);
@@ -617,28 +627,28 @@ fn the_cap_is_kept() {
             .set_modified(time)
             .unwrap();
     }
-    let shelf = open(limited.clone());
+    let indexes = open(limited.clone());
     assert_eq!(
-        name_symbol(&shelf, &programs[1], "work").unwrap(),
+        name_symbol(&indexes, &programs[1], "work").unwrap(),
         ["work work2.c:7"]
     );
-    place(&shelf, &programs[3]).unwrap();
-    let kept: Vec<_> = shelf
+    add(&indexes, &programs[3]).unwrap();
+    let kept: Vec<_> = indexes
         .list()
         .into_iter()
         .map(|listed| listed.head.build_id.to_string())
         .collect();
     assert_eq!(kept, ["0101", "0202", "0404"]);
-    drop(shelf);
+    drop(indexes);
     assert_eq!(open(limited).list().len(), 3);
-    let tiny = ShelfOptions {
+    let tiny = IndexStoreOptions {
         bytes_max: 100,
         ..options(folder.path())
     };
-    let shelf = open(tiny);
-    assert!(shelf.list().is_empty());
+    let indexes = open(tiny);
+    assert!(indexes.list().is_empty());
     check_refused(
-        place(&shelf, &programs[0]),
+        add(&indexes, &programs[0]),
         RefusalKind::Limit,
         "--symbol-bytes-max",
     );
@@ -650,15 +660,15 @@ fn names_are_readable_and_the_mangled_one_is_beside() {
     let workshop = Workshop::new();
     let program = workshop.compile("cart", CPP, &["-g", "-O0", "-std=c++17"]);
     let folder = tempfile::tempdir().unwrap();
-    let shelf = open(options(folder.path()));
-    place(&shelf, &program).unwrap();
-    let named = name_symbol(&shelf, &program, "_ZNK4shop4Cart3sumEv").unwrap();
+    let indexes = open(options(folder.path()));
+    add(&indexes, &program).unwrap();
+    let named = name_symbol(&indexes, &program, "_ZNK4shop4Cart3sumEv").unwrap();
     assert_eq!(named, ["shop::Cart::sum() const cart.cc:21"]);
-    let named = name_symbol(&shelf, &program, "_ZN4shop5scaleIiEET_S1_i").unwrap();
+    let named = name_symbol(&indexes, &program, "_ZN4shop5scaleIiEET_S1_i").unwrap();
     assert_eq!(named, ["int shop::scale<int>(int, int) cart.cc:15"]);
 }
 
-/// Waits until `check` gives something.
+/// Waits until `check` returns a value.
 pub(crate) fn wait_for<T>(mut check: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {

@@ -1,0 +1,79 @@
+//! Stored samples as questions read them: with the names that their nodes did not know.
+
+use model::{NamedTables, SeriesTable, StackSum};
+use store::{Snapshot, StoreError};
+
+use super::names::Names;
+
+/// A snapshot of a store, and names for its frames.
+#[derive(Clone, Copy)]
+pub struct Profiles<'a> {
+    snapshot: &'a dyn Snapshot,
+    names: Option<&'a Names>,
+}
+
+/// Samples whose stacks and tags are in the same tables.
+pub struct NamedSums<'a> {
+    /// The tables that the sums refer to.
+    pub tables: NamedTables<'a>,
+    /// The sums. A series, stack and tag set may come more than once.
+    pub sums: &'a [StackSum],
+}
+
+impl<'a> Profiles<'a> {
+    /// The samples of a snapshot, with names.
+    pub fn new(snapshot: &'a dyn Snapshot, names: &'a Names) -> Self {
+        Self {
+            snapshot,
+            names: Some(names),
+        }
+    }
+
+    /// The samples of a snapshot as their nodes sent them.
+    pub fn unnamed(snapshot: &'a dyn Snapshot) -> Self {
+        Self {
+            snapshot,
+            names: None,
+        }
+    }
+
+    /// The snapshot.
+    pub fn snapshot(self) -> &'a dyn Snapshot {
+        self.snapshot
+    }
+
+    /// As [`Self::sum_groups`], with all series in one group.
+    ///
+    /// # Errors
+    /// As [`Snapshot::sum_stacks`].
+    pub fn sum_stacks(
+        self,
+        series: &SeriesTable,
+        visit: &mut dyn FnMut(&NamedSums<'_>),
+    ) -> Result<(), StoreError> {
+        self.sum_groups(series, &vec![0; series.len()], visit)
+    }
+
+    /// As [`Snapshot::sum_stacks`], with names. Nothing is read for no series.
+    ///
+    /// # Errors
+    /// As [`Snapshot::sum_stacks`].
+    pub fn sum_groups(
+        self,
+        series: &SeriesTable,
+        groups: &[u32],
+        visit: &mut dyn FnMut(&NamedSums<'_>),
+    ) -> Result<(), StoreError> {
+        if series.is_empty() {
+            return Ok(());
+        }
+        self.snapshot.sum_stacks(series, groups, &mut |part| {
+            let sums = part.sums;
+            let mut visit_named = |tables: NamedTables<'_>| visit(&NamedSums { tables, sums });
+            match self.names {
+                Some(names) => names.show(part.id, part.tables, &mut visit_named),
+                None => visit_named(part.tables.into()),
+            }
+        })
+    }
+}

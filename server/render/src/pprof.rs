@@ -1,0 +1,314 @@
+//! A gzipped pprof of a selection, for `go tool pprof` and other readers.
+//!
+//! The same selection of the same windows gives the same bytes, whatever was in a cache: entries are numbered in the
+//! order of their first use, and windows and samples come in the store's order.
+
+use std::cmp::Reverse;
+use std::io::{self, Write};
+
+use ::pprof::protos::{self, Message};
+use elf::Layout;
+use flate2::{Compression, write::GzEncoder};
+use hashbrown::HashMap;
+use model::tables::{LocationId, StackId, StringId, TagSetId};
+use model::{
+    Dictionary, Function, Import, Line, Location, MappingFlags, SAMPLE_TYPES, SeriesTable,
+    TagValue, TimeRange,
+};
+use query::frame_names::describe_unnamed;
+use query::series::Usage;
+use query::{NamedSums, Profiles, Selector};
+use store::{Snapshot, StoreError};
+
+use super::mappings::{Placed, place};
+
+/// Nanoseconds between samples at 100 Hz. Each timer has its own period, and each sample its own weight; readers only
+/// display this.
+const PERIOD_NS: i64 = 10_000_000;
+
+/// Identity of a sample.
+type SampleKey = (u32, TagSetId, StackId);
+
+#[derive(Default)]
+struct Merge {
+    dictionary: Dictionary,
+    positions: HashMap<SampleKey, usize>,
+    samples: Vec<(SampleKey, Usage)>,
+}
+
+/// Why no pprof was made.
+#[derive(Debug, thiserror::Error)]
+pub enum PprofError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// gzip failed.
+    #[error("failed to compress the profile: {0}")]
+    Compress(#[from] io::Error),
+}
+
+/// Merges the samples of a selection; `None` if there are none.
+///
+/// Locations of files whose layout `layout_of` knows by build id have addresses, so that they can be disassembled.
+///
+/// # Errors
+/// The store failed.
+pub fn render_pprof(
+    profiles: Profiles<'_>,
+    selector: &Selector,
+    layout_of: &dyn Fn(&str) -> Option<Layout>,
+) -> Result<Option<Vec<u8>>, PprofError> {
+    let snapshot = profiles.snapshot();
+    let table = selector.find_series(snapshot)?;
+    let mut merge = Merge::default();
+    let each: Vec<u32> = (0..table.len() as u32).collect();
+    profiles.sum_groups(&table, &each, &mut |part| merge.add_part(part))?;
+    if merge.samples.is_empty() {
+        return Ok(None);
+    }
+    let span = find_span(snapshot, &table)?;
+    let mut profile = merge.finish(&table, layout_of);
+    profile.time_nanos = span.from_ms.saturating_mul(1_000_000);
+    profile.duration_nanos = (span.to_ms - span.from_ms).saturating_mul(1_000_000);
+    for unread in snapshot.unread() {
+        profile.comment.push(profile.string_table.len() as i64);
+        profile.string_table.push(query::unread::describe(&unread));
+    }
+    // Levels above 3 save 5 % and take twice as long.
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::new(3));
+    gzip.write_all(&profile.encode_to_vec())?;
+    Ok(Some(gzip.finish()?))
+}
+
+/// The time that the windows of these series cover.
+fn find_span(snapshot: &dyn Snapshot, series: &SeriesTable) -> Result<TimeRange, StoreError> {
+    let mut span: Option<TimeRange> = None;
+    snapshot.scan_totals(&mut |totals| {
+        let mut ids = totals.series.iter();
+        if ids.any(|id| series.position(*id).is_some()) {
+            let from_ms = totals.head.key.start_ms;
+            let to_ms = from_ms.saturating_add(totals.head.window_ms);
+            let span = span.get_or_insert(TimeRange { from_ms, to_ms });
+            span.from_ms = span.from_ms.min(from_ms);
+            span.to_ms = span.to_ms.max(to_ms);
+        }
+    })?;
+    Ok(span.unwrap_or(TimeRange {
+        from_ms: 0,
+        to_ms: 0,
+    }))
+}
+
+impl Merge {
+    fn add_part(&mut self, part: &NamedSums<'_>) {
+        let mut import = Import::named(part.tables);
+        for sum in part.sums {
+            let tags = import.tag_set(&mut self.dictionary, sum.tags);
+            let stack = import.stack(&mut self.dictionary, sum.stack);
+            self.add_sample((sum.group, tags, stack), sum.into());
+        }
+    }
+
+    fn add_sample(&mut self, key: SampleKey, usage: Usage) {
+        let position = *self.positions.entry(key).or_insert_with(|| {
+            self.samples.push((key, Usage::default()));
+            self.samples.len() - 1
+        });
+        self.samples[position].1.add(usage);
+    }
+
+    fn finish(
+        mut self,
+        table: &SeriesTable,
+        layout_of: &dyn Fn(&str) -> Option<Layout>,
+    ) -> protos::Profile {
+        self.name_unnamed();
+        let main = self.find_main(table);
+        let Placed {
+            mappings,
+            locations: places,
+        } = place(
+            &self.dictionary,
+            &flags_of(&self.dictionary),
+            main,
+            layout_of,
+        );
+        let mut strings = self.dictionary;
+        let sample_type = SAMPLE_TYPES.map(|(ty, unit)| protos::ValueType {
+            ty: index(strings.intern_string(ty)),
+            unit: index(strings.intern_string(unit)),
+        });
+        let mut labels_of = HashMap::new();
+        let mut sample = Vec::with_capacity(self.samples.len());
+        for ((series, tags, stack), usage) in &self.samples {
+            let labels = labels_of.entry(*series).or_insert_with(|| {
+                let mut label = |name: &str, value: &str| protos::Label {
+                    key: index(strings.intern_string(name)),
+                    str: index(strings.intern_string(value)),
+                    ..Default::default()
+                };
+                table
+                    .labels(*series as usize)
+                    .iter()
+                    .map(|(name, value)| label(name, value))
+                    .collect::<Vec<_>>()
+            });
+            let tables = strings.tables();
+            let tags = tables.tag_set(*tags).iter().map(|tag| match tag.value {
+                TagValue::Text(text) => protos::Label {
+                    key: index(tag.key),
+                    str: index(text),
+                    ..Default::default()
+                },
+                TagValue::Number(num, unit) => protos::Label {
+                    key: index(tag.key),
+                    num,
+                    num_unit: index(unit),
+                    ..Default::default()
+                },
+            });
+            sample.push(protos::Sample {
+                location_id: tables
+                    .walk_stack(*stack)
+                    .map(|location| u64::from(location.0) + 1)
+                    .collect(),
+                value: vec![signed(usage.samples), signed(usage.ns)],
+                label: labels.iter().cloned().chain(tags).collect(),
+            });
+        }
+        protos::Profile {
+            sample_type: sample_type.to_vec(),
+            sample,
+            mapping: mappings,
+            location: locations(&strings, &places),
+            function: functions(&strings),
+            period_type: Some(sample_type[1].clone()),
+            period: PERIOD_NS,
+            default_sample_type: sample_type[1].ty,
+            string_table: (0..strings.tables().string_count() as u32)
+                .map(|id| strings.tables().string(StringId(id)).to_owned())
+                .collect(),
+            ..Default::default()
+        }
+    }
+
+    /// The main program of the profile: the mapped one with the most CPU time.
+    fn find_main(&self, table: &SeriesTable) -> Option<StringId> {
+        let tables = self.dictionary.tables();
+        let files = tables.mappings.iter().map(|mapping| mapping.file);
+        let files: HashMap<&str, StringId> =
+            files.map(|file| (tables.string(file), file)).collect();
+        let mut programs: HashMap<StringId, u64> = HashMap::new();
+        for ((series, _, _), usage) in &self.samples {
+            let mut labels = table.labels(*series as usize).iter();
+            let program = labels.find(|(name, _)| *name == "exe");
+            if let Some(file) = program.and_then(|(_, path)| files.get(path)) {
+                *programs.entry(*file).or_default() += usage.ns;
+            }
+        }
+        // The first of equals, so that the answer is deterministic.
+        let most = programs
+            .into_iter()
+            .max_by_key(|(file, ns)| (*ns, Reverse(*file)));
+        most.map(|(file, _)| file)
+    }
+
+    /// Gives locations without a name the page's stand-in. Without it, `go tool pprof` would look for the files on
+    /// its own machine and take the offsets for addresses.
+    fn name_unnamed(&mut self) {
+        let tables = self.dictionary.tables();
+        let mut named = Vec::new();
+        for (number, location) in tables
+            .locations
+            .iter()
+            .enumerate()
+            .filter(|(_, location)| location.lines().is_empty())
+        {
+            let path = location.mapping.map_or("", |mapping| {
+                tables.string(tables.mappings[mapping.position()].file)
+            });
+            named.push((LocationId(number as u32), describe_unnamed(path, location)));
+        }
+        for (location, name) in named {
+            let name = self.dictionary.intern_string(&name);
+            let function = Function {
+                name,
+                system_name: name,
+                file: StringId(0),
+                start_line: 0,
+            };
+            let function = self.dictionary.intern_function(function);
+            self.dictionary
+                .set_line(location, Line { function, line: 0 });
+        }
+    }
+}
+
+/// Kinds of names of each mapping: those that its sender stated, and those that were joined.
+fn flags_of(dictionary: &Dictionary) -> Vec<MappingFlags> {
+    let tables = dictionary.tables();
+    let mut flags: Vec<MappingFlags> = tables.mappings.iter().map(|m| m.flags).collect();
+    for (number, location) in tables.locations.iter().enumerate() {
+        let Some(mapping) = location.mapping else {
+            continue;
+        };
+        let lines = tables.own_lines_of(LocationId(number as u32));
+        let flags = &mut flags[mapping.position()].0;
+        if tables.have_source(lines) {
+            *flags |= MappingFlags::FILES;
+        }
+        if lines.iter().any(|line| line.line != 0) {
+            *flags |= MappingFlags::LINES;
+        }
+        if lines.len() > 1 {
+            *flags |= MappingFlags::INLINES;
+        }
+    }
+    flags
+}
+
+fn locations(dictionary: &Dictionary, places: &[(u64, u64)]) -> Vec<protos::Location> {
+    let tables = dictionary.tables();
+    let locations = tables.locations.iter().zip(places).enumerate();
+    let convert =
+        |(number, (location, place)): (usize, (&Location, &(u64, u64)))| protos::Location {
+            id: number as u64 + 1,
+            mapping_id: place.0,
+            address: place.1,
+            line: tables
+                .own_lines_of(LocationId(number as u32))
+                .iter()
+                .map(|line| protos::Line {
+                    function_id: u64::from(line.function.0) + 1,
+                    line: line.line,
+                })
+                .collect(),
+            is_folded: location.is_folded,
+        };
+    locations.map(convert).collect()
+}
+
+fn functions(dictionary: &Dictionary) -> Vec<protos::Function> {
+    let convert = |(number, function): (usize, &Function)| protos::Function {
+        id: number as u64 + 1,
+        name: index(function.name),
+        system_name: index(function.system_name),
+        filename: index(function.file),
+        start_line: function.start_line,
+    };
+    dictionary
+        .tables()
+        .functions
+        .iter()
+        .enumerate()
+        .map(convert)
+        .collect()
+}
+
+fn index(id: StringId) -> i64 {
+    i64::from(id.0)
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

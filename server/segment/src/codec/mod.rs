@@ -1,0 +1,4 @@
+//! Numbers and texts as bytes.
+
+pub(crate) mod column;
+pub(crate) mod varint;

@@ -1,0 +1,162 @@
+//! Mappings, functions and locations.
+
+use ::pprof::protos;
+use model::tables::{MappingId, StringId};
+use model::{Function, Line, Location, Mapping, MappingFlags, Unnamed};
+
+use super::super::profile_bytes::ProfileBytes;
+use super::super::refusal::Refusal;
+use super::fields::{FUNCTION, LOCATION, MAPPING, decode, each_entry};
+use super::unnamed::{UnnamedLocations, read_unnamed};
+use super::{Reader, refuse};
+
+/// Lines a location: each is one inlined call.
+const LINES_MAX: usize = 1024;
+
+impl Reader {
+    pub(super) fn read_mappings_and_functions(
+        &mut self,
+        profile: &ProfileBytes<'_>,
+    ) -> Result<(), Refusal> {
+        each_entry(profile, &[MAPPING, FUNCTION], |field, bytes| {
+            if field == MAPPING {
+                self.read_mapping(&decode(bytes)?)
+            } else {
+                self.read_function(&decode(bytes)?)
+            }
+        })
+    }
+
+    fn read_mapping(&mut self, mapping: &protos::Mapping) -> Result<(), Refusal> {
+        let id = mapping.id;
+        let whose = || format!("mapping {id}");
+        if mapping.memory_start != 0 || mapping.file_offset != 0 {
+            return Err(refuse(format!(
+                "mapping {id}: memory_start and file_offset must be 0: addresses are offsets"
+            )));
+        }
+        let statements = [
+            (mapping.has_functions, MappingFlags::FUNCTIONS),
+            (mapping.has_filenames, MappingFlags::FILES),
+            (mapping.has_line_numbers, MappingFlags::LINES),
+            (mapping.has_inline_frames, MappingFlags::INLINES),
+        ];
+        let flags = statements
+            .iter()
+            .filter(|(made, _)| *made)
+            .map(|(_, flag)| flag)
+            .sum();
+        let mut copy = Mapping {
+            file: self.string(mapping.filename, whose)?,
+            build_id: self.string(mapping.build_id, whose)?,
+            start: mapping.memory_start,
+            limit: mapping.memory_limit,
+            offset: mapping.file_offset,
+            flags: MappingFlags(flags),
+            file_id: StringId::default(),
+        };
+        let file_id = self.file_ids.remove(&id).unwrap_or_default();
+        let made = self.make(|dictionary| {
+            copy.file_id = dictionary.intern_string(&file_id);
+            dictionary.intern_mapping(copy)
+        });
+        self.mappings.insert(id, (made, copy.limit), "mapping")
+    }
+
+    fn read_function(&mut self, function: &protos::Function) -> Result<(), Refusal> {
+        let id = function.id;
+        let whose = || format!("function {id}");
+        let copy = Function {
+            name: self.string(function.name, whose)?,
+            system_name: self.string(function.system_name, whose)?,
+            file: self.string(function.filename, whose)?,
+            start_line: function.start_line,
+        };
+        let made = self.make(|dictionary| dictionary.intern_function(copy));
+        self.functions.insert(id, made, "function")
+    }
+
+    pub(super) fn read_locations(
+        &mut self,
+        profile: &ProfileBytes<'_>,
+        unnamed: UnnamedLocations<'_>,
+    ) -> Result<(), Refusal> {
+        let mut unnamed = read_unnamed(unnamed)?;
+        let mut lines = Vec::new();
+        each_entry(profile, &[LOCATION], |_, bytes| {
+            let location: protos::Location = decode(bytes)?;
+            let unnamed = unnamed.remove(&location.id);
+            self.read_location(&location, unnamed, &mut lines)
+        })?;
+        match unnamed.keys().min() {
+            Some(id) => Err(refuse(format!(
+                "unnamed_location_ids has {id}, which is not a location"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn read_location(
+        &mut self,
+        location: &protos::Location,
+        unnamed: Option<Unnamed>,
+        lines: &mut Vec<Line>,
+    ) -> Result<(), Refusal> {
+        let id = location.id;
+        let mapping = self.find_mapping(location)?;
+        if location.line.len() > LINES_MAX {
+            return Err(refuse(format!(
+                "location {id}: {} lines, and at most {LINES_MAX} are taken",
+                location.line.len()
+            )));
+        }
+        lines.clear();
+        for line in &location.line {
+            let Some(function) = self.functions.get(line.function_id) else {
+                return Err(refuse(format!(
+                    "location {id}: no function {}",
+                    line.function_id
+                )));
+            };
+            lines.push(Line {
+                function,
+                line: line.line,
+            });
+        }
+        if unnamed.is_some() && !lines.is_empty() {
+            return Err(refuse(format!(
+                "location {id} is listed as unnamed, and has lines"
+            )));
+        }
+        let copy = Location {
+            mapping,
+            address: location.address,
+            lines_start: 0,
+            lines_end: 0,
+            is_folded: location.is_folded,
+            unnamed: unnamed.unwrap_or_default(),
+        };
+        let made = self.make(|dictionary| dictionary.intern_location(copy, lines));
+        self.locations.insert(id, made, "location")
+    }
+
+    fn find_mapping(&self, location: &protos::Location) -> Result<Option<MappingId>, Refusal> {
+        let id = location.id;
+        if location.mapping_id == 0 {
+            return Ok(None);
+        }
+        let Some((mapping, limit)) = self.mappings.get(location.mapping_id) else {
+            return Err(refuse(format!(
+                "location {id}: no mapping {}",
+                location.mapping_id
+            )));
+        };
+        if limit != 0 && location.address >= limit {
+            return Err(refuse(format!(
+                "location {id}: address {:#x} is beyond the limit {limit:#x} of mapping {}",
+                location.address, location.mapping_id
+            )));
+        }
+        Ok(Some(mapping))
+    }
+}

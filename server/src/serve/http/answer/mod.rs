@@ -1,0 +1,85 @@
+//! The JSON of answers, as docs/api.md describes it: a file for each route.
+
+mod containers;
+mod flamegraph;
+mod labels;
+mod lines;
+mod nodes;
+mod stacks;
+mod status;
+mod timeseries;
+mod top;
+mod unknown;
+
+use model::Unread;
+use model::outcome::is_complete;
+use query::series::Usage;
+use serde::Serialize;
+
+pub use containers::ContainersAnswer;
+pub use flamegraph::FlamegraphAnswer;
+pub use labels::{LabelsAnswer, SeriesAnswer, ValuesAnswer};
+pub use lines::LinesAnswer;
+pub use nodes::NodesAnswer;
+pub use stacks::StacksAnswer;
+pub use status::StatusAnswer;
+pub use timeseries::{TimeseriesAnswer, Unit};
+pub use top::TopAnswer;
+pub use unknown::UnknownAnswer;
+
+/// An answer, and what it lacks.
+#[derive(Serialize)]
+pub struct Answered<T> {
+    #[serde(flatten)]
+    answer: T,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<UnreadEntry>,
+}
+
+#[derive(Serialize)]
+struct UnreadEntry {
+    from_ms: i64,
+    to_ms: i64,
+    windows: u64,
+    samples: u64,
+    cpu_ns: u64,
+    reason: String,
+}
+
+impl<T> Answered<T> {
+    /// An answer without these windows.
+    pub fn new(answer: T, unread: Vec<Unread>) -> Self {
+        let entry = |unread: Unread| UnreadEntry {
+            from_ms: unread.range.from_ms,
+            to_ms: unread.range.to_ms,
+            windows: unread.windows,
+            samples: unread.samples,
+            cpu_ns: unread.ns,
+            reason: unread.reason,
+        };
+        Self {
+            answer,
+            incomplete: unread.into_iter().map(entry).collect(),
+        }
+    }
+}
+
+/// Samples of one outcome.
+#[derive(Serialize)]
+struct OutcomeEntry {
+    outcome: String,
+    complete: bool,
+    samples: u64,
+    cpu_ns: u64,
+}
+
+impl OutcomeEntry {
+    fn new(outcome: &str, usage: Usage) -> Self {
+        Self {
+            outcome: outcome.to_owned(),
+            complete: is_complete(outcome),
+            samples: usage.samples,
+            cpu_ns: usage.ns,
+        }
+    }
+}

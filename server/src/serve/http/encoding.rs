@@ -1,0 +1,156 @@
+//! Compression of answers: gzip or zstd, if the client takes one.
+//!
+//! An answer is written straight into its encoder, so that it is never in memory as a whole without compression, and a client that
+//! reads slowly holds the compressed bytes only. A layer over the routes would compress while the client reads, and hold all of it.
+
+use std::io::{self, BufWriter, Write};
+
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Serialize;
+
+use super::error::{ApiError, ErrorKind};
+
+/// The fastest: the client waits for the whole answer. In the bench `query`, a flame graph of 200,000 nodes has 5.4 MB of JSON, which
+/// takes 1.0 to write, 1.9 with gzip (1.2 MB) and 1.4 with zstd (0.8 MB).
+const GZIP_LEVEL: u32 = 1;
+
+/// As for gzip.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Bytes of JSON that are compressed at once: serde writes a few bytes at a time.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// A compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// None.
+    Identity,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+/// The body of an answer, and its headers.
+pub struct Encoded {
+    encoding: Encoding,
+    content_type: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Encoding {
+    /// The best one that a client takes.
+    pub fn accepted(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(ACCEPT_ENCODING).iter();
+        let texts = lines.filter_map(|line| line.to_str().ok());
+        let items: Vec<&str> = texts.flat_map(|text| text.split(',')).collect();
+        let takes = |coding: &str| items.iter().any(|item| is_taken(item, coding));
+        if takes("zstd") {
+            Self::Zstd
+        } else if takes("gzip") {
+            Self::Gzip
+        } else {
+            Self::Identity
+        }
+    }
+
+    /// Writes an answer as JSON.
+    ///
+    /// # Errors
+    /// It has no form in JSON.
+    pub fn json(self, answer: &impl Serialize) -> Result<Encoded, ApiError> {
+        self.write("application/json", |writer| {
+            Ok(serde_json::to_writer(writer, answer)?)
+        })
+    }
+
+    /// Writes the bytes of another answer.
+    ///
+    /// # Errors
+    /// The encoder failed.
+    pub fn bytes(self, content_type: &'static str, bytes: &[u8]) -> Result<Encoded, ApiError> {
+        self.write(content_type, |writer| writer.write_all(bytes))
+    }
+
+    fn write(
+        self,
+        content_type: &'static str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Encoded, ApiError> {
+        let written = match self {
+            Self::Identity => buffered(Vec::new(), write),
+            Self::Gzip => {
+                let gzip = GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL));
+                buffered(gzip, write).and_then(GzEncoder::finish)
+            }
+            Self::Zstd => zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)
+                .and_then(|zstd| buffered(zstd, write))
+                .and_then(zstd::Encoder::finish),
+        };
+        let bytes = written.map_err(|err| {
+            let message = format!("failed to write the answer: {err}");
+            ApiError::new(ErrorKind::Internal, message)
+        })?;
+        Ok(Encoded {
+            encoding: self,
+            content_type,
+            bytes,
+        })
+    }
+}
+
+/// Whether an item of `accept-encoding` is this coding, and does not refuse it (`gzip;q=0`).
+fn is_taken(item: &str, coding: &str) -> bool {
+    let (name, weight) = item.split_once(';').unwrap_or((item, ""));
+    let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
+    name.trim().eq_ignore_ascii_case(coding) && weight.parse().is_ok_and(|weight: f32| weight > 0.0)
+}
+
+fn buffered<W: Write>(
+    encoder: W,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<W> {
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, encoder);
+    write(&mut writer)?;
+    writer.into_inner().map_err(|err| err.into_error())
+}
+
+impl IntoResponse for Encoded {
+    fn into_response(self) -> Response {
+        let encoding = match self.encoding {
+            Encoding::Identity => None,
+            Encoding::Gzip => Some([(CONTENT_ENCODING, HeaderValue::from_static("gzip"))]),
+            Encoding::Zstd => Some([(CONTENT_ENCODING, HeaderValue::from_static("zstd"))]),
+        };
+        let headers = [(CONTENT_TYPE, self.content_type), (VARY, "accept-encoding")];
+        (encoding, headers, self.bytes).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_chooses() {
+        for (lines, expected) in [
+            (vec![], Encoding::Identity),
+            (vec!["gzip, deflate, br, zstd"], Encoding::Zstd),
+            (vec!["gzip, deflate"], Encoding::Gzip),
+            (vec!["br", "GZIP;q=0.5"], Encoding::Gzip),
+            (vec!["zstd;q=0, gzip; q=0.001"], Encoding::Gzip),
+            (vec!["gzip;q=0", "identity"], Encoding::Identity),
+            (vec!["gzip;q=many, x-gzip, *"], Encoding::Identity),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                headers.append(ACCEPT_ENCODING, HeaderValue::from_static(line));
+            }
+            assert_eq!(Encoding::accepted(&headers), expected, "{lines:?}");
+        }
+    }
+}

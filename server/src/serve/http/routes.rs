@@ -1,0 +1,621 @@
+//! The routes below `/api/v1`: parameters in, a query, an answer out. All but `status` also take POST.
+
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, USER_AGENT};
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use model::{PROCESS_LABELS, TimeRange, Unread};
+use profile::is_label_name;
+use query::containers::{ContainerOrder, report_containers};
+use query::functions::{FunctionOrder, list_functions};
+use query::label_values::{list_label_names, list_label_values};
+use query::lines::{FunctionFilter, report_lines};
+use query::nodes::{add_reports, list_nodes};
+use query::series::list_series;
+use query::stacks::report_stacks;
+use query::timeseries::{Steps, sum_over_time};
+use query::unknown::report_unknown;
+use query::{Profiles, Selection, Tree, build_tree, unread};
+use render::folded::{FoldedUnit, fold};
+use render::graph::lay_out;
+use render::pprof::render_pprof;
+use render::svg::{SvgOptions, draw_svg};
+use serde::Serialize;
+use store::{Snapshot, Store, StoreError};
+
+use super::HttpState;
+use super::answer::{
+    Answered, ContainersAnswer, FlamegraphAnswer, LabelsAnswer, LinesAnswer, NodesAnswer,
+    SeriesAnswer, StacksAnswer, StatusAnswer, TimeseriesAnswer, TopAnswer, Unit, UnknownAnswer,
+    ValuesAnswer,
+};
+use super::encoding::{Encoded, Encoding};
+use super::error::{ApiError, ErrorKind};
+use super::parameters::{PLUS_HINT, Parameters, QueryRequest};
+
+/// Nodes of a flame graph in one answer: a million are some 30 MB of JSON.
+const NODES_MAX: usize = 1_000_000;
+
+/// Entries of a list in one answer.
+const LIST_MAX: usize = 100_000;
+
+/// Steps of a time series: a day in steps of 10 s is 8,640.
+const STEPS_MAX: usize = 11_000;
+
+/// Default number of steps of a time series: about one for each two or three pixels of a page.
+const STEPS_DEFAULT: usize = 360;
+
+/// Lines of a time series.
+const LINES_MAX: usize = 1000;
+
+/// Header of answers that are files, with the number of windows that could not be read.
+const INCOMPLETE: HeaderName = HeaderName::from_static("pilotlight-incomplete");
+
+/// A window's usual length; steps are multiples of it.
+const STEP_UNIT_MS: i64 = 10_000;
+
+/// Longest profile by length, in seconds: a year.
+const SECONDS_MAX: usize = 366 * 24 * 3600;
+
+/// Frames of a path; a stack has at most 4,608 locations, each with inlined calls.
+const PATH_FRAMES_MAX: usize = 16_384;
+
+/// Allows inferno's script only: no loading, no sending.
+const SVG_POLICY: &str = "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
+
+type Answer = Result<Encoded, ApiError>;
+
+/// Puts a question to one snapshot of the store. The answer is JSON, and tells what could not be read.
+fn ask<T: Serialize>(
+    store: &dyn Store,
+    range: TimeRange,
+    encoding: Encoding,
+    question: impl FnOnce(&dyn Snapshot) -> Result<T, ApiError>,
+) -> Answer {
+    let snapshot = store.snapshot(range)?;
+    let answer = question(&*snapshot)?;
+    encoding.json(&Answered::new(answer, snapshot.unread()))
+}
+
+/// `GET /api/v1/labels`
+pub async fn labels(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let selection = parameters.allow(&[])?.selection(now_ms())?;
+    let store = state.store;
+    state
+        .gate
+        .run(move || {
+            ask(&*store, selection.range, encoding, |snapshot| {
+                let labels = list_label_names(snapshot, &selection.selector)?;
+                Ok(LabelsAnswer { labels })
+            })
+        })
+        .await
+}
+
+/// `GET /api/v1/label/{name}/values`
+pub async fn label_values(
+    State(state): State<HttpState>,
+    Path(name): Path<String>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let selection = parameters.allow(&[])?.selection(now_ms())?;
+    check_label_name("name", &name)?;
+    let store = state.store;
+    state
+        .gate
+        .run(move || {
+            ask(&*store, selection.range, encoding, |snapshot| {
+                let values = list_label_values(snapshot, &selection.selector, &name)?;
+                Ok(ValuesAnswer { values })
+            })
+        })
+        .await
+}
+
+/// `GET /api/v1/series`
+pub async fn series(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 1000, 0..=LIST_MAX)?;
+    let store = state.store;
+    state
+        .gate
+        .run(move || {
+            ask(&*store, selection.range, encoding, |snapshot| {
+                let series = list_series(snapshot, &selection.selector)?;
+                Ok(SeriesAnswer::new(&series, limit))
+            })
+        })
+        .await
+}
+
+/// `GET /api/v1/timeseries`
+pub async fn timeseries(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["by", "unit", "step", "limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let unit = parameters.choice(
+        "unit",
+        &[("cores", Unit::Cores), ("samples", Unit::Samples)],
+    )?;
+    let limit = parameters.number("limit", 8, 0..=LINES_MAX)?;
+    let steps = read_steps(&parameters, &selection)?;
+    let by = parameters.text("by").map(str::to_owned);
+    if let Some(by) = &by {
+        check_label_name("by", by)?;
+    }
+    let store = state.store;
+    let query = move || {
+        let Selection { selector, range } = selection;
+        ask(&*store, range, encoding, |snapshot| {
+            let by = by.as_deref();
+            let answer = sum_over_time(snapshot, &selector, by, steps)?;
+            Ok(TimeseriesAnswer::new(answer, by, range.to_ms, unit, limit))
+        })
+    };
+    state.gate.run(query).await
+}
+
+fn read_steps(parameters: &Parameters, selection: &Selection) -> Result<Steps, ApiError> {
+    let Some(step_ms) = parameters.duration_ms("step")? else {
+        return Ok(Steps::fit(selection.range, STEP_UNIT_MS, STEPS_DEFAULT));
+    };
+    if step_ms <= 0 || step_ms % STEP_UNIT_MS != 0 {
+        let message = format!("{step_ms} ms is not a multiple of 10s");
+        return Err(ApiError::in_parameter(ErrorKind::BadTime, "step", message));
+    }
+    let steps = Steps::cover(selection.range, step_ms);
+    if steps.count > STEPS_MAX {
+        let message = format!("{} steps, and at most {STEPS_MAX} are made", steps.count);
+        let error = ApiError::in_parameter(ErrorKind::TooLarge, "step", message);
+        return Err(error.with_hint("ask for a longer step or a shorter range"));
+    }
+    Ok(steps)
+}
+
+/// `GET /api/v1/flamegraph`
+pub async fn flamegraph(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["max_nodes", "path"])?;
+    let selection = parameters.selection(now_ms())?;
+    let nodes_max = parameters.number("max_nodes", 200_000, 2..=NODES_MAX)?;
+    let path = read_path(&parameters)?;
+    let (store, names) = (state.store, state.names);
+    let query = move || {
+        let Selection { selector, range } = selection;
+        ask(&*store, range, encoding, |snapshot| {
+            let tree = build_tree(Profiles::new(snapshot, &names), &selector)?;
+            let Some(path) = path else {
+                let graph = lay_out(&tree, nodes_max);
+                return Ok(FlamegraphAnswer::new(range, &tree, graph, None));
+            };
+            let below = tree.subtree(&path).ok_or_else(|| {
+                let message = "no stack of the selection begins with this path";
+                ApiError::in_parameter(ErrorKind::NotFound, "path", message)
+            })?;
+            let (graph, total_ns) = (lay_out(&below, nodes_max), below.total().ns);
+            Ok(FlamegraphAnswer::new(range, &tree, graph, Some(total_ns)))
+        })
+    };
+    state.gate.run(query).await
+}
+
+fn read_path(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(text) = parameters.text("path") else {
+        return Ok(None);
+    };
+    let wrong = |message: String| {
+        let error = ApiError::in_parameter(ErrorKind::BadParameter, "path", message);
+        error.with_hint("write a JSON array of frame names from the root: [\"main\",\"work\"]")
+    };
+    let path: Vec<String> =
+        serde_json::from_str(text).map_err(|err| wrong(format!("not an array of names: {err}")))?;
+    match path.len() {
+        1..=PATH_FRAMES_MAX => Ok(Some(path)),
+        0 => Ok(None),
+        length => Err(wrong(format!(
+            "{length} frames, and at most {PATH_FRAMES_MAX} are taken"
+        ))),
+    }
+}
+
+/// `GET /api/v1/top`
+pub async fn top(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["sort", "limit", "offset", "search"])?;
+    let selection = parameters.selection(now_ms())?;
+    let order = parameters.choice(
+        "sort",
+        &[
+            ("self", FunctionOrder::Own),
+            ("total", FunctionOrder::Total),
+        ],
+    )?;
+    let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
+    let offset = parameters.number("offset", 0, 0..=usize::MAX)?;
+    let search = parameters.text("search").unwrap_or_default().to_owned();
+    let (store, names) = (state.store, state.names);
+    let query = move || {
+        ask(&*store, selection.range, encoding, |snapshot| {
+            let tree = build_tree(Profiles::new(snapshot, &names), &selection.selector)?;
+            let functions = list_functions(&tree, order, &search);
+            Ok(TopAnswer::new(&tree, &functions, offset, limit))
+        })
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/lines`
+pub async fn lines(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["function", "binary", "file", "limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 1000, 0..=LIST_MAX)?;
+    let text = |name: &str| parameters.text(name).map(str::to_owned);
+    let Some(name) = text("function").filter(|name| !name.is_empty()) else {
+        let message = "the function is missing";
+        let error = ApiError::in_parameter(ErrorKind::BadParameter, "function", message);
+        return Err(error.with_hint("name one as /api/v1/top lists it"));
+    };
+    let function = FunctionFilter {
+        name,
+        binary: text("binary"),
+        file: text("file"),
+    };
+    let (store, names) = (state.store, state.names);
+    let query = move || {
+        ask(&*store, selection.range, encoding, |snapshot| {
+            let profiles = Profiles::new(snapshot, &names);
+            let report = report_lines(profiles, &selection.selector, &function)?;
+            Ok(LinesAnswer::new(report, limit))
+        })
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/stacks`
+pub async fn stacks(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
+    let (store, names) = (state.store, state.names);
+    let query = move || {
+        ask(&*store, selection.range, encoding, |snapshot| {
+            let report = report_stacks(Profiles::new(snapshot, &names), &selection.selector)?;
+            Ok(StacksAnswer::new(&report, limit))
+        })
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/unknown`
+pub async fn unknown(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
+    let (store, names) = (state.store, state.names);
+    let query = move || {
+        ask(&*store, selection.range, encoding, |snapshot| {
+            let profiles = Profiles::new(snapshot, &names);
+            let report = report_unknown(profiles, &selection.selector, limit)?;
+            Ok(UnknownAnswer::new(&report))
+        })
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/flamegraph.svg`
+pub async fn flamegraph_svg(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Result<Response, ApiError> {
+    let parameters = parameters.allow(&["title", "width", "min_width"])?;
+    let selection = parameters.selection(now_ms())?;
+    let title = parameters.text("title").unwrap_or("CPU").to_owned();
+    let width = parameters.number("width", 1200, 100..=20_000)?;
+    let min_width = parameters.number("min_width", 0.1, 0.0..=100.0)?;
+    let (store, names) = (state.store, state.names);
+    let query = move || {
+        let snapshot = store.snapshot(selection.range)?;
+        let profiles = Profiles::new(&*snapshot, &names);
+        let tree = build_sampled_tree(profiles, &selection, &parameters)?;
+        let unread = snapshot.unread();
+        let options = SvgOptions {
+            title,
+            subtitle: unread.first().map(unread::describe),
+            width,
+            min_width,
+        };
+        let svg = draw_svg(&tree, options)
+            .map_err(|err| ApiError::new(ErrorKind::Internal, format!("{err:#}")))?;
+        let svg = encoding.bytes("image/svg+xml", &svg)?;
+        Ok((unread_header(&unread), svg))
+    };
+    let (unread, svg) = state.gate.run(query).await?;
+    Ok((unread, [(CONTENT_SECURITY_POLICY, SVG_POLICY)], svg).into_response())
+}
+
+/// For answers that are files: `pilotlight-incomplete` with the number of windows that could not be read.
+fn unread_header(unread: &[Unread]) -> Option<[(HeaderName, String); 1]> {
+    let windows: u64 = unread.iter().map(|unread| unread.windows).sum();
+    (windows > 0).then(|| [(INCOMPLETE, format!("{windows} windows"))])
+}
+
+fn build_sampled_tree(
+    profiles: Profiles<'_>,
+    selection: &Selection,
+    parameters: &Parameters,
+) -> Result<Tree, ApiError> {
+    let tree = build_tree(profiles, &selection.selector)?;
+    if tree.total().samples > 0 {
+        Ok(tree)
+    } else {
+        Err(no_samples(parameters))
+    }
+}
+
+/// The error of the routes whose answers are files: an empty file looks like an idle machine. The JSON of the others
+/// says how many samples it has.
+fn no_samples(parameters: &Parameters) -> ApiError {
+    let selector = parameters.text("query").unwrap_or("{}");
+    let message = format!("the selection {selector} has no samples");
+    let mut hint =
+        "choose a longer range or other labels; /api/v1/series lists all series".to_owned();
+    if selector.contains(' ') {
+        hint = format!("{PLUS_HINT}; else {hint}");
+    }
+    ApiError::in_parameter(ErrorKind::NotFound, "query", message).with_hint(hint)
+}
+
+/// `GET /api/v1/pprof`
+pub async fn pprof(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    QueryRequest { parameters, .. }: QueryRequest,
+) -> Response {
+    match answer_pprof(state, parameters).await {
+        Ok(response) => response,
+        Err(error) if is_go(&headers) => pprof_error(&error),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn answer_pprof(state: HttpState, parameters: Parameters) -> Result<Response, ApiError> {
+    let parameters = parameters.allow(&["seconds"])?;
+    // `go tool pprof` rewrites every URL, and silently drops a parameter whose value has a `;`. The profile of
+    // everything would be taken for that of the selection.
+    if parameters.text("query").is_none() {
+        let message = "the selector is missing";
+        let error = ApiError::in_parameter(ErrorKind::BadParameter, "query", message);
+        return Err(error.with_hint(
+            "write query={} for everything; Go's tools drop a parameter with a `;`: write it %3B",
+        ));
+    }
+    let mut selection = parameters.selection(now_ms())?;
+    let seconds = match parameters.text("seconds") {
+        Some(_) => Some(parameters.number("seconds", 1, 1..=SECONDS_MAX)?),
+        None => None,
+    };
+    let (store, names, symbols) = (state.store, state.names, state.symbols);
+    let query = move || {
+        if let Some(seconds) = seconds {
+            keep_last(&mut selection, seconds as i64 * 1000, &*store)?;
+        }
+        let layout_of = |build_id: &str| symbols.find_layout(build_id);
+        let snapshot = store.snapshot(selection.range)?;
+        let profiles = Profiles::new(&*snapshot, &names);
+        let bytes = render_pprof(profiles, &selection.selector, &layout_of)
+            .map_err(|err| ApiError::new(ErrorKind::Internal, err.to_string()))?
+            .ok_or_else(|| no_samples(&parameters))?;
+        Ok((unread_header(&snapshot.unread()), bytes))
+    };
+    let (unread, bytes) = state.gate.run(query).await?;
+    let name = "attachment; filename=\"profile.pb.gz\"";
+    Ok((
+        unread,
+        [
+            (CONTENT_TYPE, "application/octet-stream"),
+            (CONTENT_DISPOSITION, name),
+        ],
+        bytes,
+    )
+        .into_response())
+}
+
+/// Cuts the range to the last stored windows of the selection that together have at least this length.
+///
+/// `go tool pprof -seconds N` asks for the next N seconds, and does not wait until their windows are stored. The
+/// latest stored profile of the same length is the answer.
+fn keep_last(
+    selection: &mut Selection,
+    length_ms: i64,
+    store: &dyn Store,
+) -> Result<(), StoreError> {
+    let snapshot = store.snapshot(selection.range)?;
+    let nodes = list_nodes(&*snapshot, &selection.selector)?;
+    if let Some(end_ms) = nodes.iter().map(|node| node.end_ms).max() {
+        let windows = (length_ms + STEP_UNIT_MS - 1) / STEP_UNIT_MS;
+        let from_ms = end_ms - windows * STEP_UNIT_MS;
+        selection.range.from_ms = selection.range.from_ms.max(from_ms);
+    }
+    Ok(())
+}
+
+fn is_go(headers: &HeaderMap) -> bool {
+    headers
+        .get(USER_AGENT)
+        .is_some_and(|agent| agent.as_bytes().starts_with(b"Go-http-client"))
+}
+
+/// `go tool pprof` shows an error's text only if it is plain and has this header.
+fn pprof_error(error: &ApiError) -> Response {
+    let headers = [
+        (CONTENT_TYPE.as_str(), "text/plain; charset=utf-8"),
+        ("x-go-pprof", "1"),
+    ];
+    (error.status(), headers, error.line()).into_response()
+}
+
+/// `GET /api/v1/folded`
+pub async fn folded(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Result<Response, ApiError> {
+    let parameters = parameters.allow(&[])?;
+    let selection = parameters.selection(now_ms())?;
+    let (store, names) = (state.store, state.names);
+    let query = move || {
+        let snapshot = store.snapshot(selection.range)?;
+        let profiles = Profiles::new(&*snapshot, &names);
+        let tree = build_sampled_tree(profiles, &selection, &parameters)?;
+        let text = fold(&tree, FoldedUnit::Samples);
+        let text = encoding.bytes("text/plain; charset=utf-8", text.as_bytes())?;
+        Ok((unread_header(&snapshot.unread()), text))
+    };
+    Ok(state.gate.run(query).await?.into_response())
+}
+
+/// `GET /api/v1/nodes`
+pub async fn nodes(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let selection = parameters.allow(&[])?.selection(now_ms())?;
+    let store = state.store;
+    let query = move || {
+        ask(&*store, selection.range, encoding, |snapshot| {
+            let mut nodes = list_nodes(snapshot, &selection.selector)?;
+            add_reports(&*store, &selection, &mut nodes)?;
+            Ok(NodesAnswer::new(nodes, now_ms()))
+        })
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/containers`
+pub async fn containers(
+    State(state): State<HttpState>,
+    QueryRequest {
+        parameters,
+        encoding,
+    }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["sort", "limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let order = parameters.choice(
+        "sort",
+        &[
+            ("kernel", ContainerOrder::Kernel),
+            ("sampled", ContainerOrder::Sampled),
+            ("ratio", ContainerOrder::Ratio),
+            ("throttled", ContainerOrder::Throttled),
+            ("excluded", ContainerOrder::Excluded),
+        ],
+    )?;
+    let limit = parameters.number("limit", 1000, 0..=LIST_MAX)?;
+    if let Some(name) = selection
+        .selector
+        .names()
+        .find(|name| PROCESS_LABELS.contains(name))
+    {
+        let message = format!(
+            "the kernel's accounts are of whole containers, and {name:?} is a label of processes"
+        );
+        let error = ApiError::in_parameter(ErrorKind::BadParameter, "query", message);
+        return Err(
+            error.with_hint("select by node, namespace, pod, container, container_id or unit")
+        );
+    }
+    let store = state.store;
+    let query = move || {
+        ask(&*store, selection.range, encoding, |snapshot| {
+            let report = report_containers(snapshot, &selection.selector, order)?;
+            Ok(ContainersAnswer::new(&report, limit))
+        })
+    };
+    state.gate.run(query).await
+}
+
+/// `GET /api/v1/status`
+pub async fn status(
+    State(state): State<HttpState>,
+    parameters: Parameters,
+) -> Result<Json<StatusAnswer>, ApiError> {
+    parameters.allow(&[])?;
+    Ok(Json(StatusAnswer::from(&*state.store_state.borrow())))
+}
+
+fn check_label_name(parameter: &str, name: &str) -> Result<(), ApiError> {
+    if is_label_name(name) {
+        return Ok(());
+    }
+    let message = format!("{name:?} is not a label's name");
+    let error = ApiError::in_parameter(ErrorKind::BadParameter, parameter, message);
+    Err(error.with_hint("a name has letters, digits and _, and does not begin with a digit"))
+}
+
+/// The server's clock in milliseconds since the Unix epoch; 0 if it lies before that.
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |age| age.as_millis() as i64)
+}

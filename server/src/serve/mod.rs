@@ -1,0 +1,3 @@
+//! Answers questions, a folder a protocol.
+
+pub mod http;

@@ -1,0 +1,231 @@
+//! The catalog, in sled: what is small, and is slower to learn from the files.
+//!
+//! Trees: `meta` (the schema), `segments` (what a start needs to know of each
+//! file, in postcard's form), `reports` (the last of each node, as JSON). Segments are the truth: an entry that is missing, damaged or of
+//! another file is read from its segment again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use model::node_report::NodeReport;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sled::{Db, Tree};
+
+use super::sequences::Sequences;
+use super::span::SegmentName;
+use crate::REPORTS_MAX;
+
+/// Version of these trees and entries. Schema 1 is that of servers that had no columnar segments.
+pub const SCHEMA: u32 = 2;
+
+/// The entries take some MB; sled's default would be 1 GB.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// sled's own default: its flusher does the real fsync and the garbage collection.
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// The catalog failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// sled failed.
+    #[error("the catalog failed: {0}")]
+    Sled(#[from] sled::Error),
+    /// An entry cannot be encoded.
+    #[error("the catalog failed: {0}")]
+    Postcard(#[from] postcard::Error),
+    /// A report cannot be encoded.
+    #[error("the catalog failed: {0}")]
+    Json(#[from] serde_json::Error),
+    /// sled panicked, which it does on some damaged files.
+    #[error("the catalog is damaged: {0}")]
+    Panicked(String),
+    /// It was written by a newer server.
+    #[error(
+        "the catalog has schema {found}, and this server knows {SCHEMA}: use the newer server again"
+    )]
+    Newer {
+        /// The schema that was found.
+        found: u32,
+    },
+}
+
+/// What the catalog has of a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentEntry {
+    /// Length of the file: another file has no entry.
+    pub bytes: u64,
+    /// The messages in it.
+    pub messages: Sequences,
+}
+
+/// The catalog.
+pub struct Catalog {
+    db: Db,
+    segments: Tree,
+    reports: Tree,
+    failure: Mutex<Option<String>>,
+}
+
+impl Catalog {
+    /// Opens or makes the catalog.
+    ///
+    /// # Errors
+    /// It is damaged, of a newer schema, or the disk failed.
+    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_trees(&config.open()?)));
+        opened.unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or(panic.downcast_ref::<&str>().copied());
+            Err(CatalogError::Panicked(
+                text.unwrap_or("sled panicked").to_owned(),
+            ))
+        })
+    }
+
+    fn open_trees(db: &Db) -> Result<Self, CatalogError> {
+        let meta = db.open_tree("meta")?;
+        let found = meta.get("schema")?;
+        let found = found.and_then(|bytes| Some(u32::from_be_bytes(*bytes.first_chunk()?)));
+        if let Some(found) = found.filter(|found| *found > SCHEMA) {
+            return Err(CatalogError::Newer { found });
+        }
+        if found != Some(SCHEMA) {
+            meta.insert("schema", &SCHEMA.to_be_bytes())?;
+            db.flush()?;
+        }
+        Ok(Self {
+            db: db.clone(),
+            segments: db.open_tree("segments")?,
+            reports: db.open_tree("reports")?,
+            failure: Mutex::default(),
+        })
+    }
+
+    /// What is known of a segment.
+    pub fn segment(&self, name: &SegmentName) -> Option<SegmentEntry> {
+        read(&self.segments, &name.to_string())
+    }
+
+    /// Keeps what is known of a segment.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn put_segment(
+        &self,
+        name: &SegmentName,
+        entry: &SegmentEntry,
+    ) -> Result<(), CatalogError> {
+        put(&self.segments, &name.to_string(), entry)
+    }
+
+    /// Forgets a segment.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn remove_segment(&self, name: &SegmentName) -> Result<(), CatalogError> {
+        self.segments.remove(name.to_string())?;
+        Ok(())
+    }
+
+    /// What is known of all segments.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn segments(&self) -> Result<Vec<(SegmentName, SegmentEntry)>, CatalogError> {
+        let mut segments = Vec::new();
+        for entry in &self.segments {
+            let (key, value) = entry?;
+            let name = std::str::from_utf8(&key).ok().and_then(SegmentName::parse);
+            segments.extend(name.zip(postcard::from_bytes(&value).ok()));
+        }
+        Ok(segments)
+    }
+
+    /// Keeps the report of a node, as [`Store::put_report`](crate::Store::put_report) says.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn put_report(&self, mut report: NodeReport) -> Result<(), CatalogError> {
+        let kept = self.reports.get(&report.node)?;
+        let kept = kept.and_then(|json| serde_json::from_slice::<NodeReport>(&json).ok());
+        if let Some(kept) = kept {
+            if !report.replaces(&kept) {
+                return Ok(());
+            }
+            report.first_ms = kept.first_ms;
+        } else if self.reports.len() >= REPORTS_MAX {
+            let oldest = self.reports()?.into_iter();
+            if let Some(oldest) = oldest.min_by_key(|report| report.content.received_ms) {
+                self.reports.remove(&oldest.node)?;
+            }
+        }
+        self.reports
+            .insert(&report.node, serde_json::to_vec(&report)?)?;
+        Ok(())
+    }
+
+    /// The last report of each node, by name. One that a later version wrote may be left out until it comes again.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn reports(&self) -> Result<Vec<NodeReport>, CatalogError> {
+        let mut reports = Vec::new();
+        for entry in &self.reports {
+            reports.extend(serde_json::from_slice::<NodeReport>(&entry?.1).ok());
+        }
+        Ok(reports)
+    }
+
+    /// Takes the reports of nodes from the catalog of an earlier version.
+    ///
+    /// # Errors
+    /// One of the catalogs failed.
+    pub fn take_reports(&self, earlier: &Path) -> Result<(), CatalogError> {
+        // It has the tree in the same form.
+        let earlier = Self::open(earlier)?;
+        for entry in &earlier.reports {
+            let (node, report) = entry?;
+            if !self.reports.contains_key(&node)? {
+                self.reports.insert(node, report)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers that a write failed. sled takes no more writes until it is opened again.
+    pub fn note_failure(&self, err: &CatalogError) {
+        *self.failure.lock() = Some(err.to_string());
+    }
+
+    /// The failure that was remembered.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// Flushes sled.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn flush(&self) -> Result<(), CatalogError> {
+        self.db.flush()?;
+        Ok(())
+    }
+}
+
+fn read<T: DeserializeOwned>(tree: &Tree, key: &str) -> Option<T> {
+    let bytes = tree.get(key).ok()??;
+    postcard::from_bytes(&bytes).ok()
+}
+
+fn put<T: Serialize>(tree: &Tree, key: &str, value: &T) -> Result<(), CatalogError> {
+    tree.insert(key, postcard::to_allocvec(value)?)?;
+    Ok(())
+}

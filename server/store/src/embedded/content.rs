@@ -1,0 +1,267 @@
+//! What the store has at a moment: segments, blocks that are no segments yet, and files of earlier versions.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use model::{TimeRange, WindowKey};
+use segment::{Digest, Segment, Source};
+use ulid::Ulid;
+
+use super::block::Block;
+use super::catalog::{Catalog, SegmentEntry};
+use super::directory::{Directory, SEGMENTS};
+use super::old::OldFile;
+use super::plan::{Evictable, SegmentFacts};
+use super::sequences::Sequences;
+use super::span::{SegmentName, Span};
+use crate::{Appended, StoreError, StoreNumbers};
+
+/// A segment of the store. It can be read until it is dropped, also when its file was removed.
+pub struct StoredSegment {
+    /// Its name.
+    pub name: SegmentName,
+    /// The messages in it.
+    pub messages: Sequences,
+    /// The file.
+    pub segment: Segment<File>,
+    /// Whether a part of it was found damaged: it is not merged any more.
+    is_damaged: AtomicBool,
+}
+
+impl StoredSegment {
+    /// Path of a segment, relative to the folder of profiles.
+    pub fn path_of(name: &SegmentName) -> PathBuf {
+        PathBuf::from(SEGMENTS).join(name.to_string())
+    }
+
+    /// The name of a segment with such a path.
+    pub fn parse_path(path: &Path) -> Option<SegmentName> {
+        SegmentName::parse(path.strip_prefix(SEGMENTS).ok()?.to_str()?)
+    }
+
+    /// Opens a segment. Its messages are those in the catalog, or are read and put there.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged in a part that every question needs.
+    pub fn open(
+        directory: &Directory,
+        catalog: &Catalog,
+        name: SegmentName,
+    ) -> anyhow::Result<Self> {
+        let path = directory.path().join(Self::path_of(&name));
+        let segment = Segment::open(File::open(path)?)?;
+        let known = catalog.segment(&name);
+        let known = known.filter(|entry| entry.bytes == segment.file_bytes());
+        let messages = match known {
+            Some(entry) => entry.messages,
+            None => read_messages(&segment)?,
+        };
+        Ok(Self {
+            name,
+            messages,
+            segment,
+            is_damaged: AtomicBool::new(false),
+        })
+    }
+
+    /// What the catalog keeps of it.
+    pub fn entry(&self) -> SegmentEntry {
+        SegmentEntry {
+            bytes: self.segment.file_bytes(),
+            messages: self.messages.clone(),
+        }
+    }
+
+    /// What plans need to know.
+    pub fn facts(&self) -> SegmentFacts {
+        let summary = self.segment.summary();
+        SegmentFacts {
+            name: self.name,
+            bytes: self.segment.file_bytes(),
+            end_ms: summary.to_ms,
+            resolution_ms: summary.resolution_ms,
+        }
+    }
+
+    /// Remembers that a part of it is damaged.
+    pub fn note_damage(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a part of it was found damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+}
+
+/// The messages of windows.
+pub fn read_messages(source: &dyn Source) -> Result<Sequences, segment::Damage> {
+    let messages = source.read_messages()?.value;
+    let messages = messages.iter();
+    Ok(messages
+        .map(|message| (message.instance, message.message.sequence))
+        .collect())
+}
+
+/// A file whose windows cannot be read, or not all of them. It stays until it is too old.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// The time of its windows.
+    pub span: Span,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Windows that cannot be read, as far as it is known.
+    pub windows: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// What the store has. Writers replace it; a question keeps the one of its start.
+#[derive(Clone, Default)]
+pub struct Content {
+    /// The segments.
+    pub segments: BTreeMap<SegmentName, Arc<StoredSegment>>,
+    /// Files that cannot be read, by their paths relative to the folder of profiles.
+    pub unreadable: BTreeMap<PathBuf, Unreadable>,
+    /// Blocks that are no segments yet, the oldest first.
+    pub blocks: Vec<Arc<Block>>,
+    /// Files of earlier versions that are not converted yet.
+    pub old: Vec<Arc<OldFile>>,
+}
+
+impl Content {
+    /// Whether a message is stored.
+    pub fn has_message(&self, instance: &[u8; 16], sequence: u64) -> bool {
+        let has = |messages: &Sequences| messages.contains(instance, sequence);
+        self.blocks
+            .iter()
+            .any(|block| block.has_message(instance, sequence))
+            || self.segments.values().any(|segment| has(&segment.messages))
+            || self.old.iter().any(|file| has(file.messages()))
+    }
+
+    /// The answer for a message that is [stored](Self::has_message): it is a repeat if it has the content of the stored one.
+    pub fn compare_message(
+        &self,
+        key: &WindowKey,
+        digest: &Digest,
+    ) -> Result<Appended, StoreError> {
+        let WindowKey {
+            start_ms: _,
+            instance,
+            sequence,
+        } = key;
+        let stored = |source: &dyn Source| -> Option<Digest> {
+            let messages = source.read_messages().ok()?.value;
+            let mut messages = messages.iter();
+            let found = messages
+                .find(|found| found.instance == *instance && found.message.sequence == *sequence);
+            found?.digest
+        };
+        let blocks = self.blocks.iter();
+        let mut blocks = blocks.filter(|block| block.has_message(instance, *sequence));
+        let segments = self.segments.values();
+        let mut segments = segments.filter(|found| found.messages.contains(instance, *sequence));
+        let stored = match blocks.next() {
+            Some(block) => stored(&*block.read()),
+            None => segments.next().and_then(|found| stored(&found.segment)),
+        };
+        match stored {
+            // What earlier versions stored has no digest, and what is damaged has none that can be read.
+            Some(stored) if stored != *digest => Err(StoreError::OtherContent {
+                sequence: *sequence,
+            }),
+            _ => Ok(Appended::Duplicate),
+        }
+    }
+
+    /// The segments that may have windows in a range.
+    pub fn segments_in(&self, range: TimeRange) -> impl Iterator<Item = &Arc<StoredSegment>> {
+        self.segments.values().filter(move |found| {
+            let summary = found.segment.summary();
+            found.name.span.touches(range) && summary.from_ms < range.to_ms
+        })
+    }
+
+    /// Whether windows of a span are in no segment yet.
+    pub fn is_open(&self, span: Span) -> bool {
+        let range = span.range();
+        self.blocks
+            .iter()
+            .any(|block| range.contains(block.hour_ms))
+            || self.old.iter().any(|file| range.contains(file.hour_ms()))
+    }
+
+    /// What plans need to know of the segments that are whole.
+    pub fn whole_facts(&self) -> Vec<SegmentFacts> {
+        let whole = self.segments.values().filter(|found| !found.is_damaged());
+        whole.map(|found| found.facts()).collect()
+    }
+
+    /// What can be evicted. The segments of one merge have the same windows, and go together.
+    pub fn evictable(&self) -> Vec<Evictable> {
+        let mut merges: BTreeMap<(Span, Ulid), Evictable> = BTreeMap::new();
+        for (name, found) in &self.segments {
+            let facts = found.facts();
+            let merge = merges.entry((name.span, name.id)).or_insert(Evictable {
+                end_ms: facts.end_ms,
+                bytes: 0,
+                paths: Vec::new(),
+            });
+            merge.end_ms = merge.end_ms.max(facts.end_ms);
+            merge.bytes += facts.bytes;
+            merge.paths.push(StoredSegment::path_of(name));
+        }
+        let unreadable = self.unreadable.iter().map(|(path, file)| Evictable {
+            end_ms: file.span.end_ms(),
+            bytes: file.bytes,
+            paths: vec![path.clone()],
+        });
+        let old = self.old.iter().map(|file| Evictable {
+            end_ms: file.end_ms(),
+            bytes: file.bytes(),
+            paths: vec![file.relative_path().to_owned()],
+        });
+        merges.into_values().chain(unreadable).chain(old).collect()
+    }
+
+    /// Bytes of the logs.
+    pub fn log_bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.log_bytes()).sum()
+    }
+
+    /// Notes a file that cannot be read.
+    pub fn note_unreadable(
+        &mut self,
+        directory: &Directory,
+        path: PathBuf,
+        span: Span,
+        windows: u64,
+        reason: &str,
+    ) {
+        let file = fs::metadata(directory.path().join(&path));
+        let found = Unreadable {
+            span,
+            bytes: file.map_or(0, |file| file.len()),
+            windows,
+            reason: format!("`{}`: {reason}", path.display()),
+        };
+        self.unreadable.insert(path, found);
+    }
+
+    /// Sizes, for the metrics.
+    pub fn numbers(&self) -> StoreNumbers {
+        let segments = self.segments.values();
+        StoreNumbers {
+            segments: self.segments.len(),
+            segment_bytes: segments.map(|found| found.segment.file_bytes()).sum(),
+            blocks: self.blocks.len(),
+            block_bytes: self.blocks.iter().map(|block| block.heap_bytes()).sum(),
+            log_bytes: self.log_bytes(),
+            old_files: self.old.len(),
+        }
+    }
+}

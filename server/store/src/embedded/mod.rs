@@ -1,0 +1,44 @@
+//! The store in files.
+//!
+//! A window is added to a [block](block) in memory and appended to its log; it is durable when the log is synced. After five minutes a
+//! block is written as a columnar segment (see the crate `segment`), which takes the place of the log. Segments are merged from parts of
+//! hours to hours, days and weeks, rolled up and evicted as the [plan] says. Questions read [snapshots](snapshot): lists of segments and
+//! blocks, which stay readable when their files are removed.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`writer`] | adds windows, the only thread that does |
+//! | [`compactor`] | writes blocks as segments, converts files of earlier versions, merges, evicts |
+//! | [`plan`] | which segments are merged, rolled up and evicted; pure |
+//! | [`replace`] | lets files take the place of others, all or none |
+//! | [`recovery`] | the start, after a kill at any moment |
+//! | [`snapshot`] | answers questions |
+//! | [`inspect`] | what is damaged, and what takes how many bytes |
+//! | [`catalog`] | sled: what is small; segments are the truth |
+//! | [`old`] | files of earlier versions |
+
+pub mod block;
+pub mod catalog;
+pub mod compactor;
+pub mod content;
+pub mod directory;
+pub mod inspect;
+pub mod limits;
+pub mod metrics;
+pub mod old;
+pub mod plan;
+pub mod recovery;
+pub mod replace;
+pub mod sequences;
+pub mod shared;
+pub mod snapshot;
+pub mod space;
+pub mod span;
+mod store;
+pub mod wakeup;
+pub mod writer;
+
+pub use self::metrics::StoreMetrics;
+pub use limits::RetentionFlags;
+pub use plan::RollUp;
+pub use store::{EmbeddedStore, StoreOptions};

@@ -1,0 +1,138 @@
+//! What the store's threads share.
+
+use std::collections::VecDeque;
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::{Mutex, RwLock};
+use segment::Effort;
+use tracing::error;
+
+use super::block::Block;
+use super::catalog::{Catalog, CatalogError};
+use super::content::{Content, StoredSegment};
+use super::directory::Directory;
+use super::metrics::StoreMetrics;
+use super::plan::Retention;
+use super::space::Space;
+use super::wakeup::Wakeup;
+
+/// Threads of a question. Beyond eight, adding up what they found takes longer than they save.
+const THREADS_MAX: usize = 8;
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}
+
+/// How hard a question is worked on.
+pub fn effort() -> Effort<'static> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Effort {
+        threads: threads.min(THREADS_MAX),
+        is_cancelled: None,
+    }
+}
+
+/// What the store's threads share.
+pub struct Shared {
+    /// The files.
+    pub directory: Arc<Directory>,
+    /// The catalog.
+    pub catalog: Catalog,
+    /// Free space.
+    pub space: Space,
+    /// Metrics.
+    pub metrics: StoreMetrics,
+    /// What is kept.
+    pub retention: Retention,
+    /// Of the thread that writes blocks as segments.
+    pub sealer: Wakeup,
+    /// Of the thread that merges.
+    pub compactor: Wakeup,
+    content: RwLock<Arc<Content>>,
+    /// Blocks that get no more windows, and become segments.
+    sealed: Mutex<VecDeque<Arc<Block>>>,
+}
+
+impl Shared {
+    /// With what was found at the start; its blocks get no more windows.
+    pub fn new(
+        directory: Arc<Directory>,
+        catalog: Catalog,
+        space: Space,
+        metrics: StoreMetrics,
+        retention: Retention,
+        content: Content,
+    ) -> Self {
+        Self {
+            directory,
+            catalog,
+            space,
+            metrics,
+            retention,
+            sealer: Wakeup::default(),
+            compactor: Wakeup::default(),
+            sealed: Mutex::new(content.blocks.iter().cloned().collect()),
+            content: RwLock::new(Arc::new(content)),
+        }
+    }
+
+    /// What the store has now.
+    pub fn content(&self) -> Arc<Content> {
+        Arc::clone(&self.content.read())
+    }
+
+    /// Changes what the store has, for questions that begin from now on.
+    pub fn change(&self, change: impl FnOnce(&mut Content)) {
+        let mut content = self.content.write();
+        let mut changed = Content::clone(&content);
+        change(&mut changed);
+        *content = Arc::new(changed);
+    }
+
+    /// A block gets no more windows.
+    pub fn seal(&self, block: Arc<Block>) {
+        self.sealed.lock().push_back(block);
+        self.sealer.wake();
+    }
+
+    /// The block to be written as a segment next.
+    pub fn next_sealed(&self) -> Option<Arc<Block>> {
+        self.sealed.lock().front().cloned()
+    }
+
+    /// A block was written.
+    pub fn forget_sealed(&self, block: &Arc<Block>) {
+        self.sealed
+            .lock()
+            .retain(|other| !Arc::ptr_eq(other, block));
+        self.change(|content| content.blocks.retain(|other| !Arc::ptr_eq(other, block)));
+    }
+
+    /// Whether new files of so many bytes leave the reserve free.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.space.read().is_ok_and(|space| space.has_room(bytes))
+    }
+
+    /// Removes segments with these paths from the catalog, durably.
+    pub fn forget_in_catalog<'p>(&self, paths: impl Iterator<Item = &'p Path>) {
+        let names = paths.filter_map(StoredSegment::parse_path);
+        let mut names = names.peekable();
+        if names.peek().is_some() {
+            let removed = names.try_for_each(|name| self.catalog.remove_segment(&name));
+            self.note_catalog(removed.and_then(|()| self.catalog.flush()));
+        }
+    }
+
+    /// Reports that the catalog could not be written. Segments have all that it has.
+    pub fn note_catalog(&self, result: Result<(), CatalogError>) {
+        if let Err(err) = result {
+            error!(%err, "failed to write the catalog; it is completed from the segments at the next start");
+            self.catalog.note_failure(&err);
+        }
+    }
+}

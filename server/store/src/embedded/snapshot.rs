@@ -1,0 +1,413 @@
+//! Answers questions about what the store had at a moment.
+//!
+//! A snapshot is a list of sources: segments, blocks, and files of earlier versions, which are read into blocks of the question's own.
+//! Each has its own numbers for series; the snapshot gives equal label sets the same number.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use model::{
+    LabelSet, Row, SeriesId, SeriesTable, StackSum, StackSums, TimeRange, Unread, WindowKey,
+    WindowTotals,
+};
+use parking_lot::Mutex;
+use segment::{Builder, Damage, FunctionNames, Partial, Selection, Source, WindowSet, WindowSums};
+use tracing::error;
+
+use super::block::Block;
+use super::content::{Content, StoredSegment};
+use super::metrics::StoreMetrics;
+use super::old::OldFile;
+use super::shared::effort;
+use crate::unread::UnreadLog;
+use crate::{SeriesFilter, Snapshot, StoreError};
+
+/// What the store had.
+pub struct EmbeddedSnapshot {
+    range: TimeRange,
+    sources: Vec<SnapshotSource>,
+    metrics: StoreMetrics,
+    numbers: Mutex<Numbers>,
+    unread: Mutex<UnreadLog>,
+}
+
+/// A part of the snapshot.
+enum SnapshotSource {
+    Segment(Arc<StoredSegment>),
+    /// A block, of which so many windows were durable.
+    Block(Arc<Block>, usize),
+    Old(Arc<OldFile>),
+}
+
+/// The numbers of label sets.
+#[derive(Default)]
+struct Numbers {
+    ids: HashMap<Arc<LabelSet>, SeriesId>,
+    labels: Vec<Arc<LabelSet>>,
+}
+
+impl Numbers {
+    fn number(&mut self, labels: LabelSet) -> SeriesId {
+        if let Some(id) = self.ids.get(&labels) {
+            return *id;
+        }
+        let labels = Arc::new(labels);
+        let id = SeriesId(self.labels.len() as u64);
+        self.labels.push(Arc::clone(&labels));
+        self.ids.insert(labels, id);
+        id
+    }
+}
+
+impl SnapshotSource {
+    /// The time in which its windows start.
+    fn range(&self) -> TimeRange {
+        match self {
+            Self::Segment(found) => found.name.span.range(),
+            Self::Block(block, _) => block.span().range(),
+            Self::Old(file) => TimeRange {
+                from_ms: file.hour_ms(),
+                to_ms: file.end_ms(),
+            },
+        }
+    }
+}
+
+impl SnapshotSource {
+    /// Number of its windows, in the range or not.
+    fn windows(&self) -> u64 {
+        match self {
+            Self::Segment(found) => found.segment.summary().messages,
+            Self::Block(_, durable) => *durable as u64,
+            Self::Old(file) => file.messages().len(),
+        }
+    }
+}
+
+impl EmbeddedSnapshot {
+    /// Takes what the store has of a range.
+    pub fn new(content: &Content, range: TimeRange, metrics: StoreMetrics) -> Self {
+        let segments = content.segments_in(range).cloned();
+        let mut sources: Vec<SnapshotSource> = segments.map(SnapshotSource::Segment).collect();
+        let blocks = content.blocks.iter();
+        let blocks = blocks.filter(|block| block.span().touches(range));
+        sources
+            .extend(blocks.map(|block| SnapshotSource::Block(Arc::clone(block), block.durable())));
+        let old = content.old.iter().cloned().map(SnapshotSource::Old);
+        sources.extend(old.filter(|file| {
+            let own = file.range();
+            own.from_ms < range.to_ms && range.from_ms < own.to_ms
+        }));
+        sources.sort_by_key(|source| source.range().from_ms);
+        let snapshot = Self {
+            range,
+            sources,
+            metrics,
+            numbers: Mutex::default(),
+            unread: Mutex::default(),
+        };
+        for found in content.unreadable.values() {
+            if found.span.touches(range) {
+                snapshot.note_stretch(found.span.range(), found.windows, [0; 2], &found.reason);
+            }
+        }
+        snapshot
+    }
+
+    /// Shows a source as one that can be asked, and its windows in the range; a file of an earlier version in several pieces.
+    fn ask(&self, source: &SnapshotSource, mut visit: impl FnMut(&dyn Source, &WindowSet)) {
+        let mut ask = |found: &dyn Source, windows: usize| match found.read_window_starts() {
+            Ok(mut starts_ms) => {
+                starts_ms.truncate(windows);
+                visit(found, &WindowSet::in_range(&starts_ms, self.range));
+            }
+            Err(damage) => self.note_damage(source, source.windows(), [0; 2], &[damage]),
+        };
+        match source {
+            SnapshotSource::Segment(found) => ask(&found.segment, usize::MAX),
+            SnapshotSource::Block(block, durable) => ask(&*block.read(), *durable),
+            SnapshotSource::Old(file) => {
+                let mut builder = Builder::default();
+                for window in file.windows(self.range) {
+                    let added = window.and_then(|window| {
+                        let added = builder.add(&window);
+                        added.map_err(|err| (window.head.key, err.into()))
+                    });
+                    if let Err((key, err)) = added {
+                        self.note_window(source, key, &err);
+                    }
+                    if builder.is_full() {
+                        ask(&builder, usize::MAX);
+                        builder = Builder::default();
+                    }
+                }
+                ask(&builder, usize::MAX);
+            }
+        }
+    }
+
+    fn note_window(&self, source: &SnapshotSource, key: WindowKey, err: &anyhow::Error) {
+        let reason = format!("{err:#}");
+        if self
+            .unread
+            .lock()
+            .note(key, source.range(), [0; 2], &reason)
+        {
+            error!(window = %key, reason, "an answer lacks a window that cannot be read");
+            self.metrics.count_unread();
+        }
+    }
+
+    fn note_stretch(&self, range: TimeRange, windows: u64, lost: [u64; 2], reason: &str) {
+        if self
+            .unread
+            .lock()
+            .note_stretch(range, windows, lost, reason)
+        {
+            error!(
+                from_ms = range.from_ms,
+                reason, "an answer lacks what cannot be read"
+            );
+            self.metrics.count_unread();
+        }
+    }
+
+    /// Notes damage of a source: how many windows it may touch, and what the answer lacks by it, in samples and nanoseconds.
+    fn note_damage(
+        &self,
+        source: &SnapshotSource,
+        windows: u64,
+        lost: [u64; 2],
+        damage: &[Damage],
+    ) {
+        let Some(first) = damage.first() else {
+            return;
+        };
+        if let SnapshotSource::Segment(found) = source {
+            found.note_damage();
+            let reason = format!("segment {}: {first}", found.name);
+            self.note_stretch(source.range(), windows, lost, &reason);
+        }
+    }
+
+    /// What could be read; the rest is noted.
+    fn take<T>(&self, source: &SnapshotSource, windows: &WindowSet, partial: Partial<T>) -> T {
+        self.note_damage(source, windows.count() as u64, [0; 2], &partial.damage);
+        partial.value
+    }
+
+    /// The numbers of a source's series that pass a test, with their label sets.
+    fn select(
+        found: &dyn Source,
+        mut is_selected: impl FnMut(&LabelSet) -> bool,
+    ) -> (Vec<u32>, Vec<LabelSet>) {
+        let series = found.find_series(&mut is_selected);
+        let labels = series.iter().map(|series| found.series_label_set(*series));
+        let labels = labels.collect();
+        (series, labels)
+    }
+
+    /// The sums of a source's windows, added to those of windows that were split among several sources.
+    fn add_totals(&self, source: &SnapshotSource, totals: &mut BTreeMap<WindowKey, WindowTotals>) {
+        self.ask(source, |found, windows| {
+            let (series, labels) = Self::select(found, |_| true);
+            let containers = match found.read_containers() {
+                Ok(containers) => containers,
+                Err(damage) => {
+                    self.note_damage(source, windows.count() as u64, [0; 2], &[damage]);
+                    Vec::new()
+                }
+            };
+            let mut numbers = self.numbers.lock();
+            let ids: Vec<SeriesId> = labels.into_iter().map(|set| numbers.number(set)).collect();
+            let container_ids = containers.into_iter().map(|set| numbers.number(set));
+            let container_ids: Vec<SeriesId> = container_ids.collect();
+            drop(numbers);
+            let selection = Selection {
+                series: &series,
+                windows,
+            };
+            let sums = match found.read_window_sums(&selection) {
+                Ok(sums) => self.take(source, windows, sums),
+                Err(damage) => {
+                    return self.note_damage(source, windows.count() as u64, [0; 2], &[damage]);
+                }
+            };
+            for sums in sums {
+                add_window(totals, &sums, &ids, &container_ids);
+            }
+        });
+    }
+}
+
+fn add_window(
+    totals: &mut BTreeMap<WindowKey, WindowTotals>,
+    sums: &WindowSums,
+    ids: &[SeriesId],
+    container_ids: &[SeriesId],
+) {
+    let window = sums.to_totals(ids, container_ids);
+    let Some(known) = totals.get_mut(&window.head.key) else {
+        totals.insert(window.head.key, window);
+        return;
+    };
+    if sums.account.is_some() {
+        known.head = window.head;
+    }
+    known.series.extend(window.series);
+    known.samples.extend(window.samples);
+    known.ns.extend(window.ns);
+    known.containers.extend(window.containers);
+}
+
+impl Snapshot for EmbeddedSnapshot {
+    fn find_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
+        let mut found = Vec::new();
+        for source in &self.sources {
+            self.ask(source, |source, _| {
+                let (_, labels) = Self::select(source, |labels| is_selected(filter, labels));
+                let mut numbers = self.numbers.lock();
+                found.extend(labels.into_iter().map(|labels| numbers.number(labels)));
+            });
+        }
+        Ok(self.table(found))
+    }
+
+    fn list_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
+        let mut found = Vec::new();
+        for source in &self.sources {
+            self.ask(source, |asked, windows| {
+                let (series, labels) = Self::select(asked, |labels| is_selected(filter, labels));
+                let mut listed: HashSet<u32> = HashSet::new();
+                if windows.is_all() {
+                    listed.extend(&series);
+                } else {
+                    let selection = Selection {
+                        series: &series,
+                        windows,
+                    };
+                    let read = asked.read_cells(&selection, &mut |series, cells| {
+                        if !cells.is_empty() {
+                            listed.insert(series);
+                        }
+                    });
+                    self.take(source, windows, read);
+                }
+                let mut numbers = self.numbers.lock();
+                let labels = series.into_iter().zip(labels);
+                let labels = labels.filter(|(series, _)| listed.contains(series));
+                found.extend(labels.map(|(_, labels)| numbers.number(labels)));
+            });
+        }
+        Ok(self.table(found))
+    }
+
+    fn find_labels(&self, ids: &[SeriesId]) -> Result<Vec<Arc<LabelSet>>, StoreError> {
+        let numbers = self.numbers.lock();
+        let labels = |id: &SeriesId| {
+            let labels = numbers.labels.get(id.0 as usize).cloned();
+            labels.ok_or_else(|| StoreError::Failed(format!("there is no series {}", id.0)))
+        };
+        ids.iter().map(labels).collect()
+    }
+
+    fn scan_totals(&self, visit: &mut dyn FnMut(&WindowTotals)) -> Result<(), StoreError> {
+        // Windows of sources whose time overlaps are sorted together.
+        let mut totals = BTreeMap::new();
+        let mut end_ms = i64::MIN;
+        for source in &self.sources {
+            let range = source.range();
+            if range.from_ms >= end_ms {
+                std::mem::take(&mut totals).values().for_each(&mut *visit);
+            }
+            end_ms = end_ms.max(range.to_ms);
+            self.add_totals(source, &mut totals);
+        }
+        totals.values().for_each(visit);
+        Ok(())
+    }
+
+    fn sum_stacks(
+        &self,
+        series: &SeriesTable,
+        groups: &[u32],
+        visit: &mut dyn FnMut(&StackSums<'_>),
+    ) -> Result<(), StoreError> {
+        let positions: HashMap<&LabelSet, u32> = series.iter().zip(0..).collect();
+        for source in &self.sources {
+            self.ask(source, |found, windows| {
+                let (numbers, labels) =
+                    Self::select(found, |labels| positions.contains_key(labels));
+                if numbers.is_empty() {
+                    return;
+                }
+                let selection = Selection {
+                    series: &numbers,
+                    windows,
+                };
+                let asked: Vec<u32> = labels
+                    .iter()
+                    .map(|labels| groups[positions[labels] as usize])
+                    .collect();
+                let pairs = found.sum_groups(&selection, &asked, effort());
+                let mut read = found.resolve_pairs(&pairs.value, FunctionNames::All, effort());
+                read.damage.extend(pairs.damage);
+                let lost = match read.damage.is_empty() {
+                    true => [0; 2],
+                    false => lost_of(found, &selection, &read.value.rows),
+                };
+                self.note_damage(source, windows.count() as u64, lost, &read.damage);
+                let read = read.value;
+                let sum = |row: &Row| StackSum {
+                    group: row.series,
+                    stack: row.stack,
+                    tags: row.tags,
+                    samples: row.samples,
+                    ns: row.ns,
+                };
+                let sums: Vec<StackSum> = read.rows.iter().map(sum).collect();
+                visit(&StackSums {
+                    id: None,
+                    tables: &read.tables,
+                    sums: &sums,
+                });
+            });
+        }
+        Ok(())
+    }
+
+    fn unread(&self) -> Vec<Unread> {
+        self.unread.lock().entries()
+    }
+}
+
+impl EmbeddedSnapshot {
+    fn table(&self, found: Vec<SeriesId>) -> SeriesTable {
+        let numbers = self.numbers.lock();
+        let entry = |id: SeriesId| (id, Arc::clone(&numbers.labels[id.0 as usize]));
+        SeriesTable::new(found.into_iter().map(entry).collect())
+    }
+}
+
+/// Samples and nanoseconds that the cells of a selection have, and rows lack.
+fn lost_of(found: &dyn Source, selection: &Selection<'_>, rows: &[Row]) -> [u64; 2] {
+    let mut lost = [0_u64; 2];
+    // What the cells lack themselves is not known.
+    let _damage = found.read_cells(selection, &mut |_, cells| {
+        for cell in cells {
+            lost[0] = lost[0].saturating_add(cell.samples);
+            lost[1] = lost[1].saturating_add(cell.ns);
+        }
+    });
+    for row in rows {
+        lost[0] = lost[0].saturating_sub(row.samples);
+        lost[1] = lost[1].saturating_sub(row.ns);
+    }
+    lost
+}
+
+fn is_selected(filter: &SeriesFilter<'_>, labels: &LabelSet) -> bool {
+    let mut equal = filter.equal.iter();
+    equal.all(|(name, value)| labels.value(name) == *value) && (filter.matches)(labels)
+}

@@ -1,0 +1,272 @@
+//! A store in memory: the plain one that others are compared with.
+//!
+//! It looks at every window for every question, and shows each with tables of its own.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use model::{
+    LabelSet, Messages, NodeReport, Row, SeriesId, SeriesTable, StackSum, StackSums, Tables,
+    TimeRange, Unread, Window, WindowKey, WindowTotals,
+};
+use parking_lot::RwLock;
+
+use crate::store::{
+    Appended, REPORTS_MAX, SeriesFilter, Snapshot, Store, StoreError, StoreNumbers, StoreState,
+};
+
+/// A store in memory. Its windows are gone with it.
+#[derive(Default)]
+pub struct MemoryStore(RwLock<Content>);
+
+#[derive(Default)]
+struct Content {
+    windows: BTreeMap<WindowKey, Arc<StoredWindow>>,
+    /// The digest of each message.
+    messages: HashMap<([u8; 16], u64), [u8; 16]>,
+    /// By the numbers of series.
+    labels: Vec<Arc<LabelSet>>,
+    numbers: HashMap<Arc<LabelSet>, SeriesId>,
+    reports: BTreeMap<String, NodeReport>,
+}
+
+struct StoredWindow {
+    totals: WindowTotals,
+    tables: Tables,
+    rows: Vec<Row>,
+}
+
+/// Windows of a store in memory.
+struct MemorySnapshot<'a> {
+    store: &'a MemoryStore,
+    /// By time.
+    windows: Vec<Arc<StoredWindow>>,
+}
+
+impl Content {
+    fn number(&mut self, labels: LabelSet) -> SeriesId {
+        let labels = Arc::new(labels);
+        let next = SeriesId(self.labels.len() as u64);
+        let id = *self.numbers.entry(Arc::clone(&labels)).or_insert(next);
+        if id == next {
+            self.labels.push(labels);
+        }
+        id
+    }
+
+    fn insert(&mut self, window: Window) {
+        let Window {
+            head,
+            series,
+            tables,
+            rows,
+            containers,
+        } = window;
+        let key = head.key;
+        let series: Vec<SeriesId> = series
+            .into_iter()
+            .map(|labels| self.number(labels))
+            .collect();
+        let messages = Messages {
+            count: 1,
+            last_sequence: key.sequence,
+        };
+        let mut totals = WindowTotals {
+            messages,
+            head,
+            samples: vec![0; series.len()],
+            ns: vec![0; series.len()],
+            containers: Vec::new(),
+            series,
+        };
+        for row in &rows {
+            totals.samples[row.series as usize] += row.samples;
+            totals.ns[row.series as usize] += row.ns;
+        }
+        for account in containers {
+            let id = self.number(account.labels);
+            totals.containers.push((id, account.usage));
+        }
+        let window = Arc::new(StoredWindow {
+            totals,
+            tables,
+            rows,
+        });
+        self.windows.insert(key, window);
+    }
+}
+
+impl Store for MemoryStore {
+    fn append(&self, window: Window) -> Result<Appended, StoreError> {
+        let mut content = self.0.write();
+        let WindowKey {
+            start_ms: _,
+            instance,
+            sequence,
+        } = window.head.key;
+        let digest = window.digest();
+        if let Some(stored) = content.messages.get(&(instance, sequence)) {
+            return match *stored == digest {
+                true => Ok(Appended::Duplicate),
+                false => Err(StoreError::OtherContent { sequence }),
+            };
+        }
+        content.messages.insert((instance, sequence), digest);
+        content.insert(window);
+        Ok(Appended::Stored)
+    }
+
+    fn snapshot(&self, range: TimeRange) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        let content = self.0.read();
+        let in_range = |key: &WindowKey| range.contains(key.start_ms);
+        let windows = content.windows.iter().filter(|(key, _)| in_range(key));
+        Ok(Box::new(MemorySnapshot {
+            store: self,
+            windows: windows.map(|(_, window)| Arc::clone(window)).collect(),
+        }))
+    }
+
+    fn put_report(&self, mut report: NodeReport) -> Result<(), StoreError> {
+        let reports = &mut self.0.write().reports;
+        if let Some(kept) = reports.get(&report.node) {
+            if !report.replaces(kept) {
+                return Ok(());
+            }
+            report.first_ms = kept.first_ms;
+        } else if reports.len() >= REPORTS_MAX {
+            let oldest = reports
+                .values()
+                .min_by_key(|report| report.content.received_ms);
+            if let Some(node) = oldest.map(|oldest| oldest.node.clone()) {
+                reports.remove(&node);
+            }
+        }
+        reports.insert(report.node.clone(), report);
+        Ok(())
+    }
+
+    fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
+        Ok(self.0.read().reports.values().cloned().collect())
+    }
+
+    fn state(&self) -> StoreState {
+        StoreState {
+            readable: Ok(()),
+            writable: Ok(()),
+            space: Err(StoreError::Failed("memory has no file system".into())),
+        }
+    }
+
+    fn numbers(&self) -> StoreNumbers {
+        StoreNumbers::default()
+    }
+}
+
+impl Snapshot for MemorySnapshot<'_> {
+    fn find_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
+        let series = self.windows.iter().flat_map(|window| &window.totals.series);
+        let ids: HashSet<SeriesId> = series.copied().collect();
+        let content = self.store.0.read();
+        let found = ids.into_iter().filter_map(|id| {
+            let labels = &content.labels[id.0 as usize];
+            let mut equal = filter.equal.iter();
+            let is_found =
+                equal.all(|(name, value)| labels.value(name) == *value) && (filter.matches)(labels);
+            is_found.then(|| (id, Arc::clone(labels)))
+        });
+        Ok(SeriesTable::new(found.collect()))
+    }
+
+    fn list_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
+        self.find_series(filter)
+    }
+
+    fn find_labels(&self, ids: &[SeriesId]) -> Result<Vec<Arc<LabelSet>>, StoreError> {
+        let content = self.store.0.read();
+        let labels = |id: &SeriesId| {
+            let labels = content.labels.get(id.0 as usize).cloned();
+            labels.ok_or_else(|| StoreError::Failed(format!("there is no series {}", id.0)))
+        };
+        ids.iter().map(labels).collect()
+    }
+
+    fn scan_totals(&self, visit: &mut dyn FnMut(&WindowTotals)) -> Result<(), StoreError> {
+        let totals = self.windows.iter().map(|window| &window.totals);
+        totals.for_each(visit);
+        Ok(())
+    }
+
+    fn sum_stacks(
+        &self,
+        series: &SeriesTable,
+        groups: &[u32],
+        visit: &mut dyn FnMut(&StackSums<'_>),
+    ) -> Result<(), StoreError> {
+        for window in &self.windows {
+            let sum = |row: &Row| {
+                let position = series.position(window.totals.series[row.series as usize])?;
+                Some(StackSum {
+                    group: groups[position],
+                    stack: row.stack,
+                    tags: row.tags,
+                    samples: row.samples,
+                    ns: row.ns,
+                })
+            };
+            let sums: Vec<StackSum> = window.rows.iter().filter_map(sum).collect();
+            if !sums.is_empty() {
+                visit(&StackSums {
+                    id: None,
+                    tables: &window.tables,
+                    sums: &sums,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn unread(&self) -> Vec<Unread> {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::node_report::{NodeState, ReportContent};
+
+    use super::*;
+
+    /// Check that of too many nodes the one is forgotten that was silent longest.
+    #[test]
+    fn reports_are_limited() {
+        let store = MemoryStore::default();
+        let put = |node: usize, received_ms| {
+            let report = NodeReport {
+                node: node.to_string(),
+                instance: [1; 16],
+                first_ms: received_ms,
+                content: ReportContent {
+                    received_ms,
+                    version: String::new(),
+                    kernel: String::new(),
+                    state: NodeState::Sampling,
+                    reason: String::new(),
+                    checks: Vec::new(),
+                    policy_revision: String::new(),
+                    policy: None,
+                },
+            };
+            store.put_report(report).unwrap();
+        };
+        for node in 0..REPORTS_MAX {
+            put(node, node as i64);
+        }
+        put(0, 1_000_000);
+        put(REPORTS_MAX, 1_000_001);
+        let nodes: HashSet<String> = (store.reports().unwrap().into_iter())
+            .map(|report| report.node)
+            .collect();
+        assert_eq!(nodes.len(), REPORTS_MAX);
+        assert!(nodes.contains("0") && !nodes.contains("1"));
+    }
+}

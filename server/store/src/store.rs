@@ -1,0 +1,180 @@
+//! What a store does.
+
+use std::sync::Arc;
+
+use model::{
+    LabelSet, NodeReport, SeriesId, SeriesTable, StackSums, TimeRange, Unread, Window, WindowTotals,
+};
+
+/// Nodes whose last report is kept: of at most 256 KiB, and usually 6 KB, so that 4,096 take 24 MB. A node on which a policy excludes
+/// 100 pods adds 12 KB.
+pub const REPORTS_MAX: usize = 4096;
+
+/// Entries of [`Snapshot::unread`]: 100 with a reason of 200 bytes are 30 KB of JSON.
+pub const UNREAD_MAX: usize = 100;
+
+/// Outcome of appending a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is durable now.
+    Stored,
+    /// It was durable before.
+    Duplicate,
+}
+
+/// Why a call of a store failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No space is left.
+    #[error("the disk is full: {0}")]
+    DiskFull(String),
+    /// The disk or the catalog failed.
+    #[error("{0}")]
+    Failed(String),
+    /// The message was stored before, with other content.
+    #[error(
+        "message {sequence} of this collector was stored before with other content: two collectors use the same instance, or one counts anew"
+    )]
+    OtherContent {
+        /// Number of the message.
+        sequence: u64,
+    },
+    /// The store is being closed.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// The series that a query selects.
+pub struct SeriesFilter<'a> {
+    /// Labels that must have these values; they are looked up in postings.
+    pub equal: Vec<(&'a str, &'a str)>,
+    /// Whether a label set is selected; called for all series with these values.
+    pub matches: &'a dyn Fn(&LabelSet) -> bool,
+}
+
+/// Sizes of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreNumbers {
+    /// Segments.
+    pub segments: usize,
+    /// Bytes of their files.
+    pub segment_bytes: u64,
+    /// Blocks: windows that are in no segment yet.
+    pub blocks: usize,
+    /// Bytes of them in memory.
+    pub block_bytes: usize,
+    /// Bytes of their logs.
+    pub log_bytes: u64,
+    /// Files of earlier versions that are not converted yet.
+    pub old_files: usize,
+}
+
+/// What a store can do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreState {
+    /// Whether queries can be answered, or the cause.
+    pub readable: Result<(), StoreError>,
+    /// Whether windows can be appended, or the cause.
+    pub writable: Result<(), StoreError>,
+    /// The store's file system, or why it does not tell.
+    pub space: Result<DiskSpace, StoreError>,
+}
+
+/// The file system of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes free for the server's user.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub size_bytes: u64,
+    /// Free bytes that windows leave for the catalog.
+    pub reserve_bytes: u64,
+}
+
+impl DiskSpace {
+    pub(crate) fn has_room(self, bytes: u64) -> bool {
+        self.free_bytes >= self.reserve_bytes.saturating_add(bytes)
+    }
+}
+
+/// A store of windows. All methods may block: they are for threads that may.
+pub trait Store: Send + Sync {
+    /// Appends a window. Returns when it is durable.
+    ///
+    /// # Errors
+    /// It was not stored.
+    fn append(&self, window: Window) -> Result<Appended, StoreError>;
+
+    /// Takes what the store has now of a range, for one question.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn snapshot(&self, range: TimeRange) -> Result<Box<dyn Snapshot + '_>, StoreError>;
+
+    /// Keeps a node's report in place of the one before, if it [replaces](NodeReport::replaces) that. Above
+    /// [`REPORTS_MAX`] nodes the one that was silent longest is forgotten. Is durable within a second.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn put_report(&self, report: NodeReport) -> Result<(), StoreError>;
+
+    /// The last report of each node, by name.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn reports(&self) -> Result<Vec<NodeReport>, StoreError>;
+
+    /// Checks what the store can do now. Reads the disk, which may not answer: probes are shown the last state.
+    fn state(&self) -> StoreState;
+
+    /// Sizes, for the metrics.
+    fn numbers(&self) -> StoreNumbers;
+}
+
+/// The windows that start in a range, as the store had them when the snapshot was taken: all that were durable then. Later windows are
+/// not in it, and nothing in it is taken away, whatever the store removes.
+///
+/// All methods may block, and may be called any number of times by any number of threads. What they cannot read they leave out, and
+/// [`Self::unread`] tells it.
+pub trait Snapshot: Send + Sync {
+    /// Finds series; some may have no window in the range, or only a later one.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn find_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError>;
+
+    /// Finds the series that have a window in the range. Cheaper than reading the windows.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn list_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError>;
+
+    /// The labels of series and of accounts of containers in [`WindowTotals`], parallel to their numbers.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn find_labels(&self, ids: &[SeriesId]) -> Result<Vec<Arc<LabelSet>>, StoreError>;
+
+    /// Shows the sums of each window, by time.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn scan_totals(&self, visit: &mut dyn FnMut(&WindowTotals)) -> Result<(), StoreError>;
+
+    /// Shows the samples of these series, added up by group, stack and tags, as far as that is cheap: the same ones may come again, in the
+    /// same tables or in others. `groups` has the group of each series of the table: with one group for all, there are a tenth of the
+    /// sums.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn sum_stacks(
+        &self,
+        series: &SeriesTable,
+        groups: &[u32],
+        visit: &mut dyn FnMut(&StackSums<'_>),
+    ) -> Result<(), StoreError>;
+
+    /// What could not be read by now, by time: at most [`UNREAD_MAX`] entries, of which the last has the rest. A window counts once,
+    /// however often it was asked for.
+    fn unread(&self) -> Vec<Unread>;
+}

@@ -1,0 +1,154 @@
+//! Questions, and their answers as text: without a store's own numbers and order of equals, so that those of two stores can be
+//! compared.
+
+use std::collections::{BTreeMap, HashMap};
+
+use model::text::describe_stack;
+use model::{
+    LabelSet, NodeReport, SeriesId, SeriesTable, TablesId, TimeRange, WeakTablesId, WindowKey,
+};
+use store::{SeriesFilter, Snapshot, Store};
+
+/// All times.
+pub(crate) const ALWAYS: TimeRange = TimeRange {
+    from_ms: i64::MIN,
+    to_ms: i64::MAX,
+};
+
+/// A choice of series.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    /// Labels with these values.
+    pub(crate) equal: Vec<(&'static str, String)>,
+    /// A label whose value has this part.
+    pub(crate) part: Option<(&'static str, String)>,
+}
+
+impl Filter {
+    fn ask<R>(&self, ask: impl FnOnce(&SeriesFilter<'_>) -> R) -> R {
+        let part = |labels: &LabelSet| {
+            let part = self.part.as_ref();
+            part.is_none_or(|(name, part)| labels.value(name).contains(part.as_str()))
+        };
+        let equal = self.equal.iter();
+        ask(&SeriesFilter {
+            equal: equal.map(|(name, value)| (*name, value.as_str())).collect(),
+            matches: &part,
+        })
+    }
+}
+
+/// The series that have a window in the range.
+pub(crate) fn list_series(store: &dyn Store, range: TimeRange, filter: &Filter) -> Vec<String> {
+    let snapshot = store.snapshot(range).unwrap();
+    let table = filter.ask(|filter| snapshot.list_series(filter)).unwrap();
+    sorted(table.iter().map(LabelSet::to_string).collect())
+}
+
+/// The series that are found: at least those that have a window in the range.
+pub(crate) fn find_series(store: &dyn Store, range: TimeRange, filter: &Filter) -> Vec<String> {
+    let snapshot = store.snapshot(range).unwrap();
+    let table = filter.ask(|filter| snapshot.find_series(filter)).unwrap();
+    sorted(table.iter().map(LabelSet::to_string).collect())
+}
+
+/// The sums of each window.
+pub(crate) fn totals(snapshot: &dyn Snapshot) -> BTreeMap<WindowKey, Vec<Vec<String>>> {
+    let mut shown = BTreeMap::new();
+    let mut last_ms = None;
+    let labels = |ids: Vec<SeriesId>| snapshot.find_labels(&ids).unwrap();
+    snapshot
+        .scan_totals(&mut |totals| {
+            let series = labels(totals.series.clone()).into_iter().enumerate();
+            let series = series
+                .map(|(i, labels)| format!("{labels} {} {}", totals.samples[i], totals.ns[i]));
+            let ids = totals.containers.iter().map(|(id, _)| *id).collect();
+            let containers = labels(ids).into_iter().zip(&totals.containers);
+            let containers = containers.map(|(labels, (_, usage))| format!("{labels} {usage:?}"));
+            let lines = [sorted(series.collect()), sorted(containers.collect())];
+            let head = vec![format!("{:?}", totals.head)];
+
+            let key = totals.head.key;
+            assert!(last_ms <= Some(key.start_ms), "{key} comes late");
+            last_ms = Some(key.start_ms);
+            let window = [vec![head], lines.into()].concat();
+            let shown_before = shown.insert(key, window);
+            assert!(shown_before.is_none(), "{key} is shown twice");
+        })
+        .unwrap();
+    shown
+}
+
+/// Samples and CPU time of the chosen series, by labels, tags and stack.
+///
+/// # Panics
+/// An entry of tables is another one than when they were shown before: `seen` has what they had.
+pub(crate) fn stacks(
+    snapshot: &dyn Snapshot,
+    filter: &Filter,
+    seen: &mut SeenTables,
+) -> BTreeMap<String, [u64; 2]> {
+    let table = filter.ask(|filter| snapshot.find_series(filter)).unwrap();
+    let mut shown: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    snapshot
+        .sum_stacks(&table, &each(&table), &mut |part| {
+            if let Some(id) = part.id {
+                seen.check(id, part.tables);
+            }
+            for sum in part.sums {
+                let labels = table.labels(sum.group as usize);
+                let stack = describe_stack(part.tables, labels, sum.tags, sum.stack);
+                let [samples, ns] = shown.entry(stack).or_default();
+                (*samples, *ns) = (*samples + sum.samples, *ns + sum.ns);
+            }
+        })
+        .unwrap();
+    assert_eq!(snapshot.unread(), []);
+    shown
+}
+
+/// The last report of each node.
+pub(crate) fn reports(store: &dyn Store) -> Vec<NodeReport> {
+    store.reports().unwrap()
+}
+
+/// The locations of tables that were shown before.
+#[derive(Default)]
+pub(crate) struct SeenTables(HashMap<WeakTablesId, Vec<String>>);
+
+impl SeenTables {
+    /// Checks that entries were only added to tables.
+    fn check(&mut self, id: &TablesId, tables: &model::Tables) {
+        self.0.retain(|id, _| id.is_alive());
+        let seen = self.0.entry(id.downgrade()).or_default();
+        let now: Vec<String> = (tables.locations.iter().enumerate())
+            .map(|(number, location)| {
+                let lines = tables.own_lines_of(model::tables::LocationId(number as u32));
+                let name = |line: &model::Line| {
+                    let function = tables.functions[line.function.position()];
+                    tables.string(function.name).to_owned()
+                };
+                let file = location
+                    .mapping
+                    .map(|mapping| tables.string(tables.mappings[mapping.position()].file));
+                let names: Vec<String> = lines.iter().map(name).collect();
+                format!("{file:?} {:x} {names:?}", location.address)
+            })
+            .collect();
+        assert!(
+            now.starts_with(seen),
+            "entries of tables were changed or taken away"
+        );
+        *seen = now;
+    }
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}
+
+/// Each series in a group of its own.
+pub(crate) fn each(series: &SeriesTable) -> Vec<u32> {
+    (0..series.len() as u32).collect()
+}

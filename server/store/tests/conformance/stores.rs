@@ -1,0 +1,139 @@
+//! The stores under test.
+
+use std::time::Duration;
+
+use model::{NodeReport, TimeRange, Window};
+use store::{
+    Appended, EmbeddedStore, MemoryStore, RetentionFlags, Snapshot, Store, StoreError,
+    StoreMetrics, StoreNumbers, StoreOptions, StoreState,
+};
+use tempfile::TempDir;
+
+/// A kind of store, as the suite needs it.
+pub(crate) trait StoreUnderTest {
+    /// An empty store.
+    fn create() -> Self;
+
+    /// The store after a restart of the server.
+    #[must_use]
+    fn restart(self) -> Self;
+
+    /// The store.
+    fn store(&self) -> &(dyn Store + 'static);
+}
+
+/// The reference. It survives no restart, so it is not restarted.
+pub(crate) struct Memory(MemoryStore);
+
+impl StoreUnderTest for Memory {
+    fn create() -> Self {
+        Self(MemoryStore::default())
+    }
+
+    fn restart(self) -> Self {
+        self
+    }
+
+    fn store(&self) -> &(dyn Store + 'static) {
+        &self.0
+    }
+}
+
+/// The embedded store. Its windows stay in blocks until it is restarted.
+pub(crate) struct Embedded {
+    folder: TempDir,
+    store: EmbeddedStore,
+}
+
+fn open(folder: &TempDir) -> EmbeddedStore {
+    let options = StoreOptions {
+        path: folder.path().to_owned(),
+        block_bytes_max: 64 << 20,
+        block_time: Duration::from_secs(3600),
+        reserve_bytes: 0,
+        retention: RetentionFlags {
+            age_ms: Some(i64::MAX),
+            bytes_max: Some(u64::MAX),
+            roll_ups: Vec::new(),
+        },
+    };
+    EmbeddedStore::open(&options, StoreMetrics::default()).unwrap()
+}
+
+impl StoreUnderTest for Embedded {
+    fn create() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        Self { folder, store }
+    }
+
+    fn restart(self) -> Self {
+        let Self { folder, store } = self;
+        drop(store);
+        let store = open(&folder);
+        Self { folder, store }
+    }
+
+    fn store(&self) -> &(dyn Store + 'static) {
+        &self.store
+    }
+}
+
+/// The embedded store, whose windows are written as segments, and merged as far as they can be, after each few of them.
+pub(crate) struct Settled {
+    folder: TempDir,
+    store: Settling,
+}
+
+/// A store that writes segments after some of the windows.
+pub(crate) struct Settling(EmbeddedStore);
+
+impl StoreUnderTest for Settled {
+    fn create() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Settling(open(&folder));
+        Self { folder, store }
+    }
+
+    fn restart(self) -> Self {
+        let Self { folder, store } = self;
+        drop(store);
+        let store = Settling(open(&folder));
+        Self { folder, store }
+    }
+
+    fn store(&self) -> &(dyn Store + 'static) {
+        &self.store
+    }
+}
+
+impl Store for Settling {
+    fn append(&self, window: Window) -> Result<Appended, StoreError> {
+        let is_settled = window.head.key.sequence.is_multiple_of(9);
+        let appended = self.0.append(window);
+        if is_settled {
+            self.0.settle();
+        }
+        appended
+    }
+
+    fn snapshot(&self, range: TimeRange) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        self.0.snapshot(range)
+    }
+
+    fn put_report(&self, report: NodeReport) -> Result<(), StoreError> {
+        self.0.put_report(report)
+    }
+
+    fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
+        self.0.reports()
+    }
+
+    fn state(&self) -> StoreState {
+        self.0.state()
+    }
+
+    fn numbers(&self) -> StoreNumbers {
+        self.0.numbers()
+    }
+}
