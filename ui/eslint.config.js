@@ -1,5 +1,5 @@
-// The import rule of the page: lib <- api, state <- views. `lib` knows no
-// browser and no framework, `views` never fetch.
+// The page's import rule: lib <- api <- state <- views. `lib` uses neither the browser nor the
+// framework; only `api` sends requests, and only `state` calls it.
 import tseslint from "typescript-eslint";
 
 /** Forbids imports from the given folders of src/. */
@@ -10,6 +10,15 @@ function never(folders, reason) {
     }],
   };
 }
+
+/** Outside of state/, only types may be imported from api/. */
+const typesOfApi = {
+  "@typescript-eslint/no-restricted-imports": ["error", {
+    patterns: [{ regex: "^\\.{1,2}/(.*/)?api/", allowTypeImports: true, message: "only state/ asks api/; views import its types" }],
+  }],
+};
+
+const noFetch = { "no-restricted-globals": ["error", ...["fetch", "XMLHttpRequest", "EventSource", "WebSocket"].map((name) => ({ name, message: "only api/ sends requests; ask state/" }))] };
 
 export default tseslint.config(
   { ignores: ["dist/", "node_modules/", "test/shots/"] },
@@ -32,10 +41,7 @@ export default tseslint.config(
     },
   },
   { files: ["src/api/**"], rules: never(["state", "views", "preact", "uplot"], "api/ imports lib/ only") },
-  { files: ["src/state/**"], rules: never(["views", "uplot"], "state/ imports lib/ and api/ only") },
-  {
-    files: ["src/views/**"],
-    rules: { "no-restricted-globals": ["error", { name: "fetch", message: "views ask state/, state asks api/" }] },
-  },
+  { files: ["src/state/**"], rules: { ...never(["views", "uplot"], "state/ imports lib/ and api/ only"), ...noFetch } },
+  { files: ["src/views/**", "src/*.{ts,tsx}"], rules: { ...typesOfApi, ...noFetch } },
   { files: ["test/**"], rules: { "no-console": "off", "max-lines-per-function": "off" } },
 );

@@ -1,5 +1,5 @@
-// Builds the page to dist/, which the server embeds; runs the tests; and, with
-// `npm run dev`, serves it over the fixture data or over a real server
+// Builds the page into dist/, which the server embeds; runs the tests; `npm run dev` serves the
+// page with fixture data, or with the data of a real server
 // (PILOTLIGHT_SERVER=http://127.0.0.1:7070).
 import { defineConfig } from "vitest/config";
 import type { Plugin } from "vite";
@@ -7,7 +7,7 @@ import { createFixtureHandler } from "./test/fixture/handler.ts";
 
 const realServer = process.env["PILOTLIGHT_SERVER"];
 
-/** Answers /api/ from generated data when no real server is named. */
+/** Answers /api/ with generated data, unless a real server is set. */
 function fixtureApi(): Plugin {
   return {
     name: "pilotlight-fixture-api",
@@ -23,9 +23,11 @@ function fixtureApi(): Plugin {
 
 export default defineConfig({
   plugins: [fixtureApi()],
+  // Relative URLs: the page may be below a path prefix (the server's --path-prefix).
+  base: "./",
   build: {
     target: "es2022",
-    // No data: addresses, so that `default-src 'self'` is all the policy needed.
+    // Inline no data: URLs, so that the policy `default-src 'self'` suffices.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
@@ -33,7 +35,8 @@ export default defineConfig({
   server: realServer ? { proxy: { "/api": realServer } } : {},
   preview: realServer ? { proxy: { "/api": realServer } } : {},
   test: {
-    // More than a small machine has cores: the browser tests, a browser to each file, mostly wait.
+    // More than the cores of a small machine: each browser test file has its own browser and mostly
+    // waits.
     maxWorkers: 3,
     projects: [
       { test: { name: "unit", include: ["test/{lib,api,state}/**/*.test.ts"], testTimeout: 120_000 } },
@@ -41,7 +44,7 @@ export default defineConfig({
         test: {
           name: "browser",
           include: ["test/browser/**/*.test.ts"],
-          // A test takes 1 to 3 s on an idle machine; a busy one must not make it fail.
+          // A test takes 1 to 3 s on an idle machine, but must also pass on a busy one.
           testTimeout: 120_000,
           hookTimeout: 60_000,
           expect: { poll: { timeout: 20_000 } },

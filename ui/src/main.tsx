@@ -1,4 +1,4 @@
-// Starts the page: the browser's parts go in, the rest is made from them.
+// Starts the page: passes the browser's objects to the session, and renders the app.
 import { render } from "preact";
 import { createSession } from "./state/session.ts";
 import { App } from "./views/app.tsx";

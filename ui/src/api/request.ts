@@ -1,9 +1,10 @@
-// One request to the server: the address in, the answer or a described failure out.
+// Sends one request to the server and returns the answer, or throws an error that describes the
+// failure.
 import type { ApiErrorBody } from "./shapes.ts";
 
 export type Parameters = Record<string, string | number | undefined>;
 
-/** The server refused; `body` says what was wrong. */
+/** The server answered with an error; `body` describes it. */
 export class RefusedError extends Error {
   constructor(
     readonly status: number,
@@ -13,19 +14,22 @@ export class RefusedError extends Error {
   }
 }
 
-/** The server did not answer, or not with what the API promises. */
+/** The server did not answer, or its answer is not in the API's form. */
 export class UnreachableError extends Error {}
 
-/** Milliseconds by which the server's clock is ahead of ours, from its last answer. */
+/** Milliseconds by which the server's clock is ahead of the browser's, from the last answer. */
 let serverAheadMs = 0;
 
 /**
- * Below this a difference is not corrected: the `Date` header has whole seconds,
- * and the answer took its time to come.
+ * Smaller differences are ignored: the `Date` header has whole seconds, and the answer took some
+ * time to arrive.
  */
 const CLOCK_TOLERANCE_MS = 3_000;
 
-/** The time by the server's clock. A laptop that is minutes off must still see "the last 5 minutes". */
+/**
+ * Reads the time of the server's clock, so that "the last 5 minutes" is right on a laptop whose
+ * clock is minutes off.
+ */
 export function readServerClock(): number {
   return Date.now() + serverAheadMs;
 }
@@ -37,22 +41,35 @@ function compareClocks(response: Response): void {
   serverAheadMs = Math.abs(ahead) > CLOCK_TOLERANCE_MS ? ahead : 0;
 }
 
-/** Writes an address of the API; parameters without a value are left out. */
+/**
+ * Builds the URL of an API route, relative to the page, which may be below a path prefix. Parameters
+ * with the value `undefined` are left out.
+ */
 export function writeUrl(route: string, parameters: Parameters): string {
   const fields = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) if (value !== undefined) fields.set(name, String(value));
   const text = fields.toString();
-  return `/api/v1/${route}${text === "" ? "" : `?${text}`}`;
+  return `api/v1/${route}${text === "" ? "" : `?${text}`}`;
 }
 
-/** Takes an answer's bytes as they come; `finish` throws what `JSON.parse` throws. */
+/** Common proxies take URLs of 8 KB, with all header fields. */
+const URL_CHARACTERS_MAX = 4_000;
+
+/** A GET, or a POST if the URL would be too long: a zoom path may have hundreds of long names. */
+function writeRequest(route: string, parameters: Parameters): [string, RequestInit] {
+  const url = writeUrl(route, parameters);
+  if (url.length <= URL_CHARACTERS_MAX) return [url, {}];
+  return [writeUrl(route, {}), { method: "POST", body: JSON.stringify(parameters) }];
+}
+
+/** Reads the bytes of an answer in chunks; `finish` throws the same errors as `JSON.parse`. */
 export interface BodyReader<T> {
-  /** The chunk's memory is used again after this. */
+  /** Takes the next chunk, and keeps no reference to it: the caller reuses the chunk's memory. */
   push(chunk: Uint8Array): void;
   finish(): T;
 }
 
-/** Keeps the text until it is all there, and parses it then. */
+/** Collects the whole text, then parses it. */
 export function createJsonReader<T>(): BodyReader<T> {
   const decoder = new TextDecoder();
   let text = "";
@@ -64,10 +81,16 @@ export function createJsonReader<T>(): BodyReader<T> {
   };
 }
 
-/** Bytes read at once: enough that the turns between do not count, and fewer than the processor's cache holds. */
+/**
+ * Bytes of one read: large enough that the cost per read does not matter, small enough for the
+ * processor's cache.
+ */
 const READ_BYTES = 256 * 1024;
 
-/** Hands on the answer's bytes as they come, all in one piece of memory where the browser can do that. */
+/**
+ * Passes the answer's bytes to `push` as they arrive. Reuses one buffer for all reads where the
+ * browser supports that.
+ */
 async function readBody(body: ReadableStream<Uint8Array>, push: (chunk: Uint8Array) => void): Promise<void> {
   const reader = openByteReader(body);
   if (!reader) return readChunks(body.getReader(), push);
@@ -80,7 +103,9 @@ async function readBody(body: ReadableStream<Uint8Array>, push: (chunk: Uint8Arr
   }
 }
 
-/** Null in a browser that cannot read into memory of ours (Safari before 26). */
+/**
+ * Returns null in a browser without byte streams that read into a given buffer (Safari before 26).
+ */
 function openByteReader(body: ReadableStream<Uint8Array>): ReadableStreamBYOBReader | null {
   try {
     return body.getReader({ mode: "byob" });
@@ -98,20 +123,22 @@ async function readChunks(reader: ReadableStreamDefaultReader<Uint8Array>, push:
 }
 
 /**
- * Asks for JSON. `reader` is for an answer that is too large to be parsed as others are.
+ * Requests JSON. A caller that expects a very large answer passes its own `reader`.
  * @throws RefusedError, UnreachableError, or an AbortError when the signal fired
  */
 export async function getJson<T>(route: string, parameters: Parameters, signal?: AbortSignal, reader: BodyReader<T> = createJsonReader<T>()): Promise<T> {
   const refused = createJsonReader<{ error?: ApiErrorBody }>();
   let response: Response;
   try {
-    response = await fetch(writeUrl(route, parameters), { ...(signal && { signal }), headers: { accept: "application/json" } });
+    const [url, request] = writeRequest(route, parameters);
+    response = await fetch(url, { ...request, ...(signal && { signal }), headers: { accept: "application/json" } });
+    // Before the body is read: the time that a long answer takes would look like a slow clock.
+    compareClocks(response);
     if (response.body) await readBody(response.body, response.ok ? reader.push : refused.push);
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new UnreachableError("the server does not answer");
   }
-  compareClocks(response);
   if (!response.ok) throw readRefusal(response.status, refused);
   try {
     return reader.finish();
@@ -126,7 +153,7 @@ function readRefusal(status: number, refused: BodyReader<{ error?: ApiErrorBody 
     const { error } = refused.finish();
     if (typeof error?.message === "string") return new RefusedError(status, error);
   } catch {
-    // A proxy on the way answers in its own words.
+    // The body is not ours: a proxy between browser and server answered.
   }
   return new UnreachableError(`the server answered ${status}`);
 }

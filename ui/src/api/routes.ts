@@ -1,14 +1,16 @@
-// The routes that the page asks, one function each.
-import { buildTree, linkNodes, type FlameTree } from "../lib/flame-tree.ts";
+// The API routes that the page requests, one function each.
+import { buildTree, deriveColumns, type FlameTree } from "../lib/flame-tree.ts";
+import { splitMatchers } from "../lib/containers.ts";
 import { createColumnReader, type Column, type ColumnKind } from "../lib/column-reader.ts";
 import { stepName, type FlamePath } from "../lib/flame-path.ts";
+import { formatSelector, parseSelector } from "../lib/selector.ts";
 import { markBuilt, markReceived } from "../lib/timing.ts";
 import type { RangeMs } from "../lib/time-range.ts";
-import type { SortKey } from "../lib/url-state.ts";
+import type { ContainerSort, SortKey } from "../lib/url-state.ts";
 import { getJson, writeUrl, type BodyReader, type Parameters } from "./request.ts";
-import type { FlameGraphAnswer, LinesAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, TimeSeriesAnswer, TopAnswer, UnknownAnswer } from "./shapes.ts";
+import type { ContainersAnswer, FlameGraphAnswer, LinesAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, StatusAnswer, TimeSeriesAnswer, TopAnswer, UnknownAnswer, UnreadWindows } from "./shapes.ts";
 
-/** What a query is about: which series, and when. */
+/** The series and the time range of a query. */
 export interface Selection {
   query: string;
   range: RangeMs;
@@ -34,7 +36,7 @@ export function fetchSeries(selection: Selection, limit: number, signal?: AbortS
 export interface TimeSeriesOptions {
   by: string;
   limit: number;
-  /** A multiple of the 10 s windows; the server chooses when absent. */
+  /** A multiple of the windows' 10 s; absent: the server chooses. */
   stepMs?: number;
 }
 
@@ -43,25 +45,27 @@ export function fetchTimeSeries(selection: Selection, options: TimeSeriesOptions
   return getJson("timeseries", { ...shared(selection), by: options.by || undefined, unit: "cores", limit: options.limit, step }, signal);
 }
 
-/** The flame graph without its columns, and the tree made of them. */
+/** The answer to a flame graph request, with its columns built into a tree. */
 export interface FlameGraph {
   totalNs: number;
   samples: number;
-  /** Of what has a user stack: how much there is, and how much of it is complete. */
+  /** CPU time of the samples with a user stack, and the part of it whose stacks are complete. */
   userNs: number;
   completeNs: number;
-  /** What has a frame without a name. */
+  /** CPU time of the samples with an unnamed frame anywhere in the stack. */
   unnamedNs: number;
   nodeCount: number;
   tree: FlameTree;
+  /** Windows that the server could not read. */
+  incomplete: UnreadWindows[];
 }
 
-/** The tree works out `self_ns` by itself, in less time than it takes to read it. */
+/** `buildTree` computes the self time from the totals, which is faster than reading it. */
 const COLUMN_KINDS = { depth: "int", frame: "int", total_ns: "float", self_ns: "skip", samples: "float" } as const satisfies Record<string, ColumnKind>;
 
-function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Column> = new Map(), links?: ReturnType<typeof linkNodes>): FlameGraph {
+function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Column> = new Map(), derived?: ReturnType<typeof deriveColumns>): FlameGraph {
   const { strings, frames, nodes } = answer;
-  const look = (indexes: number[]): string[] => indexes.map((index) => strings[index] ?? "");
+  const namesOf = (indexes: number[]): string[] => indexes.map((index) => strings[index] ?? "");
   const column = (name: "depth" | "frame" | "total_ns" | "samples"): ArrayLike<number> => columns.get(name) ?? nodes[name];
   const tree = buildTree(
     {
@@ -71,15 +75,15 @@ function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Col
       samples: column("samples"),
       cut: new Map(Object.entries(nodes.cut ?? {}).map(([node, count]) => [Number(node), count])),
       frames: {
-        name: look(frames.name),
-        binary: look(frames.binary),
-        file: look(frames.file),
+        name: namesOf(frames.name),
+        binary: namesOf(frames.binary),
+        file: namesOf(frames.file),
         line: frames.line,
         kind: frames.kind,
         unnamed: new Map(Object.entries(frames.unnamed ?? {}).map(([frame, { reason, build_id: id }]) => [Number(frame), { reason, buildId: strings[id] ?? "" }])),
       },
     },
-    links,
+    derived,
   );
   return {
     totalNs: answer.total_ns,
@@ -89,26 +93,28 @@ function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Col
     unnamedNs: answer.unnamed_ns,
     nodeCount: answer.node_count,
     tree,
+    incomplete: answer.incomplete ?? [],
   };
 }
 
 /**
- * Reads an answer while it comes: its columns straight into typed arrays, linked
- * as soon as those are there that it takes. Null when that cannot be done with it.
+ * Reads an answer while it arrives: parses its columns straight into typed arrays, and computes the
+ * derived columns as soon as depths and totals are complete. `finish` returns null when the answer is
+ * not in the server's compact form.
  */
 export function createFlameGraphReader(): BodyReader<FlameGraph | null> {
   const reader = createColumnReader("nodes", COLUMN_KINDS);
-  let links: ReturnType<typeof linkNodes> | undefined;
+  let derived: ReturnType<typeof deriveColumns> | undefined;
   return {
     push(chunk) {
       reader.push(chunk);
       const [depth, total] = [reader.columns.get("depth"), reader.columns.get("total_ns")];
-      if (!links && depth && total) links = linkNodes(depth, total);
+      if (!derived && depth && total) derived = deriveColumns(depth, total);
     },
     finish() {
       markReceived();
       const answer = reader.finish() as FlameGraphAnswer | null;
-      const graph = answer && toFlameGraph(answer, reader.columns, links);
+      const graph = answer && toFlameGraph(answer, reader.columns, derived);
       markBuilt();
       return graph;
     },
@@ -116,9 +122,9 @@ export function createFlameGraphReader(): BodyReader<FlameGraph | null> {
 }
 
 export interface FlameGraphOptions {
-  /** The branch below this path alone; the whole tree when absent. */
+  /** Request only the subtree below this path; absent: the whole tree. */
   path?: FlamePath;
-  /** The server's own choice when absent. */
+  /** Absent: the server chooses. */
   nodesMax?: number;
 }
 
@@ -126,7 +132,8 @@ export async function fetchFlameGraph(selection: Selection, { path, nodesMax }: 
   const names = path && JSON.stringify(path.map(stepName));
   const parameters = { ...shared(selection), path: names, max_nodes: nodesMax };
   const graph = await getJson("flamegraph", parameters, signal, createFlameGraphReader());
-  // Something on the way writes JSON in its own manner: it is asked for again, and read slowly.
+  // A proxy has reformatted the JSON, which the fast reader does not support: request it again for
+  // the slow one.
   return graph ?? toFlameGraph(await getJson<FlameGraphAnswer>("flamegraph", parameters, signal));
 }
 
@@ -142,7 +149,7 @@ export function fetchTop(selection: Selection, options: TopOptions, signal?: Abo
   return getJson("top", { ...shared(selection), sort, search: search || undefined, limit, offset: offset || undefined }, signal);
 }
 
-/** Rows of each list that the panel shows. */
+/** Rows of each list in the panels. */
 const STACK_ROWS = 50;
 
 export function fetchStacks(selection: Selection, signal?: AbortSignal): Promise<StacksAnswer> {
@@ -153,7 +160,7 @@ export function fetchUnknown(selection: Selection, signal?: AbortSignal): Promis
   return getJson("unknown", { ...shared(selection), limit: STACK_ROWS }, signal);
 }
 
-/** A function, by all that tells it from others. */
+/** The identity of a function in the graph and the table. */
 export interface FunctionId {
   name: string;
   binary: string;
@@ -168,7 +175,18 @@ export function fetchNodes(selection: Selection, signal?: AbortSignal): Promise<
   return getJson("nodes", shared(selection), signal);
 }
 
-/** Addresses of the same selection in other forms, for links. */
+/** Leaves out the selection's matchers of processes, which the server refuses here. */
+export function fetchContainers({ query, range }: Selection, options: { sort: ContainerSort; limit: number }, signal?: AbortSignal): Promise<ContainersAnswer> {
+  const { matchers } = parseSelector(query);
+  const ofContainers = matchers ? formatSelector(splitMatchers(matchers).ofContainers) : query;
+  return getJson("containers", { ...shared({ query: ofContainers, range }), ...options }, signal);
+}
+
+export function fetchStatus(signal?: AbortSignal): Promise<StatusAnswer> {
+  return getJson("status", {}, signal);
+}
+
+/** Builds the URL of the same selection in another format, for links. */
 export function linkTo(route: "pprof" | "flamegraph.svg" | "folded", selection: Selection): string {
   return writeUrl(route, shared(selection));
 }

@@ -1,4 +1,4 @@
-// The server's answers, as server/API.md describes them.
+// The types of the server's answers; docs/api.md describes them.
 
 export interface ApiErrorBody {
   kind: string;
@@ -26,16 +26,29 @@ export interface TimeSeriesAnswer {
   to_ms: number;
   step_ms: number;
   unit: "cores" | "samples";
+  /** The part of each step for which collectors reported. */
+  covered_ms: number[];
   series: TimeSeries[];
   rest: { count: number; total_ns: number; values: (number | null)[] } | null;
 }
 
-/** How user stacks ended. */
+/** Samples and CPU time of one outcome: the way in which the walk of a user stack ended. */
 export interface OutcomeSum {
   outcome: string;
   complete: boolean;
   samples: number;
   cpu_ns: number;
+}
+
+/** Windows that an answer lacks, for one reason and one stretch of time. */
+export interface UnreadWindows {
+  from_ms: number;
+  to_ms: number;
+  windows: number;
+  /** What the selection has in them, as far as that is known. */
+  samples: number;
+  cpu_ns: number;
+  reason: string;
 }
 
 export interface FlameGraphAnswer {
@@ -45,7 +58,7 @@ export interface FlameGraphAnswer {
   samples: number;
   complete_ns: number;
   kernel_only_ns: number;
-  /** What has a frame without a name, and of it what has such a frame innermost. */
+  /** CPU time of samples with an unnamed frame anywhere, and with an unnamed innermost frame. */
   unnamed_ns: number;
   unnamed_self_ns: number;
   outcomes: OutcomeSum[];
@@ -62,6 +75,7 @@ export interface FlameGraphAnswer {
     samples: number[];
     cut?: Record<string, number>;
   };
+  incomplete?: UnreadWindows[];
 }
 
 export interface TopFunction {
@@ -69,7 +83,7 @@ export interface TopFunction {
   binary: string;
   file: string;
   kind: number;
-  /** Of a function without a name: why, and the build id of its file. */
+  /** Only for a function without a name: the reason, and the build id of its file. */
   reason?: string;
   build_id?: string;
   self_ns: number;
@@ -85,15 +99,15 @@ export interface TopAnswer {
   functions: TopFunction[];
 }
 
-/** A sum of what a list does not show. */
+/** The sum of the rows beyond the list's limit. */
 export interface ListRest {
   count: number;
   samples: number;
   cpu_ns: number;
 }
 
-/** Where walks of stacks stopped, and why. */
-export interface StackStop {
+/** A function and an outcome at which walks of user stacks stopped. */
+export interface IncompleteFunction {
   name: string;
   binary: string;
   outcome: string;
@@ -101,7 +115,7 @@ export interface StackStop {
   cpu_ns: number;
 }
 
-export interface BinaryStops {
+export interface IncompleteBinary {
   binary: string;
   samples: number;
   cpu_ns: number;
@@ -125,12 +139,12 @@ export interface StacksAnswer {
   kernel_only_ns: number;
   kernel_only_samples: number;
   outcomes: OutcomeSum[];
-  incomplete: { count: number; functions: StackStop[]; rest: ListRest | null };
-  by_binary: { count: number; binaries: BinaryStops[]; rest: ListRest | null };
+  stops: { count: number; functions: IncompleteFunction[]; rest: ListRest | null };
+  by_binary: { count: number; binaries: IncompleteBinary[]; rest: ListRest | null };
   checks: { agreed: number; differed: number; count: number; programs: ProgramChecks[]; rest: { count: number; agreed: number; differed: number } | null };
 }
 
-/** What has a frame without a name anywhere, and of it what has such a frame innermost. */
+/** Sums over samples with an unnamed frame anywhere, and with an unnamed innermost frame. */
 export interface UnnamedSums {
   unnamed_ns: number;
   unnamed_samples: number;
@@ -141,7 +155,7 @@ export interface UnnamedSums {
 export interface UnnamedReason extends UnnamedSums {
   reason: string;
   words: string;
-  /** What to do; said for each binary, not for all of them together. */
+  /** The remedy; only in the lists of single binaries. */
   advice?: string;
 }
 
@@ -168,7 +182,7 @@ export interface LineSum {
 }
 
 export interface LinesAnswer {
-  /** All that is selected. */
+  /** CPU time of the whole selection. */
   all_ns: number;
   total_ns: number;
   total_samples: number;
@@ -179,20 +193,101 @@ export interface LinesAnswer {
   lines: LineSum[];
 }
 
+/** What is known of a node now. */
+export type NodeStatus = "starting" | "sampling" | "cannot_sample" | "stopped" | "silent" | "unknown";
+
+/** One thing that a collector needs, or can use. */
+export interface NodeCheck {
+  name: string;
+  outcome: "ok" | "degraded" | "failed" | "unknown";
+  found: string;
+  effect: string;
+  remedy: string;
+}
+
+/** A pod that is not profiled, and the rule that says so. */
+export interface ExcludedPod {
+  namespace: string;
+  pod: string;
+  rule: string;
+}
+
+export interface PolicyReport {
+  /** `last`: the source has no policy that can be used. `unread`: none was ever read, so that no pod is profiled. */
+  state: "current" | "last" | "unread" | "unknown";
+  reason: string;
+  excluded: ExcludedPod[];
+  /** With those that the list leaves out. */
+  excluded_count: number;
+}
+
+export interface NodeReport {
+  received_ms: number;
+  version: string;
+  kernel: string;
+  state: string;
+  reason: string;
+  policy_revision: string;
+  /** Null without a policy. */
+  policy: PolicyReport | null;
+  checks: NodeCheck[];
+}
+
+/** A node; one that has sent no window in the range has `windows` 0. */
+export interface NodeEntry {
+  node: string;
+  status: NodeStatus;
+  /** Null if its collector is of a version that sends none. */
+  report: NodeReport | null;
+  instances: number;
+  windows: number;
+  first_ms: number;
+  last_ms: number;
+  missing_windows: number;
+  samples: number;
+  sampled_ns: number;
+  busy_ns: number;
+  outcomes: Record<string, number>;
+  dropped: Record<string, number>;
+  collector_cpu_ns: number;
+  bpf_ns: number;
+}
+
 export interface NodesAnswer {
-  nodes: {
-    node: string;
-    instances: number;
-    windows: number;
-    first_ms: number;
-    last_ms: number;
-    missing_windows: number;
-    samples: number;
-    sampled_ns: number;
-    busy_ns: number;
-    outcomes: Record<string, number>;
-    dropped: Record<string, number>;
-    collector_cpu_ns: number;
-    bpf_ns: number;
-  }[];
+  nodes: NodeEntry[];
+}
+
+/** CPU time of one container or of several: sampled, and by the kernel's account. */
+export interface ContainerSums {
+  samples: number;
+  sampled_ns: number;
+  kernel_ns: number;
+  /** Null without samples or CPU time. */
+  ratio: number | null;
+  ratio_deviation: number | null;
+  throttled_ns: number;
+  /** CPU time of samples that the kernel's account lacks. */
+  unread_ns: number;
+  excluded_samples: number;
+}
+
+export interface ContainerEntry extends ContainerSums {
+  labels: Record<string, string>;
+}
+
+export interface ContainersAnswer {
+  total: ContainerSums;
+  /** Time that hypervisors took from the nodes of these containers. */
+  stolen_ns: number;
+  count: number;
+  containers: ContainerEntry[];
+  /** The sums of the containers beyond the limit. */
+  rest: ContainerSums | null;
+}
+
+/** What the server can do now. */
+export interface StatusAnswer {
+  ingest: { ready: boolean; reason: string | null };
+  /** Null if the file system does not answer. */
+  disk: { free_bytes: number; size_bytes: number; reserve_bytes: number } | null;
 }

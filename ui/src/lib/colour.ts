@@ -1,6 +1,6 @@
-// Colours of the flame graph and the chart, computed in OKLCH so that equal
-// lightness looks equal. What matters is never told by hue alone: kernel is
-// grey, inlined is paler with slanted text, unnamed and cut are hatched.
+// Colours of the flame graph and the chart, computed in OKLCH so that colours of equal lightness
+// look equally light. Hue is never the only sign of a frame's kind: kernel frames are grey, inlined
+// frames are paler with slanted text, unnamed and cut frames are hatched.
 import { KIND } from "./frame-kind.ts";
 import type { FlameTree } from "./flame-tree.ts";
 import { LEFT_OUT_NAME } from "./outcomes.ts";
@@ -16,7 +16,7 @@ interface Oklch {
   hue: number;
 }
 
-/** Converts OKLCH to sRGB, with what lies outside clipped. Björn Ottosson's matrices. */
+/** Converts OKLCH to sRGB by Björn Ottosson's matrices, and clips colours outside of sRGB. */
 export function toRgb({ lightness, chroma, hue }: Oklch): Rgb {
   const angle = (hue * Math.PI) / 180;
   const [a, b] = [chroma * Math.cos(angle), chroma * Math.sin(angle)];
@@ -39,7 +39,7 @@ export function toCss([red, green, blue]: Rgb): string {
   return `rgb(${red} ${green} ${blue})`;
 }
 
-/** The contrast of two colours as WCAG 2 defines it, 1 to 21. */
+/** The contrast ratio of two colours by WCAG 2, 1 to 21. */
 export function contrastOf(a: Rgb, b: Rgb): number {
   const luminance = (rgb: Rgb): number => {
     const [red, green, blue] = rgb.map((value) => {
@@ -53,8 +53,8 @@ export function contrastOf(a: Rgb, b: Rgb): number {
 }
 
 /**
- * Hues in an order in which neighbours differ for the common colour-blindnesses
- * too: they alternate between the blue and the yellow side, and in lightness.
+ * Neighbouring hues also differ for people with the common forms of colour blindness: they
+ * alternate between blue and yellow, and in lightness.
  */
 const HUES = [
   { hue: 250, lift: 0 },
@@ -69,12 +69,18 @@ const HUES = [
 
 export const HUE_COUNT = HUES.length;
 
-/** Differences in lightness within a binary, by function, so that neighbours do not run together. */
+/**
+ * Differences in lightness between the functions of one binary, so that neighbouring boxes do not
+ * look like one.
+ */
 const SHADES = [0, -0.022, 0.022] as const;
 
 const HUED_COUNT = HUE_COUNT * 2 * SHADES.length;
 
-/** Colours by index: for each hue the shades of native, then of inlined; kernel's shades; the rest. */
+/**
+ * Index of each colour in the palette: for each hue the shades of native code, then of inlined
+ * code; then the kernel's shades; then the others.
+ */
 export const COLOUR = {
   kernel: HUED_COUNT,
   unnamed: HUED_COUNT + SHADES.length,
@@ -91,7 +97,7 @@ export function inlinedColour(hue: number, shade = 0): number {
   return (hue * 2 + 1) * SHADES.length + shade;
 }
 
-/** All colours of the flame graph, by index. */
+/** The flame graph's palette, by index. */
 export function flamePalette(theme: Theme): Rgb[] {
   const dark = theme === "dark";
   const inShades = ({ lightness, chroma, hue }: Oklch): Rgb[] => SHADES.map((shade) => toRgb({ lightness: lightness + shade, chroma, hue }));
@@ -104,7 +110,7 @@ export function flamePalette(theme: Theme): Rgb[] {
   return [...hued, ...kernel, ...(dark ? [0.31, 0.25, 0.34, 0.28] : [0.93, 0.96, 0.89, 0.92]).map(grey)];
 }
 
-/** Colours of the chart's lines and areas: the same hues, stronger. */
+/** The chart's palette: the same hues with more chroma. */
 export function chartPalette(theme: Theme): Rgb[] {
   const dark = theme === "dark";
   return HUES.map(({ hue, lift }) => toRgb({ lightness: (dark ? 0.66 : 0.64) + lift * 1.5, chroma: 0.11, hue }));
@@ -114,10 +120,10 @@ export function restColour(theme: Theme): Rgb {
   return toRgb({ lightness: theme === "dark" ? 0.48 : 0.74, chroma: 0.008, hue: 260 });
 }
 
-/** The first part of a long name tells enough; a tree has up to a million names. */
+/** Limits the work for a tree of a million long names; the first characters differ enough. */
 const HASHED_CHARACTERS_MAX = 256;
 
-/** A small stable hash, FNV-1a, to give a name the same hue on each page. */
+/** FNV-1a, a small stable hash: a name has the same hue on each load of the page. */
 function hashText(text: string): number {
   let hash = 0x811c9dc5;
   const length = Math.min(text.length, HASHED_CHARACTERS_MAX);
@@ -126,9 +132,9 @@ function hashText(text: string): number {
 }
 
 /**
- * Gives names their hues: each the one its hash prefers while that is free, the
- * most important first, so that the large ones differ from each other and most
- * keep their colour from query to query.
+ * Assigns hues to names, the most important first: each name gets the hue of its hash, or the next
+ * free one. So the largest binaries differ from each other, and most keep their hue from query to
+ * query.
  */
 export function assignHues(names: readonly string[]): Map<string, number> {
   const hues = new Map<string, number>();
@@ -143,19 +149,22 @@ export function assignHues(names: readonly string[]): Map<string, number> {
 }
 
 export interface FrameColours {
-  /** Frame -> index into the palette. Worked out when first asked: few of a large tree's frames are ever drawn. */
+  /**
+   * Frame -> index into the palette. Computed on demand: only a small part of a large tree's frames
+   * is ever drawn.
+   */
   colourOf(frame: number): number;
-  /** The binaries with the most time of their own, for the legend: name, hue and nanoseconds. */
+  /** The binaries by self time, largest first, for the legend. */
   binaries: { binary: string; hue: number; selfNs: number }[];
 }
 
-/** Stands for a colour that was not asked for yet. */
+/** The colour is not computed yet. */
 const NOT_YET = 255;
 
 /** Colours each frame of a tree by its binary and kind. */
 export function colourFrames(tree: FlameTree): FrameColours {
   const { frames } = tree;
-  // By frame first: there are far fewer frames than nodes to look up by name.
+  // Sum by frame first: a tree has far fewer frames than nodes, and each look-up by name is slow.
   const selfOfFrame = new Float64Array(frames.name.length);
   for (let node = 1; node < tree.length; node += 1) {
     const frame = tree.frame[node]!;

@@ -1,35 +1,43 @@
-// Reads the one large part of a flame graph's answer, its columns of numbers,
-// from the JSON's bytes into typed arrays, chunk by chunk while they arrive: when
-// the last byte is there, almost all of the work is done. What is before and
-// after the columns is left to `JSON.parse`.
-import { CLOSE, COMMA, findLastBorder, scanNumbers } from "./number-scan.ts";
+// Reads the large part of a flame graph's answer, its columns of numbers, from the JSON bytes into
+// typed arrays. It works chunk by chunk while the answer arrives, so almost all work is done when
+// the last byte comes. `JSON.parse` reads the rest of the answer: the part before the columns as
+// soon as the first column begins, the part after them at the end.
+//
+// `self_ns` is skipped, since it can be computed from the totals. An answer with spaces or
+// fractions is not supported: the caller requests it again and uses the slow reader.
+import { CLOSE, COMMA, findLastDelimiter, scanNumbers } from "./number-scan.ts";
 
 const [QUOTE, COLON, OPEN] = [0x22, 0x3a, 0x5b];
 
-/** What a column becomes; one that is skipped is not even read. */
+/** The array type of a column; a column of the kind `skip` is not parsed. */
 export type ColumnKind = "int" | "float" | "skip";
 export type Column = Int32Array | Float64Array;
 
 export interface ColumnReader {
-  /** Takes the next bytes. It keeps none of them: the chunk's memory may be used again. */
+  /** Takes the next chunk, and keeps no reference to it: the caller reuses the chunk's memory. */
   push(chunk: Uint8Array): void;
   /** The columns that are complete. */
   columns: ReadonlyMap<string, Column>;
   /**
-   * What `JSON.parse` would give, but with an empty array in the place of each
-   * column; null when the answer is not written as compactly as the server writes
-   * it (spaces, fractions).
+   * Returns the result of `JSON.parse`, but with an empty array in place of each column. Returns
+   * null if the JSON is not as compact as the server writes it (spaces, fractions).
    */
   finish(): Record<string, unknown> | null;
 }
 
-/** Numbers read before they are put into their column: they stay in the processor's cache. */
+/**
+ * Numbers parsed before they are copied into their column; a block of this size stays in the
+ * processor's cache.
+ */
 const BLOCK_NUMBERS = 4096;
 
-/** A key is no longer than this, in bytes. */
+/** Keys of columns are shorter than this, in bytes. */
 const KEY_BYTES_MAX = 64;
 
-/** So much of the next chunk is joined to what the last one left; longer than a key or a number. */
+/**
+ * Bytes of the next chunk that are joined to the unread end of the last one; more than a key or a
+ * number has.
+ */
 const SEAM_BYTES = 2 * KEY_BYTES_MAX;
 
 interface GrowingColumn {
@@ -71,15 +79,17 @@ function findBytes(bytes: Uint8Array, wanted: Uint8Array, from: number): number 
   return -1;
 }
 
-/** A part of the answer: takes bytes from `at` on and says up to where; the same place when it needs more of them. */
+/**
+ * A parser state: reads from `at` on and returns the position that it reached. It returns `at` when
+ * it needs more bytes.
+ */
 type Part = (bytes: Uint8Array, at: number) => number;
 
 /**
- * Takes the number columns out of the object that the key `section` names. Columns
- * without a kind become floats.
+ * Reads the columns of the object with the key `section`. A column without a kind becomes floats.
  *
- * Looking for the key as bytes is safe: inside a JSON string its quotes would be
- * escaped, so that `"nodes":{` can only be a key.
+ * Searching for the key as bytes is safe: the quotes of a key inside a JSON string would be
+ * escaped, so `"nodes":{` can only be a key.
  */
 export function createColumnReader(section: string, kinds: Readonly<Record<string, ColumnKind>>): ColumnReader {
   const opening = new TextEncoder().encode(`"${section}":{`);
@@ -101,13 +111,16 @@ export function createColumnReader(section: string, kinds: Readonly<Record<strin
     return to;
   }
 
-  /** What came so far is an object but for the section's end: it is parsed while the columns are on their way. */
+  /**
+   * Parses the part before the columns while the columns arrive; closing the section and the object
+   * makes it valid JSON.
+   */
   function parseHead(): void {
     part = readKey;
     try {
       head = JSON.parse(`${text}}}`) as Record<string, unknown>;
     } catch {
-      part = giveUp;
+      part = ignoreRest;
     }
     text = `{"${section}":{`;
   }
@@ -129,11 +142,11 @@ export function createColumnReader(section: string, kinds: Readonly<Record<strin
 
   function readNumbers(bytes: Uint8Array, at: number): number {
     if (column.count === 0 && bytes[at] === CLOSE) return endColumn(at);
-    const border = findLastBorder(bytes, at);
-    const scanned = scanNumbers(bytes, at, border, block);
+    const lastDelimiter = findLastDelimiter(bytes, at);
+    const scanned = scanNumbers(bytes, at, lastDelimiter, block);
     appendBlock(column, block, scanned.count);
-    if (scanned.met === "end") return endColumn(scanned.at);
-    if (scanned.met === "junk") part = giveUp;
+    if (scanned.cause === "end") return endColumn(scanned.at);
+    if (scanned.cause === "junk") part = ignoreRest;
     return scanned.at;
   }
 
@@ -161,11 +174,11 @@ export function createColumnReader(section: string, kinds: Readonly<Record<strin
     return bytes.length;
   }
 
-  function giveUp(bytes: Uint8Array): number {
+  function ignoreRest(bytes: Uint8Array): number {
     return bytes.length;
   }
 
-  /** Hands the bytes to the parts in turn, and gives the place up to which they took them. */
+  /** Passes the bytes to the parser states in turn, and returns the position that they reached. */
   function takeBytes(bytes: Uint8Array): number {
     let at = 0;
     while (at < bytes.length) {
@@ -184,7 +197,7 @@ export function createColumnReader(section: string, kinds: Readonly<Record<strin
         const taken = takeBytes(joinBytes(left, chunk.subarray(0, SEAM_BYTES)));
         bytes = taken < left.length ? joinBytes(left.subarray(taken), chunk) : chunk.subarray(taken - left.length);
       }
-      // A copy, so that what is left does not keep its whole chunk.
+      // A copy, so that the unread bytes do not keep the whole chunk alive.
       left = bytes.slice(takeBytes(bytes));
     },
     columns,

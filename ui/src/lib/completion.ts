@@ -1,19 +1,19 @@
-// What could be typed at the caret of a selector: its text and the caret's place
-// in, the kind of thing that is wanted there out. It never knows the real labels
-// and values; the state asks the server for them.
+// Finds the completion context at the caret of a selector (a label, an operator or a value) from
+// the text and the caret's position. Pure: state/ requests the real labels and values from the
+// server.
 import { formatSelector, quoteValue, readTokens, type Matcher, type Operator, type Token } from "./selector.ts";
 
-export type Wanted =
+export type CompletionContext =
   | { kind: "label"; prefix: string; from: number; to: number; used: string[] }
   | { kind: "operator"; label: string; prefix: string; from: number; to: number }
   | { kind: "value"; label: string; prefix: string; from: number; to: number; others: Matcher[] };
 
-export interface Edit {
+export interface TextEdit {
   text: string;
   caret: number;
 }
 
-/** Matchers that are whole, leaving out the one that covers `skip`. */
+/** The complete matchers of a selector, except for the one at the position `skip`. */
 function readWholeMatchers(tokens: readonly Token[], skip: number): Matcher[] {
   const matchers: Matcher[] = [];
   for (let at = 0; at + 2 < tokens.length; at += 1) {
@@ -26,8 +26,8 @@ function readWholeMatchers(tokens: readonly Token[], skip: number): Matcher[] {
   return matchers;
 }
 
-/** Says what is wanted at the caret, or null where nothing can be offered. */
-export function findWanted(text: string, caret: number): Wanted | null {
+/** Returns the completion context at the caret, or null where there is nothing to complete. */
+export function findCompletionContext(text: string, caret: number): CompletionContext | null {
   const tokens = readTokens(text);
   const inside = tokens.findIndex((token) => token.start < caret && caret <= token.end);
   const current = inside >= 0 ? tokens[inside]! : undefined;
@@ -40,7 +40,7 @@ export function findWanted(text: string, caret: number): Wanted | null {
     const [name, operator] = [tokens[inside - 2], tokens[inside - 1]];
     if (name?.kind !== "name" || operator?.kind !== "operator") return null;
     const prefix = text.slice(current.start + 1, caret);
-    // An open quote swallows the rest of the text; only what is before the caret is meant.
+    // An open quote extends to the end of the text; the value ends at the caret.
     const to = current.closed ? current.end : text.endsWith("}") && caret < text.length ? text.length - 1 : current.end;
     return { kind: "value", label: name.text, prefix, from: current.start, to, others };
   }
@@ -74,36 +74,46 @@ export function findWanted(text: string, caret: number): Wanted | null {
   return null;
 }
 
-/** Candidates that fit what was typed: those that start with it first, then those that contain it. */
+/** The labels that name a pod's place in its cluster, from the widest to the narrowest. */
+const PLACE_LABELS = ["namespace", "workload", "pod", "container"];
+
+/** Label names in the order in which they are offered: those of a pod's place first. The others keep their order. */
+export function orderLabels(names: readonly string[]): string[] {
+  return [...PLACE_LABELS.filter((name) => names.includes(name)), ...names.filter((name) => !PLACE_LABELS.includes(name))];
+}
+
+/**
+ * Filters candidates by the typed text: first those that start with it, then those that contain it.
+ */
 export function rankCandidates(candidates: readonly string[], prefix: string, limit: number): string[] {
-  const wanted = prefix.toLowerCase();
+  const typed = prefix.toLowerCase();
   const starts: string[] = [];
   const contains: string[] = [];
   for (const candidate of candidates) {
-    const at = candidate.toLowerCase().indexOf(wanted);
+    const at = candidate.toLowerCase().indexOf(typed);
     if (at === 0) starts.push(candidate);
     else if (at > 0) contains.push(candidate);
   }
   return [...starts, ...contains].slice(0, limit);
 }
 
-/** Puts a chosen candidate into the text, with the braces, quotes and comma it needs. */
-export function applyCandidate(text: string, wanted: Wanted, candidate: string): Edit {
+/** Inserts a chosen candidate into the text, with the necessary braces, quotes and comma. */
+export function applyCandidate(text: string, context: CompletionContext, candidate: string): TextEdit {
   let inserted = candidate;
-  let after = text.slice(wanted.to);
-  if (wanted.kind === "label") inserted = /^\s*[=!]/.test(after) ? candidate : `${candidate}=`;
-  if (wanted.kind === "value") {
+  let after = text.slice(context.to);
+  if (context.kind === "label") inserted = /^\s*[=!]/.test(after) ? candidate : `${candidate}=`;
+  if (context.kind === "value") {
     inserted = quoteValue(candidate);
     if (!after.includes("}")) after = `${after.trimEnd()}}`;
   }
-  let before = text.slice(0, wanted.from);
+  let before = text.slice(0, context.from);
   if (!before.trimStart().startsWith("{")) before = `{${before}`;
   if (/,$/.test(before)) before += " ";
   const start = before + inserted;
   return { text: start + after, caret: start.length };
 }
 
-/** The selector that values for a label are asked within: all other whole matchers. */
-export function contextQuery(wanted: Wanted): string {
-  return wanted.kind === "value" ? formatSelector(wanted.others) : "{}";
+/** The selector for requesting a label's values: all other complete matchers. */
+export function valuesQuery(context: CompletionContext): string {
+  return context.kind === "value" ? formatSelector(context.others) : "{}";
 }

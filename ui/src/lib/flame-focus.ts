@@ -1,7 +1,10 @@
-// Where the keyboard goes in a tree: a node and a key in, the next node out.
+// Keyboard navigation in a tree: a node and a key in, the next node out.
 import { listChildren, type FlameTree } from "./flame-tree.ts";
 
-/** Where a key leads from a node; the node itself when there is nothing there, null when the key moves nothing. */
+/**
+ * Returns the node to which a key moves the focus, the same node at the edge of the tree, or null
+ * for any other key.
+ */
 export function moveFocus(tree: FlameTree, node: number, key: string): number | null {
   switch (key) {
     case "Home":
@@ -25,7 +28,10 @@ function siblingOf(tree: FlameTree, node: number, direction: 1 | -1): number {
   return siblings[siblings.indexOf(node) + direction] ?? node;
 }
 
-/** The match after or before a node (-1 for none yet), around the end. `nodes` rises and is not empty. */
+/**
+ * The next or previous match from a node (-1: from none), with wrap-around. `nodes` is ascending
+ * and not empty.
+ */
 export function nextMatch(nodes: Int32Array, from: number, direction: 1 | -1): number {
   if (direction > 0) return nodes.find((node) => node > from) ?? nodes[0]!;
   return nodes.findLast((node) => node < from) ?? nodes.at(-1)!;

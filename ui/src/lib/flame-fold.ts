@@ -1,38 +1,39 @@
-// Folds recursion: a function that calls itself directly, however often, becomes
-// one box. What each level called is laid over each other, so that all sums stay
-// exact: the folded box has the whole chain's total, and the self time of all its
-// levels. Calls in a circle of several functions are left as they are.
+// Folds direct recursion: a chain of calls from a function to itself becomes one box. The callees
+// of all levels are merged below that box. All sums stay exact: the box has the chain's total time
+// and the sum of its levels' self times. Recursion through several functions is not folded.
 //
-// The work is in proportion to the number of nodes: each is looked at a few times.
+// The work is linear in the number of nodes.
 import { buildTree, CUT_FRAME, nameOf, type FlameTree } from "./flame-tree.ts";
 
-export interface Folded {
+export interface FoldedTree {
   tree: FlameTree;
-  /** Folded node -> one that it is made of: the outermost, or of what was cut the largest. */
+  /**
+   * Folded node -> one of the nodes merged into it: the outermost, or for cut nodes the largest.
+   */
   origin: Int32Array;
-  /** Node of the unfolded tree -> the folded node that it went into. */
+  /** Node of the unfolded tree -> the folded node that contains it. */
   image: Int32Array;
 }
 
-/** How many levels of one function are in a box: 1 unless it was folded. */
+/** The number of recursion levels in a box: 1 if it is not folded. */
 export function levelsOf(tree: FlameTree, node: number): number {
   return tree.levels?.[node] ?? 1;
 }
 
-/** What is put behind a folded box's name. */
-export function levelMark(tree: FlameTree, node: number): string {
+/** The suffix of a folded box's name. */
+export function levelSuffix(tree: FlameTree, node: number): string {
   const levels = levelsOf(tree, node);
   return levels > 1 ? ` ×${levels}` : "";
 }
 
-/** The longest chain of one function that calls itself directly. */
-export interface Chain {
+/** The longest chain of direct recursion in a tree. */
+export interface RecursionChain {
   levels: number;
   name: string;
 }
 
-/** Null when no function calls itself directly. */
-export function findLongestChain(tree: FlameTree): Chain | null {
+/** Returns null if no function calls itself directly. */
+export function findLongestChain(tree: FlameTree): RecursionChain | null {
   const { length, frame, parent } = tree;
   const levels = new Uint16Array(length);
   let longest = 0;
@@ -45,7 +46,7 @@ export function findLongestChain(tree: FlameTree): Chain | null {
   return longest === 0 ? null : { levels: levels[longest]! + 1, name: nameOf(tree, longest) };
 }
 
-/** Marks the nodes that may become one with others: chains, and all below them. */
+/** Marks the nodes that folding may merge with others: the chains, and all nodes below them. */
 function markMerging(tree: FlameTree): { merging: Uint8Array; count: number } {
   const { length, frame, parent } = tree;
   const merging = new Uint8Array(length);
@@ -61,31 +62,34 @@ function markMerging(tree: FlameTree): { merging: Uint8Array; count: number } {
   return { merging, count };
 }
 
-/** Nodes by parent and frame: open addressing, since a Map of a million numbers takes too long. */
+/**
+ * Index of nodes by parent and frame. Open addressing, since a Map with a million entries is too
+ * slow.
+ */
 function createIndex(count: number, parent: Int32Array, frame: Int32Array): { find(above: number, wanted: number): number; add(node: number): void } {
   const bits = Math.ceil(Math.log2(Math.max(2, count * 2)));
   const slots = new Int32Array(2 ** bits).fill(-1);
   const last = slots.length - 1;
-  const placeOf = (above: number, wanted: number): number => {
+  const slotOf = (above: number, wanted: number): number => {
     const hash = Math.imul(Math.imul(above, 0x9e3779b1) ^ (wanted + 3), 0x85ebca6b);
     return (hash ^ (hash >>> 15)) & last;
   };
   return {
     find(above, wanted) {
-      for (let at = placeOf(above, wanted); ; at = (at + 1) & last) {
+      for (let at = slotOf(above, wanted); ; at = (at + 1) & last) {
         const node = slots[at]!;
         if (node < 0 || (parent[node] === above && frame[node] === wanted)) return node;
       }
     },
     add(node) {
-      let at = placeOf(parent[node]!, frame[node]!);
+      let at = slotOf(parent[node]!, frame[node]!);
       while (slots[at]! >= 0) at = (at + 1) & last;
       slots[at] = node;
     },
   };
 }
 
-/** Folded nodes, numbered as they were first met. */
+/** The folded nodes, in the order of their first node in the unfolded tree. */
 interface Merged {
   count: number;
   parent: Int32Array;
@@ -113,7 +117,7 @@ function mergeNodes(tree: FlameTree, merging: Uint8Array, mergingCount: number):
   };
   const { image, levels, origin, cut } = merged;
   const index = createIndex(mergingCount, merged.parent, merged.frame);
-  // How many levels of its chain end in each node of the unfolded tree.
+  // Node of the unfolded tree -> its level in its chain.
   const level = new Int32Array(length).fill(1);
   merged.parent[0] = -1;
   merged.frame[0] = frame[0]!;
@@ -124,7 +128,7 @@ function mergeNodes(tree: FlameTree, merging: Uint8Array, mergingCount: number):
     const into = image[above]!;
     const own = frame[node]!;
     if (own >= 0 && own === frame[above]) {
-      // One more level of its parent's box, which has its time already.
+      // A further level of its parent's box: the parent's total includes its time.
       image[node] = into;
       level[node] = level[above]! + 1;
       if (level[node]! > levels[into]!) levels[into] = level[node]!;
@@ -148,13 +152,19 @@ function mergeNodes(tree: FlameTree, merging: Uint8Array, mergingCount: number):
   return merged;
 }
 
-/** The largest of what was cut brings the most when it is fetched; the path to the outermost of others is the shortest. */
+/**
+ * Of cut nodes the largest is best, since fetching it brings the most; of other nodes the
+ * outermost, since its path is the shortest.
+ */
 function isBetterOrigin({ frame, depth, total }: FlameTree, node: number, than: number): boolean {
   if (frame[node] !== CUT_FRAME && depth[node] !== depth[than]) return depth[node]! < depth[than]!;
   return total[node]! > total[than]!;
 }
 
-/** The children of all nodes, one node's after the other's, each by falling total; `starts` says where they begin. */
+/**
+ * Sorts each node's children by total, largest first. The children of `node` are at `starts[node]`
+ * to `starts[node + 1]`.
+ */
 function sortChildren({ count, parent, total }: Merged): { starts: Int32Array; children: Int32Array } {
   const starts = new Int32Array(count + 2);
   for (let node = 1; node < count; node += 1) starts[parent[node]! + 2] = starts[parent[node]! + 2]! + 1;
@@ -169,17 +179,17 @@ function sortChildren({ count, parent, total }: Merged): { starts: Int32Array; c
     const [first, end] = [starts[node]!, starts[node + 1]!];
     let at = first + 1;
     while (at < end && total[children[at]!]! <= total[children[at - 1]!]!) at += 1;
-    // Few have to be sorted: siblings that were not laid over each other came in order.
+    // Sort only where merging changed the order; other siblings are sorted already.
     if (at < end) children.subarray(first, end).sort((a, b) => total[b]! - total[a]! || a - b);
   }
   return { starts, children };
 }
 
-/** The nodes in preorder, and the depth of each place of it. */
+/** Returns the nodes in preorder, and the depth at each position. */
 function orderNodes(merged: Merged): { order: Int32Array; depth: Int32Array } {
   const { count, parent } = merged;
   const { starts, children } = sortChildren(merged);
-  // A node's parent was met before it.
+  // Parents have smaller indexes than their children.
   const depthOf = new Int32Array(count);
   for (let node = 1; node < count; node += 1) depthOf[node] = depthOf[parent[node]!]! + 1;
   const order = new Int32Array(count);
@@ -192,8 +202,8 @@ function orderNodes(merged: Merged): { order: Int32Array; depth: Int32Array } {
   return { order, depth: order.map((node) => depthOf[node]!) };
 }
 
-/** Folds all chains of a tree. Null when there are none: the tree is its own folding. */
-export function foldRecursion(tree: FlameTree): Folded | null {
+/** Folds all chains of direct recursion. Returns null if there are none. */
+export function foldRecursion(tree: FlameTree): FoldedTree | null {
   const { merging, count } = markMerging(tree);
   if (count === 0) return null;
   const merged = mergeNodes(tree, merging, count);

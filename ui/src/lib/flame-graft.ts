@@ -1,10 +1,10 @@
-// Puts a subtree that was asked for later in the place of the cut one, so that
-// search, percentages and breadcrumbs go on over one whole tree.
+// Replaces a cut part of a tree by a subtree that was fetched later, so that search, percentages
+// and breadcrumbs work on one tree.
 import { buildTree, frameKey, type FlameTree, type FrameTable } from "./flame-tree.ts";
 
 interface JoinedFrames {
   frames: FrameTable;
-  /** Frame of the grafted tree -> frame of the joined table. */
+  /** Frame of the grafted subtree -> frame of the joined table. */
   translated: Int32Array;
 }
 
@@ -41,8 +41,8 @@ function joinFrames(base: FrameTable, added: FrameTable): JoinedFrames {
 }
 
 /**
- * Replaces what is below `node` by what is below the root of `branch`. The node
- * itself keeps its frame and its sums: they are exact in both.
+ * Replaces the descendants of `node` by those of the root of `branch`. The node keeps its frame and
+ * its sums, which are exact in both trees.
  */
 export function graftBranch(tree: FlameTree, node: number, branch: FlameTree): FlameTree {
   const end = tree.end[node]!;

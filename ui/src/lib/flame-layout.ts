@@ -1,9 +1,12 @@
-// Which boxes of a tree can be seen: the part of the time axis that is shown and
-// the size of the canvas in, boxes in pixels out. The work follows what is
-// visible, not the size of the tree: a subtree that is too narrow is skipped whole.
+// Computes the visible boxes of a tree, in pixels, from the visible part of the time axis and the
+// size of the canvas. The work is proportional to the number of visible boxes, not to the size of
+// the tree.
+//
+// A binary search finds the first visible node. A subtree narrower than 0.75 px (2 px during a
+// movement) is skipped, and drawn with its smaller siblings as one run.
 import type { FlameTree } from "./flame-tree.ts";
 
-/** The part of the time axis that is shown, in nanoseconds from the root's start. */
+/** The visible part of the time axis, in nanoseconds from the root's start. */
 export interface Span {
   start: number;
   end: number;
@@ -13,24 +16,26 @@ export interface Viewport {
   span: Span;
   /** CSS pixels. */
   width: number;
-  /** Rows that can be seen, the first and one past the last. */
+  /** The visible rows: the first, and one past the last. */
   rowFirst: number;
   rowEnd: number;
-  /** Narrower boxes are drawn as one run with their small neighbours, in CSS pixels. */
+  /** Boxes narrower than this, in CSS pixels, are merged into runs. */
   widthMin: number;
 }
 
-/** A box whose node is this stands for a run of neighbours that are too narrow. */
+/** The `node` of a box that stands for a run of narrow neighbours. */
 export const SMALL_RUN = -1;
 
-/** Runs no further apart than this, in CSS pixels, are one: 32-bit floats round. */
+/**
+ * Runs with a smaller gap, in CSS pixels, are merged: the gap comes from rounding to 32-bit floats.
+ */
 const TOUCHING = 0.01;
 
-/** Boxes in columns, reused from frame to frame. */
+/** Boxes in columns; the arrays are reused from frame to frame. */
 export interface Boxes {
   count: number;
   node: Int32Array;
-  /** The nodes that a run stands for, the first and one past the last, all that is below them included. */
+  /** The nodes of a run, with all their descendants: the first, and one past the last. */
   runFirst: Int32Array;
   runEnd: Int32Array;
   row: Uint16Array;
@@ -73,7 +78,7 @@ interface Box {
   run?: { first: number; end: number };
 }
 
-/** Adds a box, clipped to the canvas; nothing when it has no width there. */
+/** Adds a box, clipped to the canvas, or nothing if it lies outside. */
 function addBox(boxes: Boxes, view: Viewport, { node, row, from, to, run }: Box): void {
   const scale = view.width / (view.span.end - view.span.start);
   const left = Math.max(0, (from - view.span.start) * scale);
@@ -95,7 +100,7 @@ function addBox(boxes: Boxes, view: Viewport, { node, row, from, to, run }: Box)
   boxes.count = at + 1;
 }
 
-/** The first node, in preorder, that starts after the given offset. */
+/** The first node in preorder that starts after an offset. */
 function findFirstAfter(tree: FlameTree, offset: number): number {
   let low = 0;
   let high = tree.length;
@@ -107,7 +112,7 @@ function findFirstAfter(tree: FlameTree, offset: number): number {
   return low;
 }
 
-/** Fills `boxes` with what can be seen, row by row from the root within each subtree. */
+/** Fills `boxes` with the visible boxes, in preorder. */
 export function layOutBoxes(tree: FlameTree, view: Viewport, boxes: Boxes): Boxes {
   boxes.count = 0;
   const length = view.span.end - view.span.start;
@@ -115,7 +120,7 @@ export function layOutBoxes(tree: FlameTree, view: Viewport, boxes: Boxes): Boxe
   const durationMin = (view.widthMin * length) / view.width;
   const { start, total, end, parent, depth, self } = tree;
 
-  // Nodes that start left of the span but reach into it are one chain.
+  // Nodes that start left of the span and extend into it form one chain of ancestors.
   let first = findFirstAfter(tree, view.span.start);
   const chain: number[] = [];
   let reaching = first - 1;
@@ -138,7 +143,7 @@ export function layOutBoxes(tree: FlameTree, view: Viewport, boxes: Boxes): Boxe
     }
     const duration = total[node]!;
     if (duration < durationMin) {
-      // The siblings after this one are no larger, unless the server did not sort them.
+      // If the children are sorted, the following siblings are at most as wide as this one.
       const above = parent[node]!;
       const to = tree.sorted ? start[above]! + total[above]! - self[above]! : start[node]! + duration;
       const after = tree.sorted ? end[above]! : end[node]!;
@@ -152,19 +157,18 @@ export function layOutBoxes(tree: FlameTree, view: Viewport, boxes: Boxes): Boxe
   return boxes;
 }
 
-/** The span of one node. */
 export function spanOf(tree: FlameTree, node: number): Span {
   return { start: tree.start[node]!, end: tree.start[node]! + tree.total[node]! };
 }
 
-/** Scales a span around a point of it, kept within the tree and no shorter than a nanosecond. */
+/** Scales a span around a point. The result stays within the tree and is at least 1 ns long. */
 export function zoomSpan(span: Span, factor: number, around: number, total: number): Span {
   const length = Math.min(total, Math.max(1, (span.end - span.start) * factor));
   const share = (around - span.start) / (span.end - span.start);
   return clampSpan({ start: around - share * length, end: around + (1 - share) * length }, total);
 }
 
-/** Moves a span, kept within the tree. */
+/** Moves a span within the tree. */
 export function panSpan(span: Span, by: number, total: number): Span {
   return clampSpan({ start: span.start + by, end: span.end + by }, total);
 }
@@ -175,17 +179,17 @@ function clampSpan(span: Span, total: number): Span {
   return { start, end: start + length };
 }
 
-/** A span on the way from one to the other, `progress` from 0 to 1. */
-export function mixSpans(from: Span, to: Span, progress: number): Span {
+/** Interpolates between two spans, `progress` from 0 to 1. */
+export function interpolateSpans(from: Span, to: Span, progress: number): Span {
   const mix = (a: number, b: number): number => a + (b - a) * progress;
   return { start: mix(from.start, to.start), end: mix(from.end, to.end) };
 }
 
-/** The smallest node that covers all of a span: what breadcrumbs stand on after panning. */
+/** The deepest node that covers a whole span; the breadcrumbs show its path after panning. */
 export function findCovering(tree: FlameTree, span: Span): number {
   let node = 0;
   const middle = (span.start + span.end) / 2;
-  // A pixel's worth of rounding must not throw the answer a level up.
+  // Tolerance for rounding, so that a difference of less than a pixel does not select the parent.
   const slack = (span.end - span.start) * 1e-6;
   let child = 1;
   while (child < tree.end[node]!) {

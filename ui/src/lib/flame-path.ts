@@ -1,11 +1,8 @@
-// Where in a tree one is, in a form that outlives the tree: the names from the
-// root. It goes into the address, and to the server to ask for what was cut.
+// The path of a node as names from the root, which stays valid when the tree is replaced. It is
+// stored in the page's URL, and sent to the server to fetch a cut part.
 import { CUT_FRAME, listAncestors, listChildren, nameOf, visitChildren, type FlameTree } from "./flame-tree.ts";
 
-/**
- * One step down: the name alone where it is the only such child, else with what
- * tells it from its siblings.
- */
+/** One step down: the child's name, or, if several children have that name, its whole identity. */
 export type PathStep = string | [name: string, binary: string, file: string, kind: number];
 export type FlamePath = readonly PathStep[];
 
@@ -38,7 +35,10 @@ function isStep(tree: FlameTree, node: number, step: PathStep): boolean {
   return binary[frame] === step[1] && file[frame] === step[2] && kind[frame] === step[3];
 }
 
-/** Steps of one function to itself as one: the step, how many it stands for, and the place of the last of them. */
+/**
+ * Merges the steps from a function to itself: the step, the number of steps merged, and the index
+ * of the last.
+ */
 export function groupSteps(path: FlamePath): { step: PathStep; at: number; levels: number }[] {
   const groups: { step: PathStep; at: number; levels: number }[] = [];
   path.forEach((step, at) => {
@@ -49,17 +49,17 @@ export function groupSteps(path: FlamePath): { step: PathStep; at: number; level
   return groups;
 }
 
-export interface Resolved {
-  /** The deepest node of the path that is in the tree. */
+export interface ResolvedPath {
+  /** The deepest node of the path that exists in the tree. */
   node: number;
-  /** How many steps of the path were found. */
+  /** Number of steps of the path that exist in the tree. */
   steps: number;
-  /** Whether the missing step may be among nodes that the server left out. */
+  /** The next step may be among nodes that the server cut. */
   cutHere: boolean;
 }
 
-/** Follows a path down the tree as far as it goes. */
-export function resolvePath(tree: FlameTree, path: FlamePath): Resolved {
+/** Follows a path down as far as the tree has it. */
+export function resolvePath(tree: FlameTree, path: FlamePath): ResolvedPath {
   let node = 0;
   let steps = 0;
   for (const step of path) {

@@ -1,14 +1,14 @@
-// The merged call tree in columns, as it came from the server, made ready to be
-// drawn: parents, ends of subtrees and offsets on the time axis are added, each
-// one typed array. A node is its index; a parent is before its children.
+// The merged call tree: the server's columns, and derived columns for drawing (parents, ends of
+// subtrees, offsets on the time axis), each in one typed array. A node is its index; a parent comes
+// before its children.
 //
-// Nothing here draws, measures pixels or fetches.
+// No drawing, no pixels, no requests.
 
 export const ROOT_FRAME = -1;
-/** The frame of a node that stands for children that the server left out. */
+/** The frame of a node that stands for cut children. */
 export const CUT_FRAME = -2;
 
-/** Why a frame has no name, and the build id of its file, empty if it has none. */
+/** The reason why a frame has no name, and the build id of its file, or "" if it has none. */
 export interface Unnamed {
   reason: string;
   buildId: string;
@@ -20,49 +20,52 @@ export interface FrameTable {
   file: string[];
   line: number[];
   kind: number[];
-  /** Of frames without a name, by their index. */
+  /** Unnamed frames, by frame index. */
   unnamed: ReadonlyMap<number, Unnamed>;
 }
 
-/** What depths and totals alone tell of a tree. */
-export interface Links {
+/** The columns that follow from depths and totals. */
+export interface DerivedColumns {
   depth: Uint16Array;
   parent: Int32Array;
   /** One past the last node of the subtree. */
   end: Int32Array;
-  /** Nanoseconds from the root's start to the node's. */
+  /** Offset of the node's start from the root's start, in nanoseconds. */
   start: Float64Array;
-  /** Nanoseconds of the node's own: its total without its children's. */
+  /** Self time in nanoseconds: the total without the children's totals. */
   self: Float64Array;
   depthMax: number;
-  /** Whether all children are in falling order of total, so that small ones can be skipped at once. */
+  /**
+   * All children are sorted by total, largest first, so that the layout can skip the small ones at
+   * once.
+   */
   sorted: boolean;
 }
 
-export interface FlameTree extends Links {
+export interface FlameTree extends DerivedColumns {
   length: number;
-  /** Node -> index into `frames`, or one of the two above. */
+  /** Node -> index into `frames`, `ROOT_FRAME` or `CUT_FRAME`. */
   frame: Int32Array;
   total: Float64Array;
   samples: Float64Array;
-  /** Cut node -> number of nodes it stands for. */
+  /** Cut node -> the number of nodes that it stands for. */
   cut: ReadonlyMap<number, number>;
   frames: FrameTable;
-  /** Node -> how many levels of its function were folded into it at most; null in a tree that was not folded. */
+  /** Node -> the largest number of recursion levels folded into it; null in an unfolded tree. */
   levels: Int32Array | null;
 }
 
 export interface TreeColumns {
   depth: ArrayLike<number>;
   frame: ArrayLike<number>;
-  /** Nanoseconds with all below. */
+  /** Nanoseconds, including all descendants. */
   total: ArrayLike<number>;
   samples: ArrayLike<number>;
   cut: ReadonlyMap<number, number>;
   frames: FrameTable;
 }
 
-/** Depth is kept in 16 bits; the collector walks a few thousand frames at most. */
+/** Depths are stored in 16 bits; the collector walks at most a few thousand frames. */
 const DEPTH_MAX = 65_535;
 
 export class TreeError extends Error {}
@@ -94,17 +97,17 @@ function checkFrames(frame: Int32Array, frameCount: number): void {
 }
 
 /**
- * Builds the tree from its columns in preorder. Columns that are typed arrays are
- * taken as they are, not copied; `links` are those of the same columns, when known.
- * @throws TreeError when the columns cannot be a tree
+ * Builds a tree from columns in preorder. Typed arrays are used without a copy. `derived` must belong
+ * to the same columns.
+ * @throws TreeError when the columns are not a valid tree
  */
-export function buildTree(columns: TreeColumns, links = linkNodes(columns.depth, columns.total)): FlameTree {
+export function buildTree(columns: TreeColumns, derived = deriveColumns(columns.depth, columns.total)): FlameTree {
   checkColumns(columns);
-  if (links instanceof TreeError) throw links;
+  if (derived instanceof TreeError) throw derived;
   const frame = toInts(columns.frame);
   checkFrames(frame, columns.frames.name.length);
   return {
-    ...links,
+    ...derived,
     length: frame.length,
     frame,
     total: toFloats(columns.total),
@@ -115,21 +118,24 @@ export function buildTree(columns: TreeColumns, links = linkNodes(columns.depth,
   };
 }
 
-/** The deepest level, at least 0 and at most what is kept of it. */
+/** The largest depth, limited to `DEPTH_MAX`. */
 function findDepthMax(depths: Int32Array): number {
   let deepest = 0;
   for (let node = 0; node < depths.length; node += 1) if (depths[node]! > deepest) deepest = depths[node]!;
   return Math.min(deepest, DEPTH_MAX);
 }
 
-/** Links nodes in one pass over the preorder. An error, when the depths cannot be a tree's, is for `buildTree` to throw. */
-export function linkNodes(depthColumn: ArrayLike<number>, totalColumn: ArrayLike<number>): Links | TreeError {
+/**
+ * Computes the derived columns in one pass over the preorder. Returns the error for invalid depths:
+ * `buildTree` throws it.
+ */
+export function deriveColumns(depthColumn: ArrayLike<number>, totalColumn: ArrayLike<number>): DerivedColumns | TreeError {
   const depths = toInts(depthColumn);
   const total = toFloats(totalColumn);
   const length = Math.min(depths.length, total.length);
   if (length > 0 && depths[0] !== 0) return new TreeError("the flame graph's first node is not a root");
   const depthMax = findDepthMax(depths);
-  const links: Links = {
+  const derived: DerivedColumns = {
     depth: new Uint16Array(length),
     parent: new Int32Array(length),
     end: new Int32Array(length),
@@ -138,14 +144,15 @@ export function linkNodes(depthColumn: ArrayLike<number>, totalColumn: ArrayLike
     depthMax,
     sorted: true,
   };
-  const { depth, parent, end, start, self } = links;
-  // By level, the open nodes from the root down: where their next child starts, and how large the last one was.
+  const { depth, parent, end, start, self } = derived;
+  // By level, for the open nodes from the root down: the node, the start of its next child, and the
+  // total of its last child.
   const open = new Int32Array(depthMax + 1);
   const next = new Float64Array(depthMax + 1);
   const last = new Float64Array(depthMax + 1).fill(Infinity, 0, 1);
   let deepest = 0;
   for (let node = 1; node <= length; node += 1) {
-    // Behind the last node, all that is still open ends.
+    // One step past the last node closes all open nodes.
     const level = node < length ? depths[node]! : 0;
     if ((level < 1 && node < length) || level > deepest + 1 || level > depthMax) return new TreeError(`node ${node} has no parent`);
     for (; deepest >= level; deepest -= 1) {
@@ -161,7 +168,7 @@ export function linkNodes(depthColumn: ArrayLike<number>, totalColumn: ArrayLike
     parent[node] = open[above]!;
     start[node] = from;
     next[above] = from + duration;
-    if (duration > last[above]!) links.sorted = false;
+    if (duration > last[above]!) derived.sorted = false;
     last[above] = duration;
     open[level] = node;
     next[level] = from;
@@ -169,7 +176,7 @@ export function linkNodes(depthColumn: ArrayLike<number>, totalColumn: ArrayLike
     deepest = level;
   }
   if (length > 0) parent[0] = -1;
-  return links;
+  return derived;
 }
 
 /** Calls `visit` for each child of a node, in order. */
@@ -183,18 +190,21 @@ export function listChildren(tree: FlameTree, node: number): number[] {
   return children;
 }
 
-/** The nodes from the root to a node, both included. */
+/** The path from the root to a node, both included. */
 export function listAncestors(tree: FlameTree, node: number): number[] {
   const nodes: number[] = [];
   for (let at = node; at >= 0; at = tree.parent[at]!) nodes.push(at);
   return nodes.reverse();
 }
 
-/** The deepest node that covers a point of the time axis, no deeper than `depth`; -1 when that row is empty there. */
+/**
+ * The deepest node at a point of the time axis, at most at level `depth`; -1 if there is no node at
+ * that level.
+ */
 export function findNodeAt(tree: FlameTree, offset: number, depth: number): number {
   if (offset < 0 || offset >= tree.total[0]!) return -1;
-  // Starts never fall along the preorder, so the last node that starts at or
-  // before the point is the point's deepest node, or lies left of it below one.
+  // Starts never decrease along the preorder. So the last node that starts at or before the point
+  // is the deepest node there, or ends before the point and has an ancestor that is.
   let low = 0;
   let high = tree.length;
   while (high - low > 1) {
@@ -209,7 +219,7 @@ export function findNodeAt(tree: FlameTree, offset: number, depth: number): numb
   return node;
 }
 
-/** The name of a node, as paths and people use it. */
+/** The name of a node in paths and on the page. */
 export function nameOf(tree: FlameTree, node: number): string {
   const frame = tree.frame[node]!;
   if (frame === ROOT_FRAME) return "all";
@@ -217,7 +227,7 @@ export function nameOf(tree: FlameTree, node: number): string {
   return tree.frames.name[frame]!;
 }
 
-/** Whether two frames are one: by name, binary, file and kind, never by line. */
+/** The identity of a frame: name, binary, file and kind, not the line. */
 export function frameKey(frames: FrameTable, frame: number): string {
   return `${frames.kind[frame]!}\u0000${frames.name[frame]!}\u0000${frames.binary[frame]!}\u0000${frames.file[frame]!}`;
 }

@@ -1,5 +1,5 @@
-// Numbers as the page shows them. The same form for everyone, whatever the
-// browser's language: a screenshot in a ticket must read the same to all.
+// Formats numbers for the page. The format does not depend on the browser's language, so that
+// screenshots look the same for all readers.
 
 const NARROW_SPACE = "\u202f";
 
@@ -8,10 +8,10 @@ export function formatCount(count: number): string {
   return String(Math.round(count)).replaceAll(/\B(?=(\d{3})+$)/g, NARROW_SPACE);
 }
 
-/** Three digits that count: 0.0123, 1.23, 12.3, 123. */
-export function formatThree(value: number): string {
+/** Three significant digits: 0.0123, 1.23, 12.3, 123. */
+export function formatSignificant(value: number): string {
   if (value === 0) return "0";
-  // Rounded first: 0.9996 is 1.00 and has one digit before the point.
+  // Round first: 0.9996 becomes 1.00, with one digit before the point.
   const rounded = Number(value.toPrecision(3));
   const digits = Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(Math.abs(rounded)))));
   const text = rounded.toFixed(digits);
@@ -22,10 +22,10 @@ export function formatThree(value: number): string {
 export function formatDuration(ns: number): string {
   const seconds = ns / 1e9;
   if (ns === 0) return "0 s";
-  if (seconds < 1e-6) return `${formatThree(ns)} ns`;
-  if (seconds < 1e-3) return `${formatThree(ns / 1e3)} µs`;
-  if (seconds < 0.9995) return `${formatThree(ns / 1e6)} ms`;
-  if (seconds < 59.95) return `${formatThree(seconds)} s`;
+  if (seconds < 1e-6) return `${formatSignificant(ns)} ns`;
+  if (seconds < 1e-3) return `${formatSignificant(ns / 1e3)} µs`;
+  if (seconds < 0.9995) return `${formatSignificant(ns / 1e6)} ms`;
+  if (seconds < 59.95) return `${formatSignificant(seconds)} s`;
   return joinUnits(Math.round(seconds));
 }
 
@@ -39,7 +39,7 @@ function joinUnits(seconds: number): string {
   return rest === 0 ? `${whole} ${large}` : `${whole} ${large} ${rest} ${small[0]}`;
 }
 
-/** A share of 1 as a percentage, never rounded to a 0 or a 100 that it is not. */
+/** A share from 0 to 1 as a percentage; only exact 0 and 1 are shown as 0 % and 100 %. */
 export function formatPercent(share: number): string {
   if (!Number.isFinite(share)) return "–";
   const percent = share * 100;
@@ -50,7 +50,7 @@ export function formatPercent(share: number): string {
   return percent >= 100 ? `${percent.toFixed(0)} %` : `${percent.toFixed(1)} %`;
 }
 
-/** The length of a step in whole units: `10 s`, `2 min`. */
+/** Formats the duration of a step in whole units: `10 s`, `2 min`. */
 export function formatStep(ms: number): string {
   if (ms % 3_600_000 === 0) return `${ms / 3_600_000} h`;
   return ms % 60_000 === 0 ? `${ms / 60_000} min` : `${ms / 1000} s`;
@@ -58,17 +58,17 @@ export function formatStep(ms: number): string {
 
 /** CPU cores: `1.92`, `0.031`. */
 export function formatCores(cores: number): string {
-  return formatThree(cores);
+  return formatSignificant(cores);
 }
 
-/** Numbers on one axis, all with as many decimals as the finest needs. */
+/** Formats the ticks of an axis, all with as many decimals as the most precise one needs. */
 export function formatTicks(ticks: readonly number[]): string[] {
   const isExact = (digits: number): boolean => ticks.every((tick) => Math.abs(Number(tick.toFixed(digits)) - tick) <= Math.abs(tick) * 1e-9);
   const digits = [0, 1, 2, 3, 4, 5, 6].find(isExact) ?? 6;
   return ticks.map((tick) => tick.toFixed(digits));
 }
 
-/** A singular or plural with its number: `1 node`, `2 nodes`. */
+/** A number with a singular or plural noun: `1 node`, `2 nodes`. */
 export function formatNumberOf(count: number, one: string, many = `${one}s`): string {
   return `${formatCount(count)} ${count === 1 ? one : many}`;
 }

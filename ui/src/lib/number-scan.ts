@@ -1,34 +1,43 @@
-// Whole numbers out of JSON's bytes: the one loop in which a large answer's time goes.
+// Parses whole numbers from JSON bytes: the hot loop of reading a large answer.
 
 export const [COMMA, MINUS, ZERO, NINE, CLOSE] = [0x2c, 0x2d, 0x30, 0x39, 0x5d];
 
-/** Numbers of so many digits fit 32-bit arithmetic, which is the fast one; two such halves make any number of the API. */
+/**
+ * Numbers of this many digits fit into 32-bit arithmetic, which is faster; two such halves hold any
+ * number of the API.
+ */
 const HALF_DIGITS = 9;
 
-export interface Scanned {
-  /** Where reading goes on. */
+export interface ScanResult {
+  /** The position at which scanning stopped. */
   at: number;
   count: number;
-  /** What was met: the array's end, what is no whole number, or the end of the bytes or of the block. */
-  met: "end" | "junk" | "more";
+  /**
+   * The cause of the stop: the array's end, an unexpected byte, or no more bytes or room in the
+   * block.
+   */
+  cause: "end" | "junk" | "more";
 }
 
-/** The place of the last byte that cannot be within a number, -1 when there is none from `from` on. */
-export function findLastBorder(bytes: Uint8Array, from: number): number {
+/**
+ * The position of the last byte that is not part of a number, or -1 if there is none from `from`
+ * on.
+ */
+export function findLastDelimiter(bytes: Uint8Array, from: number): number {
   let at = bytes.length - 1;
   while (at >= from && (bytes[at] === MINUS || (bytes[at]! >= ZERO && bytes[at]! <= NINE))) at -= 1;
   return at >= from ? at : -1;
 }
 
 /**
- * Reads numbers that commas part into `block`, until it is full. `border` is what
- * `findLastBorder` gave: no number that begins before it reaches beyond it, so that
- * the loop need not look for the end of the bytes.
+ * Parses comma-separated numbers into `block` until it is full. `lastDelimiter` is the result of
+ * `findLastDelimiter`: each number that begins before it also ends before it, so the loop needs no
+ * check for the end of the bytes.
  */
-export function scanNumbers(bytes: Uint8Array, from: number, border: number, block: Float64Array): Scanned {
+export function scanNumbers(bytes: Uint8Array, from: number, lastDelimiter: number, block: Float64Array): ScanResult {
   let at = from;
   let count = 0;
-  while (at <= border && count < block.length) {
+  while (at <= lastDelimiter && count < block.length) {
     let digit = (bytes[at]! - ZERO) | 0;
     const negative = digit === MINUS - ZERO;
     if (negative) digit = (bytes[(at += 1)]! - ZERO) | 0;
@@ -50,17 +59,17 @@ export function scanNumbers(bytes: Uint8Array, from: number, border: number, blo
         digit = (bytes[(at += 1)]! - ZERO) | 0;
       }
       value = high * scale + low;
-      // Beyond 18 digits no number is exact anyway.
+      // A number with more than 18 digits is not exact in a double anyway.
       while (digit >>> 0 < 10) {
         value = value * 10 + digit;
         digit = (bytes[(at += 1)]! - ZERO) | 0;
       }
     }
-    if (at === first) return { at, count, met: "junk" };
+    if (at === first) return { at, count, cause: "junk" };
     block[count] = negative ? -value : value;
     count += 1;
     if (digit === COMMA - ZERO) at += 1;
-    else return { at, count, met: digit === CLOSE - ZERO ? "end" : "junk" };
+    else return { at, count, cause: digit === CLOSE - ZERO ? "end" : "junk" };
   }
-  return { at, count, met: "more" };
+  return { at, count, cause: "more" };
 }

@@ -1,80 +1,79 @@
-// How user stacks ended: the collector's codes in words, and what can be done
-// about those that are not complete.
+// Texts for the outcomes of stack walks: a label, an explanation, and advice for incomplete stacks.
 
 export interface OutcomeText {
   label: string;
   meaning: string;
-  /** What a person can do; absent when there is nothing to do. */
+  /** The remedy; absent if there is none. */
   advice?: string;
 }
 
 const TEXTS: Record<string, OutcomeText> = {
-  complete: { label: "walked in the kernel", meaning: "Walked to the thread's or process's entry while the sample was taken." },
+  complete: { label: "walked in the kernel", meaning: "Walked in the kernel to the entry of the thread or process, when the sample was taken." },
   copied: {
-    label: "copied and walked afterwards",
-    meaning: "The top of the stack was copied, and walked to its end outside the kernel: most often the first samples of a new process.",
+    label: "copied and walked later",
+    meaning: "The top of the stack was copied, and the collector walked the copy to its end. This is normal for the first samples of a new process.",
   },
   middle_left_out: {
     label: "complete, middle left out",
-    meaning: "Walked to its end, but deeper than 1,024 frames: the first 512 and the last 512 are kept, and [frames left out] stands between them.",
+    meaning: "Walked to its end, but deeper than 1,024 frames: the first 512 and the last 512 are kept, with [frames left out] between them.",
   },
-  kernel_only: { label: "no user stack", meaning: "A thread of the kernel's own: there is no user stack to walk." },
+  kernel_only: { label: "no user stack", meaning: "A kernel thread: it has no user stack." },
   cut_at_depth: {
-    label: "deeper than is walked",
-    meaning: "The stack has more frames than are walked at all; those nearest to its root are missing.",
-    advice: "Such depth is almost always recursion. Folding it in the flame graph shows what is below.",
+    label: "deeper than the limit",
+    meaning: "The stack is deeper than the limit of 4,096 frames; the frames nearest to the root are missing.",
+    advice: "Such depth is almost always recursion. Fold recursion in the flame graph to see the frames below it.",
   },
   cut_by_budget: {
     label: "time budget used up",
-    meaning: "The processor had spent what deep stacks may cost it in that second, so the walk was ended early.",
-    advice: "Something on that node has very deep stacks, most often by recursion: the functions below say what.",
+    meaning: "Deep stacks had used up the time budget of the processor in that second, so the walk stopped early.",
+    advice: "A program on that node has very deep stacks, most often from recursion: see the functions below.",
   },
   unreadable: {
     label: "stack memory not readable",
-    meaning: "A part of the stack was not in memory when the sample was taken, most often because it was swapped out or never touched.",
+    meaning: "A part of the stack was not resident when the sample was taken: swapped out, or never touched.",
   },
   bad_frame_pointer: {
     label: "broken chain of frame pointers",
-    meaning: "Code without unwind tables, and built without frame pointers, was on the stack: its callers could not be found.",
+    meaning: "A function on the stack has neither unwind tables nor frame pointers, so its caller is unknown.",
     advice: "Build it with -fno-omit-frame-pointer, or with unwind tables (-fasynchronous-unwind-tables). A JIT has an option for frame pointers.",
   },
   bad_frame: {
-    label: "frame that makes no sense",
-    meaning: "The unwind table's rule led to a frame that cannot be: it does not lie above the one before. The table is wrong for this code, or the stack was damaged.",
-    advice: "Hand-written assembly without right unwind directives is the usual cause. Look at the function below.",
+    label: "impossible frame",
+    meaning: "The unwind rule led to an impossible frame: one that is not above the previous frame. The unwind table is wrong for this code, or the stack is damaged.",
+    advice: "The usual cause is hand-written assembly with wrong unwind directives. Look at the function below.",
   },
   bad_return_address: {
     label: "return address outside any code",
-    meaning: "The walk led to an address that is no code: most often code without unwind tables and frame pointers is in between.",
+    meaning: "The walk led to an address outside of all code, most often because a function on the stack has neither unwind tables nor frame pointers.",
     advice: "Build the binary with frame pointers or with unwind tables.",
   },
   rule_unsupported: {
     label: "unwind rule not supported",
-    meaning: "The code's unwind table has a rule in a form that the kernel side does not evaluate.",
-    advice: "It is rare, and worth a report: the binary's name, its build id and the function say which rule it is.",
+    meaning: "The unwind table of the code has a rule in a form that Pilotlight does not evaluate.",
+    advice: "This is rare. Report it with the binary's name, its build id and the function.",
   },
   no_rows: {
     label: "unwind tables not loaded yet",
-    meaning: "The binary's unwind table was not in the kernel, and the stack could not be copied instead: the rate, the ring or the memory for it was used up.",
-    advice: "It passes by itself within seconds of a program's start. If it stays, the cap on the tables' memory is too small for what runs there.",
+    meaning: "The binary's unwind table was not loaded into the kernel yet, and the stack could not be copied: a limit on the rate or the memory of copies was reached.",
+    advice: "It ends within seconds of a program's start. If it continues, raise the collector's --unwind-bytes.",
   },
   stale_rows: {
     label: "mappings changed during the walk",
     meaning: "The process loaded, unloaded or moved code while its stack was walked.",
   },
-  compat_32: { label: "32-bit process", meaning: "Stacks of 32-bit processes are not walked: only their innermost frame is known." },
+  compat_32: { label: "32-bit process", meaning: "Pilotlight does not walk the stacks of 32-bit processes: only the innermost frame is known." },
   process_unknown: {
     label: "process not known yet",
-    meaning: "The process was so new, or so short, that its mappings were not known when it was sampled.",
+    meaning: "The process was so new or so short-lived that the collector did not know its mappings.",
   },
 };
 
-/** The code in words; of one that a newer collector made, its name and nothing more. */
+/** The text of an outcome. An outcome from a newer collector gets its own name as the label. */
 export function describeOutcome(outcome: string): OutcomeText {
-  // An answer's text must not reach what every object has by birth.
+  // `outcome` comes from the server: do not look up properties of `Object.prototype`.
   if (Object.hasOwn(TEXTS, outcome)) return TEXTS[outcome]!;
-  return { label: outcome.replaceAll("_", " "), meaning: "This page does not know this reason: the collector is newer than the server." };
+  return { label: outcome.replaceAll("_", " "), meaning: "This page does not know this outcome: the collector is newer than the server." };
 }
 
-/** What stands in the place of frames that were not kept. */
+/** The name of the frame that stands in place of omitted frames. */
 export const LEFT_OUT_NAME = "[frames left out]";

@@ -1,4 +1,4 @@
-// Why a frame has no name: the server's codes in words.
+// Texts for the reasons why a frame has no name.
 
 export interface ReasonText {
   label: string;
@@ -6,27 +6,31 @@ export interface ReasonText {
 }
 
 const TEXTS: Record<string, ReasonText> = {
-  no_mapping: { label: "in no known mapping", meaning: "The address lies in no file or memory area that the collector knew of. Often the process mapped it just before it ended." },
-  anonymous: { label: "JIT without a map", meaning: "Executable memory without a file: a just-in-time compiler wrote it, and left no map of its names. Node writes one with --perf-basic-prof, Java (with -XX:+PreserveFramePointer) when jcmd PID Compiler.perfmap asks for it or through an agent, .NET with DOTNET_PerfMapEnabled=1, CPython with -X perf, Ruby with --yjit-perf, BEAM with +JPperf true." },
-  file_gone: { label: "file gone", meaning: "The file was deleted or replaced before it could be read." },
-  no_symbol: { label: "stripped", meaning: "The file has no symbol for this address: it is stripped, and nothing was found for its build id: no debug file below /usr/lib/debug of the node or its container, and no symbols on the server." },
-  no_build_id: { label: "stripped, no build id", meaning: "The file is stripped, and has no build id by which its symbols could be found." },
-  permission: { label: "no permission", meaning: "The collector may not read it." },
+  no_mapping: { label: "in no known mapping", meaning: "The address is in no file or memory area that the collector knew. Often the process mapped it just before it ended." },
+  anonymous: { label: "JIT without a map", meaning: "Executable memory without a file: a just-in-time compiler wrote it, and the process has no map of its names. Node writes one with --perf-basic-prof, Java (with -XX:+PreserveFramePointer) on jcmd PID Compiler.perfmap or with an agent, .NET with DOTNET_PerfMapEnabled=1, CPython with -X perf, Ruby with --yjit-perf, BEAM with +JPperf true." },
+  file_gone: { label: "file gone", meaning: "The file was deleted or replaced before the collector read it." },
+  no_symbol: { label: "stripped", meaning: "The file is stripped, and nothing was found for its build id: no debug file below /usr/lib/debug of the node or its container, and no symbols on the server." },
+  no_build_id: { label: "stripped, no build id", meaning: "The file is stripped, and without a build id its symbols cannot be found." },
+  permission: { label: "no permission", meaning: "The collector has no permission to read the file." },
   corrupt: { label: "corrupt file", meaning: "The file's symbols could not be parsed." },
-  limit: { label: "limit reached", meaning: "A limit of the collector was reached before this address was named. pilotlight_collector_name_requests_held_back_total and pilotlight_collector_namer_ends_total say which." },
-  process_unknown: { label: "process unknown", meaning: "The process ended before its mappings, or the map of the code that it made, were read." },
-  not_answering: { label: "file system hangs", meaning: "The file system that the file is on did not answer: a network file system whose server is gone, or one that a process serves and does not. Names come by themselves when it answers again." },
+  limit: { label: "limit reached", meaning: "The collector reached a limit before it named this address. pilotlight_collector_name_requests_held_back_total and pilotlight_collector_namer_ends_total show which limit." },
+  process_unknown: { label: "process unknown", meaning: "The process ended before the collector read its mappings or the perf map of its JIT code." },
+  not_answering: { label: "file system hangs", meaning: "The file system of the file did not answer: the server of a network file system is gone, or the process behind a FUSE file system hangs. The frames get names when it answers again." },
+  replaced: { label: "code replaced", meaning: "The code (a BPF program, a kernel module or JIT code) was unloaded or replaced, and the time of that does not show which code the sample was in. Code that stays loaded has its name in the next window." },
   unknown: { label: "no reason given", meaning: "The collector gave no reason." },
 };
 
-/** The code in words; of one that a newer server made, its name and nothing more. */
+/** The text of a reason. A reason from a newer server gets its own name as the label. */
 export function describeReason(reason: string): ReasonText {
-  // An answer's text must not reach what every object has by birth.
+  // `reason` comes from the server: do not look up properties of `Object.prototype`.
   if (Object.hasOwn(TEXTS, reason)) return TEXTS[reason]!;
   return { label: reason.replaceAll("_", " "), meaning: "This page does not know this reason: the server is newer." };
 }
 
-/** Whether this says which build a file is. One that does not say it has `file-` and a hash of its contents, by which no symbols can be found. */
+/**
+ * Whether the text is a build id. `file-` and a hash of the contents stand in for a missing one: no
+ * symbols can be found by them.
+ */
 export function isBuildId(text: string): boolean {
   return text !== "" && !text.startsWith("file-");
 }

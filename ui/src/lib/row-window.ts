@@ -1,4 +1,4 @@
-// Which rows of a long table are on the screen, and which pages of them to ask for.
+// Computes the visible rows of a long table, and the pages of rows to request.
 
 export interface RowWindow {
   first: number;
@@ -6,7 +6,7 @@ export interface RowWindow {
   end: number;
 }
 
-/** Rows drawn above and below the visible ones, so that a fast scroll shows no gap. */
+/** Additional rows above and below the visible ones, so that fast scrolling shows no gap. */
 const MARGIN_ROWS = 8;
 
 export interface Scroll {
@@ -22,7 +22,7 @@ export function visibleRows({ top, height, rowHeight, rowCount }: Scroll): RowWi
   return { first: Math.min(first, end), end };
 }
 
-/** The numbers of the pages that hold these rows. */
+/** The numbers of the pages that contain these rows. */
 export function pagesOf({ first, end }: RowWindow, pageRows: number): number[] {
   if (end <= first) return [];
   const pages: number[] = [];

@@ -1,23 +1,23 @@
-// Finding functions in a tree: the text of the search field -> which frames
-// match -> what share of the whole they have, each stack counted once.
+// Searches functions in a tree: search text -> matching frames -> their share of the CPU time, with
+// each stack counted once.
 import { CUT_FRAME, type FlameTree, type FrameTable } from "./flame-tree.ts";
 
-/** Decides on one function. */
-export type Test = (name: string, binary: string) => boolean;
+/** Whether one function matches. */
+export type FunctionPredicate = (name: string, binary: string) => boolean;
 
-export type Compiled = { test: Test; error?: undefined } | { test: null; error?: string };
+export type CompiledSearch = { test: FunctionPredicate; error?: undefined } | { test: null; error?: string };
 
 /**
- * Reads what was typed: a part of the name or binary in any case, `/a regular
- * expression/` (with `i` for any case), or `=the whole name @ the binary` as the
- * table's rows set it. Nothing typed matches nothing.
+ * Parses the search text: a substring of the name or binary in any case, `/regular expression/`
+ * (with `i` for any case), or `=name @ binary` for one exact function. An empty text matches
+ * nothing.
  */
-export function compileSearch(text: string): Compiled {
+export function compileSearch(text: string): CompiledSearch {
   const typed = text.trim();
   if (typed === "" || typed === "/" || typed === "=") return { test: null };
   if (typed.startsWith("=")) return { test: compileExact(typed.slice(1)) };
   const regex = /^\/(.+?)(?:\/(i?))?$/s.exec(typed);
-  // A path is not a regular expression: `/usr/bin` is looked for as it stands.
+  // A path is not a regular expression: `/usr/bin` is a substring.
   if (regex && typed.length > 1 && (typed.endsWith("/") || typed.endsWith("/i"))) {
     try {
       const pattern = new RegExp(regex[1]!, regex[2] === "i" ? "iu" : "u");
@@ -30,31 +30,34 @@ export function compileSearch(text: string): Compiled {
   return { test: (name, binary) => name.toLowerCase().includes(wanted) || binary.toLowerCase().includes(wanted) };
 }
 
-function compileExact(wanted: string): Test {
+function compileExact(wanted: string): FunctionPredicate {
   const at = wanted.lastIndexOf(" @ ");
   if (at < 0) return (name) => name === wanted;
   const [wantedName, wantedBinary] = [wanted.slice(0, at), wanted.slice(at + 3)];
   return (name, binary) => name === wantedName && binary === wantedBinary;
 }
 
-/** The search that finds exactly this function. */
+/** The search text for exactly this function. */
 export function exactSearch(name: string, binary: string): string {
   return binary === "" ? `=${name}` : `=${name} @ ${binary}`;
 }
 
 export interface Matches {
-  /** 1 for each frame that matches. */
+  /** 1 for each matching frame. */
   frames: Uint8Array;
   /** Matching nodes, in preorder. */
   nodes: Int32Array;
-  /** Nanoseconds of the stacks that have a match, each counted once. */
+  /** CPU time of the stacks with a match, each counted once, in nanoseconds. */
   totalNs: number;
   samples: number;
-  /** Nanoseconds below no match that the server cut away, so that nobody knows their names. */
+  /**
+   * CPU time of cut nodes that are not below a match, in nanoseconds: the names in them are
+   * unknown.
+   */
   unknownNs: number;
 }
 
-function matchFrames(frames: FrameTable, test: Test): Uint8Array {
+function matchFrames(frames: FrameTable, test: FunctionPredicate): Uint8Array {
   const matching = new Uint8Array(frames.name.length);
   for (let frame = 0; frame < matching.length; frame += 1) {
     if (test(frames.name[frame]!, frames.binary[frame]!)) matching[frame] = 1;
@@ -62,14 +65,14 @@ function matchFrames(frames: FrameTable, test: Test): Uint8Array {
   return matching;
 }
 
-/** Finds all matches of a tree and their exact share. */
-export function searchTree(tree: FlameTree, test: Test): Matches {
+/** Finds all matches in a tree and their exact share of the CPU time. */
+export function searchTree(tree: FlameTree, test: FunctionPredicate): Matches {
   const frames = matchFrames(tree.frames, test);
   const nodes: number[] = [];
   let totalNs = 0;
   let samples = 0;
   let unknownNs = 0;
-  // Until this node, everything lies below a match that is counted already.
+  // All nodes before this one are descendants of a match that is already counted.
   let countedUntil = 0;
   for (let node = 1; node < tree.length; node += 1) {
     const frame = tree.frame[node]!;
@@ -87,7 +90,7 @@ export function searchTree(tree: FlameTree, test: Test): Matches {
   return { frames, nodes: Int32Array.from(nodes), totalNs, samples, unknownNs };
 }
 
-/** Whether any match lies among the nodes from `first` up to `end`. */
+/** Whether any match is among the nodes from `first` to before `end`. */
 export function hasMatchWithin({ nodes }: Matches, first: number, end: number): boolean {
   let low = 0;
   let high = nodes.length;

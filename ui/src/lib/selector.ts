@@ -1,5 +1,5 @@
-// Selectors in PromQL's form: text -> matchers, matchers -> text, and the edits
-// that the page makes to them. It never asks which labels exist.
+// Selectors in PromQL's syntax: text -> matchers, matchers -> text, and the page's edits of them.
+// Pure: does not know which labels exist.
 
 export const OPERATORS = ["=", "!=", "=~", "!~"] as const;
 export type Operator = (typeof OPERATORS)[number];
@@ -12,12 +12,12 @@ export interface Matcher {
 
 export interface SelectorError {
   message: string;
-  /** Where in the text, in UTF-16 units, as JavaScript counts. */
+  /** Position in the text in UTF-16 code units. */
   position: number;
   hint?: string;
 }
 
-export type Parsed = { matchers: Matcher[]; error?: undefined } | { matchers?: undefined; error: SelectorError };
+export type ParsedSelector = { matchers: Matcher[]; error?: undefined } | { matchers?: undefined; error: SelectorError };
 
 export type TokenKind = "open" | "close" | "comma" | "operator" | "name" | "value" | "bad";
 
@@ -26,9 +26,9 @@ export interface Token {
   text: string;
   start: number;
   end: number;
-  /** Of a value: what stands between the quotes, escapes resolved. */
+  /** Only for a value: the text between the quotes, with escapes resolved. */
   value?: string;
-  /** Of a value: whether its closing quote is there. */
+  /** Only for a value: the closing quote is present. */
   closed?: boolean;
 }
 
@@ -41,7 +41,9 @@ function match(pattern: RegExp, text: string, at: number): string | null {
   return pattern.exec(text)?.[0] ?? null;
 }
 
-/** Reads a quoted value that starts at `start`; an open one ends with the text. */
+/**
+ * Reads a quoted value from `start` on; without a closing quote it extends to the end of the text.
+ */
 function readValue(text: string, start: number): Token {
   const quote = text[start]!;
   let value = "";
@@ -53,7 +55,7 @@ function readValue(text: string, start: number): Token {
     }
     if (char === "\\" && quote !== "`" && at + 1 < text.length) {
       const escaped = text[at + 1]!;
-      // An escape that is not known is kept as it stands: `\.` in a regular expression.
+      // An unknown escape stays unchanged: `\.` in a regular expression.
       value += ESCAPES[escaped] ?? char + escaped;
       at += 2;
       continue;
@@ -64,7 +66,9 @@ function readValue(text: string, start: number): Token {
   return { kind: "value", text: text.slice(start), start, end: text.length, value, closed: false };
 }
 
-/** Splits a selector into tokens; never fails, what it does not know is `bad`. */
+/**
+ * Splits a selector into tokens. Never fails: unknown characters become tokens of the kind `bad`.
+ */
 export function readTokens(text: string): Token[] {
   const tokens: Token[] = [];
   const single: Record<string, TokenKind> = { "{": "open", "}": "close", ",": "comma" };
@@ -98,16 +102,15 @@ export function readTokens(text: string): Token[] {
   return tokens;
 }
 
-function fail(message: string, position: number, hint?: string): Parsed {
+function fail(message: string, position: number, hint?: string): ParsedSelector {
   return { error: hint === undefined ? { message, position } : { message, position, hint } };
 }
 
 /**
- * Parses a selector. The empty text is `{}`, and the braces may be left out
- * (`comm="sort"`), since people type it that way; {@link formatSelector} puts
- * them back before the server sees it.
+ * Parses a selector. The empty text is `{}`, and the braces are optional (`comm="sort"`), since
+ * people leave them out; {@link formatSelector} adds them for the server.
  */
-export function parseSelector(text: string): Parsed {
+export function parseSelector(text: string): ParsedSelector {
   const tokens = readTokens(text);
   const matchers: Matcher[] = [];
   const braced = tokens[0]?.kind === "open";
@@ -142,7 +145,7 @@ export function parseSelector(text: string): Parsed {
   return { matchers };
 }
 
-/** Quotes a value so that {@link parseSelector} and the server read it back. */
+/** Quotes a value in the syntax of {@link parseSelector} and of the server. */
 export function quoteValue(value: string): string {
   const escaped = value
     .replaceAll("\\", "\\\\")
@@ -166,8 +169,8 @@ export function equalMatchers(a: Matcher, b: Matcher): boolean {
 }
 
 /**
- * Adds a matcher. An equality replaces an earlier equality on the same label,
- * since both together would select nothing; the opposite of the new matcher goes.
+ * Adds a matcher. An equality replaces an earlier equality on the same label, since the two
+ * together select nothing. The inverse of the new matcher is removed.
  */
 export function addMatcher(matchers: readonly Matcher[], added: Matcher): Matcher[] {
   const kept = matchers.filter((old) => {
@@ -184,7 +187,7 @@ export function removeMatcher(matchers: readonly Matcher[], removed: Matcher): M
   return matchers.filter((old) => !equalMatchers(old, removed));
 }
 
-/** The operator that selects exactly what the given one does not. */
+/** The inverse operator. */
 export function flipOperator(operator: Operator): Operator {
   const flipped: Record<Operator, Operator> = { "=": "!=", "!=": "=", "=~": "!~", "!~": "=~" };
   return flipped[operator];

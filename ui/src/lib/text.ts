@@ -1,18 +1,18 @@
-// Names come from foreign binaries: they may hold anything. Here they are made
-// fit to be shown; the real name is kept for searching and copying.
+// Prepares names for display. Names come from arbitrary binaries and can contain any characters;
+// searching and copying use the original name.
 
-/** Beyond this a name is shown cut; C++ templates reach 10,000 characters and more. */
+/** Longer names are truncated; C++ template names exceed 10,000 characters. */
 const SHOWN_CHARACTERS_MAX = 600;
 
-// Controls, marks that turn the direction of text, and invisible characters.
+// Control characters, bidirectional formatting characters and invisible characters.
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
 
-/** Shows what would be invisible or would turn the text around as `�`. */
+/** Replaces invisible characters and those that change the text direction by `�`. */
 export function showUnsafe(name: string): string {
   return name.replaceAll(UNSAFE, "\ufffd");
 }
 
-/** A name cut to what a person can read, with the number of characters left out. */
+/** Truncates a name to a readable length; `hidden` is the number of omitted characters. */
 export function cutName(name: string): { text: string; hidden: number } {
   const safe = showUnsafe(name);
   if (safe.length <= SHOWN_CHARACTERS_MAX) return { text: safe, hidden: 0 };
@@ -22,10 +22,13 @@ export function cutName(name: string): { text: string; hidden: number } {
 const OPENING = "<([";
 const CLOSING = ">)]";
 
-/** The symbols of an operator's name after `operator`: these are no brackets. */
+/** The symbols after `operator` in a C++ name: they are not brackets. */
 const OPERATOR = /(?:\(\)|[<>=!+\-*/&|^~%]+)/y;
 
-/** For each opening bracket where it closes, 0 elsewhere; in one pass, since hostile names are long. */
+/**
+ * For each opening bracket the position of the closing one, 0 elsewhere. One pass, since hostile
+ * names are long.
+ */
 function matchBrackets(name: string): Int32Array {
   const closings = new Int32Array(name.length);
   const open: number[] = [];
@@ -42,7 +45,7 @@ function matchBrackets(name: string): Int32Array {
   return closings;
 }
 
-/** The number of symbols at this place that belong to `operator` before it. */
+/** The number of symbols at this position that belong to a preceding `operator`. */
 function readOperator(name: string, at: number): number {
   if (!name.endsWith("operator", at)) return 0;
   OPERATOR.lastIndex = at;
@@ -50,9 +53,8 @@ function readOperator(name: string, at: number): number {
 }
 
 /**
- * Shortens what stands in brackets: `f<A<B>, C>(D)` becomes `f<…>(…)`. A bracket
- * that belongs to an operator or an arrow, or that opens the name (`<impl X>::f`),
- * is left alone.
+ * Shortens the text in brackets: `f<A<B>, C>(D)` becomes `f<…>(…)`. Brackets of an operator, of an
+ * arrow, or at the start of the name (`<impl X>::f`) stay.
  */
 export function collapseBrackets(name: string): string {
   const closings = matchBrackets(name);
@@ -95,8 +97,8 @@ export function quoteForShell(word: string): string {
 }
 
 /**
- * The forms in which a name may be shown, the whole first, then shorter ones:
- * brackets collapsed, then the last two parts of its path, then the last.
+ * The forms of a name from longest to shortest: the whole name, with brackets collapsed, the last
+ * two parts of its path, the last part.
  */
 export function listShortForms(name: string): string[] {
   const whole = showUnsafe(name);
@@ -106,7 +108,7 @@ export function listShortForms(name: string): string[] {
   return forms.filter((form, at) => form !== "" && forms.indexOf(form) === at);
 }
 
-/** Splits at `::`, but not inside brackets: `<a::B as c::D>::f` has two parts. */
+/** Splits at `::` outside of brackets: `<a::B as c::D>::f` has two parts. */
 function splitPath(name: string): string[] {
   const parts: string[] = [];
   let level = 0;

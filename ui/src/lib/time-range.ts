@@ -1,9 +1,9 @@
-// Times as people type them and as the API takes them: text -> milliseconds, and
-// back. "Now" comes in as a number; nothing here reads a clock.
+// Parses and formats times: user input and API values <-> milliseconds. Pure: the current time is a
+// parameter.
 
 export type TimeZone = "local" | "utc";
 
-/** A range as typed: each end relative (`now-15m`) or absolute (RFC 3339). */
+/** A range as the user typed it: each end is relative (`now-15m`) or absolute (RFC 3339). */
 export interface RangeText {
   from: string;
   to: string;
@@ -25,7 +25,7 @@ export const PRESETS = [
 
 export const DEFAULT_RANGE: RangeText = { from: "now-15m", to: "now" };
 
-/** Collectors send windows of this length, so no range need be finer. */
+/** The collectors' window length: the smallest useful range. */
 export const WINDOW_MS = 10_000;
 
 const UNIT_MS: Record<string, number> = {
@@ -37,7 +37,9 @@ const UNIT_MS: Record<string, number> = {
   w: 604_800_000,
 };
 
-/** Digits from which a bare number is milliseconds and not seconds, as the API has it. */
+/**
+ * A bare number with at least this many digits is in milliseconds, else in seconds, as in the API.
+ */
 const MILLISECONDS_DIGITS_MIN = 12;
 
 const RELATIVE = /^now(?:\s*([+-])\s*(\d+)\s*(ms|[smhdw]))?$/;
@@ -50,9 +52,8 @@ export function isRelative(text: string): boolean {
 }
 
 /**
- * Reads a time. A date without a zone is taken in `zone`, which the API would
- * refuse: that is the page's courtesy.
- * @throws TimeError that says what can be typed
+ * Parses a time. A date without a time zone is in `zone` (the API refuses such a date).
+ * @throws TimeError that lists the accepted forms
  */
 export function parseTime(text: string, nowMs: number, zone: TimeZone): number {
   const trimmed = text.trim();
@@ -90,8 +91,8 @@ function parseCalendar(parts: RegExpExecArray, zone: TimeZone): number {
 }
 
 /**
- * Resolves a range against the clock.
- * @throws TimeError when an end cannot be read or the range is empty
+ * Resolves a range relative to `nowMs`.
+ * @throws TimeError when an end is invalid or the range is empty
  */
 export function resolveRange(range: RangeText, nowMs: number, zone: TimeZone = "utc"): RangeMs {
   const fromMs = parseTime(range.from, nowMs, zone);
@@ -100,7 +101,10 @@ export function resolveRange(range: RangeText, nowMs: number, zone: TimeZone = "
   return { fromMs, toMs };
 }
 
-/** What is typed, in the form that goes into the address: relative stays, the rest becomes RFC 3339 in UTC. */
+/**
+ * Converts typed text to the form in the page's URL: relative times stay relative, others become
+ * RFC 3339 in UTC.
+ */
 export function normalizeTime(text: string, nowMs: number, zone: TimeZone): string {
   const ms = parseTime(text, nowMs, zone);
   return isRelative(text) ? text.replaceAll(/\s/g, "") : formatRfc3339(ms);
@@ -110,14 +114,14 @@ export function formatRfc3339(ms: number): string {
   return new Date(ms).toISOString().replace(".000Z", "Z");
 }
 
-/** The middle two quarters double in length around the same middle; never beyond `nowMs`. */
+/** Doubles a range around its middle, but not beyond `nowMs`. */
 export function widenRange({ fromMs, toMs }: RangeMs, nowMs: number): RangeMs {
   const length = toMs - fromMs;
   const end = Math.min(toMs + length / 2, Math.max(nowMs, toMs));
   return { fromMs: Math.floor(end - 2 * length), toMs: Math.ceil(end) };
 }
 
-/** The same length, one half of it earlier or later. */
+/** Moves a range by half its length. */
 export function shiftRange({ fromMs, toMs }: RangeMs, direction: -1 | 1): RangeMs {
   const shift = Math.round((toMs - fromMs) / 2) * direction;
   return { fromMs: fromMs + shift, toMs: toMs + shift };
@@ -149,7 +153,7 @@ export function formatTime(ms: number, zone: TimeZone): string {
   return `${date} ${time}:${seconds}`;
 }
 
-/** `02:00`, with seconds where the steps are finer than a minute. */
+/** `02:00`, or `02:00:00` if the steps are shorter than a minute. */
 export function formatClock(ms: number, zone: TimeZone, stepMs: number): string {
   const { time, seconds } = splitTime(ms, zone);
   return stepMs < 60_000 ? `${time}:${seconds}` : time;
@@ -160,7 +164,7 @@ export function formatDay(ms: number, zone: TimeZone): string {
   return splitTime(ms, zone).date.slice(5);
 }
 
-/** `2026-11-23 02:00:00 – 02:15:00`: the date once where it is one day. */
+/** `2026-11-23 02:00:00 – 02:15:00`: without the second date if both are the same. */
 export function formatRange({ fromMs, toMs }: RangeMs, zone: TimeZone): string {
   const from = splitTime(fromMs, zone);
   const to = splitTime(toMs, zone);
@@ -168,7 +172,7 @@ export function formatRange({ fromMs, toMs }: RangeMs, zone: TimeZone): string {
   return `${from.date} ${from.time}:${from.seconds} – ${end}`;
 }
 
-/** What the picker's button says: the preset's title, or the times. */
+/** The text on the time picker's button: the preset's title, or the times. */
 export function describeRange(range: RangeText, nowMs: number, zone: TimeZone): string {
   const preset = PRESETS.find((known) => known.from === range.from && range.to === "now");
   if (preset) return preset.title;

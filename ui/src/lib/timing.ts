@@ -1,5 +1,5 @@
-// Marks the way of a flame graph from the answer's last byte to the screen, for
-// the browser's own profiler and for the benchmark.
+// Performance marks from the last byte of a flame graph's answer to its first painting, for the
+// browser's profiler and the benchmark.
 
 const RECEIVED = "flame:received";
 const BUILT = "flame:built";
@@ -13,8 +13,8 @@ export function markBuilt(): void {
   performance.measure("flame:data to tree", RECEIVED, BUILT);
 }
 
-/** Call after the first painting of a tree; without an answer before it, nothing is measured. */
+/** Call after the first painting of a tree. Does nothing if no answer has been received. */
 export function markPainted(): void {
   if (performance.getEntriesByName(RECEIVED).length === 0) return;
-  performance.measure("flame:data to picture", RECEIVED);
+  performance.measure("flame:data to painting", RECEIVED);
 }

@@ -1,32 +1,34 @@
-// What the page shows <-> its address. A default is left out, so that a plain
-// address stays plain; what cannot be read falls back to the default.
+// Converts the page's state to and from its URL. Default values are left out of the URL; invalid
+// values in it become the default.
 import { parsePath, type FlamePath } from "./flame-path.ts";
 import { DEFAULT_RANGE } from "./time-range.ts";
 
 export type ThemeChoice = "auto" | "light" | "dark";
 export type SortKey = "self" | "total";
 export type ChartStyle = "stacked" | "lines";
-export type Panels = "both" | "graph" | "table";
+export type ContainerSort = "kernel" | "sampled" | "ratio" | "throttled" | "excluded";
+export type Panels = "both" | "graph" | "table" | "containers";
 
-/** All that a person can set. */
+/** All settings of the page. */
 export interface PageState {
   query: string;
   from: string;
   to: string;
-  /** The label that the chart is split by; empty for one line. */
+  /** The label by which the chart is split; empty: one series. */
   by: string;
   chart: ChartStyle;
   search: string;
   zoom: FlamePath;
-  /** Whether a function that calls itself is drawn as one box. */
+  /** Direct recursion is drawn as one box. */
   fold: boolean;
   sort: SortKey;
-  /** What the table is filtered by. */
+  /** The filter of the function table. */
   filter: string;
   panels: Panels;
+  containerSort: ContainerSort;
   theme: ThemeChoice;
   zone: "local" | "utc";
-  /** Seconds between refreshes, 0 for none. */
+  /** Seconds between automatic refreshes, 0 for none. */
   refresh: number;
 }
 
@@ -42,6 +44,7 @@ export const DEFAULT_STATE: PageState = {
   sort: "self",
   filter: "",
   panels: "both",
+  containerSort: "kernel",
   theme: "auto",
   zone: "local",
   refresh: 0,
@@ -53,7 +56,10 @@ function oneOf<T extends string>(value: string | null, known: readonly T[]): T |
   return known.find((candidate) => candidate === value);
 }
 
-/** Reads the part of an address after `?`. `base` holds what the person prefers where the address is silent. */
+/**
+ * Parses a URL's query string. Settings that are missing in it come from `base`, the user's
+ * preferences.
+ */
 export function readAddress(search: string, base: PageState = DEFAULT_STATE): PageState {
   const fields = new URLSearchParams(search);
   const refresh = Number(fields.get("refresh") ?? base.refresh);
@@ -68,14 +74,15 @@ export function readAddress(search: string, base: PageState = DEFAULT_STATE): Pa
     fold: fields.has("fold") ? fields.get("fold") === "recursion" : base.fold,
     sort: oneOf(fields.get("sort"), ["self", "total"]) ?? base.sort,
     filter: fields.get("filter") ?? base.filter,
-    panels: oneOf(fields.get("panels"), ["both", "graph", "table"]) ?? base.panels,
+    panels: oneOf(fields.get("panels"), ["both", "graph", "table", "containers"]) ?? base.panels,
+    containerSort: oneOf(fields.get("csort"), ["kernel", "sampled", "ratio", "throttled", "excluded"]) ?? base.containerSort,
     theme: oneOf(fields.get("theme"), ["auto", "light", "dark"]) ?? base.theme,
     zone: oneOf(fields.get("tz"), ["local", "utc"]) ?? base.zone,
     refresh: REFRESH_SECONDS.includes(refresh) ? refresh : base.refresh,
   };
 }
 
-/** Writes the part of an address after `?`, empty when everything is at its default. */
+/** Formats a URL's query string; empty if all settings have their default. */
 export function writeAddress(state: PageState, base: PageState = DEFAULT_STATE): string {
   const fields = new URLSearchParams();
   const put = (name: string, value: string, fallback: string): void => {
@@ -92,6 +99,7 @@ export function writeAddress(state: PageState, base: PageState = DEFAULT_STATE):
   put("sort", state.sort, base.sort);
   put("filter", state.filter, base.filter);
   put("panels", state.panels, base.panels);
+  put("csort", state.containerSort, base.containerSort);
   put("theme", state.theme, base.theme);
   put("tz", state.zone, base.zone);
   put("refresh", String(state.refresh), String(base.refresh));

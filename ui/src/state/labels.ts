@@ -1,16 +1,17 @@
-// Real label names and values for completion and for the quick filters.
+// Label names and values from the server, for completion and the quick filters.
 import { fetchLabels, fetchLabelValues, fetchTimeSeries, type Selection } from "../api/routes.ts";
-import { contextQuery, rankCandidates, type Wanted } from "../lib/completion.ts";
+import { orderLabels, valuesQuery, rankCandidates, type CompletionContext } from "../lib/completion.ts";
 import { OPERATORS } from "../lib/selector.ts";
 import { WINDOW_MS, type RangeMs } from "../lib/time-range.ts";
+import { createAnswer, type Answer } from "./answer.ts";
 
-/** Candidates shown at once; more is not read but typed further. */
+/** Longer lists are not readable; the user types more characters instead. */
 const CANDIDATES_MAX = 50;
 
-/** Values of one label offered in a filter's menu, the most CPU first. */
+/** Values in a quick filter's menu, by CPU time. */
 const VALUES_MAX = 24;
 
-/** Answers kept; each is a list of strings. */
+/** Cached answers; each is a list of strings. */
 const CACHE_MAX = 64;
 
 const cache = new Map<string, Promise<string[]>>();
@@ -18,31 +19,36 @@ const cache = new Map<string, Promise<string[]>>();
 function remember(key: string, ask: () => Promise<string[]>): Promise<string[]> {
   let answer = cache.get(key);
   if (answer === undefined) {
-    answer = ask();
-    cache.set(key, answer);
-    answer.catch(() => cache.delete(key));
+    const asked = ask();
+    cache.set(key, asked);
+    // Another request may have replaced this key after an eviction.
+    asked.catch(() => cache.get(key) === asked && cache.delete(key));
+    answer = asked;
     if (cache.size > CACHE_MAX) cache.delete(cache.keys().next().value!);
   }
   return answer;
 }
 
-/** What can be typed at the caret, best first. */
-export async function listCandidates(wanted: Wanted, range: RangeMs): Promise<string[]> {
-  if (wanted.kind === "operator") return rankCandidates(OPERATORS, wanted.prefix, OPERATORS.length);
-  const when = `${range.fromMs} ${range.toMs}`;
-  if (wanted.kind === "label") {
-    const names = await remember(`names ${when}`, () => fetchLabels({ query: "{}", range }));
-    return rankCandidates(names.filter((name) => !wanted.used.includes(name)), wanted.prefix, CANDIDATES_MAX);
+/** The candidates at the caret, best first. */
+export async function listCandidates(context: CompletionContext, range: RangeMs): Promise<string[]> {
+  if (context.kind === "operator") return rankCandidates(OPERATORS, context.prefix, OPERATORS.length);
+  if (context.kind === "label") {
+    const names = await listLabels(range);
+    return rankCandidates(names.filter((name) => !context.used.includes(name)), context.prefix, CANDIDATES_MAX);
   }
-  const query = contextQuery(wanted);
-  const key = `values ${wanted.label} ${when} ${query}`;
-  const values = await remember(key, () => fetchLabelValues(wanted.label, { query, range }));
-  return rankCandidates(values, wanted.prefix, CANDIDATES_MAX);
+  const query = valuesQuery(context);
+  const key = `values ${context.label} ${range.fromMs} ${range.toMs} ${query}`;
+  const values = await remember(key, () => fetchLabelValues(context.label, { query, range }));
+  return rankCandidates(values, context.prefix, CANDIDATES_MAX);
 }
 
-/** The names of all labels in the range. */
-export function listLabels(range: RangeMs): Promise<string[]> {
-  return remember(`names ${range.fromMs} ${range.toMs}`, () => fetchLabels({ query: "{}", range }));
+function listLabels(range: RangeMs): Promise<string[]> {
+  return remember(`names ${range.fromMs} ${range.toMs}`, async () => orderLabels(await fetchLabels({ query: "{}", range })));
+}
+
+/** The names of all labels in a range. */
+export function createLabels(): Answer<RangeMs, string[]> {
+  return createAnswer(listLabels);
 }
 
 export interface LabelValue {
@@ -52,13 +58,23 @@ export interface LabelValue {
 
 export interface LabelValues {
   values: LabelValue[];
-  /** How many more values there are, and their sum. */
+  /** The number of further values, and the sum of their CPU time. */
   restCount: number;
   restNs: number;
 }
 
-/** A label's values within the selection by CPU time, exact: one point of the time series. */
-export async function rankValues(label: string, selection: Selection, signal: AbortSignal): Promise<LabelValues> {
+export interface ValuesQuery {
+  label: string;
+  selection: Selection;
+}
+
+/** A label's values within a selection, by CPU time. */
+export function createValues(): Answer<ValuesQuery, LabelValues> {
+  return createAnswer(rankValues);
+}
+
+/** The sums are exact: a time series with a single step. */
+async function rankValues({ label, selection }: ValuesQuery, signal: AbortSignal): Promise<LabelValues> {
   const { fromMs, toMs } = selection.range;
   const stepMs = Math.ceil((toMs - fromMs) / WINDOW_MS) * WINDOW_MS;
   const answer = await fetchTimeSeries(selection, { by: label, limit: VALUES_MAX, stepMs }, signal);

@@ -1,13 +1,13 @@
-// The page's own state and its life in the address bar: each change a person
-// makes is a step that "back" undoes; typing replaces the step it began.
+// The page's state and its URL. Each change is a step in the browser's history; further typing in a
+// field replaces the step.
 import { DEFAULT_STATE, readAddress, writeAddress, type PageState } from "../lib/url-state.ts";
 import { createStore, type Store } from "./store.ts";
 
-/** What is remembered from visit to visit: taste, not what is looked at. */
+/** Preferences stored across visits; the selection is not among them. */
 const REMEMBERED = ["theme", "zone", "chart", "panels"] as const;
 const STORAGE_KEY = "pilotlight.preferences";
 
-/** The parts of the browser that this needs, so that tests can stand in for it. */
+/** The browser's objects that the page needs; tests substitute them. */
 export interface Browser {
   location: { search: string; pathname: string };
   history: Pick<History, "pushState" | "replaceState">;
@@ -15,11 +15,11 @@ export interface Browser {
   onBack(listener: () => void): void;
 }
 
-export type Step = "push" | "replace";
+export type HistoryStep = "push" | "replace";
 
 export interface Page extends Store<PageState> {
-  /** Changes the state and the address together. */
-  go(patch: Partial<PageState>, step?: Step): void;
+  /** Changes the state and the URL. */
+  go(patch: Partial<PageState>, step?: HistoryStep): void;
 }
 
 function readPreferences(storage: Browser["storage"]): Partial<PageState> {
@@ -30,7 +30,7 @@ function readPreferences(storage: Browser["storage"]): Partial<PageState> {
       const value = (stored as Record<string, unknown>)[key];
       if (typeof value === "string") fields.set(key === "zone" ? "tz" : key, value);
     }
-    // Read as an address is, so that a stored value that no longer exists does no harm.
+    // Parse stored values like a URL, so that values which no longer exist are ignored.
     return readAddress(fields.toString());
   } catch {
     return {};
@@ -41,7 +41,7 @@ function writePreferences(storage: Browser["storage"], state: PageState): void {
   try {
     storage?.setItem(STORAGE_KEY, JSON.stringify(Object.fromEntries(REMEMBERED.map((key) => [key, state[key]]))));
   } catch {
-    // Private windows refuse storage; the address still has everything.
+    // Private windows refuse storage; the URL still holds the whole state.
   }
 }
 
@@ -57,8 +57,8 @@ export function createPage(browser: Browser): Page {
       const after = writeAddress(store.get());
       writePreferences(browser.storage, store.get());
       if (after === before) return;
-      // The plain defaults are the base here, never the preferences: a pasted
-      // address must show the same to someone with other tastes.
+      // Relative to the defaults, not to the preferences: a shared URL must show the same to a user
+      // with other preferences.
       const url = browser.location.pathname + after;
       if (step === "push") browser.history.pushState(null, "", url);
       else browser.history.replaceState(null, "", url);

@@ -1,57 +1,63 @@
-// What the server said about the current selection: the flame graph, the time
-// series and the nodes. The last picture stays until the next one is there, also
-// when the server is away.
-import { fetchFlameGraph, fetchNodes, fetchTimeSeries, type FlameGraph, type Selection } from "../api/routes.ts";
+// The server's answers for the current selection: flame graph, time series and nodes. The last
+// profile stays on the page until the next one arrives, also while the server is unreachable.
+import { fetchContainers, fetchFlameGraph, fetchNodes, fetchStatus, fetchTimeSeries, type FlameGraph, type Selection } from "../api/routes.ts";
 import { readServerClock, RefusedError } from "../api/request.ts";
-import type { ApiErrorBody, NodesAnswer, TimeSeriesAnswer } from "../api/shapes.ts";
+import type { ApiErrorBody, ContainersAnswer, NodesAnswer, StatusAnswer, TimeSeriesAnswer } from "../api/shapes.ts";
 import { graftBranch } from "../lib/flame-graft.ts";
 import { pathOf, resolvePath, type FlamePath } from "../lib/flame-path.ts";
 import { resolveRange, TimeError } from "../lib/time-range.ts";
-import type { PageState } from "../lib/url-state.ts";
-import { explainEmptiness, type Emptiness } from "./emptiness.ts";
+import { DEFAULT_STATE, type PageState } from "../lib/url-state.ts";
+import { findEmptyReason, type EmptyReason } from "./empty-reason.ts";
+import { createLatestRequest, type LatestRequest } from "./latest-request.ts";
 import { createStore, type Store } from "./store.ts";
 
-/** Series kept apart in the chart; the others are one sum. */
+/** Series shown separately in the chart; the others are summed. */
 export const SERIES_LIMIT = 8;
 
-/** Branches asked for one address: each brings up to 200,000 nodes, and a path rarely leaves even one. */
+/**
+ * Subtrees fetched for one path. Each has up to 200,000 nodes, and a path rarely needs more than
+ * one.
+ */
 const BRANCHES_MAX = 8;
 
-/** As many nodes as the server gives in one answer. */
+/** The server's maximum per answer. */
 const NODES_MAX = 1_000_000;
 
-/** Waits between tries when the server is away, in milliseconds. */
+/** Delays between retries while the server is unreachable, in milliseconds. */
 const RETRY_MS = [2_000, 4_000, 8_000, 15_000];
 
 export interface ProfileState {
-  /** What the picture shows; null before the first. */
+  /** The selection of the shown profile; null before the first. */
   selection: Selection | null;
   graph: FlameGraph | null;
   series: TimeSeriesAnswer | null;
-  /** The label that `series` is split by. */
+  /** The label by which `series` is split. */
   seriesBy: string;
   nodes: NodesAnswer | null;
-  emptiness: Emptiness | null;
-  /** Set while an answer is awaited. */
+  /** The number of containers, and their sums; the table fetches the rows. */
+  containers: ContainersAnswer | null;
+  status: StatusAnswer | null;
+  emptyReason: EmptyReason | null;
+  /** A request for the whole profile is running. */
   loading: boolean;
-  /** Set while a part that was cut is awaited. */
-  branching: boolean;
-  /** Set when a part that was cut was asked for and cannot be had. */
-  branchless: boolean;
-  /** What the server found wrong with the question. */
+  /** A request for a cut subtree is running. */
+  branchLoading: boolean;
+  /** The last request for a cut subtree brought nothing new. */
+  branchMissing: boolean;
+  /** The server's error about the query. */
   refusal: ApiErrorBody | null;
-  /** Why there was no answer, and when it is asked for again. */
-  away: { message: string; retryAtMs: number } | null;
+  /** The error of the last request, and the time of the next retry. */
+  unreachable: { message: string; retryAtMs: number } | null;
 }
 
 export interface Profile extends Store<ProfileState> {
-  /** Asks for everything anew. */
+  /** Fetches everything. */
   load(page: PageState): void;
-  /** Asks for the time series alone, when only its label changed. */
+  /** Fetches only the time series, when only their label changed. */
   loadSeries(page: PageState): void;
-  /** Brings in the parts of the tree that a path needs and that were cut. */
+  /** Fetches the cut subtrees on a path. */
   loadBranches(path: FlamePath): void;
-  /** Brings in what one cut node stands for. */
+  /** Fetches the subtree that a cut node stands for. */
   expand(cutNode: number): void;
 }
 
@@ -61,37 +67,42 @@ const INITIAL: ProfileState = {
   series: null,
   seriesBy: "",
   nodes: null,
-  emptiness: null,
+  containers: null,
+  status: null,
+  emptyReason: null,
   loading: false,
-  branching: false,
-  branchless: false,
+  branchLoading: false,
+  branchMissing: false,
   refusal: null,
-  away: null,
+  unreachable: null,
 };
+
+/** The answers that are fetched together. */
+type ProfileAnswers = Pick<ProfileState, "selection" | "graph" | "series" | "seriesBy" | "nodes" | "containers" | "status" | "emptyReason">;
 
 function selectionOf(page: PageState): Selection {
   return { query: page.query, range: resolveRange(page, readServerClock(), page.zone) };
 }
 
-/** Fetches and grafts until the path is in the tree, or cannot be. */
-async function growTree(selection: Selection, graph: FlameGraph, path: FlamePath, signal: AbortSignal): Promise<FlameGraph> {
-  let grown = graph;
+/** Fetches and grafts subtrees until the tree contains the path, or no more are available. */
+async function graftPath(selection: Selection, graph: FlameGraph, path: FlamePath, signal: AbortSignal): Promise<FlameGraph> {
+  let grafted = graph;
   for (let round = 0; round < BRANCHES_MAX; round += 1) {
-    const { node, cutHere } = resolvePath(grown.tree, path);
+    const { node, cutHere } = resolvePath(grafted.tree, path);
     if (!cutHere) break;
-    const next = await growAt(selection, grown, node, signal);
-    if (next === grown) break;
-    grown = next;
+    const next = await graftBelow(selection, grafted, node, signal);
+    if (next === grafted) break;
+    grafted = next;
   }
-  return grown;
+  return grafted;
 }
 
-/** Brings in what was cut below a node; the same graph again when there is no more to be had. */
-async function growAt(selection: Selection, graph: FlameGraph, node: number, signal: AbortSignal): Promise<FlameGraph> {
+/** Fetches the cut subtree below a node. Returns the same graph if there is nothing more. */
+async function graftBelow(selection: Selection, graph: FlameGraph, node: number, signal: AbortSignal): Promise<FlameGraph> {
   if (node > 0) {
     const branch = await fetchFlameGraph(selection, { path: pathOf(graph.tree, node) }, signal);
-    // The server lays siblings of one name over each other, and late windows may have
-    // come since: a tree of two answers that differ would add up to neither.
+    // Graft only if the sums agree. They differ if the server merged siblings of the same name, or
+    // if more windows arrived since; then fetch the whole tree.
     const sameSum = branch.tree.total[0] === graph.tree.total[node];
     if (sameSum && branch.tree.length > graph.tree.end[node]! - node) return { ...graph, tree: graftBranch(graph.tree, node, branch.tree) };
   }
@@ -99,94 +110,108 @@ async function growAt(selection: Selection, graph: FlameGraph, node: number, sig
   return whole.tree.length > graph.tree.length ? whole : graph;
 }
 
+async function fetchProfile(page: PageState, signal: AbortSignal): Promise<ProfileAnswers> {
+  const askedClock = readServerClock();
+  const selection = selectionOf(page);
+  const [graph, series, nodes, containers, status] = await Promise.all([
+    fetchFlameGraph(selection, {}, signal),
+    fetchTimeSeries(selection, { by: page.by, limit: SERIES_LIMIT }, signal),
+    fetchNodes(selection, signal),
+    fetchContainers(selection, { sort: "kernel", limit: 0 }, signal),
+    fetchStatus(signal),
+  ]);
+  // The first answer may reveal that this machine's clock is wrong: fetch again with the right
+  // range.
+  if (Math.abs(readServerClock() - askedClock) > 30_000 && page.from.startsWith("now")) {
+    return fetchProfile(page, signal);
+  }
+  const grafted = await graftPath(selection, graph, page.zoom, signal);
+  const emptyReason = graph.totalNs === 0 ? await findEmptyReason(selection, graph, readServerClock(), signal) : null;
+  return { selection, graph: grafted, series, seriesBy: page.by, nodes, containers, status, emptyReason };
+}
+
 export function createProfile(): Profile {
   const store = createStore<ProfileState>(INITIAL);
-  let loading = new AbortController();
-  let branching = new AbortController();
-  let retry: ReturnType<typeof setTimeout> | undefined;
+  // The last requested page state: a retry must not request the state from before a change.
+  let wanted: PageState = DEFAULT_STATE;
+  const whole = createLatestRequest();
+  const series = createLatestRequest();
+  const branch = createLatestRequest();
   let failures = 0;
 
-  function restart(): AbortSignal {
-    loading.abort();
-    branching.abort();
-    clearTimeout(retry);
-    loading = new AbortController();
-    return loading.signal;
-  }
-
-  function fail(error: unknown, signal: AbortSignal, again: () => void): void {
-    if (signal.aborted) return;
+  function fail(error: Error, retried: LatestRequest, again: () => void): void {
     if (error instanceof RefusedError && error.status < 500) {
-      store.set({ loading: false, refusal: error.body, away: null });
+      store.set({ refusal: error.body, unreachable: null });
       return;
     }
     if (error instanceof TimeError) {
-      store.set({ loading: false, refusal: { kind: "bad_time", message: error.message, parameter: "from" }, away: null });
+      store.set({ refusal: { kind: "bad_time", message: error.message, parameter: "from" }, unreachable: null });
       return;
     }
     const waitMs = RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]!;
     failures += 1;
-    store.set({ loading: false, away: { message: (error as Error).message, retryAtMs: Date.now() + waitMs } });
-    retry = setTimeout(again, waitMs);
+    store.set({ unreachable: { message: error.message, retryAtMs: Date.now() + waitMs } });
+    retried.retry(waitMs, again);
   }
 
-  async function loadAll(page: PageState, signal: AbortSignal): Promise<void> {
-    const askedClock = readServerClock();
-    const selection = selectionOf(page);
-    const [graph, series, nodes] = await Promise.all([
-      fetchFlameGraph(selection, {}, signal),
-      fetchTimeSeries(selection, { by: page.by, limit: SERIES_LIMIT }, signal),
-      fetchNodes(selection, signal),
-    ]);
-    // The first answer may tell that this machine's clock is off: ask for the right range.
-    if (Math.abs(readServerClock() - askedClock) > 30_000 && page.from.startsWith("now")) {
-      return loadAll(page, signal);
-    }
-    const grown = await growTree(selection, graph, page.zoom, signal);
-    const emptiness = graph.totalNs === 0 ? await explainEmptiness(selection, readServerClock(), signal) : null;
-    if (signal.aborted) return;
+  function succeed(patch: Partial<ProfileState>): void {
     failures = 0;
-    store.set({ selection, graph: grown, series, seriesBy: page.by, nodes, emptiness, loading: false, refusal: null, away: null });
+    store.set({ ...patch, unreachable: null });
   }
 
-  async function branch(grow: (selection: Selection, graph: FlameGraph, signal: AbortSignal) => Promise<FlameGraph>): Promise<void> {
+  const reload = (): void => profile.load(wanted);
+
+  function requestBranch(graft: (selection: Selection, graph: FlameGraph, signal: AbortSignal) => Promise<FlameGraph>): void {
     const { selection, graph } = store.get();
     if (!selection || !graph) return;
-    branching.abort();
-    branching = new AbortController();
-    const { signal } = branching;
-    store.set({ branching: true, branchless: false });
-    try {
-      const grown = await grow(selection, graph, signal);
-      if (!signal.aborted) store.set({ graph: grown, branching: false, branchless: grown === graph });
-    } catch (error) {
-      if (!signal.aborted) store.set({ branching: false });
-      fail(error, signal, () => void branch(grow));
-    }
+    store.set({ branchLoading: true, branchMissing: false });
+    branch.replace((signal) => graft(selection, graph, signal), {
+      onAnswer: (grafted) => succeed({ graph: grafted, branchLoading: false, branchMissing: grafted === graph }),
+      onFailure(error) {
+        store.set({ branchLoading: false });
+        fail(error, branch, () => requestBranch(graft));
+      },
+    });
   }
 
   const profile: Profile = {
     ...store,
     load(page) {
-      const signal = restart();
-      store.set({ loading: true, branching: false, branchless: false });
-      loadAll(page, signal).catch((error: unknown) => fail(error, signal, () => profile.load(page)));
+      wanted = page;
+      series.cancel();
+      branch.cancel();
+      store.set({ loading: true, branchLoading: false, branchMissing: false });
+      whole.replace((signal) => fetchProfile(page, signal), {
+        onAnswer(answers) {
+          // A subtree that is still being fetched belongs to the previous tree.
+          branch.cancel();
+          succeed({ ...answers, loading: false, branchLoading: false, refusal: null });
+          if (wanted.zoom !== page.zoom) profile.loadBranches(wanted.zoom);
+        },
+        onFailure(error) {
+          store.set({ loading: false });
+          fail(error, whole, reload);
+        },
+      });
     },
     loadSeries(page) {
-      const { selection } = store.get();
-      if (!selection) return profile.load(page);
-      const { signal } = loading;
-      fetchTimeSeries(selection, { by: page.by, limit: SERIES_LIMIT }, signal)
-        .then((series) => store.set({ series, seriesBy: page.by }))
-        .catch((error: unknown) => fail(error, signal, () => profile.load(page)));
+      wanted = page;
+      const { selection, loading } = store.get();
+      // The running request for the whole profile has the previous label.
+      if (!selection || loading) return reload();
+      series.replace((signal) => fetchTimeSeries(selection, { by: page.by, limit: SERIES_LIMIT }, signal), {
+        onAnswer: (answer) => succeed({ series: answer, seriesBy: page.by }),
+        onFailure: (error) => fail(error, series, reload),
+      });
     },
     loadBranches(path) {
+      wanted = { ...wanted, zoom: path };
       const { graph } = store.get();
       if (!graph || !resolvePath(graph.tree, path).cutHere) return;
-      void branch((selection, current, signal) => growTree(selection, current, path, signal));
+      requestBranch((selection, current, signal) => graftPath(selection, current, path, signal));
     },
     expand(cutNode) {
-      void branch((selection, graph, signal) => growAt(selection, graph, graph.tree.parent[cutNode]!, signal));
+      requestBranch((selection, graph, signal) => graftBelow(selection, graph, graph.tree.parent[cutNode]!, signal));
     },
   };
   return profile;

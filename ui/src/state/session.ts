@@ -1,24 +1,44 @@
-// Ties the page's state to what is fetched: a change of the selection asks for
-// everything, a change of less asks for less.
+// Connects the page's state with the requests: a new selection fetches everything, other changes
+// fetch only the affected part.
+import { readServerClock } from "../api/request.ts";
 import type { PageState } from "../lib/url-state.ts";
-import { isRelative } from "../lib/time-range.ts";
+import { isRelative, resolveRange, type RangeMs } from "../lib/time-range.ts";
+import { createCompletion, type Completion } from "./completion.ts";
 import { createFunctions, type Functions } from "./functions.ts";
 import { createPage, type Browser, type Page } from "./page.ts";
 import { createProfile, type Profile } from "./profile.ts";
 
-/** An empty store is looked at again this often: the first profile should show by itself. */
+/**
+ * Interval at which an empty store is checked again, so that the first profile appears without a
+ * reload.
+ */
 const EMPTY_AGAIN_MS = 3_000;
 
 export interface Session {
   page: Page;
   profile: Profile;
   functions: Functions;
-  /** Asks for everything anew, as the refresh button does. */
+  completion: Completion;
+  /** The range of the shown profile, or of the request before the first one. */
+  range(): RangeMs;
+  /** The time of the server's clock. */
+  readClock(): number;
+  /** Fetches everything again. */
   refresh(): void;
 }
 
 function sameSelection(a: PageState, b: PageState): boolean {
   return a.query === b.query && a.from === b.from && a.to === b.to;
+}
+
+/** The requested range; the last 15 minutes if it is invalid. */
+function askedRange(page: PageState): RangeMs {
+  const nowMs = readServerClock();
+  try {
+    return resolveRange(page, nowMs, page.zone);
+  } catch {
+    return { fromMs: nowMs - 900_000, toMs: nowMs };
+  }
 }
 
 export function createSession(browser: Browser): Session {
@@ -34,7 +54,7 @@ export function createSession(browser: Browser): Session {
     clearInterval(timer);
     if (seconds === 0 || !(isRelative(from) || isRelative(to))) return;
     timer = setInterval(() => {
-      // A tab that nobody sees asks for nothing.
+      // Send no requests from a hidden tab.
       if (!globalThis.document?.hidden && !profile.get().loading) refresh();
     }, seconds * 1000);
   }
@@ -57,15 +77,23 @@ export function createSession(browser: Browser): Session {
   }
   let shown = profile.get().selection;
   profile.subscribe(() => {
-    const { selection, emptiness } = profile.get();
+    const { selection, emptyReason } = profile.get();
     if (selection === shown) return;
     shown = selection;
     askFunctions();
     clearTimeout(again);
-    if (emptiness?.kind === "store") again = setTimeout(refresh, EMPTY_AGAIN_MS);
+    if (emptyReason?.kind === "store") again = setTimeout(refresh, EMPTY_AGAIN_MS);
   });
 
   schedule(before);
   refresh();
-  return { page, profile, functions, refresh };
+  return {
+    page,
+    profile,
+    functions,
+    completion: createCompletion(),
+    range: () => profile.get().selection?.range ?? askedRange(page.get()),
+    readClock: readServerClock,
+    refresh,
+  };
 }

@@ -1,10 +1,10 @@
-// The smallest store that serves: one value, replaced as a whole, and who wants to know.
+// A minimal store: one value, merged with patches, and its listeners.
 
 export interface Store<T> {
   get(): T;
-  /** Merges the patch into the value and tells the listeners, unless nothing changed. */
+  /** Merges the patch into the value and notifies the listeners, unless nothing changed. */
   set(patch: Partial<T>): void;
-  /** Returns the function that ends it. */
+  /** Returns a function that removes the listener. */
   subscribe(listener: () => void): () => void;
 }
 

@@ -1,48 +1,54 @@
-// The whole page: stores in, props down.
+// The whole page: reads the stores and passes values and callbacks to the views.
 import type { JSX } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { fetchLines, fetchStacks, fetchUnknown, linkTo, type FunctionId } from "../api/routes.ts";
-import { readServerClock } from "../api/request.ts";
+import type { FunctionId } from "../api/routes.ts";
 import { reportedMs } from "../lib/chart-series.ts";
 import type { Theme } from "../lib/colour.ts";
+import { formatDuration } from "../lib/format.ts";
 import { writeListCommand } from "../lib/pprof-list.ts";
 import { addMatcher, formatSelector, parseSelector, removeMatcher, type Matcher } from "../lib/selector.ts";
 import { quoteForShell } from "../lib/text.ts";
-import { resolveRange, type RangeMs } from "../lib/time-range.ts";
+import type { RangeMs } from "../lib/time-range.ts";
 import { exactSearch } from "../lib/search.ts";
 import type { PageState, Panels, ThemeChoice } from "../lib/url-state.ts";
-import { listCandidates, listLabels, rankValues } from "../state/labels.ts";
+import { createLabels } from "../state/labels.ts";
+import { linksOf } from "../state/links.ts";
 import type { ProfileState } from "../state/profile.ts";
 import type { Session } from "../state/session.ts";
+import { ContainerTable } from "./container-table.tsx";
 import { CpuChart } from "./cpu-chart.tsx";
 import { FilterChips } from "./filter-chips.tsx";
 import { FlameGraph } from "./flame-graph.tsx";
 import { FunctionTable } from "./function-table.tsx";
 import { LinesDialog } from "./lines-dialog.tsx";
 import { Flame, Icon, type IconName } from "./icons.tsx";
-import { AwayBanner, EmptyNotice, RefusalBanner } from "./notices.tsx";
+import { UnreachableBanner, EmptyNotice, NotStoredBanner, RefusalBanner } from "./notices.tsx";
 import { SelectorInput } from "./selector-input.tsx";
 import { SummaryStrip } from "./summary-strip.tsx";
 import { TimePicker, toRangeText } from "./time-picker.tsx";
+import { useAnswer } from "./use-answer.ts";
 import { useStore } from "./use-store.ts";
 import { useTheme } from "./use-theme.ts";
 
-/** A load that takes longer than this is shown; a shorter one would only flicker. */
+/** The progress bar appears after this time; for a shorter load it would only flicker. */
 const SLOW_MS = 300;
 
 export function App({ session }: { session: Session }): JSX.Element {
   const page = useStore(session.page);
   const profile = useStore(session.profile);
   const theme = useTheme(page.theme);
-  const slow = useSlow(profile.loading || profile.branching);
-  const labels = useLabels(profile);
+  const slow = useSlow(profile.loading || profile.branchLoading);
+  const { completions } = useStore(session.completion);
+  const labels = useAnswer(createLabels, profile.selection?.range ?? null).answer ?? [];
   const matchers = useMemo(() => parseSelector(page.query).matchers ?? null, [page.query]);
   const go = session.page.go;
 
   useShortcuts();
   const setMatchers = (next: Matcher[]): void => go({ query: formatSelector(next) });
   const selectorRefusal = profile.refusal?.parameter === "query" ? profile.refusal : null;
-  const hasPicture = profile.graph !== null && profile.graph.totalNs > 0;
+  // A pod that is not to be profiled has accounts and no samples.
+  const hasAccounts = page.panels === "containers" && (profile.containers?.count ?? 0) > 0;
+  const hasProfile = profile.graph !== null && profile.graph.totalNs > 0;
   return (
     <>
       <a class="skip" href="#main">Skip to the profile</a>
@@ -52,14 +58,15 @@ export function App({ session }: { session: Session }): JSX.Element {
           query={page.query}
           refusal={selectorRefusal}
           onCommit={(query) => (query === page.query ? session.refresh() : go({ query }))}
-          listCandidates={(wanted) => listCandidates(wanted, completionRange(profile, page))}
+          completions={completions}
+          onComplete={(context) => session.completion.ask(context, session.range())}
         />
         <TimePicker
           range={page}
           zone={page.zone}
           refreshSeconds={page.refresh}
           loading={slow}
-          readClock={readServerClock}
+          readClock={session.readClock}
           onRange={(range) => go(range)}
           onZone={(zone) => go({ zone })}
           onRefreshSeconds={(refresh) => go({ refresh })}
@@ -68,34 +75,33 @@ export function App({ session }: { session: Session }): JSX.Element {
         <ThemeSwitch theme={page.theme} onTheme={(choice) => go({ theme: choice }, "replace")} />
       </header>
       <div class={slow ? "progress progress-on" : "progress"} role="progressbar" aria-label="Loading" aria-hidden={!slow} />
-      {profile.away && <AwayBanner message={profile.away.message} hasPicture={hasPicture} onRetry={session.refresh} />}
-      {profile.refusal && !selectorRefusal && <RefusalBanner refusal={profile.refusal} hasPicture={hasPicture} />}
+      {profile.unreachable && <UnreachableBanner message={profile.unreachable.message} hasProfile={hasProfile} onRetry={session.refresh} />}
+      {profile.refusal && !selectorRefusal && <RefusalBanner refusal={profile.refusal} hasProfile={hasProfile} />}
+      {profile.status?.ingest.ready === false && <NotStoredBanner reason={profile.status.ingest.reason ?? ""} />}
       <FilterChips
         matchers={matchers}
         labels={labels}
+        readRange={session.range}
         onMatchers={setMatchers}
-        rankValues={(label, signal) =>
-          rankValues(label, { query: formatSelector((matchers ?? []).filter((matcher) => matcher.label !== label)), range: completionRange(profile, page) }, signal)
-        }
       />
       <main id="main" tabIndex={-1}>
-        {profile.emptiness ? (
+        {profile.emptyReason && !hasAccounts ? (
           <EmptyNotice
-            emptiness={profile.emptiness}
+            emptyReason={profile.emptyReason}
             zone={page.zone}
             onRange={(range) => go(range)}
             onRemove={(gone) => setMatchers(gone.reduce<Matcher[]>(removeMatcher, matchers ?? []))}
             onClear={() => go({ query: "{}" })}
           />
         ) : (
-          <Picture session={session} page={page} profile={profile} labels={labels} theme={theme} onMatchers={setMatchers} matchers={matchers ?? []} />
+          <ProfileView session={session} page={page} profile={profile} labels={labels} theme={theme} onMatchers={setMatchers} matchers={matchers ?? []} />
         )}
       </main>
     </>
   );
 }
 
-interface PictureProps {
+interface ProfileViewProps {
   session: Session;
   page: PageState;
   profile: ProfileState;
@@ -105,12 +111,14 @@ interface PictureProps {
   onMatchers(matchers: Matcher[]): void;
 }
 
-function Picture({ session, page, profile, labels, theme, matchers, onMatchers }: PictureProps): JSX.Element {
+function ProfileView({ session, page, profile, labels, theme, matchers, onMatchers }: ProfileViewProps): JSX.Element {
   const functions = useStore(session.functions);
   const [lines, setLines] = useState<FunctionId | null>(null);
-  const { selection, graph, series, nodes } = profile;
+  const { selection, graph, series, nodes, containers } = profile;
   const go = session.page.go;
-  if (!selection || !graph || !series || !nodes) return <Skeleton failed={profile.away !== null || profile.refusal !== null} />;
+  const hasGraph = page.panels === "both" || page.panels === "graph";
+  if (!selection || !graph || !series || !nodes || !containers) return <Skeleton failed={profile.unreachable !== null || profile.refusal !== null} />;
+  const links = linksOf(selection, new URL(".", location.href).href);
   const zoomRange = (range: RangeMs): void => go(toRangeText(range));
   return (
     <>
@@ -131,18 +139,17 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
           selection={selection}
           graph={graph}
           nodes={nodes}
-          reportedMs={reportedMs([...series.series, ...(series.rest ? [series.rest] : [])].map(({ values }) => values), series.step_ms)}
-          pprofCommand={`go tool pprof ${quoteForShell(location.origin + linkTo("pprof", selection))}`}
-          svgUrl={linkTo("flamegraph.svg", selection)}
-          foldedUrl={linkTo("folded", selection)}
-          fetchStacks={(signal) => fetchStacks(selection, signal)}
-          fetchUnknown={(signal) => fetchUnknown(selection, signal)}
-          onSearch={(search) => go({ search, ...(page.panels === "table" && { panels: "both" as const }) })}
+          zone={page.zone}
+          reportedMs={reportedMs(series.covered_ms)}
+          pprofCommand={`go tool pprof ${quoteForShell(links.pprof)}`}
+          svgUrl={links.svg}
+          foldedUrl={links.folded}
+          onSearch={(search) => go({ search, ...(!hasGraph && { panels: "both" as const }) })}
         />
-        <PanelSwitch panels={page.panels} onPanels={(panels) => go({ panels }, "replace")} />
+        <PanelSwitch panels={page.panels} throttledNs={containers.total.throttled_ns} onPanels={(panels) => go({ panels }, "replace")} />
       </div>
       <div class={`panels panels-${page.panels}`}>
-        {page.panels !== "table" && (
+        {hasGraph && (
           <FlameGraph
             tree={graph.tree}
             nodeCount={graph.nodeCount}
@@ -150,8 +157,8 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
             fold={page.fold}
             search={page.search}
             theme={theme}
-            branching={profile.branching}
-            branchless={profile.branchless}
+            branchLoading={profile.branchLoading}
+            branchMissing={profile.branchMissing}
             onZoom={(zoom) => go({ zoom })}
             onFold={(fold) => go({ fold }, "replace")}
             onSearch={(search) => go({ search }, "replace")}
@@ -160,7 +167,17 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
             onLines={setLines}
           />
         )}
-        {page.panels !== "graph" && (
+        {page.panels === "containers" && (
+          <ContainerTable
+            selection={selection}
+            matchers={matchers}
+            zone={page.zone}
+            sort={page.containerSort}
+            onSort={(containerSort) => go({ containerSort })}
+            onPick={(picked) => go({ query: formatSelector(picked.reduce(addMatcher, matchers)), panels: "both" })}
+          />
+        )}
+        {(page.panels === "both" || page.panels === "table") && (
           <FunctionTable
             functions={functions}
             sort={page.sort}
@@ -181,8 +198,7 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
         <LinesDialog
           of={lines}
           selection={selection}
-          listCommand={writeListCommand(lines.name, location.origin + linkTo("pprof", selection))}
-          fetchLines={(signal) => fetchLines(selection, lines, signal)}
+          listCommand={writeListCommand(lines.name, links.pprof)}
           onClose={() => setLines(null)}
         />
       )}
@@ -190,7 +206,7 @@ function Picture({ session, page, profile, labels, theme, matchers, onMatchers }
   );
 }
 
-/** Boxes where the picture will be, so that nothing jumps when it comes. */
+/** Placeholders in the profile's layout, so that nothing moves when the profile arrives. */
 function Skeleton({ failed }: { failed: boolean }): JSX.Element | null {
   if (failed) return null;
   return (
@@ -205,20 +221,31 @@ const PANELS: { panels: Panels; label: string }[] = [
   { panels: "both", label: "Both" },
   { panels: "graph", label: "Graph" },
   { panels: "table", label: "Table" },
+  { panels: "containers", label: "Containers" },
 ];
 
-function PanelSwitch({ panels, onPanels }: { panels: Panels; onPanels(panels: Panels): void }): JSX.Element {
+interface PanelSwitchProps {
+  panels: Panels;
+  /** Time in which CPU limits stopped containers of the selection. */
+  throttledNs: number;
+  onPanels(panels: Panels): void;
+}
+
+function PanelSwitch({ panels, throttledNs, onPanels }: PanelSwitchProps): JSX.Element {
   return (
-    <div class="segments" role="group" aria-label="What to show">
+    <div class="segments" role="group" aria-label="Panels">
       {PANELS.map((choice) => (
-        <button type="button" key={choice.panels} aria-pressed={panels === choice.panels} onClick={() => onPanels(choice.panels)}>{choice.label}</button>
+        <button type="button" key={choice.panels} aria-pressed={panels === choice.panels} onClick={() => onPanels(choice.panels)}>
+          {choice.label}
+          {choice.panels === "containers" && throttledNs > 0 && <span class="warn-dot" title={`CPU limits stopped containers for ${formatDuration(throttledNs)}`} />}
+        </button>
       ))}
     </div>
   );
 }
 
 const THEMES: { choice: ThemeChoice; icon: IconName; title: string }[] = [
-  { choice: "auto", icon: "auto", title: "Colours as the system has them" },
+  { choice: "auto", icon: "auto", title: "Colours of the system" },
   { choice: "light", icon: "sun", title: "Light colours" },
   { choice: "dark", icon: "moon", title: "Dark colours" },
 ];
@@ -234,32 +261,7 @@ function ThemeSwitch({ theme, onTheme }: { theme: ThemeChoice; onTheme(theme: Th
   );
 }
 
-/** The range to complete and rank within: what is shown, or what was asked before anything was. */
-function completionRange(profile: ProfileState, page: PageState): RangeMs {
-  if (profile.selection) return profile.selection.range;
-  try {
-    return resolveRange(page, readServerClock(), page.zone);
-  } catch {
-    const now = readServerClock();
-    return { fromMs: now - 900_000, toMs: now };
-  }
-}
-
-/** The labels in the range that is shown; the last known while the next are awaited. */
-function useLabels(profile: ProfileState): string[] {
-  const [labels, setLabels] = useState<string[]>([]);
-  const range = profile.selection?.range;
-  useEffect(() => {
-    let current = true;
-    if (range) listLabels(range).then((next) => current && setLabels(next), () => undefined);
-    return () => {
-      current = false;
-    };
-  }, [range]);
-  return labels;
-}
-
-/** True once something has been going on for long enough to be worth showing. */
+/** Returns true once `busy` has been true for `SLOW_MS`. */
 function useSlow(busy: boolean): boolean {
   const [slow, setSlow] = useState(false);
   useEffect(() => {
@@ -270,7 +272,7 @@ function useSlow(busy: boolean): boolean {
   return slow;
 }
 
-/** `/` goes to the flame graph's search from anywhere but a field. */
+/** `/` focuses the flame graph's search, except from within a text field. */
 function useShortcuts(): void {
   useEffect(() => {
     const onKeyDown = (event: KeyboardEvent): void => {

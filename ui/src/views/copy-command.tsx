@@ -1,9 +1,9 @@
-// A command for a terminal, or another text to take along, with a button that copies it.
+// A command or text with a button that copies it.
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { Icon } from "./icons.tsx";
 
-/** Copies; says whether that was done. */
+/** `copied` is true for a moment after the text was copied. */
 function useCopy(text: string): { copied: boolean; copy(): void } {
   const [copied, setCopied] = useState(false);
   return {
@@ -24,7 +24,7 @@ export function CopyCommand({ command }: { command: string }): JSX.Element {
   );
 }
 
-/** A short text within a line. */
+/** A short text inside a line. */
 export function CopyText({ text, label }: { text: string; label: string }): JSX.Element {
   const { copied, copy } = useCopy(text);
   return (

@@ -1,5 +1,5 @@
-// CPU over time in cores: uPlot draws the axes and takes the drag, the bars are
-// one per step, stacked or as lines; a step that no collector reported is a gap.
+// The chart of CPU time in cores. uPlot draws it and handles dragging. Each step is one bar or one
+// point; a step that no collector reported is a gap.
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
@@ -30,23 +30,22 @@ export interface CpuChartProps {
 interface Line {
   key: string;
   label: string;
-  /** The label's value, for filtering; null for the sum of the others. */
+  /** The label's value, for filtering; null for the sum of the other series. */
   value: string | null;
   colour: string;
   values: (number | null)[];
-  /** Cores over the time that collectors reported. */
+  /** Mean number of cores over the reported time. */
   mean: number | null;
 }
 
-/** As `.chart-plot` has it, in rem. */
+/** The height of `.chart-plot`, in rem. */
 const CHART_HEIGHT_REM = 16.8;
 
 function listLines(answer: TimeSeriesAnswer, by: string, theme: Theme): Line[] {
   const palette = chartPalette(theme);
   const valueOf = (labels: Record<string, string>): string => labels[by] ?? "";
   const hues = assignHues(answer.series.map(({ labels }) => valueOf(labels)));
-  const all = [...answer.series, ...(answer.rest ? [answer.rest] : [])];
-  const ms = reportedMs(all.map(({ values }) => values), answer.step_ms);
+  const ms = reportedMs(answer.covered_ms);
   const lines: Line[] = answer.series.map(({ labels, values, total_ns }) => {
     const value = valueOf(labels);
     const name = by === "" ? "all" : value === "" ? `no ${by}` : showUnsafe(value);
@@ -59,18 +58,22 @@ function listLines(answer: TimeSeriesAnswer, by: string, theme: Theme): Line[] {
   return lines;
 }
 
-/** The answer as uPlot's columns: seconds, then one column per line in drawing order. */
+/**
+ * Converts the answer to uPlot's columns: times in seconds, then one column per line in drawing
+ * order.
+ */
 function toColumns(answer: TimeSeriesAnswer, lines: readonly Line[], style: ChartStyle): uPlot.AlignedData {
   const values = lines.map((line) => line.values);
   const times = Array.from({ length: values[0]?.length ?? 0 }, (_, at) => (answer.from_ms + at * answer.step_ms) / 1000);
-  // The largest series lies at the bottom; the tallest sum is drawn first, so that each covers the next.
+  // The sums are drawn from the tallest to the shortest, each over the one before; so the largest
+  // series is at the bottom.
   if (style === "stacked") return [times, ...stackValues(values).reverse()];
-  // Each value holds for its whole step: two points each, or a value between two gaps would not be seen.
+  // Two points for each step, since a single value between two gaps would be invisible.
   const length = answer.step_ms / 1000 - 0.001;
   return [times.flatMap((time) => [time, time + length]), ...values.map((column) => column.flatMap((value) => [value, value]))];
 }
 
-/** Bars as wide as their step, or a line. */
+/** Bars with the width of a step, or a line. */
 function seriesOptions(line: Line, style: ChartStyle): uPlot.Series {
   if (style === "lines") return { label: line.label, stroke: line.colour, width: 1.5, points: { show: false } };
   return { label: line.label, fill: line.colour, width: 0, paths: uPlot.paths.bars!({ size: [1, Infinity], align: 1, gap: 0 }), points: { show: false } };
@@ -119,7 +122,7 @@ export function CpuChart(props: CpuChartProps): JSX.Element {
             stroke: axis,
             font,
             size: 2.4 * rem,
-            // As wide as `02:00:00` with room around it.
+            // The width of `02:00:00` plus a margin.
             space: 8 * rem,
             gap: 0.4 * rem,
             grid: { stroke: grid, width: 1 },
@@ -169,13 +172,13 @@ export function CpuChart(props: CpuChartProps): JSX.Element {
   );
 }
 
-/** Whole steps that the selection touches, and at least one. */
+/** Extends a range to whole steps, at least one. */
 function snapRange({ fromMs, toMs }: RangeMs, stepMs: number): RangeMs {
   const from = Math.floor(fromMs / stepMs) * stepMs;
   return { fromMs: from, toMs: Math.max(from + stepMs, Math.ceil(toMs / stepMs) * stepMs) };
 }
 
-/** Three or four round ticks from 0. */
+/** Three or four round ticks from 0 on. */
 function yTicks(_: uPlot, __: number, ___: number, max: number): number[] {
   const rough = max / 3;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -185,7 +188,7 @@ function yTicks(_: uPlot, __: number, ___: number, max: number): number[] {
   return ticks;
 }
 
-/** The date stands at the first tick and where the day changes. */
+/** Adds the date to the first tick and to the first tick of each day. */
 function labelTicks(ticks: readonly number[], zone: TimeZone): string[] {
   const stepMs = ticks.length > 1 ? (ticks[1]! - ticks[0]!) * 1000 : 60_000;
   return ticks.map((tick, at) => {
@@ -226,7 +229,7 @@ function ChartHead({ answer, by, labels, style, zone, cursor, onBy, onStyle }: C
 interface LegendProps {
   lines: readonly Line[];
   by: string;
-  /** The step under the pointer; null shows the means. */
+  /** The step under the pointer; null: show the means. */
   cursor: number | null;
   onPick(value: string): void;
 }

@@ -1,23 +1,25 @@
-// Quick filters: a chip for each matcher, to turn round or take away, and one
-// for each label, which opens its values with their CPU time.
+// Quick filters: one chip per matcher, to invert or remove it, and one per label, with a menu of
+// its values and their CPU time.
 import type { JSX } from "preact";
 import { formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
-import { addMatcher, equalMatchers, flipOperator, formatMatcher, removeMatcher, type Matcher } from "../lib/selector.ts";
+import { addMatcher, equalMatchers, flipOperator, formatMatcher, formatSelector, removeMatcher, type Matcher } from "../lib/selector.ts";
 import { showUnsafe } from "../lib/text.ts";
-import type { LabelValues } from "../state/labels.ts";
+import type { RangeMs } from "../lib/time-range.ts";
+import { createValues } from "../state/labels.ts";
 import { Icon } from "./icons.tsx";
 import { Popover } from "./popover.tsx";
 import { useAnswer } from "./use-answer.ts";
 
 export interface FilterChipsProps {
-  /** Null when the selector cannot be read. */
+  /** Null if the selector is invalid. */
   matchers: Matcher[] | null;
   labels: string[];
+  /** The range for requesting labels and values. */
+  readRange(): RangeMs;
   onMatchers(matchers: Matcher[]): void;
-  rankValues(label: string, signal: AbortSignal): Promise<LabelValues>;
 }
 
-export function FilterChips({ matchers, labels, onMatchers, rankValues }: FilterChipsProps): JSX.Element | null {
+export function FilterChips({ matchers, labels, readRange, onMatchers }: FilterChipsProps): JSX.Element | null {
   if (matchers === null || (labels.length === 0 && matchers.length === 0)) return null;
   const flip = (matcher: Matcher): void =>
     onMatchers(matchers.map((old) => (equalMatchers(old, matcher) ? { ...old, operator: flipOperator(old.operator) } : old)));
@@ -37,7 +39,7 @@ export function FilterChips({ matchers, labels, onMatchers, rankValues }: Filter
       ))}
       {labels.map((label) => (
         <Popover class="chip" key={label} title={`Filter by ${label}`} button={<>{label}<Icon name="down" /></>}>
-          {() => <ValueMenu label={label} matchers={matchers} onMatchers={onMatchers} rankValues={rankValues} />}
+          {() => <ValueMenu label={label} matchers={matchers} readRange={readRange} onMatchers={onMatchers} />}
         </Popover>
       ))}
       {matchers.length > 1 && (
@@ -47,16 +49,17 @@ export function FilterChips({ matchers, labels, onMatchers, rankValues }: Filter
   );
 }
 
-interface ValueMenuProps extends Pick<FilterChipsProps, "onMatchers" | "rankValues"> {
+interface ValueMenuProps extends Pick<FilterChipsProps, "readRange" | "onMatchers"> {
   label: string;
   matchers: Matcher[];
 }
 
-function ValueMenu({ label, matchers, onMatchers, rankValues }: ValueMenuProps): JSX.Element {
-  const selection = matchers.map(formatMatcher).join();
-  const { answer: values, failed } = useAnswer((signal) => rankValues(label, signal), [label, selection]);
+function ValueMenu({ label, matchers, readRange, onMatchers }: ValueMenuProps): JSX.Element {
+  // Without the label's own matchers, which would hide its other values.
+  const query = formatSelector(matchers.filter((matcher) => matcher.label !== label));
+  const { answer: values, failed } = useAnswer(createValues, { label, selection: { query, range: readRange() } }, [label, query]);
 
-  if (failed) return <p class="muted values-note">The values could not be read.</p>;
+  if (failed) return <p class="muted values-note">Failed to load the values.</p>;
   if (!values) return <p class="muted values-note">…</p>;
   const totalNs = values.values.reduce((sum, { totalNs: ns }) => sum + ns, values.restNs);
   const add = (value: string, operator: "=" | "!="): void => onMatchers(addMatcher(matchers, { label, operator, value }));

@@ -1,8 +1,8 @@
-// The card beside the pointer: everything that is known about one box.
+// The hover card: all details of one box.
 import type { JSX } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
-import { levelMark, levelsOf } from "../lib/flame-fold.ts";
+import { levelSuffix, levelsOf } from "../lib/flame-fold.ts";
 import { explainFrame, kindLabel } from "../lib/frame-kind.ts";
 import { CUT_FRAME, nameOf, ROOT_FRAME, type FlameTree } from "../lib/flame-tree.ts";
 import { describeReason, isBuildId } from "../lib/reasons.ts";
@@ -11,10 +11,10 @@ import { cutName, showUnsafe } from "../lib/text.ts";
 export interface FlameCardProps {
   tree: FlameTree;
   node: number;
-  /** Where the pointer is, in the window. */
+  /** The pointer's position in the window. */
   x: number;
   y: number;
-  /** The box under the pointer is one of several that are narrower than a pixel. */
+  /** The box is narrower than a pixel and drawn together with its neighbours. */
   narrow: boolean;
 }
 
@@ -32,7 +32,7 @@ export function FlameCard({ tree, node, x, y, narrow }: FlameCardProps): JSX.Ele
   return (
     <div class="card" ref={card} style={{ left: `${place.left}px`, top: `${place.top}px` }} aria-hidden="true">
       {narrow ? (
-        <p class="muted">Many small functions, each narrower than a pixel. Click or Ctrl+wheel: nearer.</p>
+        <p class="muted">Many small functions, each narrower than a pixel. Click or Ctrl+wheel to zoom in.</p>
       ) : (
         <>
           <CardHead tree={tree} node={node} />
@@ -51,7 +51,7 @@ function CardHead({ tree, node }: { tree: FlameTree; node: number }): JSX.Elemen
     return (
       <>
         <p class="card-name">{count === undefined ? "Smaller functions" : formatNumberOf(count, "smaller box", "smaller boxes")}</p>
-        <p class="card-kind">Left out of this drawing, counted in every total. Click to fetch and draw them.</p>
+        <p class="card-kind">Left out of this graph, but counted in all totals. Click to fetch and draw them.</p>
       </>
     );
   }
@@ -64,7 +64,7 @@ function CardHead({ tree, node }: { tree: FlameTree; node: number }): JSX.Elemen
   return (
     <>
       <p class="card-name">
-        <bdi>{text || "(no name)"}</bdi>{levelMark(tree, node)}
+        <bdi>{text || "(no name)"}</bdi>{levelSuffix(tree, node)}
         {hidden > 0 && <span class="muted"> … {formatNumberOf(hidden, "more character")}; copying takes all</span>}
       </p>
       {frames.binary[frame] !== "" && <p class="card-place"><bdi>{showUnsafe(frames.binary[frame]!)}</bdi></p>}
@@ -95,7 +95,7 @@ function CardNumbers({ tree, node }: { tree: FlameTree; node: number }): JSX.Ele
   );
 }
 
-/** The same for a screen reader, in one sentence. */
+/** The card's content as one sentence, for screen readers. */
 export function describeNode(tree: FlameTree, node: number): string {
   const frame = tree.frame[node]!;
   const share = formatPercent(tree.total[node]! / tree.total[0]!);

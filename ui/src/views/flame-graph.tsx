@@ -1,35 +1,35 @@
-// The flame graph: a canvas that stays in place inside a scroller as high as
-// the tree is deep, what the keyboard does, and words for those who do not see it.
+// The flame graph: a fixed canvas in a scroller that is as high as the tree is deep, with keyboard
+// control and texts for screen readers.
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import type { FunctionId } from "../api/routes.ts";
 import { colourFrames, type FrameColours, type Theme } from "../lib/colour.ts";
 import { formatCount, formatNumberOf, formatPercent } from "../lib/format.ts";
 import { moveFocus, nextMatch } from "../lib/flame-focus.ts";
-import { findLongestChain, foldRecursion, type Chain, type Folded } from "../lib/flame-fold.ts";
-import { pathOf, resolvePath, type FlamePath, type Resolved } from "../lib/flame-path.ts";
+import { findLongestChain, foldRecursion, type RecursionChain, type FoldedTree } from "../lib/flame-fold.ts";
+import { pathOf, resolvePath, type FlamePath, type ResolvedPath } from "../lib/flame-path.ts";
 import { CUT_FRAME, type FlameTree } from "../lib/flame-tree.ts";
-import { compileSearch, searchTree, type Compiled, type Matches } from "../lib/search.ts";
+import { compileSearch, searchTree, type CompiledSearch, type Matches } from "../lib/search.ts";
 import { describeNode, FlameCard } from "./flame-card.tsx";
 import { FlameLegend } from "./flame-legend.tsx";
 import { FlameMenu } from "./flame-menu.tsx";
 import { ROW_HEIGHT_REM } from "./flame-painter.ts";
 import { Breadcrumbs, FoldToggle, SearchField } from "./flame-toolbar.tsx";
-import { locate, readRowHeight, revealRow, useFlameCanvas, usePointer, useWheel, type At, type CanvasRefs } from "./use-flame-canvas.ts";
+import { locate, readRowHeight, revealRow, useFlameCanvas, usePointer, useWheel, type BoxAnchor, type CanvasRefs } from "./use-flame-canvas.ts";
 
 export interface FlameGraphProps {
   tree: FlameTree;
-  /** Nodes of the whole tree, also those that were left out. */
+  /** Nodes of the whole tree, including cut ones. */
   nodeCount: number;
-  /** In terms of the tree as it came, also when recursion is folded. */
+  /** A path in the unfolded tree, even if recursion is folded. */
   zoom: FlamePath;
   fold: boolean;
   search: string;
   theme: Theme;
-  /** A part that was left out is being fetched. */
-  branching: boolean;
-  /** It was asked for and cannot be had. */
-  branchless: boolean;
+  /** A request for a cut subtree is running. */
+  branchLoading: boolean;
+  /** The last request for a cut subtree brought nothing new. */
+  branchMissing: boolean;
   onZoom(path: FlamePath): void;
   onFold(fold: boolean): void;
   onSearch(search: string): void;
@@ -38,18 +38,18 @@ export interface FlameGraphProps {
   onLines(of: FunctionId): void;
 }
 
-/** A click on boxes that are too narrow to be told apart widens them so much. */
+/** A click on narrow boxes scales the visible span by this factor. */
 const NARROW_ZOOM = 1 / 8;
 
-interface Facts {
-  /** What is drawn: the tree as it came, or folded. */
+interface DerivedValues {
+  /** The drawn tree: the original or the folded one. */
   tree: FlameTree;
-  folded: Folded | null;
-  chain: Chain | null;
+  folded: FoldedTree | null;
+  chain: RecursionChain | null;
   colours: FrameColours;
-  compiled: Compiled;
+  compiled: CompiledSearch;
   matches: Matches | null;
-  resolved: Resolved;
+  resolved: ResolvedPath;
 }
 
 const HELP =
@@ -58,24 +58,24 @@ const HELP =
 export function FlameGraph(props: FlameGraphProps): JSX.Element {
   const { zoom, fold, search, theme, onZoom } = props;
   const [focused, setFocused] = useState(-1);
-  const [hover, setHover] = useState<At | null>(null);
-  const [menu, setMenu] = useState<At | null>(null);
+  const [hover, setHover] = useState<BoxAnchor | null>(null);
+  const [menu, setMenu] = useState<BoxAnchor | null>(null);
   const [moved, setMoved] = useState(false);
   const [keyboard, setKeyboard] = useState(false);
   const refs = useFlameCanvas(() => setMoved(true));
   const { view, canvas } = refs;
 
-  const { tree, folded, chain, colours, compiled, matches, resolved } = useFacts(props);
+  const { tree, folded, chain, colours, compiled, matches, resolved } = useDerivedValues(props);
   const originOf = (node: number): number => folded?.origin[node] ?? node;
 
-  // Node numbers mean nothing in another tree.
+  // Node numbers are only valid for one tree.
   useLayoutEffect(() => {
     setFocused(-1);
     [setHover, setMenu].forEach((clear) => clear(null));
   }, [tree]);
   const hovered = hover && !hover.narrow ? hover.node : -1;
   useLayoutEffect(() => {
-    view.current?.setLook({ tree, theme, zoomed: resolved.node, colourOf: colours.colourOf, matches });
+    view.current?.setScene({ tree, theme, zoomed: resolved.node, colourOf: colours.colourOf, matches });
   }, [tree, theme, resolved, colours, matches]);
   const marked = keyboard ? focused : -1; // A click needs no mark: it zooms.
   useLayoutEffect(() => view.current?.setMarked({ hovered, focused: marked }), [tree, hovered, marked]);
@@ -114,7 +114,7 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
     else if (event.key === "Backspace") zoomTo(Math.max(0, tree.parent[resolved.node]!));
     else if (event.key === "n" || event.key === "N") stepMatch(event.key === "n" ? 1 : -1);
     else if (event.key === "+" || event.key === "-") zoomAtNode(refs, node, event.key === "+" ? 0.7 : 1 / 0.7);
-    else if (event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey)) setMenu(placeOf(refs, node));
+    else if (event.key === "ContextMenu" || (event.key === "F10" && event.shiftKey)) setMenu(anchorOf(refs, node));
     else return;
     event.preventDefault();
   };
@@ -132,7 +132,7 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
     },
   });
   useWheel(refs, () => setHover(null));
-  const focusCard = keyboard && focused >= 0 && !hover && !menu ? placeOf(refs, focused) : null;
+  const focusCard = keyboard && focused >= 0 && !hover && !menu ? anchorOf(refs, focused) : null;
   return (
     <section class="panel flame" aria-label="Flame graph">
       <header class="panel-head">
@@ -140,7 +140,7 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
         <SearchField search={search} error={compiled.error} matches={matches} tree={tree} onSearch={props.onSearch} onStep={stepMatch} />
         <span class="spacer" />
         {(moved || zoom.length > 0) && <button type="button" class="link" title="Escape" onClick={reset}>Reset zoom</button>}
-        {props.branchless && <span class="warn" role="status">The rest is more than one answer holds: narrow the selection</span>}
+        {props.branchMissing && <span class="warn" role="status">The rest does not fit into one answer: narrow the selection</span>}
         <FoldToggle fold={fold} chain={chain} onFold={props.onFold} />
         <BoxCount tree={tree} nodeCount={props.nodeCount} folded={folded !== null} />
       </header>
@@ -158,7 +158,7 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
             role="application"
             aria-roledescription="flame graph"
             aria-label={HELP}
-            aria-busy={props.branching}
+            aria-busy={props.branchLoading}
             {...pointer}
             onContextMenu={(event) => {
               event.preventDefault();
@@ -180,8 +180,8 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
   );
 }
 
-/** What follows from the tree, the search and the path, computed when one of them changes. */
-function useFacts({ tree: unfolded, fold, search, zoom }: FlameGraphProps): Facts {
+/** Values derived from the tree, the search and the path, cached until one of them changes. */
+function useDerivedValues({ tree: unfolded, fold, search, zoom }: FlameGraphProps): DerivedValues {
   const chain = useMemo(() => findLongestChain(unfolded), [unfolded]);
   const folded = useMemo(() => (fold ? foldRecursion(unfolded) : null), [unfolded, fold]);
   const tree = folded?.tree ?? unfolded;
@@ -200,8 +200,8 @@ function zoomAtNode({ view }: CanvasRefs, node: number, factor: number): void {
   view.current!.zoomAround(box.x + box.width / 2, factor);
 }
 
-/** Where a box is in the window, for what the keyboard opens beside it. */
-function placeOf({ canvas, view }: CanvasRefs, node: number): At {
+/** The position of a box in the window, for the card or menu that the keyboard opens. */
+function anchorOf({ canvas, view }: CanvasRefs, node: number): BoxAnchor {
   const bounds = canvas.current!.getBoundingClientRect();
   const box = view.current!.boxOf(node);
   const x = bounds.left + Math.max(0, Math.min(box.x + Math.min(40, box.width / 2), bounds.width - 40));

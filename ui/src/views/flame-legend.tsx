@@ -1,9 +1,9 @@
-// What the flame graph's colours mean.
+// The legend of the flame graph's colours.
 import type { JSX } from "preact";
 import { COLOUR, flamePalette, inlinedColour, nativeColour, toCss, type FrameColours, type Theme } from "../lib/colour.ts";
 import { baseName, showUnsafe } from "../lib/text.ts";
 
-/** Binaries named: the ones with the most time of their own. */
+/** Binaries in the legend, by self time. */
 const BINARIES_MAX = 5;
 
 export function FlameLegend({ colours, theme }: { colours: FrameColours; theme: Theme }): JSX.Element {

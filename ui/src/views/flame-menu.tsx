@@ -1,8 +1,8 @@
-// The menu of one box: right click, the menu key, or Shift+F10.
+// The context menu of a box: right click, the menu key, or Shift+F10.
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { FunctionId } from "../api/routes.ts";
-import { levelMark } from "../lib/flame-fold.ts";
+import { levelSuffix } from "../lib/flame-fold.ts";
 import { CUT_FRAME, listAncestors, nameOf, type FlameTree } from "../lib/flame-tree.ts";
 import { exactSearch } from "../lib/search.ts";
 
@@ -24,13 +24,13 @@ interface Item {
 }
 
 function copy(text: string): void {
-  // Without a secure context there is no clipboard; the menu then does nothing.
+  // There is no clipboard outside of a secure context.
   void navigator.clipboard?.writeText(text).catch(() => undefined);
 }
 
 function listItems({ tree, node, onZoom, onSearch, onFilter, onLines }: FlameMenuProps): Item[] {
   const frame = tree.frame[node]!;
-  const stack = listAncestors(tree, node).slice(1).map((at) => nameOf(tree, at) + levelMark(tree, at));
+  const stack = listAncestors(tree, node).slice(1).map((at) => nameOf(tree, at) + levelSuffix(tree, at));
   if (frame < 0) return [{ label: frame === CUT_FRAME ? "Fetch and draw them" : "Show everything", run: () => onZoom(node) }];
   const name = tree.frames.name[frame]!;
   const binary = tree.frames.binary[frame]!;

@@ -1,10 +1,12 @@
-// Paints laid-out boxes on a 2D canvas. It works in device pixels, draws each
-// colour's boxes together, and writes text only where some of it fits. All
-// decisions about what is where are made in lib/flame-layout.ts.
+// Paints boxes on a 2D canvas, in device pixels. Groups the boxes by colour, and draws text only in
+// boxes with enough room. lib/flame-layout.ts decides the position of each box.
+//
+// The colour and the short names of a frame are computed when its box is first painted. The width
+// of a text is the sum of its characters' widths, each measured once.
 import { COLOUR, contrastOf, flamePalette, toCss, type FrameColours, type Theme } from "../lib/colour.ts";
 import { formatNumberOf } from "../lib/format.ts";
 import { SMALL_RUN, type Boxes } from "../lib/flame-layout.ts";
-import { levelMark } from "../lib/flame-fold.ts";
+import { levelSuffix } from "../lib/flame-fold.ts";
 import { CUT_FRAME, nameOf, type FlameTree } from "../lib/flame-tree.ts";
 import { KIND } from "../lib/frame-kind.ts";
 import { hasMatchWithin, type Matches } from "../lib/search.ts";
@@ -14,10 +16,10 @@ import { listShortForms } from "../lib/text.ts";
 export const ROW_HEIGHT_REM = 1.9;
 const FONT_SIZE_REM = 1.2;
 const TEXT_PADDING_REM = 0.4;
-/** Below this a box has no room for two letters. */
+/** The minimum width for two characters. */
 const TEXT_WIDTH_MIN_REM = 2.2;
 const MOVING_TEXT_WIDTH_MIN_REM = 6;
-/** From this width on, in CSS pixels, boxes leave a gap to their neighbour. */
+/** Boxes of at least this width, in CSS pixels, are drawn with a gap on the right. */
 const GAP_WIDTH_MIN = 3;
 
 export interface Scene {
@@ -25,15 +27,15 @@ export interface Scene {
   boxes: Boxes;
   /** Frame -> index into the palette. */
   colourOf: FrameColours["colourOf"];
-  /** Null without a search. */
+  /** Null if there is no search. */
   matches: Matches | null;
-  /** The node that is zoomed to: what is above it is drawn back. */
+  /** The zoomed node; its ancestors are faint. */
   zoomed: number;
   scrollTop: number;
   /** CSS pixels. */
   rowHeight: number;
   theme: Theme;
-  /** While the picture moves, only what can be read in passing gets text. */
+  /** During a movement, only wide boxes get text. */
   moving: boolean;
 }
 
@@ -51,7 +53,7 @@ interface Brushes {
   textFaint: string;
 }
 
-/** Boxes that do not match a search, or lie above the zoomed one, are drawn with this. */
+/** Opacity of boxes that do not match the search, and of the zoomed node's ancestors. */
 const FAINT_ALPHA = { light: 0.42, dark: 0.42 };
 
 function makeHatch(base: string, line: string, ratio: number): CanvasPattern | string {
@@ -91,14 +93,15 @@ function makeBrushes(theme: Theme, ratio: number): Brushes {
   };
 }
 
-/** Widths of characters in one font, measured once each. */
-function createRuler(context: CanvasRenderingContext2D): { widthOf(text: string): number; cut(text: string, width: number): string } {
+/** Measures text in one font, each character once. */
+function createTextMeasurer(context: CanvasRenderingContext2D): { widthOf(text: string): number; cut(text: string, width: number): string } {
   const widths = new Map<string, number>();
   const widthOfChar = (char: string): number => {
     let width = widths.get(char);
     if (width === undefined) {
       width = context.measureText(char).width;
-      // Names hold a few hundred different characters; a hostile one must not fill the memory.
+      // Real names have a few hundred different characters; this limits the memory for a hostile
+      // name.
       if (widths.size < 4096) widths.set(char, width);
     }
     return width;
@@ -129,32 +132,34 @@ interface Form {
 }
 
 interface Labels {
-  /** The label of a node that fits a width in device pixels, empty when none does. */
+  /**
+   * The longest form of the node's name that fits into a width in device pixels; "" if none fits.
+   */
   fit(tree: FlameTree, node: number, room: number): string;
 }
 
-/** For the font that the context has while `fit` is called. */
+/** Uses the context's font at the time of `fit`. */
 function createLabels(context: CanvasRenderingContext2D): Labels {
-  const ruler = createRuler(context);
+  const measurer = createTextMeasurer(context);
   const forms = new Map<string, Form[]>();
   const fit: Labels["fit"] = (tree, node, room) => {
-    const mark = node === SMALL_RUN ? "" : levelMark(tree, node);
-    if (mark === "") return fitName(labelOf(tree, node), room);
-    // How often a function was folded is told before the end of its name.
-    const name = fitName(labelOf(tree, node), room - ruler.widthOf(mark));
-    return name === "" ? "" : name + mark;
+    const suffix = node === SMALL_RUN ? "" : levelSuffix(tree, node);
+    if (suffix === "") return fitName(labelOf(tree, node), room);
+    // The level suffix stays visible when the name is truncated.
+    const name = fitName(labelOf(tree, node), room - measurer.widthOf(suffix));
+    return name === "" ? "" : name + suffix;
   };
   const fitName = (name: string, room: number): string => {
     let known = forms.get(name);
     if (!known) {
-      known = listShortForms(name.length > 2000 ? name.slice(0, 2000) : name).map((text) => ({ text, width: ruler.widthOf(text) }));
+      known = listShortForms(name.length > 2000 ? name.slice(0, 2000) : name).map((text) => ({ text, width: measurer.widthOf(text) }));
       if (forms.size > 50_000) forms.clear();
       forms.set(name, known);
     }
     const fitting = known.find(({ width }) => width <= room);
     if (fitting) return fitting.text;
     const shortest = known.at(-1);
-    return shortest ? ruler.cut(shortest.text, room) : "";
+    return shortest ? measurer.cut(shortest.text, room) : "";
   };
   return { fit };
 }
@@ -167,7 +172,7 @@ function labelOf(tree: FlameTree, node: number): string {
 }
 
 const COLOUR_COUNT = COLOUR.small + 1;
-/** Buckets: the colours at full strength, the same drawn back, and matches. */
+/** Buckets: colours at full opacity, the same colours faint, matches. */
 const MATCH_BUCKET = COLOUR_COUNT * 2;
 const BUCKET_COUNT = MATCH_BUCKET + 1;
 
@@ -186,13 +191,13 @@ function bucketOf(scene: Scene, box: number): number {
 }
 
 interface Sorter {
-  /** The boxes' numbers, those of one bucket together, and each box's bucket. */
+  /** Returns the box numbers grouped by bucket, and the bucket of each box. */
   sort(scene: Scene): { order: Int32Array; buckets: Uint8Array };
-  /** The bucket of a box of the scene that was sorted last. */
+  /** The bucket of a box in the last sorted scene. */
   bucket(box: number): number;
 }
 
-/** Sorts boxes by bucket: to set a colour once and fill many boxes is what makes painting fast. */
+/** Sorts boxes by bucket: painting is fast when many boxes share one change of colour. */
 function createSorter(): Sorter {
   let buckets = new Uint8Array(0);
   let order = new Int32Array(0);
@@ -224,7 +229,7 @@ function createSorter(): Sorter {
 export function createPainter(canvas: HTMLCanvasElement): Painter | null {
   const context = canvas.getContext("2d", { alpha: false });
   if (!context) return null;
-  // By font: asking the context for its font makes a new string each time, so the keys are ours.
+  // The key is our own: reading `context.font` creates a new string each time.
   const labelsByFont = new Map<string, Labels>();
   const labelsIn = (font: string): Labels => {
     let labels = labelsByFont.get(font);
@@ -309,7 +314,8 @@ export function createPainter(canvas: HTMLCanvasElement): Painter | null {
       const [pixelWidth, pixelHeight] = [Math.round(width * ratio), Math.round(height * ratio)];
       if (canvas.width !== pixelWidth) canvas.width = pixelWidth;
       if (canvas.height !== pixelHeight) canvas.height = pixelHeight;
-      // Both, so that the browser never scales: the scroller's width may be a fraction.
+      // Set both sizes, so that the browser does not scale the canvas: the scroller's width may be
+      // fractional.
       canvas.style.width = `${width}px`;
       canvas.style.height = `${height}px`;
     },

@@ -1,8 +1,8 @@
-// Above the flame graph: the search with its share, and where one is zoomed to.
+// The toolbar of the flame graph: search with its share of CPU time, and breadcrumbs.
 import { Fragment, type JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { formatCount, formatDuration, formatPercent } from "../lib/format.ts";
-import type { Chain } from "../lib/flame-fold.ts";
+import type { RecursionChain } from "../lib/flame-fold.ts";
 import { groupSteps, stepName, type FlamePath } from "../lib/flame-path.ts";
 import type { FlameTree } from "../lib/flame-tree.ts";
 import type { Matches } from "../lib/search.ts";
@@ -11,16 +11,16 @@ import { Icon } from "./icons.tsx";
 
 export interface SearchFieldProps {
   search: string;
-  /** Why the search cannot be read. */
+  /** The error of an invalid search. */
   error: string | undefined;
   matches: Matches | null;
   tree: FlameTree;
   onSearch(search: string): void;
-  /** To the next match, or the one before. */
+  /** Goes to the next or previous match. */
   onStep(direction: 1 | -1): void;
 }
 
-/** Waits this long after the last key before the tree is searched: a million nodes take some 30 ms. */
+/** Delay after the last key before the search runs: searching a million nodes takes about 30 ms. */
 const TYPING_MS = 120;
 
 export function SearchField({ search, error, matches, tree, onSearch, onStep }: SearchFieldProps): JSX.Element {
@@ -53,7 +53,7 @@ export function SearchField({ search, error, matches, tree, onSearch, onStep }: 
           id="flame-search"
           type="search"
           placeholder="Search: text or /regex/"
-          title="A part of a function's or binary's name, /a regular expression/, or =the whole name. Press / to come here."
+          title="A part of a function's or binary's name, /a regular expression/, or =the whole name. Press / to focus this field."
           aria-label="Search the flame graph"
           aria-invalid={error !== undefined}
           value={draft}
@@ -90,19 +90,19 @@ function SearchResult({ matches, tree }: { matches: Matches; tree: FlameTree }):
   );
 }
 
-/** From so many levels on, the way to fold them is pointed at. */
+/** Recursion with at least this many levels shows the hint about folding. */
 const DEEP_LEVELS = 17;
 
 export interface FoldToggleProps {
   fold: boolean;
-  /** The longest chain of a function that calls itself. */
-  chain: Chain | null;
+  /** The longest chain of direct recursion. */
+  chain: RecursionChain | null;
   onFold(fold: boolean): void;
 }
 
 export function FoldToggle({ fold, chain, onFold }: FoldToggleProps): JSX.Element {
   const idle = chain === null && !fold;
-  const title = idle ? "No function here calls itself directly" : "Draw a function that calls itself as one box, with the times of all its levels";
+  const title = idle ? "No function here calls itself directly" : "Draw a function that calls itself as one box, with the time of all levels";
   return (
     <span class="fold">
       <button type="button" class="toggle" aria-pressed={fold} disabled={idle} title={title} onClick={() => onFold(!fold)}>
@@ -119,14 +119,14 @@ export function FoldToggle({ fold, chain, onFold }: FoldToggleProps): JSX.Elemen
 
 export interface BreadcrumbsProps {
   zoom: FlamePath;
-  /** Whether steps from a function to itself are one. */
+  /** Merge the steps from a function to itself. */
   fold: boolean;
-  /** How many of its steps are in this picture. */
+  /** Number of path steps that exist in the shown tree. */
   found: number;
   onZoom(path: FlamePath): void;
 }
 
-/** Steps shown at the front and at the end of a long path. */
+/** Steps shown at the start and at the end of a long path. */
 const FIRST_STEPS = 1;
 const LAST_STEPS = 4;
 
@@ -145,7 +145,7 @@ export function Breadcrumbs({ zoom, fold, found, onZoom }: BreadcrumbsProps): JS
           <button
             type="button"
             class={at >= found ? "crumb-missing" : ""}
-            title={at >= found ? "Not in this picture" : cutName(stepName(step)).text}
+            title={at >= found ? "Not in this profile" : cutName(stepName(step)).text}
             aria-current={at === zoom.length - 1 ? "location" : undefined}
             onClick={() => onZoom(zoom.slice(0, at + 1))}
           >

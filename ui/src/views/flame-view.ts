@@ -1,6 +1,6 @@
-// The flame graph's moving part: which span is shown, the way from one span to
-// the next, and one painting per frame of the screen however many things changed.
-import { createBoxes, layOutBoxes, mixSpans, panSpan, spanOf, zoomSpan, type Span } from "../lib/flame-layout.ts";
+// The flame graph's animation: the visible span, transitions between spans, and at most one
+// painting per animation frame.
+import { createBoxes, layOutBoxes, interpolateSpans, panSpan, spanOf, zoomSpan, type Span } from "../lib/flame-layout.ts";
 import { findNodeAt, type FlameTree } from "../lib/flame-tree.ts";
 import type { FrameColours, Theme } from "../lib/colour.ts";
 import type { Matches } from "../lib/search.ts";
@@ -9,14 +9,17 @@ import type { Painter } from "./flame-painter.ts";
 
 const ZOOM_MS = 180;
 
-/** Boxes narrower than this are drawn as one run, in CSS pixels: when the picture stands, and while it moves. */
+/**
+ * Boxes narrower than this, in CSS pixels, are merged into runs; the second value applies during
+ * movements.
+ */
 const BOX_WIDTH_MIN = 0.75;
 const MOVING_BOX_WIDTH_MIN = 2;
 
-/** So long after the last movement the picture is drawn in full. */
-const SETTLE_MS = 120;
+/** Delay after the last movement before the full painting. */
+const FULL_PAINT_DELAY_MS = 120;
 
-export interface Look {
+export interface FlameScene {
   tree: FlameTree;
   colourOf: FrameColours["colourOf"];
   matches: Matches | null;
@@ -24,13 +27,13 @@ export interface Look {
   zoomed: number;
 }
 
-/** Nodes that are marked, or -1. */
-export interface Marked {
+/** Marked nodes, or -1. */
+export interface MarkedNodes {
   hovered: number;
   focused: number;
 }
 
-/** The elements that lie over the marked boxes: to mark a box must not cost a painting. */
+/** Elements over the marked boxes: marking a box needs no painting of the canvas. */
 export interface MarkElements {
   hover: HTMLElement;
   focus: HTMLElement;
@@ -43,19 +46,22 @@ export interface Size {
 }
 
 export interface FlameView {
-  setLook(look: Look): void;
-  setMarked(marked: Marked): void;
-  /** All in CSS pixels. */
+  setScene(scene: FlameScene): void;
+  setMarked(marked: MarkedNodes): void;
+  /** Sets the sizes, in CSS pixels. */
   setSize(size: Size): void;
   setScroll(top: number): void;
-  /** Goes to a node's span; at once for another tree, or when motion is not wanted. */
+  /**
+   * Moves to a node's span; without animation for a new tree or when the user prefers reduced
+   * motion.
+   */
   showNode(node: number): void;
-  /** Scales around a point of the canvas, in CSS pixels. */
+  /** Scales around a position on the canvas, in CSS pixels. */
   zoomAround(x: number, factor: number): void;
   panBy(pixels: number): void;
-  /** The node under a point of the canvas; `narrow` when it is too narrow to be drawn by itself. */
+  /** The node at a position on the canvas; `narrow` if its box is merged into a run. */
   nodeAt(x: number, y: number): { node: number; narrow: boolean } | null;
-  /** Where a node's box is on the canvas now, also when it is outside. */
+  /** The box of a node on the canvas, also outside of the visible part. */
   boxOf(node: number): { x: number; width: number; y: number };
   destroy(): void;
 }
@@ -64,7 +70,7 @@ function wantsNoMotion(): boolean {
   return window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
 
-/** Starts fast and ends slowly. */
+/** Ease-out: fast at the start, slow at the end. */
 function ease(progress: number): number {
   return 1 - (1 - progress) ** 3;
 }
@@ -77,38 +83,38 @@ function placeMark(element: HTMLElement, box: { x: number; y: number; width: num
 
 export function createFlameView(painter: Painter, marks: MarkElements, onMoved: () => void): FlameView {
   const boxes = createBoxes();
-  let look: Look | null = null;
+  let scene: FlameScene | null = null;
   let span: Span = { start: 0, end: 1 };
   let [width, height, scrollTop, rowHeight] = [0, 0, 0, 19];
   let frame = 0;
-  // The tree was not painted yet.
+  // The tree has not been painted yet.
   let fresh = false;
-  let marked: Marked = { hovered: -1, focused: -1 };
-  let settle: ReturnType<typeof setTimeout> | undefined;
+  let marked: MarkedNodes = { hovered: -1, focused: -1 };
+  let fullPaint: ReturnType<typeof setTimeout> | undefined;
   let moving = false;
   let motion: { from: Span; to: Span; startedMs: number } | null = null;
 
   function draw(nowMs: number): void {
     frame = 0;
-    if (!look || width === 0) return;
+    if (!scene || width === 0) return;
     if (motion) {
       const progress = Math.min(1, (nowMs - motion.startedMs) / ZOOM_MS);
-      span = mixSpans(motion.from, motion.to, ease(progress));
+      span = interpolateSpans(motion.from, motion.to, ease(progress));
       if (progress >= 1) motion = null;
       else request();
     }
     const rowFirst = Math.floor(scrollTop / rowHeight);
     const rowEnd = Math.ceil((scrollTop + height) / rowHeight);
-    layOutBoxes(look.tree, { span, width, rowFirst, rowEnd, widthMin: moving ? MOVING_BOX_WIDTH_MIN : BOX_WIDTH_MIN }, boxes);
-    painter.paint({ ...look, boxes, scrollTop, rowHeight, moving });
+    layOutBoxes(scene.tree, { span, width, rowFirst, rowEnd, widthMin: moving ? MOVING_BOX_WIDTH_MIN : BOX_WIDTH_MIN }, boxes);
+    painter.paint({ ...scene, boxes, scrollTop, rowHeight, moving });
     placeMarks();
     if (fresh) markPainted();
     fresh = false;
   }
 
   function boxOf(node: number): { x: number; width: number; y: number } {
-    if (!look) return { x: 0, width: 0, y: 0 };
-    const { tree } = look;
+    if (!scene) return { x: 0, width: 0, y: 0 };
+    const { tree } = scene;
     const scale = width / (span.end - span.start);
     const left = Math.max(0, (tree.start[node]! - span.start) * scale);
     const right = Math.min(width, (tree.start[node]! + tree.total[node]! - span.start) * scale);
@@ -117,7 +123,7 @@ export function createFlameView(painter: Painter, marks: MarkElements, onMoved: 
 
   function placeMarks(): void {
     const place = (element: HTMLElement, node: number): void => {
-      const box = node >= 0 && look && node < look.tree.length ? boxOf(node) : null;
+      const box = node >= 0 && scene && node < scene.tree.length ? boxOf(node) : null;
       const seen = box !== null && box.width > 0 && box.y > -rowHeight && box.y < height;
       element.hidden = !seen;
       if (seen) placeMark(element, { ...box, height: rowHeight });
@@ -126,15 +132,15 @@ export function createFlameView(painter: Painter, marks: MarkElements, onMoved: 
     place(marks.focus, marked.focused);
   }
 
-  /** Draws coarsely from now on, and in full once nothing has moved for a moment. */
+  /** Paints coarsely now, and fully after the last movement. */
   function move(): void {
     moving = true;
-    clearTimeout(settle);
-    settle = setTimeout(() => {
+    clearTimeout(fullPaint);
+    fullPaint = setTimeout(() => {
       moving = motion !== null;
       if (moving) move();
       else request();
-    }, SETTLE_MS);
+    }, FULL_PAINT_DELAY_MS);
     request();
   }
 
@@ -150,9 +156,9 @@ export function createFlameView(painter: Painter, marks: MarkElements, onMoved: 
   }
 
   return {
-    setLook(next) {
-      const other = look?.tree !== next.tree;
-      look = next;
+    setScene(next) {
+      const other = scene?.tree !== next.tree;
+      scene = next;
       if (other) {
         motion = null;
         fresh = true;
@@ -167,7 +173,7 @@ export function createFlameView(painter: Painter, marks: MarkElements, onMoved: 
     setSize(size) {
       ({ width, height, rowHeight } = size);
       painter.resize(width, height);
-      // Setting a canvas's size empties it: paint in the same frame.
+      // Setting the size clears the canvas: paint in the same frame.
       cancelAnimationFrame(frame);
       draw(performance.now());
     },
@@ -176,31 +182,31 @@ export function createFlameView(painter: Painter, marks: MarkElements, onMoved: 
       move();
     },
     showNode(node) {
-      if (!look) return;
-      const to = spanOf(look.tree, node);
+      if (!scene) return;
+      const to = spanOf(scene.tree, node);
       if (wantsNoMotion()) return jump(to);
       motion = { from: span, to, startedMs: performance.now() };
       move();
     },
     zoomAround(x, factor) {
-      if (!look) return;
+      if (!scene) return;
       const around = span.start + (x / width) * (span.end - span.start);
-      jump(zoomSpan(span, factor, around, look.tree.total[0]!));
+      jump(zoomSpan(span, factor, around, scene.tree.total[0]!));
     },
     panBy(pixels) {
-      if (!look) return;
-      jump(panSpan(span, (pixels / width) * (span.end - span.start), look.tree.total[0]!));
+      if (!scene) return;
+      jump(panSpan(span, (pixels / width) * (span.end - span.start), scene.tree.total[0]!));
     },
     nodeAt(x, y) {
-      if (!look || x < 0 || x >= width) return null;
+      if (!scene || x < 0 || x >= width) return null;
       const scale = (span.end - span.start) / width;
-      const node = findNodeAt(look.tree, span.start + x * scale, Math.floor((y + scrollTop) / rowHeight));
+      const node = findNodeAt(scene.tree, span.start + x * scale, Math.floor((y + scrollTop) / rowHeight));
       if (node < 0) return null;
-      return { node, narrow: look.tree.total[node]! < BOX_WIDTH_MIN * scale };
+      return { node, narrow: scene.tree.total[node]! < BOX_WIDTH_MIN * scale };
     },
     boxOf,
     destroy() {
-      clearTimeout(settle);
+      clearTimeout(fullPaint);
       cancelAnimationFrame(frame);
     },
   };

@@ -1,5 +1,4 @@
-// The table of functions: only the rows on the screen are in the document, the
-// rest is asked for while scrolling.
+// The function table. Only the visible rows are in the DOM; scrolling fetches further rows.
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { TopFunction } from "../api/shapes.ts";
@@ -18,22 +17,22 @@ export interface FunctionTableProps {
   functions: FunctionsState;
   sort: SortKey;
   filter: string;
-  /** The search of the flame graph: the row that it names is marked. */
+  /** The flame graph's search; the table marks the row that it selects. */
   search: string;
   onSort(sort: SortKey): void;
   onFilter(filter: string): void;
   onPick(row: TopFunction): void;
-  /** Shows a function by line. */
+  /** Opens the function's lines. */
   onLines(row: TopFunction): void;
   onNeed(rows: RowWindow): void;
 }
 
-/** As `.row` has it. */
+/** The height of `.row`. */
 const ROW_HEIGHT_REM = 2.6;
-/** As `.row-head` has it. */
+/** The height of `.row-head`. */
 const HEAD_HEIGHT_REM = 2.8;
 
-/** Waits this long after the last key before the server is asked. */
+/** Delay after the last key before the request. */
 const TYPING_MS = 200;
 
 export function FunctionTable(props: FunctionTableProps): JSX.Element {
@@ -67,7 +66,7 @@ export function FunctionTable(props: FunctionTableProps): JSX.Element {
     setActive(next);
     const element = scroller.current!;
     const height = ROW_HEIGHT_REM * readRem();
-    // The head row stays on top and covers one row of the scroller.
+    // The sticky head row covers a part of the scroller.
     const room = element.clientHeight - HEAD_HEIGHT_REM * readRem();
     const top = next * height;
     if (top < element.scrollTop) element.scrollTop = top;
@@ -101,7 +100,7 @@ export function FunctionTable(props: FunctionTableProps): JSX.Element {
       >
         <div class="row row-head" role="row" aria-rowindex={1}>
           <SortHead label="Self" title="Time in the function itself" sortKey="self" sort={sort} onSort={onSort} />
-          <SortHead label="Total" title="Time in the function and all it called" sortKey="total" sort={sort} onSort={onSort} />
+          <SortHead label="Total" title="Time in the function and its callees" sortKey="total" sort={sort} onSort={onSort} />
           <span role="columnheader">Function</span>
           <span role="columnheader">Binary</span>
         </div>

@@ -1,4 +1,4 @@
-// Icons, drawn in the text's colour. They are decoration: the buttons have words.
+// Icons in the text's colour. They are decorative: each button also has a text.
 import type { JSX } from "preact";
 
 const PATHS = {
@@ -29,7 +29,7 @@ export function Icon({ name }: { name: IconName }): JSX.Element {
   );
 }
 
-/** The product's mark. */
+/** The product's logo. */
 export function Flame(): JSX.Element {
   return (
     <svg class="mark" viewBox="0 0 32 32" aria-hidden="true" focusable="false">

@@ -1,10 +1,11 @@
-// One function by line of its source: a dialog over the page.
+// A dialog with one function's CPU time by source line.
 import type { JSX } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import type { FunctionId, Selection } from "../api/routes.ts";
 import type { LinesAnswer, LineSum } from "../api/shapes.ts";
 import { formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
 import { baseName, cutName, showUnsafe } from "../lib/text.ts";
+import { createLines } from "../state/panels.ts";
 import { CopyCommand } from "./copy-command.tsx";
 import { Icon } from "./icons.tsx";
 import { useAnswer } from "./use-answer.ts";
@@ -12,15 +13,14 @@ import { useAnswer } from "./use-answer.ts";
 export interface LinesDialogProps {
   of: FunctionId;
   selection: Selection;
-  /** The whole command that shows the source, quoted for a shell. */
+  /** The command that shows the source, quoted for a shell. */
   listCommand: string;
-  fetchLines(signal: AbortSignal): Promise<LinesAnswer>;
   onClose(): void;
 }
 
-export function LinesDialog({ of, selection, listCommand, fetchLines, onClose }: LinesDialogProps): JSX.Element {
+export function LinesDialog({ of, selection, listCommand, onClose }: LinesDialogProps): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
-  const { answer, failed } = useAnswer(fetchLines, [selection, of]);
+  const { answer, failed } = useAnswer(createLines, { selection, of }, [selection, of]);
   useLayoutEffect(() => dialog.current!.showModal(), []);
   return (
     <dialog
@@ -38,8 +38,8 @@ export function LinesDialog({ of, selection, listCommand, fetchLines, onClose }:
         </header>
         <p class="card-place"><bdi>{showUnsafe(of.file)}</bdi>{answer !== null && answer.start_line > 0 && `:${answer.start_line}`} · <bdi>{showUnsafe(baseName(of.binary))}</bdi></p>
         {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
-        {answer ? <LineTable answer={answer} /> : !failed && <p class="muted">Reading the lines …</p>}
-        <p class="muted lines-note">With the sources at hand, this shows each line with its text:</p>
+        {answer ? <LineTable answer={answer} /> : !failed && <p class="muted">Loading …</p>}
+        <p class="muted lines-note">Where the source files are available, this command shows the text of each line:</p>
         <CopyCommand command={listCommand} />
       </div>
     </dialog>
@@ -57,12 +57,12 @@ function LineTable({ answer }: { answer: LinesAnswer }): JSX.Element {
       </p>
       <div class="lines-scroller" tabIndex={0} role="region" aria-label="Time by line">
         <table class="stops">
-          <thead><tr><th class="number">Line</th><th>Self</th><th class="number" title="Of the function's own time">of Self</th><th class="number" title="In the line and in all that was called from it">Total</th><th class="number">Samples</th></tr></thead>
+          <thead><tr><th class="number">Line</th><th>Self</th><th class="number" title="Share of the function's self time">of Self</th><th class="number" title="Time in the line and in its callees">Total</th><th class="number">Samples</th></tr></thead>
           <tbody>
             {answer.lines.map((sum) => <LineRow key={`${sum.file}:${sum.line}`} sum={sum} answer={answer} largest={largest} />)}
           </tbody>
         </table>
-        {answer.count === 0 && <p class="muted">Nothing of what is selected is in this function any more.</p>}
+        {answer.count === 0 && <p class="muted">The selection has no samples in this function any more.</p>}
       </div>
       {hidden > 0 && <p class="muted">{formatNumberOf(hidden, "line")} with less time left out.</p>}
     </>

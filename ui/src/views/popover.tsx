@@ -1,13 +1,13 @@
-// A button that opens a small panel below itself. Escape, a click elsewhere or
-// leaving it with the keyboard closes it.
+// A button that opens a panel below it. Escape, a click outside and moving the focus outside close
+// the panel.
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 export interface PopoverProps {
   class?: string;
-  /** What the button shows. */
+  /** The button's content. */
   button: ComponentChildren;
-  /** What the button is called, where what it shows does not say it. */
+  /** The button's accessible name, if its content is not enough. */
   label?: string;
   title?: string;
   align?: "start" | "end";
@@ -29,7 +29,7 @@ export function Popover({ class: className = "", button, label, title, align = "
     return () => document.removeEventListener("pointerdown", onPointer);
   }, [open]);
 
-  // A large panel can keep within the window.
+  // Keep a large panel within the window.
   useLayoutEffect(() => {
     const top = panel.current?.getBoundingClientRect().top;
     if (top !== undefined) panel.current!.style.setProperty("--room", `${window.innerHeight - top - 12}px`);

@@ -1,5 +1,5 @@
-// The page's unit of length: 10 pixels, more on very wide screens or when the
-// person's browser has larger text. What is drawn on canvases follows it too.
+// The page's unit of length: 10 pixels, and more on very wide screens or with larger text in the
+// browser. The canvases use it too.
 
 /** One rem in CSS pixels. */
 export function readRem(): number {

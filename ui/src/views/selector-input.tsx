@@ -1,30 +1,28 @@
-// The selector's field: an ARIA combobox with real labels and values, and the
-// server's complaint shown where in the text it belongs.
+// The selector field: an ARIA combobox that completes labels and values, and marks the position of
+// the server's error.
 import type { JSX } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { ApiErrorBody } from "../api/shapes.ts";
-import { applyCandidate, findWanted, type Wanted } from "../lib/completion.ts";
+import { applyCandidate, findCompletionContext, type CompletionContext } from "../lib/completion.ts";
 import { formatSelector, parseSelector } from "../lib/selector.ts";
+import type { CompletionList } from "../state/completion.ts";
 
 export interface SelectorInputProps {
   query: string;
-  /** What the server found wrong with `query`. */
+  /** The server's error about `query`. */
   refusal: ApiErrorBody | null;
+  completions: CompletionList | null;
   onCommit(query: string): void;
-  listCandidates(wanted: Wanted): Promise<string[]>;
+  /** Requests completions; null closes the list. */
+  onComplete(context: CompletionContext | null): void;
 }
 
-interface Offer {
-  wanted: Wanted;
-  candidates: string[];
-}
-
-/** Code points, as the server counts, to UTF-16 units, as the browser does. */
+/** Converts a position in code points (the server's) to UTF-16 code units (the browser's). */
 function toUnits(text: string, codePoints: number): number {
   return [...text].slice(0, codePoints).join("").length;
 }
 
-/** What is sent: the braces are put back where they were left out; the rest is for the server to judge. */
+/** Adds missing braces. All other checks are the server's. */
 function normalizeQuery(draft: string): string {
   const trimmed = draft.trim();
   if (trimmed.startsWith("{")) return trimmed;
@@ -44,48 +42,29 @@ function Underlined({ text, refusal }: { text: string; refusal: ApiErrorBody }):
   );
 }
 
-export function SelectorInput({ query, refusal, onCommit, listCandidates }: SelectorInputProps): JSX.Element {
+export function SelectorInput({ query, refusal, completions, onCommit, onComplete }: SelectorInputProps): JSX.Element {
   const id = useId();
   const input = useRef<HTMLInputElement>(null);
   const mirror = useRef<HTMLDivElement>(null);
   const [draft, setDraft] = useState(query);
-  const [offer, setOffer] = useState<Offer | null>(null);
   const [active, setActive] = useState(-1);
-  const asked = useRef(0);
   useEffect(() => setDraft(query), [query]);
+  // In a layout effect, so that no key selects from the new list by the old index.
+  useLayoutEffect(() => setActive(-1), [completions]);
 
-  const close = (): void => {
-    asked.current += 1;
-    setOffer(null);
-    setActive(-1);
-  };
-
-  const ask = (text: string, caret: number): void => {
-    const wanted = findWanted(text, caret);
-    asked.current += 1;
-    const mine = asked.current;
-    if (!wanted) return close();
-    listCandidates(wanted).then(
-      (candidates) => {
-        if (mine !== asked.current) return;
-        setOffer(candidates.length > 0 ? { wanted, candidates } : null);
-        setActive(-1);
-      },
-      // Completion is a help; without it one can still type.
-      () => mine === asked.current && close(),
-    );
-  };
+  const close = (): void => onComplete(null);
+  const ask = (text: string, caret: number): void => onComplete(findCompletionContext(text, caret));
 
   const accept = (candidate: string): void => {
-    if (!offer || !input.current) return;
-    const edit = applyCandidate(draft, offer.wanted, candidate);
+    if (!completions || !input.current) return;
+    const edit = applyCandidate(draft, completions.context, candidate);
     setDraft(edit.text);
-    // The caret can be set only once the new text is in the field.
+    // The caret can only be set when the field contains the new text.
     input.current.value = edit.text;
     input.current.setSelectionRange(edit.caret, edit.caret);
     input.current.focus();
     close();
-    if (offer.wanted.kind !== "value") ask(edit.text, edit.caret);
+    if (completions.context.kind !== "value") ask(edit.text, edit.caret);
   };
 
   const commit = (): void => {
@@ -96,7 +75,7 @@ export function SelectorInput({ query, refusal, onCommit, listCandidates }: Sele
   };
 
   const onKeyDown = (event: KeyboardEvent): void => {
-    const count = offer?.candidates.length ?? 0;
+    const count = completions?.candidates.length ?? 0;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       if (count === 0) return ask(draft, input.current?.selectionStart ?? draft.length);
@@ -104,14 +83,14 @@ export function SelectorInput({ query, refusal, onCommit, listCandidates }: Sele
       setActive(active < 0 && step < 0 ? count - 1 : (active + step + count) % count);
     } else if (event.key === "Enter") {
       event.preventDefault();
-      if (offer && active >= 0) accept(offer.candidates[active]!);
+      if (completions && active >= 0) accept(completions.candidates[active]!);
       else commit();
-    } else if (event.key === "Tab" && !event.shiftKey && offer && count > 0) {
+    } else if (event.key === "Tab" && !event.shiftKey && completions && count > 0) {
       event.preventDefault();
-      accept(offer.candidates[Math.max(0, active)]!);
+      accept(completions.candidates[Math.max(0, active)]!);
     } else if (event.key === "Escape") {
       event.stopPropagation();
-      if (offer) close();
+      if (completions) close();
       else setDraft(query);
     }
   };
@@ -131,7 +110,7 @@ export function SelectorInput({ query, refusal, onCommit, listCandidates }: Sele
           role="combobox"
           aria-label="Selector of series"
           aria-autocomplete="list"
-          aria-expanded={offer !== null}
+          aria-expanded={completions !== null}
           aria-controls={listId}
           aria-activedescendant={active >= 0 ? `${id}-${active}` : undefined}
           aria-invalid={complaint !== null}
@@ -156,7 +135,7 @@ export function SelectorInput({ query, refusal, onCommit, listCandidates }: Sele
           </button>
         )}
       </div>
-      {offer && <CandidateList id={listId} optionId={id} offer={offer} active={active} onAccept={accept} />}
+      {completions && <CandidateList id={listId} optionId={id} completions={completions} active={active} onAccept={accept} />}
       {complaint && (
         <p class="selector-error" id={errorId} role="alert">
           <strong>{complaint.message}</strong>
@@ -171,25 +150,25 @@ export function SelectorInput({ query, refusal, onCommit, listCandidates }: Sele
 interface CandidateListProps {
   id: string;
   optionId: string;
-  offer: Offer;
+  completions: CompletionList;
   active: number;
   onAccept(candidate: string): void;
 }
 
-function CandidateList({ id, optionId, offer, active, onAccept }: CandidateListProps): JSX.Element {
+function CandidateList({ id, optionId, completions, active, onAccept }: CandidateListProps): JSX.Element {
   const list = useRef<HTMLUListElement>(null);
   useEffect(() => list.current?.children[active]?.scrollIntoView({ block: "nearest" }), [active]);
-  const what = offer.wanted.kind === "value" ? `values of ${offer.wanted.label}` : `${offer.wanted.kind}s`;
+  const what = completions.context.kind === "value" ? `values of ${completions.context.label}` : `${completions.context.kind}s`;
   return (
     <ul class="candidates" id={id} role="listbox" aria-label={what} ref={list}>
-      {offer.candidates.map((candidate, at) => (
+      {completions.candidates.map((candidate, at) => (
         <li
           key={candidate}
           id={`${optionId}-${at}`}
           role="option"
           aria-selected={at === active}
           class={at === active ? "candidate candidate-active" : "candidate"}
-          // The field must keep the focus, or its list closes before the click is there.
+          // Keep the focus in the field: losing it closes the list before the click.
           onPointerDown={(event) => event.preventDefault()}
           onClick={() => onAccept(candidate)}
         >

@@ -1,25 +1,25 @@
-// How many stacks are complete, where and why the others stop, and what the
-// second implementation says: the panel below "Complete stacks".
+// The panel "Complete stacks": the share of complete stacks, the functions and reasons at which the
+// others stop, and the results of the second unwinder.
 import type { ComponentChildren, JSX } from "preact";
 import { useState } from "preact/hooks";
 import type { Selection } from "../api/routes.ts";
-import type { BinaryStops, ListRest, OutcomeSum, StacksAnswer, StackStop } from "../api/shapes.ts";
+import type { IncompleteBinary, ListRest, OutcomeSum, StacksAnswer, IncompleteFunction } from "../api/shapes.ts";
 import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
 import { describeOutcome } from "../lib/outcomes.ts";
 import { exactSearch } from "../lib/search.ts";
 import { baseName, collapseBrackets, cutName, showUnsafe } from "../lib/text.ts";
+import { createStacks } from "../state/panels.ts";
 import { Icon } from "./icons.tsx";
 import { useAnswer } from "./use-answer.ts";
 
 export interface StacksPanelProps {
-  /** What the picture shows: it is asked about again when this changes. */
+  /** The selection of the shown profile; a new one sends a new request. */
   selection: Selection;
-  fetchStacks(signal: AbortSignal): Promise<StacksAnswer>;
   onSearch(search: string): void;
 }
 
-export function StacksPanel({ selection, fetchStacks, onSearch }: StacksPanelProps): JSX.Element {
-  const { answer: stacks, failed } = useAnswer(fetchStacks, [selection]);
+export function StacksPanel({ selection, onSearch }: StacksPanelProps): JSX.Element {
+  const { answer: stacks, failed } = useAnswer(createStacks, selection);
   return (
     <div class="stacks" aria-busy={stacks === null && failed === null}>
       {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
@@ -30,12 +30,12 @@ export function StacksPanel({ selection, fetchStacks, onSearch }: StacksPanelPro
             <Outcomes stacks={stacks} />
           </div>
           <div class="stacks-column">
-            {stacks.incomplete.count > 0 && <Stops stacks={stacks} onSearch={onSearch} />}
+            {stacks.stops.count > 0 && <Stops stacks={stacks} onSearch={onSearch} />}
             <SelfCheck checks={stacks.checks} />
           </div>
         </>
       ) : (
-        !failed && <p class="muted">Reading the stacks …</p>
+        !failed && <p class="muted">Loading …</p>
       )}
     </div>
   );
@@ -50,10 +50,10 @@ function Completeness({ stacks }: { stacks: StacksAnswer }): JSX.Element {
     <header class="stacks-head">
       <p class="stacks-share">{formatPercent(share)}</p>
       <div>
-        <p><strong>of the user stacks reach their root</strong>, by CPU time.</p>
+        <p><strong>of the user stacks are complete</strong>, by CPU time.</p>
         <p class="muted">
           {formatCount(completeSamples)} of {formatNumberOf(userSamples, "sample")} with a user stack.
-          {stacks.kernel_only_samples > 0 && ` ${formatCount(stacks.kernel_only_samples)} more are of the kernel's own threads.`}
+          {stacks.kernel_only_samples > 0 && ` ${formatCount(stacks.kernel_only_samples)} more are of kernel threads.`}
         </p>
       </div>
     </header>
@@ -63,12 +63,12 @@ function Completeness({ stacks }: { stacks: StacksAnswer }): JSX.Element {
 function Outcomes({ stacks }: { stacks: StacksAnswer }): JSX.Element {
   const userNs = stacks.total_ns - stacks.kernel_only_ns;
   const shown = stacks.outcomes.filter(({ outcome }) => outcome !== "kernel_only").sort((a, b) => Number(b.complete) - Number(a.complete));
-  // The most frequent reason is explained until another one is asked for.
+  // By default, the most frequent reason is explained.
   const first = shown.find(({ complete }) => !complete)?.outcome ?? "";
   const [opened, setOpened] = useState<string | null>(null);
   const explained = opened ?? first;
   return (
-    <section aria-label="How walks ended">
+    <section aria-label="Outcomes of stack walks">
       <div class="stacks-bar" aria-hidden="true">
         {shown.map((sum) => <span key={sum.outcome} class={barClass(sum)} style={{ flexGrow: sum.cpu_ns / userNs }} title={describeOutcome(sum.outcome).label} />)}
       </div>
@@ -77,7 +77,7 @@ function Outcomes({ stacks }: { stacks: StacksAnswer }): JSX.Element {
           <Outcome key={sum.outcome} sum={sum} share={sum.cpu_ns / userNs} open={explained === sum.outcome} onToggle={(open) => setOpened(open ? sum.outcome : "")} />
         ))}
       </ul>
-      {stacks.incomplete.count > 0 && <p class="muted stacks-note">The time of incomplete stacks is counted in full; only the frames between the outermost known one and the root are missing.</p>}
+      {stacks.stops.count > 0 && <p class="muted stacks-note">Incomplete stacks count with their full time; only the frames between the outermost known frame and the root are missing.</p>}
     </section>
   );
 }
@@ -113,12 +113,12 @@ type Grouping = "binaries" | "functions";
 
 function Stops({ stacks, onSearch }: { stacks: StacksAnswer; onSearch(search: string): void }): JSX.Element {
   const [grouping, setGrouping] = useState<Grouping>("binaries");
-  const { incomplete, by_binary: byBinary } = stacks;
-  const count = grouping === "binaries" ? byBinary.count : incomplete.count;
+  const { stops, by_binary: byBinary } = stacks;
+  const count = grouping === "binaries" ? byBinary.count : stops.count;
   return (
     <section aria-labelledby="stops-title">
       <div class="stacks-title">
-        <h2 id="stops-title">Where the others stop</h2>
+        <h2 id="stops-title">Where incomplete stacks stop</h2>
         <span class="muted">{formatCount(count)}</span>
         <span class="spacer" />
         <span class="segments" role="group" aria-label="List by">
@@ -128,7 +128,7 @@ function Stops({ stacks, onSearch }: { stacks: StacksAnswer; onSearch(search: st
         </span>
       </div>
       <div class="stops-scroller" tabIndex={0} role="region" aria-labelledby="stops-title">
-        {grouping === "binaries" ? <BinaryTable rows={byBinary.binaries} rest={byBinary.rest} onSearch={onSearch} /> : <FunctionTable rows={incomplete.functions} rest={incomplete.rest} onSearch={onSearch} />}
+        {grouping === "binaries" ? <BinaryTable rows={byBinary.binaries} rest={byBinary.rest} onSearch={onSearch} /> : <FunctionTable rows={stops.functions} rest={stops.rest} onSearch={onSearch} />}
       </div>
     </section>
   );
@@ -140,10 +140,10 @@ interface TableProps<Row> {
   onSearch(search: string): void;
 }
 
-function BinaryTable({ rows, rest, onSearch }: TableProps<BinaryStops>): JSX.Element {
+function BinaryTable({ rows, rest, onSearch }: TableProps<IncompleteBinary>): JSX.Element {
   return (
     <table class="stops">
-      <thead><tr><th>Binary</th><th>Why</th><th class="number">Samples</th><th class="number" title="Of all samples with a frame in this binary, how many stop in it">Of its stacks</th></tr></thead>
+      <thead><tr><th>Binary</th><th>Why</th><th class="number">Samples</th><th class="number" title="Share of the samples with a frame in this binary whose stack stops in it">Of its stacks</th></tr></thead>
       <tbody>
         {rows.map((row) => (
           <tr key={row.binary}>
@@ -163,7 +163,7 @@ function BinaryTable({ rows, rest, onSearch }: TableProps<BinaryStops>): JSX.Ele
   );
 }
 
-function FunctionTable({ rows, rest, onSearch }: TableProps<StackStop>): JSX.Element {
+function FunctionTable({ rows, rest, onSearch }: TableProps<IncompleteFunction>): JSX.Element {
   return (
     <table class="stops">
       <thead><tr><th>Outermost known function</th><th>Binary</th><th>Why</th><th class="number">Samples</th></tr></thead>
@@ -190,7 +190,7 @@ function Pick({ title, onPick, children }: { title: string; onPick(): void; chil
   return <button type="button" class="link" title={title} onClick={onPick}><bdi>{children}</bdi></button>;
 }
 
-/** The most frequent reason in words, and how many others there are; all of them when pointed at. */
+/** The label of the most frequent outcome and the number of others; the tooltip has all. */
 function Reasons({ outcomes }: { outcomes: OutcomeSum[] }): JSX.Element {
   const title = outcomes.map(({ outcome, samples, cpu_ns: ns }) => `${describeOutcome(outcome).label}: ${formatNumberOf(samples, "sample")}, ${formatDuration(ns)}`).join("\n");
   const others = outcomes.length - 1;
@@ -213,10 +213,10 @@ function SelfCheck({ checks }: { checks: StacksAnswer["checks"] }): JSX.Element 
         {compared > 0 && <button type="button" class="link" aria-expanded={open} onClick={() => setOpen(!open)}>{open ? "Hide programs" : "By program"}</button>}
       </div>
       {compared === 0 ? (
-        <p class="muted">No stack of this selection was also unwound by the second, independent implementation. Only about one sample in a thousand is: choose a longer range or select more.</p>
+        <p class="muted">No stack of this selection was checked by the second, independent unwinder, which checks about one sample in 1,000. Choose a longer range or a wider selection.</p>
       ) : (
         <p>
-          {formatNumberOf(compared, "stack was", "stacks were")} also unwound by a second, independent implementation:{" "}
+          {formatNumberOf(compared, "stack was", "stacks were")} checked by a second, independent unwinder:{" "}
           <strong class={checks.differed > 0 ? undefined : "check-all"}>{formatPercent(checks.agreed / compared)}</strong> agree
           {checks.differed > 0 ? `, ${formatCount(checks.differed)} ${checks.differed === 1 ? "differs" : "differ"}.` : "."}
         </p>

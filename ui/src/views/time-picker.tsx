@@ -21,7 +21,7 @@ export interface TimePickerProps {
   onRefresh(): void;
 }
 
-/** An absolute range as it goes into the address. */
+/** Formats an absolute range for the URL. */
 export function toRangeText({ fromMs, toMs }: RangeMs): RangeText {
   return { from: formatRfc3339(fromMs), to: formatRfc3339(toMs) };
 }
@@ -33,7 +33,7 @@ export function TimePicker(props: TimePickerProps): JSX.Element {
     try {
       onRange(toRangeText(change(resolveRange(range, readClock(), zone))));
     } catch {
-      // The field that holds the unreadable time says so already.
+      // The field with the invalid time shows the error.
     }
   };
   const relative = isRelative(range.from) || isRelative(range.to);

@@ -1,5 +1,4 @@
-// Which frames have no name, in which binaries, why, and what to do about it: the
-// panel below "Named".
+// The panel "Named": binaries with unnamed frames, the reasons, and the remedies.
 import type { JSX } from "preact";
 import { Fragment } from "preact";
 import { useState } from "preact/hooks";
@@ -8,19 +7,19 @@ import type { UnknownAnswer, UnnamedBinary, UnnamedReason } from "../api/shapes.
 import { formatCount, formatDuration, formatNumberOf, formatPercent } from "../lib/format.ts";
 import { describeReason, isBuildId } from "../lib/reasons.ts";
 import { baseName, showUnsafe } from "../lib/text.ts";
+import { createUnknown } from "../state/panels.ts";
 import { CopyText } from "./copy-command.tsx";
 import { Icon } from "./icons.tsx";
 import { useAnswer } from "./use-answer.ts";
 
 export interface UnknownPanelProps {
-  /** What the picture shows: it is asked about again when this changes. */
+  /** The selection of the shown profile; a new one sends a new request. */
   selection: Selection;
-  fetchUnknown(signal: AbortSignal): Promise<UnknownAnswer>;
   onSearch(search: string): void;
 }
 
-export function UnknownPanel({ selection, fetchUnknown, onSearch }: UnknownPanelProps): JSX.Element {
-  const { answer: unknown, failed } = useAnswer(fetchUnknown, [selection]);
+export function UnknownPanel({ selection, onSearch }: UnknownPanelProps): JSX.Element {
+  const { answer: unknown, failed } = useAnswer(createUnknown, selection);
   return (
     <div class="stacks unknown" aria-busy={unknown === null && failed === null}>
       {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
@@ -33,7 +32,7 @@ export function UnknownPanel({ selection, fetchUnknown, onSearch }: UnknownPanel
           {unknown.by_binary.count > 0 && <div class="stacks-column"><Binaries unknown={unknown} onSearch={onSearch} /></div>}
         </>
       ) : (
-        !failed && <p class="muted">Reading the names …</p>
+        !failed && <p class="muted">Loading …</p>
       )}
     </div>
   );
@@ -54,7 +53,7 @@ function Share({ unknown }: { unknown: UnknownAnswer }): JSX.Element {
         <div>
           <p><strong>of the CPU time has a frame without a name.</strong></p>
           <p class="muted">
-            {formatCount(unknown.unnamed_samples)} of {formatNumberOf(unknown.samples, "sample")}. In {formatPercent(own)} the nameless frame is the innermost one: what ran there is not known.
+            {formatCount(unknown.unnamed_samples)} of {formatNumberOf(unknown.samples, "sample")}. In {formatPercent(own)} of the CPU time the innermost frame has no name.
           </p>
         </div>
       )}
@@ -64,11 +63,11 @@ function Share({ unknown }: { unknown: UnknownAnswer }): JSX.Element {
 
 function ReasonList({ unknown }: { unknown: UnknownAnswer }): JSX.Element {
   const first = unknown.reasons[0]?.reason ?? "";
-  // The most frequent reason is explained until another one is asked for.
+  // By default, the most frequent reason is explained.
   const [opened, setOpened] = useState<string | null>(null);
   const explained = opened ?? first;
   return (
-    <section aria-label="Why">
+    <section aria-label="Reasons">
       <ul class="outcomes">
         {unknown.reasons.map((sum) => {
           const open = explained === sum.reason;
@@ -85,7 +84,7 @@ function ReasonList({ unknown }: { unknown: UnknownAnswer }): JSX.Element {
           );
         })}
       </ul>
-      <p class="muted stacks-note">The time of these frames is counted in full. Names that are found later are shown for the past as well.</p>
+      <p class="muted stacks-note">These frames count with their full time. Names that are found later also appear in stored profiles.</p>
     </section>
   );
 }
@@ -97,15 +96,15 @@ function Binaries({ unknown, onSearch }: { unknown: UnknownAnswer; onSearch(sear
   return (
     <section aria-labelledby="unknown-title">
       <div class="stacks-title">
-        <h2 id="unknown-title">Where, and what to do</h2>
+        <h2 id="unknown-title">Binaries and remedies</h2>
         <span class="muted">{formatCount(count)}</span>
       </div>
       <div class="stops-scroller" tabIndex={0} role="region" aria-labelledby="unknown-title">
         <table class="stops">
           <thead>
             <tr>
-              <th>Binary</th><th>Why</th><th class="number" title="Share of everything selected in which the innermost frame is one of these">Innermost</th>
-              <th class="number" title="Share of everything selected that has one of these frames anywhere">Anywhere</th>
+              <th>Binary</th><th>Why</th><th class="number" title="Share of the selection in which the innermost frame is one of these">Innermost</th>
+              <th class="number" title="Share of the selection that has one of these frames anywhere in the stack">Anywhere</th>
             </tr>
           </thead>
           <tbody>
@@ -146,7 +145,7 @@ function keyOf(row: UnnamedBinary | undefined): string {
   return row ? JSON.stringify([row.binary, row.build_id]) : "";
 }
 
-/** The most frequent reason in words, and how many others there are; all of them when pointed at. */
+/** The label of the most frequent reason and the number of others; the tooltip has all. */
 function Reasons({ reasons }: { reasons: UnnamedReason[] }): JSX.Element {
   const title = reasons.map(({ reason, unnamed_samples: samples, unnamed_ns: ns }) => `${describeReason(reason).label}: ${formatNumberOf(samples, "sample")}, ${formatDuration(ns)}`).join("\n");
   const others = reasons.length - 1;

@@ -1,24 +1,17 @@
-// Questions to the server as hooks.
+// A hook for requests of the state.
 import { useEffect, useState } from "preact/hooks";
+import type { Answer, AnswerState } from "../state/answer.ts";
+import { useStore } from "./use-store.ts";
 
-/** The last answer, and why there is no newer one. */
-export interface Asked<T> {
-  readonly answer: T | null;
-  readonly failed: string | null;
-}
-
-/** Asks when one of `inputs` changes; the last answer stays until the next is there, or when there is none. */
-export function useAnswer<T>(ask: (signal: AbortSignal) => Promise<T>, inputs: readonly unknown[]): Asked<T> {
-  const [asked, setAsked] = useState<Asked<T>>({ answer: null, failed: null });
+/**
+ * Sends the query when one of `inputs` changes, unless it is null. The last answer stays until
+ * the next one arrives.
+ */
+export function useAnswer<Query, T>(create: () => Answer<Query, T>, query: Query | null, inputs: readonly unknown[] = [query]): AnswerState<T> {
+  const [answer] = useState(create);
   useEffect(() => {
-    const controller = new AbortController();
-    ask(controller.signal).then(
-      (answer) => setAsked({ answer, failed: null }),
-      (error: unknown) => {
-        if (!controller.signal.aborted) setAsked(({ answer }) => ({ answer, failed: (error as Error).message }));
-      },
-    );
-    return () => controller.abort();
+    if (query !== null) answer.ask(query);
   }, inputs);
-  return asked;
+  useEffect(() => answer.cancel, [answer]);
+  return useStore(answer);
 }

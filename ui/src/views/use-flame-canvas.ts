@@ -1,35 +1,34 @@
-// The flame graph's canvas in its scroller: made once, sized with the page, and
-// what mouse, pen and touch do to it.
+// The flame graph's canvas in its scroller: creation, resizing, and mouse, pen and touch input.
 import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { createPainter, ROW_HEIGHT_REM } from "./flame-painter.ts";
 import { createFlameView, type FlameView } from "./flame-view.ts";
 import { readRem } from "./rem.ts";
 
-/** One row, in CSS pixels. */
+/** The height of a row, in CSS pixels. */
 export function readRowHeight(): number {
   return ROW_HEIGHT_REM * readRem();
 }
 
-/** A box and the place in the window where it was pointed at. */
-export interface At {
+/** A box and the pointer's position in the window. */
+export interface BoxAnchor {
   node: number;
   x: number;
   y: number;
-  /** Too narrow to be drawn by itself. */
+  /** The box is merged into a run of narrow boxes. */
   narrow: boolean;
 }
 
 export interface CanvasRefs {
   scroller: RefObject<HTMLDivElement | null>;
   canvas: RefObject<HTMLCanvasElement | null>;
-  /** Over the box under the pointer, and over the one that the keyboard is on. */
+  /** The marks over the hovered box and over the keyboard's box. */
   hoverMark: RefObject<HTMLDivElement | null>;
   focusMark: RefObject<HTMLDivElement | null>;
   view: RefObject<FlameView | null>;
 }
 
-/** Makes the view once the canvas is there, and keeps its size. */
+/** Creates the view when the canvas is mounted, and updates its size. */
 export function useFlameCanvas(onMoved: () => void): CanvasRefs {
   const scroller = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -53,13 +52,13 @@ export function useFlameCanvas(onMoved: () => void): CanvasRefs {
   return useMemo(() => ({ scroller, canvas, hoverMark, focusMark, view }), []);
 }
 
-export function locate({ canvas, view }: CanvasRefs, event: MouseEvent): At | null {
+export function locate({ canvas, view }: CanvasRefs, event: MouseEvent): BoxAnchor | null {
   const box = canvas.current!.getBoundingClientRect();
   const found = view.current?.nodeAt(event.clientX - box.left, event.clientY - box.top);
   return found ? { ...found, x: event.clientX, y: event.clientY } : null;
 }
 
-/** Scrolls so that a row can be seen. */
+/** Scrolls to make a row visible. */
 export function revealRow({ scroller }: CanvasRefs, depth: number): void {
   const element = scroller.current!;
   const rowHeight = readRowHeight();
@@ -68,12 +67,12 @@ export function revealRow({ scroller }: CanvasRefs, depth: number): void {
   else if (top + rowHeight > element.scrollTop + element.clientHeight) element.scrollTop = top - element.clientHeight / 2;
 }
 
-/** A pointer that moved less than this did not drag, in CSS pixels. */
+/** The minimum distance of a drag, in CSS pixels. */
 const DRAG_MIN = 4;
 
 export interface PointerEvents {
-  onHover(at: At | null): void;
-  onClick(at: At | null): void;
+  onHover(at: BoxAnchor | null): void;
+  onClick(at: BoxAnchor | null): void;
 }
 
 export interface PointerHandlers {
@@ -84,7 +83,7 @@ export interface PointerHandlers {
   onPointerLeave(): void;
 }
 
-/** Tells clicks from drags; a drag moves the picture under the pointer. */
+/** Distinguishes clicks from drags; a drag moves the graph. */
 export function usePointer(refs: CanvasRefs, { onHover, onClick }: PointerEvents): PointerHandlers {
   const drag = useRef<{ x: number; y: number; top: number; moved: boolean } | null>(null);
   return {
@@ -115,12 +114,16 @@ export function usePointer(refs: CanvasRefs, { onHover, onClick }: PointerEvents
   };
 }
 
-/** How much one unit of the wheel scales, as a natural logarithm. */
+/** Natural logarithm of the scale factor per wheel unit. */
 const WHEEL_ZOOM = 0.0022;
 
-/** With Ctrl the wheel zooms around the pointer, sideways or with Shift it pans; else it scrolls the page. */
+/**
+ * Ctrl and wheel zooms around the pointer; a horizontal wheel, or Shift and wheel, pans; the plain
+ * wheel scrolls the page.
+ */
 export function useWheel({ canvas, view }: CanvasRefs, onWheeled: () => void): void {
-  // Preact adds wheel listeners as passive ones, which cannot keep the page from scrolling.
+  // Not a Preact handler: Preact adds wheel listeners as passive, and passive listeners cannot stop
+  // the page from scrolling.
   useEffect(() => {
     const element = canvas.current!;
     const onWheel = (event: WheelEvent): void => {

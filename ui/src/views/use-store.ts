@@ -1,8 +1,8 @@
-// Stores as hooks.
+// A hook for stores.
 import { useEffect, useState } from "preact/hooks";
 import type { Store } from "../state/store.ts";
 
-/** The store's value; the view is drawn again when it changes. */
+/** Returns the store's value; renders again when it changes. */
 export function useStore<T>(store: Store<T>): T {
   const [value, setValue] = useState(store.get);
   useEffect(() => {

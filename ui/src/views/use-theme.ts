@@ -1,4 +1,4 @@
-// The theme in force: the person's choice, or the system's.
+// The current theme: the user's choice, or the system's.
 import { useLayoutEffect, useState } from "preact/hooks";
 import type { Theme } from "../lib/colour.ts";
 import type { ThemeChoice } from "../lib/url-state.ts";
@@ -14,7 +14,7 @@ export function useTheme(choice: ThemeChoice): Theme {
     return () => query.removeEventListener("change", update);
   }, []);
   const theme = choice === "auto" ? system : choice;
-  // Written while drawing, not after: the canvas reads its colours from the document.
+  // Set during rendering, not in an effect: the canvas reads its colours from the document.
   if (document.documentElement.dataset["theme"] !== theme) document.documentElement.dataset["theme"] = theme;
   return theme;
 }

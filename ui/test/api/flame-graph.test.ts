@@ -1,4 +1,4 @@
-// The flame graph's answer as the page reads it, over the fixture's answers.
+// Reading the flame graph's answer, with answers of the fixture server.
 import { afterEach, describe, expect, it, vi, type Mock } from "vitest";
 import { createFlameGraphReader, fetchFlameGraph, type FlameGraph, type Selection } from "../../src/api/routes.ts";
 import type { FlameGraphAnswer } from "../../src/api/shapes.ts";
@@ -29,7 +29,7 @@ describe("createFlameGraphReader", () => {
     expect([...tree.frame]).toEqual(answer.nodes.frame);
     expect([...tree.total]).toEqual(answer.nodes.total_ns);
     expect([...tree.samples]).toEqual(answer.nodes.samples);
-    // Worked out by the page, not read.
+    // The page computes the self times.
     const own = [...tree.self].filter((_, node) => tree.frame[node] !== CUT_FRAME);
     expect(own).toEqual(answer.nodes.self_ns.filter((_, node) => answer.nodes.frame[node] !== CUT_FRAME));
     const unnamed = Object.entries(answer.frames.unnamed ?? {}).map(([frame, { reason, build_id: id }]) => [Number(frame), { reason, buildId: answer.strings[id] }]);
@@ -38,12 +38,18 @@ describe("createFlameGraphReader", () => {
     expect(tree.frames.name[tree.frame[1]!]).toBe(answer.strings[answer.frames.name[answer.nodes.frame[1]!]!]);
   });
 
+  it("reads what follows the columns", () => {
+    const incomplete = [{ from_ms: 0, to_ms: 3_600_000, windows: 2, samples: 34, cpu_ns: 340_000_000, reason: "damaged record: a section's checksum is wrong" }];
+    expect(read(JSON.stringify({ ...ask(300), incomplete }), 7)!.incomplete).toEqual(incomplete);
+    expect(read(JSON.stringify(ask(300)))!.incomplete).toEqual([]);
+  });
+
   it("reads the same in chunks of any size", () => {
     const text = JSON.stringify(ask(300));
     expect(read(text, 7)).toEqual(read(text));
   });
 
-  it("says what is wrong with a tree only once all of it is there", () => {
+  it("reports an invalid tree only at the end", () => {
     const answer = ask(300);
     answer.nodes.depth[1] = 3;
     expect(() => read(JSON.stringify(answer))).toThrow(new TreeError("node 1 has no parent"));
@@ -54,7 +60,21 @@ describe("fetchFlameGraph", () => {
   const selection: Selection = { query: "{}", range: { fromMs: 0, toMs: 1 } };
   afterEach(() => vi.unstubAllGlobals());
 
-  it("reads the same however the answer is written", async () => {
+  it("sends a path that is too long for a URL in a body", async () => {
+    const fetch = vi.fn(async () => new Response(JSON.stringify(ask(300))));
+    vi.stubGlobal("fetch", fetch);
+    const names = Array.from({ length: 800 }, (_, depth) => `namespace::Type<${"T".repeat(100)}>::function_${depth}`);
+    await fetchFlameGraph(selection, { path: names });
+    await fetchFlameGraph(selection, { path: ["main"] });
+    const [long, short] = fetch.mock.calls as unknown as [string, RequestInit][];
+    expect([long![0], long![1].method]).toEqual(["api/v1/flamegraph", "POST"]);
+    const body = JSON.parse(long![1].body as string) as Record<string, unknown>;
+    expect(JSON.parse(body["path"] as string)).toEqual(names);
+    expect(body).toMatchObject({ query: "{}", from: 0, to: 1 });
+    expect([short![0], short![1].method]).toEqual(["api/v1/flamegraph?query=%7B%7D&from=0&to=1&path=%5B%22main%22%5D", undefined]);
+  });
+
+  it("gives the same result for any JSON formatting", async () => {
     const answer = ask(300);
     const answerWith = (text: string): Mock => {
       const fetch = vi.fn(async () => new Response(text));

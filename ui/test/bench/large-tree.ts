@@ -1,4 +1,4 @@
-// A flame graph of a million nodes, as the server would send it, for the benchmark.
+// A flame graph answer with a million nodes, for the benchmark.
 import type { FlameGraphAnswer } from "../../src/api/shapes.ts";
 import { createRandom } from "../fixture/random.ts";
 
@@ -8,9 +8,9 @@ interface Open {
 }
 
 /**
- * Splits each node's time among its children at random, largest first, until
- * the tree has `count` nodes: bushy below the first levels and up to `depthMax`
- * deep, with a long tail of boxes far narrower than a pixel, as real ones have.
+ * Splits each node's time among its children at random, largest first, until the tree has `count`
+ * nodes. Like real trees it is bushy near the root, up to `depthMax` deep, and has a long tail of
+ * boxes far narrower than a pixel.
  */
 export function makeLargeTree(count: number, depthMax = 90): FlameGraphAnswer {
   const random = createRandom(7);
@@ -35,7 +35,7 @@ export function makeLargeTree(count: number, depthMax = 90): FlameGraphAnswer {
     nodes.total_ns.push(samples * sampleNs);
     nodes.self_ns.push(own * sampleNs);
   };
-  // How many nodes each subtree may have follows its share of the time.
+  // The size of a subtree follows from its share of the time.
   const grow = ({ left, depth }: Open, samples: number): void => {
     if (left <= 1 || depth >= depthMax || samples < 2) {
       put(depth, depth === 0 ? -1 : random.below(frameCount), samples, samples);
@@ -47,13 +47,13 @@ export function makeLargeTree(count: number, depthMax = 90): FlameGraphAnswer {
     const weights = Array.from({ length: Math.min(fan, samples - own) }, () => random.next() ** 3 + 0.002);
     const weight = weights.reduce((sum, value) => sum + value, 0);
     const children = weights.map((value) => Math.max(1, Math.floor(((samples - own) * value) / weight)));
-    // Rounding makes the sum a little off: the largest child takes the difference.
+    // The largest child takes the rounding error.
     children.sort((a, b) => b - a);
     children[0] = children[0]! + samples - own - children.reduce((sum, value) => sum + value, 0);
     for (const child of children) grow({ left: Math.max(1, ((left - 1) * child) / (samples - own)), depth: depth + 1 }, child);
   };
   const samples = 400_000_000;
-  // Subtrees that end early leave the tree short: ask for more until it is right within 5 %.
+  // Subtrees that end early leave the tree too small: ask for more until it is right within 5 %.
   let asked = count;
   for (let round = 0; round < 12; round += 1) {
     for (const column of Object.values(nodes) as number[][]) column.length = 0;

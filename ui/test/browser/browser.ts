@@ -1,18 +1,18 @@
-// A real browser for the tests: Debian's Chromium without a window, a fresh
-// profile each time. CHROMIUM names another one.
+// A real browser for the tests: Debian's Chromium, headless, with a new profile each time. CHROMIUM
+// names another one.
 import { accessSync, constants, mkdirSync } from "node:fs";
 import { chromium, type Browser, type BrowserContextOptions, type Page } from "playwright-core";
 import { startFixtureServer, type FixtureOptions, type FixtureServer } from "../fixture/handler.ts";
 
 const CHROMIUM = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
 
-/** A fixed moment, so that the made-up data and the pictures are the same each time. */
+/** A fixed time, so that data and screenshots are the same in each run. */
 export const NOW_MS = Date.UTC(2026, 10, 23, 2, 15, 0);
 
 export const DIST = new URL("../../dist", import.meta.url).pathname;
 export const SHOTS = new URL("../shots", import.meta.url).pathname;
 
-/** Whether there is a browser; says so when not, since the tests then count as skipped. */
+/** Whether a browser is installed. Prints a note if not, since the tests are then skipped. */
 export function hasChromium(): boolean {
   try {
     accessSync(CHROMIUM, constants.X_OK);
@@ -34,21 +34,24 @@ export function launchBrowser(): Promise<Browser> {
 export interface Opened {
   page: Page;
   server: FixtureServer;
-  /** Errors of the page: exceptions, console errors, requests to elsewhere. */
+  /** Errors of the page: exceptions, console errors, requests to other hosts. */
   errors: string[];
   close(): Promise<void>;
 }
 
 export interface OpenOptions {
-  /** The part of the address after the origin. */
+  /** The path and query of the URL. */
   address?: string;
   fixture?: FixtureOptions;
   context?: BrowserContextOptions;
-  /** Lets the page have the real time, which is far from the server's; else it has the server's, and need not ask twice. */
+  /**
+   * The page uses the real time, which differs from the server's by far. Without it, the page uses
+   * the server's time, and need not request everything twice.
+   */
   ownClock?: boolean;
 }
 
-/** Opens the built page over a fixture server of its own. */
+/** Opens the built page with a fixture server of its own. */
 export async function openPage(browser: Browser, { address = "/?tz=utc", fixture = {}, context = {}, ownClock = false }: OpenOptions = {}): Promise<Opened> {
   const server = await startFixtureServer(DIST, { nowMs: NOW_MS, ...fixture });
   const opened = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...context });
@@ -74,7 +77,6 @@ export async function openPage(browser: Browser, { address = "/?tz=utc", fixture
   };
 }
 
-/** Waits until the flame graph has been drawn. */
 export async function waitForGraph(page: Page): Promise<void> {
   await page.locator("canvas.flame-canvas").waitFor();
   await page.locator(".functions .row-name").first().waitFor({ timeout: 20_000 }).catch(() => undefined);

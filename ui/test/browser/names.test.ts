@@ -1,5 +1,4 @@
-// The page in a real browser over the fixture server: frames without a name, and
-// functions by line.
+// The page in a real browser with the fixture server: unnamed frames, and functions by line.
 import { describe, expect, it } from "vitest";
 import type { Page } from "playwright-core";
 import type { LinesAnswer, UnknownAnswer } from "../../src/api/shapes.ts";
@@ -22,7 +21,7 @@ describe.skipIf(!hasChromium())("frames without a name", () => {
     return (await response.json()) as UnknownAnswer;
   }
 
-  it("are shown by binary and reason, with what to do and the build id to copy", async () => {
+  it("are shown by binary and reason, with remedies and the build id to copy", async () => {
     const page = await openGraph("/?tz=utc", { context: { permissions: ["clipboard-read", "clipboard-write"] } });
     expect(asked("unknown")).toEqual([]);
     await openPanel(page);
@@ -30,7 +29,7 @@ describe.skipIf(!hasChromium())("frames without a name", () => {
     const share = unknown.unnamed_ns / unknown.total_ns;
     expect(share).toBeGreaterThan(0);
     expect(await page.locator(".unknown .stacks-share").innerText()).toBe(formatPercent(share));
-    // The strip says the same without the panel.
+    // The summary shows the same share without the panel.
     expect(await page.locator(".unknown-popover > button").innerText()).toBe(formatPercent(1 - share));
     expect(await page.locator(".unknown .outcomes li").count()).toBe(unknown.reasons.length);
     expect(await page.locator(".unknown .outcomes").innerText()).not.toContain("_");
@@ -38,7 +37,7 @@ describe.skipIf(!hasChromium())("frames without a name", () => {
     expect(await rows.count()).toBe(unknown.by_binary.binaries.length + (unknown.by_binary.rest ? 1 : 0));
     const shares = ({ unnamed_self_ns: own, unnamed_ns: all }: { unnamed_self_ns: number; unnamed_ns: number }): string[] => [own, all].map((ns) => formatPercent(ns / unknown.total_ns));
     expect(await rows.first().locator(".number").allInnerTexts()).toEqual(shares(unknown.by_binary.binaries[0]!));
-    // The first binary's advice is there, another's when it is opened.
+    // The first binary's advice is open; a click opens another's.
     const stripped = unknown.by_binary.binaries.findIndex(({ reasons }) => reasons[0]!.reason === "no_symbol");
     const { build_id: buildId, binary } = unknown.by_binary.binaries[stripped]!;
     const toggle = rows.nth(stripped).getByRole("button");
@@ -51,7 +50,7 @@ describe.skipIf(!hasChromium())("frames without a name", () => {
     await expect.poll(() => page.evaluate(() => navigator.clipboard.readText())).toBe(buildId);
     await advice.getByRole("button", { name: "Highlight" }).click();
     await expect.poll(() => field(page, "search")).toBe(binary);
-    expect(await page.locator(".unknown").count()).toBe(0);
+    await expect.poll(() => page.locator(".unknown").count()).toBe(0);
   });
 
   for (const [theme, width, height] of [["light", 1280, 800], ["dark", 1280, 800], ["light", 3840, 2000], ["dark", 3840, 2000], ["dark", 700, 900]] as const) {
@@ -65,9 +64,9 @@ describe.skipIf(!hasChromium())("frames without a name", () => {
     });
   }
 
-  it("say why when they are pointed at, in the graph and in the table", async () => {
+  it("show the reason on hover, in the graph and in the table", async () => {
     const page = await openGraph(`${RUSTC}&panels=both&search=${encodeURIComponent("+0x")}&filter=${encodeURIComponent("+0x")}`);
-    // What the search finds is reached by the keyboard, wherever it is.
+    // The keyboard reaches every match.
     await page.locator(".flame-canvas").focus();
     await page.keyboard.press("n");
     const card = page.locator(".card");
@@ -80,7 +79,7 @@ describe.skipIf(!hasChromium())("frames without a name", () => {
     expect(await row.getAttribute("title")).toMatch(/Unnamed: (stripped, build id [0-9a-f]{40}|JIT without a map)/);
   });
 
-  it("are none where everything has a name", async () => {
+  it("are absent if every frame has a name", async () => {
     const page = await openGraph(KNOWN);
     expect(await page.locator(".unknown-popover > button").innerText()).toBe("100 %");
     await openPanel(page);
@@ -89,7 +88,7 @@ describe.skipIf(!hasChromium())("frames without a name", () => {
     await saveShot(page, "unknown-panel-none");
   });
 
-  it("keep what is shown when there is no answer", async () => {
+  it("keep the last answer when a request fails", async () => {
     const page = await open({ address: "/?tz=utc" });
     await page.route("**/api/v1/unknown?*", (route) => route.abort());
     await page.locator(".unknown-popover > button").click();
@@ -126,11 +125,11 @@ describe.skipIf(!hasChromium())("a function by line", () => {
     await row.getByRole("button", { name: "lines" }).click();
     const lines = await check(page, name);
     expect(lines.self_ns).toBeGreaterThan(0);
-    // A click on it does not pick the row.
+    // A click on the button does not select the row.
     expect(field(page, "search")).toBeNull();
     await page.keyboard.press("Escape");
-    expect(await page.locator("dialog.lines").count()).toBe(0);
-    // The keyboard has the same.
+    await expect.poll(() => page.locator("dialog.lines").count()).toBe(0);
+    // The keyboard works too.
     await page.locator(".functions .rows").focus();
     await page.keyboard.press("l");
     await check(page, name);

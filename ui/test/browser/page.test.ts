@@ -1,5 +1,4 @@
-// The page in a real browser over the fixture server: what a person does with the
-// picture, and sees of it.
+// The page in a real browser with the fixture server: working with the flame graph.
 import { describe, expect, it } from "vitest";
 import { hasChromium, saveShot, waitForGraph } from "./browser.ts";
 import { canvasData, clickBox, field, hoverBox, KNOWN, nextFrames, usePages } from "./pages.ts";
@@ -7,7 +6,7 @@ import { canvasData, clickBox, field, hoverBox, KNOWN, nextFrames, usePages } fr
 describe.skipIf(!hasChromium())("the page", () => {
   const { open, openGraph, opened } = usePages();
 
-  it("zooms by a click, keeps percentages global, and goes back", async () => {
+  it("zooms on a click, keeps percentages of the whole, and goes back", async () => {
     const page = await openGraph(KNOWN);
     expect(await hoverBox(page, 0.05, 2)).toMatch(/Total .* 30\.0 % of everything/);
     await clickBox(page, 0.05, 2);
@@ -19,7 +18,7 @@ describe.skipIf(!hasChromium())("the page", () => {
     await page.goBack();
     await page.goBack();
     await expect.poll(() => field(page, "zoom")).toBeNull();
-    expect(await page.locator(".crumbs").count()).toBe(0);
+    await expect.poll(() => page.locator(".crumbs").count()).toBe(0);
   });
 
   it("finds exactly the share of the stacks that match", async () => {
@@ -36,7 +35,7 @@ describe.skipIf(!hasChromium())("the page", () => {
     await expect.poll(() => result.innerText()).toBe("No match");
   });
 
-  it("shows the same picture again from its address", async () => {
+  it("shows the same page again from its URL", async () => {
     const zoom = encodeURIComponent('["__libc_start_main_impl","__libc_start_call_main","rustc_driver_impl::main"]');
     const address = `/?tz=utc&theme=dark&by=node&chart=lines&search=visit&sort=total&panels=both&zoom=${zoom}`;
     const page = await openGraph(address);
@@ -85,7 +84,7 @@ describe.skipIf(!hasChromium())("the page", () => {
     await expect.poll(() => field(page, "search")).toMatch(/^=\w+ @ \/usr\/bin\/known$/);
   });
 
-  it("completes labels and values from the real ones", async () => {
+  it("completes labels and values from the server's", async () => {
     const page = await openGraph("/?tz=utc");
     const input = page.getByRole("combobox", { name: "Selector" });
     await input.fill("{no");
@@ -101,16 +100,16 @@ describe.skipIf(!hasChromium())("the page", () => {
     expect(await input.inputValue()).toBe('{node="node-b"}');
     await page.keyboard.press("Enter");
     await expect.poll(() => field(page, "query")).toBe('{node="node-b"}');
-    // Values are asked for within the other matchers.
+    // Values are requested with the other matchers.
     await input.fill('{exe="/usr/bin/known", comm="');
     await expect.poll(() => page.locator(".candidate").allInnerTexts()).toEqual(["known"]);
     await page.keyboard.press("Escape");
-    expect(await page.locator(".candidate").count()).toBe(0);
+    await expect.poll(() => page.locator(".candidate").count()).toBe(0);
     await page.keyboard.press("Escape");
     expect(await input.inputValue()).toBe('{node="node-b"}');
   });
 
-  it("shows in place what the server found wrong, and keeps the picture", async () => {
+  it("shows the server's error at its position, and keeps the profile", async () => {
     const page = await openGraph("/?tz=utc");
     const input = page.getByRole("combobox", { name: "Selector" });
     await input.fill('{exe!="ü🔥", comm=~"("}');
@@ -129,14 +128,56 @@ describe.skipIf(!hasChromium())("the page", () => {
     await expect.poll(() => alert.count()).toBe(0);
   });
 
-  it("says what to do when the store is empty", async () => {
+  it("shows the next steps when the store is empty", async () => {
     const page = await open({ address: "/?tz=utc", fixture: { empty: true } });
     await expect.poll(() => page.locator(".notice").innerText()).toContain("No profiles yet");
     expect(await page.locator(".notice").innerText()).toContain("make run");
     await saveShot(page, "empty-store");
   });
 
-  it("says which matcher selects nothing, and takes it away", async () => {
+  it("shows why the nodes that reported do not sample", async () => {
+    const page = await open({ address: "/?tz=utc", fixture: { empty: true, cannotSample: true } });
+    await expect.poll(() => page.locator(".notice").innerText()).toContain("node-z: cannot sample");
+    expect(await page.locator(".notice").innerText()).toContain("CAP_PERFMON: missing; no process can be sampled; add it");
+    await saveShot(page, "cannot-sample");
+    const beside = await openGraph(KNOWN, { fixture: { cannotSample: true } });
+    await beside.locator(".summary .warn-dot").first().click();
+    await expect.poll(() => beside.locator(".facts").innerText()).toContain("CAP_PERFMON is missing");
+    await saveShot(beside, "node-statuses");
+  });
+
+  it("shows which windows could not be read, beside the profile and in place of an empty one", async () => {
+    const page = await openGraph(KNOWN, { fixture: { unread: true } });
+    const button = page.locator(".unread-popover > button");
+    expect(await button.innerText()).toContain("3 windows");
+    await button.click();
+    const rows = page.locator(".unread-popover tbody tr");
+    expect(await rows.first().locator(".number").allInnerTexts()).toEqual(["2", "340 ms"]);
+    expect(await rows.last().innerText()).toContain("No such file or directory");
+    await saveShot(page, "not-read");
+    const none = await open({ address: "/?tz=utc", fixture: { unread: true, empty: true } });
+    await expect.poll(() => none.locator(".notice").innerText()).toContain("could not be read");
+    expect(await none.locator(".notice").innerText()).toContain("a section's checksum is wrong");
+  });
+
+  for (const theme of ["light", "dark"]) {
+    it(`shows which pods a policy excludes and why, ${theme}`, async () => {
+      const page = await openGraph(`${KNOWN}&theme=${theme}`, { fixture: { policy: true } });
+      await page.getByRole("button", { name: "33 pods" }).click();
+      const panel = page.locator(".excluded-popover .popover-panel");
+      await expect.poll(() => panel.innerText()).toContain("checkout/cart-5d9c7b6f4d-x2x7q");
+      const text = await panel.innerText();
+      expect(text.indexOf("rule 2: deny namespaces payments, secret-*")).toBeLessThan(text.indexOf("rule 1: deny pod_annotations"));
+      expect(text).toContain("and 2 pods more");
+      await saveShot(page, `excluded-pods-${theme}`);
+      await page.keyboard.press("Escape");
+      await page.locator(".summary .warn-dot").first().click();
+      await expect.poll(() => page.locator(".facts").innerText()).toContain("the policy of ConfigMap profiling/");
+      await saveShot(page, `policy-mistake-${theme}`);
+    });
+  }
+
+  it("shows which matcher selects nothing, and removes it", async () => {
     const query = encodeURIComponent('{comm="known", node="gone"}');
     const page = await open({ address: `/?tz=utc&query=${query}` });
     await expect.poll(() => page.locator(".notice-list").innerText()).toBe('node="gone"');
@@ -145,10 +186,10 @@ describe.skipIf(!hasChromium())("the page", () => {
     expect(field(page, "query")).toBe('{comm="known"}');
   });
 
-  it("says when only the combination selects nothing, and where data is when the range has none", async () => {
+  it("shows when only the combination of matchers is empty, and where data is if the range is empty", async () => {
     const query = encodeURIComponent('{comm="known", exe="/usr/bin/bash"}');
     const page = await open({ address: `/?tz=utc&query=${query}` });
-    await expect.poll(() => page.locator(".notice").innerText()).toContain("no series fits all of them");
+    await expect.poll(() => page.locator(".notice").innerText()).toContain("no series matches all of them");
     await page.goto(`${opened().server.url}/?tz=utc&from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z`);
     await expect.poll(() => page.locator(".notice").innerText()).toContain("2026-11-22 02:15:00 – 2026-11-23 02:14:50");
     await page.getByRole("button", { name: "Show the last 15 minutes" }).click();
@@ -156,15 +197,15 @@ describe.skipIf(!hasChromium())("the page", () => {
     expect(field(page, "to")).toBe("2026-11-23T02:15:00Z");
   });
 
-  it("keeps the last picture while the server is away, and goes on when it is back", async () => {
+  it("keeps the last profile while the server is unreachable, and continues afterwards", async () => {
     const page = await openGraph(KNOWN);
     opened().server.away = true;
     await page.getByRole("button", { name: "Refresh" }).click();
-    await expect.poll(() => page.locator(".banner-away").innerText()).toContain("does not answer");
+    await expect.poll(() => page.locator(".banner-unreachable").innerText()).toContain("does not answer");
     expect(await hoverBox(page, 0.5, 1)).toContain("main");
     opened().server.away = false;
     await page.getByRole("button", { name: "Try now" }).click();
-    await expect.poll(() => page.locator(".banner-away").count()).toBe(0);
+    await expect.poll(() => page.locator(".banner-unreachable").count()).toBe(0);
     opened().errors.length = 0; // Chromium logs each connection that broke.
   });
 
@@ -185,7 +226,7 @@ describe.skipIf(!hasChromium())("the page", () => {
     await saveShot(page, "hostile");
   });
 
-  it("draws what was cut as one box, and fetches it when asked", async () => {
+  it("draws cut nodes as one box, and fetches them on a click", async () => {
     const page = await openGraph("/?tz=utc", { fixture: { maxNodes: 300 } });
     const head = page.locator(".flame .panel-head");
     const hatched = async (): Promise<number> => Number(/([\d.]+) % hatched/.exec(await head.innerText())?.[1] ?? 0);
@@ -195,12 +236,12 @@ describe.skipIf(!hasChromium())("the page", () => {
     await expect.poll(() => page.locator(".search-result").innerText()).toContain("at least ");
     const asked = (): string[] => opened().server.asked.filter((url) => url.includes("flamegraph") && url.includes("path="));
     expect(asked()).toEqual([]);
-    // A path that leads into the cut part brings the branch with it.
+    // A path into a cut part fetches the branch.
     const deep = '["__libc_start_main_impl","__libc_start_call_main","Py_RunMain","_PyFunction_Vectorcall"]';
     await page.goto(`${opened().server.url}/?tz=utc&zoom=${encodeURIComponent(deep)}`);
     await waitForGraph(page);
     await page.locator(".flame-canvas").focus();
-    // Down to a cut box, then Enter.
+    // Move to a cut box, then press Enter.
     const live = page.locator(".flame [aria-live]");
     let steps = 0;
     for (; steps < 60; steps += 1) {

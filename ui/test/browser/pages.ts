@@ -1,5 +1,5 @@
-// What the browser tests share: one browser a file, one page a test, pointing at
-// boxes, and waiting for the picture.
+// Shared by the browser tests: one browser per file, one page per test, pointing at boxes, and
+// waiting for the graph.
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import type { Browser, Page } from "playwright-core";
 import { launchBrowser, openPage, waitForGraph, type Opened, type OpenOptions } from "./browser.ts";
@@ -9,7 +9,7 @@ const ROW = 19;
 
 export const field = (page: Page, name: string): string | null => new URL(page.url()).searchParams.get(name);
 
-/** Points at a share of the canvas's width in one row. */
+/** Moves the pointer to a share of the canvas's width in one row. */
 async function pointAt(page: Page, share: number, row: number): Promise<{ x: number; y: number }> {
   const box = (await page.locator(".flame-canvas").boundingBox())!;
   return { x: box.x + box.width * share, y: box.y + (row + 0.5) * ROW };
@@ -26,7 +26,7 @@ export async function hoverBox(page: Page, share: number, row: number): Promise<
   return (await page.locator(".card").innerText()).replaceAll(/\s+/g, " ");
 }
 
-/** The canvas's picture once it stands: the zoom has arrived and the last painting was in full. */
+/** The canvas's pixels after the zoom has ended and the full painting is done. */
 export const canvasData = (page: Page): Promise<string> =>
   page.evaluate(async () => {
     const read = (): string => document.querySelector<HTMLCanvasElement>(".flame-canvas")!.toDataURL();
@@ -38,19 +38,22 @@ export const canvasData = (page: Page): Promise<string> =>
     return last;
   });
 
-/** Until what the last event changed is on the page. */
+/** Waits until the effects of the last event are painted. */
 export const nextFrames = (page: Page): Promise<void> =>
   page.evaluate(() => new Promise<void>((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => resolve()))));
 
 export interface Pages {
   open(options?: OpenOptions): Promise<Page>;
-  /** Waits for the flame graph too. */
+  /** Also waits for the flame graph. */
   openGraph(address: string, options?: OpenOptions): Promise<Page>;
-  /** What the test that runs has opened. */
+  /** The page and server of the running test. */
   opened(): Opened;
 }
 
-/** Call within `describe`. Each test's page is closed after it, and must have had no errors. */
+/**
+ * Call within `describe`. Closes each test's page after the test, and fails the test if the page
+ * had errors.
+ */
 export function usePages(): Pages {
   let browser: Browser;
   let opened: Opened | undefined;

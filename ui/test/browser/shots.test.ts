@@ -1,10 +1,10 @@
-// Pictures of the page at both widths and in both themes, for people to look at,
-// and checks that nothing sticks out sideways and nothing went wrong.
+// Screenshots of the page in both widths and both themes, for people to look at. Also checks that
+// the page has no horizontal overflow and no errors.
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Browser } from "playwright-core";
 import { hasChromium, launchBrowser, openPage, saveShot, waitForGraph } from "./browser.ts";
 
-describe.skipIf(!hasChromium())("pictures", () => {
+describe.skipIf(!hasChromium())("screenshots", () => {
   let browser: Browser;
   beforeAll(async () => {
     browser = await launchBrowser();

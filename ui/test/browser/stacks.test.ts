@@ -1,5 +1,5 @@
-// The page in a real browser over the fixture server: complete stacks, the
-// self-check, and folded recursion.
+// The page in a real browser with the fixture server: complete stacks, the self-check, and folded
+// recursion.
 import { describe, expect, it } from "vitest";
 import type { Page } from "playwright-core";
 import type { StacksAnswer } from "../../src/api/shapes.ts";
@@ -17,13 +17,13 @@ describe.skipIf(!hasChromium())("complete stacks", () => {
     await page.locator(".stacks-popover > button").click();
     await page.locator(".stacks-share").waitFor();
   }
-  /** What the page asked for last, asked again. */
+  /** Repeats the page's last request. */
   async function readStacks(): Promise<StacksAnswer> {
     const response = await fetch(opened().server.url + askedStacks().at(-1)!);
     return (await response.json()) as StacksAnswer;
   }
 
-  it("shows the share, the reasons, and where the others stop", async () => {
+  it("shows the share, the reasons, and where incomplete stacks stop", async () => {
     const page = await openGraph("/?tz=utc");
     expect(askedStacks()).toEqual([]);
     await openPanel(page);
@@ -35,14 +35,15 @@ describe.skipIf(!hasChromium())("complete stacks", () => {
     const kinds = stacks.outcomes.filter(({ outcome }) => outcome !== "kernel_only");
     expect(kinds.length).toBeGreaterThan(6);
     expect(await page.locator(".outcomes li").count()).toBe(kinds.length);
-    // The most frequent reason is explained, and any other when it is clicked; no code is shown as it is.
+    // The panel explains the most frequent outcome, and another after a click. It never shows a raw
+    // code.
     expect(await page.locator(".outcomes").innerText()).not.toContain("_");
     expect(await page.locator(".outcomes p").count()).toBe(1);
     const last = page.locator(".outcome-label").last();
     await last.click();
     expect(await last.getAttribute("aria-expanded")).toBe("true");
     expect(await page.locator(".outcomes li").last().locator("p").count()).toBe(1);
-    // It keeps within the window.
+    // The panel stays within the window.
     const panel = (await page.locator(".stacks-popover .popover-panel").boundingBox())!;
     expect([panel.x >= 0, panel.x + panel.width <= 1280, panel.y + panel.height <= 800]).toEqual([true, true, true]);
     const rows = page.locator(".stops tbody tr");
@@ -51,7 +52,7 @@ describe.skipIf(!hasChromium())("complete stacks", () => {
     expect(await rows.first().locator(".number").allInnerTexts()).toEqual([formatCount(largest.samples), formatPercent(largest.cpu_ns / largest.through_ns)]);
     await saveShot(page, "stacks-panel");
     await page.getByRole("button", { name: "Functions", exact: true }).click();
-    await expect.poll(() => rows.count()).toBe(stacks.incomplete.functions.length + (stacks.incomplete.rest ? 1 : 0));
+    await expect.poll(() => rows.count()).toBe(stacks.stops.functions.length + (stacks.stops.rest ? 1 : 0));
     await saveShot(page, "stacks-panel-functions");
   });
 
@@ -62,16 +63,16 @@ describe.skipIf(!hasChromium())("complete stacks", () => {
     await page.locator(".stops .link").first().click();
     await expect.poll(() => field(page, "search")).toBe(binary);
     await expect.poll(() => page.locator(".search-result").innerText()).toMatch(/% of everything/);
-    expect(await page.locator(".stacks").count()).toBe(0);
+    await expect.poll(() => page.locator(".stacks").count()).toBe(0);
   });
 
-  it("says how the second implementation agrees, by program when asked", async () => {
+  it("shows the results of the second unwinder, in total and by program", async () => {
     const page = await openGraph("/?tz=utc");
     await openPanel(page);
     const { checks } = await readStacks();
     expect(checks.differed).toBeGreaterThan(0);
     const line = page.locator("section[aria-labelledby=check-title]");
-    expect(await line.innerText()).toContain(`${formatCount(checks.agreed + checks.differed)} stacks were also unwound`);
+    expect(await line.innerText()).toContain(`${formatCount(checks.agreed + checks.differed)} stacks were checked`);
     expect(await line.innerText()).toContain(`${formatPercent(checks.agreed / (checks.agreed + checks.differed))} agree`);
     await page.getByRole("button", { name: "By program" }).click();
     expect(await line.locator("tbody tr").count()).toBe(checks.count);
@@ -90,21 +91,21 @@ describe.skipIf(!hasChromium())("complete stacks", () => {
     });
   }
 
-  it("says plainly when all stacks are complete and none was compared", async () => {
+  it("shows when all stacks are complete and none was checked", async () => {
     const page = await openGraph(KNOWN);
     await openPanel(page);
     expect(await page.locator(".stacks-share").innerText()).toBe("100 %");
     expect(await page.locator(".stops").count()).toBe(0);
-    expect(await page.locator(".stacks").innerText()).toContain("No stack of this selection was also unwound");
+    expect(await page.locator(".stacks").innerText()).toContain("No stack of this selection was checked");
     await saveShot(page, "stacks-panel-complete");
   });
 
-  it("asks again when what is shown changes while it is open, and keeps what it has when there is no answer", async () => {
+  it("requests again when the selection changes, and keeps the last answer when the request fails", async () => {
     const page = await openGraph("/?tz=utc");
     await page.evaluate(() => history.pushState(null, "", `?tz=utc&query=${encodeURIComponent('{comm="rustc"}')}`));
     await openPanel(page);
     const share = await page.locator(".stacks-share").innerText();
-    // Back and forth without a click, which would close it.
+    // Use the history, since a click would close the panel.
     await page.goBack();
     await page.goForward();
     await expect.poll(() => askedStacks().length).toBeGreaterThan(1);
@@ -116,7 +117,7 @@ describe.skipIf(!hasChromium())("complete stacks", () => {
     expect(await page.locator(".stacks-share").count()).toBe(1);
     opened().errors.length = 0; // The browser says that the request failed, as it should.
     await page.keyboard.press("Escape");
-    expect(await page.locator(".stacks").count()).toBe(0);
+    await expect.poll(() => page.locator(".stacks").count()).toBe(0);
   });
 });
 
@@ -131,8 +132,8 @@ describe.skipIf(!hasChromium())("folded recursion", () => {
     await toggle.click();
     await expect.poll(() => field(page, "fold")).toBe("recursion");
     await canvasData(page);
-    expect(await page.locator(".fold-hint").count()).toBe(0);
-    // All of the time is in the chain, and all that its levels called is in one box below it.
+    await expect.poll(() => page.locator(".fold-hint").count()).toBe(0);
+    // The chain has all of the time; one box below it has all callees of its levels.
     expect(await hoverBox(page, 0.5, 2)).toMatch(/^visit_tree ×120 .* up to 120 levels in a row.* Total .* 100 % of everything selected Self 0 s/);
     expect(await hoverBox(page, 0.5, 3)).toMatch(/^compare .* Total .* 100 % of everything selected Self .* 100 %/);
     await saveShot(page, "recursion-folded");
@@ -155,7 +156,7 @@ describe.skipIf(!hasChromium())("folded recursion", () => {
     });
   }
 
-  it("finds the same share folded and unfolded, and zooms by an address from the other picture", async () => {
+  it("finds the same share folded and unfolded, and zooms by a URL of the other form", async () => {
     const zoom = encodeURIComponent(JSON.stringify(["main", ...Array.from({ length: 40 }, () => "visit_tree")]));
     const page = await openGraph(`${WALK}&fold=recursion&search=compare&zoom=${zoom}`);
     const result = page.locator(".search-result");
@@ -165,20 +166,20 @@ describe.skipIf(!hasChromium())("folded recursion", () => {
     await expect.poll(() => result.innerText()).toBe("100 % of everything · 120 boxes");
   });
 
-  it("fetches what was cut below all levels, the largest part first", async () => {
+  it("fetches cut nodes below all levels, the largest first", async () => {
     const page = await openGraph(`${WALK}&fold=recursion`, { fixture: { maxNodes: 60 } });
     const readLevels = async (): Promise<number> => Number(/^visit_tree ×(\d+)/.exec(await hoverBox(page, 0.5, 2))?.[1]);
     const before = await readLevels();
     expect(before).toBeGreaterThan(20);
-    expect(await hoverBox(page, 0.5, 3)).toMatch(/smaller boxes Left out of this drawing/);
+    expect(await hoverBox(page, 0.5, 3)).toMatch(/smaller boxes Left out of this graph/);
     await clickBox(page, 0.5, 3);
     await expect.poll(readLevels).toBeGreaterThan(before);
-    // The largest part is what lies below the last level that was there.
+    // The largest cut part is below the last level of the tree.
     const path = new URL(opened().server.asked.find((url) => url.includes("path="))!, "http://x").searchParams.get("path")!;
     expect(JSON.parse(path)).toEqual(["main", ...Array.from({ length: before }, () => "visit_tree")]);
   });
 
-  it("has nothing to fold where nothing calls itself", async () => {
+  it("has nothing to fold without direct recursion", async () => {
     const page = await openGraph(KNOWN);
     expect(await page.getByRole("button", { name: "Fold recursion" }).isDisabled()).toBe(true);
   });

@@ -3,7 +3,7 @@ import { assignHues, chartPalette, COLOUR, colourFrames, contrastOf, flamePalett
 import { treeFromText } from "./tree-text.ts";
 
 describe("palettes", () => {
-  it("let text be read on every box", () => {
+  it("have enough contrast for text on every box", () => {
     const texts = { light: [27, 32, 38], dark: [234, 237, 241] } as const;
     for (const theme of ["light", "dark"] as const) {
       for (const colour of flamePalette(theme)) expect(contrastOf(colour, texts[theme])).toBeGreaterThan(4.5);

@@ -7,7 +7,9 @@ interface Parts {
   columns: ReadonlyMap<string, Column>;
 }
 
-/** Reads a text in chunks of the given numbers of bytes, the last as often as need be, all from one piece of memory. */
+/**
+ * Reads a text in chunks of the given sizes, repeating the last size. All chunks share one buffer.
+ */
 function split(text: string, ...sizes: number[]): Parts | null {
   const bytes = new TextEncoder().encode(text);
   const memory = new Uint8Array(bytes.length);
@@ -24,7 +26,7 @@ function split(text: string, ...sizes: number[]): Parts | null {
   return rest && { rest, columns: reader.columns };
 }
 
-/** What the two halves make together. */
+/** Combines both parts of the answer. */
 function join(parts: Parts | null): unknown {
   if (!parts) return null;
   const nodes = { ...(parts.rest["nodes"] as Record<string, unknown>) };
@@ -68,7 +70,7 @@ describe("createColumnReader", () => {
     }
   });
 
-  it("makes typed arrays of the kinds asked for, and leaves out what is not wanted", () => {
+  it("makes typed arrays of the given kinds, and skips columns of the kind skip", () => {
     const { columns, rest } = split('{"nodes":{"depth":[0,1],"dropped":[1,2],"total_ns":[5,6]},"z":1}')!;
     expect(columns.get("depth")).toEqual(Int32Array.of(0, 1));
     expect(columns.get("total_ns")).toEqual(Float64Array.of(5, 6));

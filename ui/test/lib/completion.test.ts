@@ -1,19 +1,19 @@
 import { describe, expect, it } from "vitest";
-import { applyCandidate, contextQuery, findWanted, rankCandidates } from "../../src/lib/completion.ts";
+import { applyCandidate, valuesQuery, findCompletionContext, orderLabels, rankCandidates } from "../../src/lib/completion.ts";
 
-/** The caret is written as `|`. */
+/** Splits a text at the caret, written as `|`. */
 function at(marked: string): [string, number] {
   const caret = marked.indexOf("|");
   return [marked.replace("|", ""), caret];
 }
-const wanted = (marked: string) => findWanted(...at(marked));
+const context = (marked: string) => findCompletionContext(...at(marked));
 function accept(marked: string, candidate: string): string {
   const [text, caret] = at(marked);
-  const edit = applyCandidate(text, findWanted(text, caret)!, candidate);
+  const edit = applyCandidate(text, findCompletionContext(text, caret)!, candidate);
   return `${edit.text.slice(0, edit.caret)}|${edit.text.slice(edit.caret)}`;
 }
 
-describe("findWanted", () => {
+describe("findCompletionContext", () => {
   it.each([
     ["|", "label", ""],
     ["{|", "label", ""],
@@ -31,18 +31,18 @@ describe("findWanted", () => {
     ['{comm="ru|stc"}', "value", "ru"],
     ["{comm=ru|", "value", "ru"],
   ])("in %s it wants a %s that starts with “%s”", (marked, kind, prefix) => {
-    expect(wanted(marked)).toMatchObject({ kind, prefix });
+    expect(context(marked)).toMatchObject({ kind, prefix });
   });
 
-  it("wants nothing after a whole value or the closing brace", () => {
-    expect(wanted('{comm="rustc"|')).toBeNull();
-    expect(wanted('{comm="rustc"}|')).toBeNull();
+  it("has no context after a complete value or the closing brace", () => {
+    expect(context('{comm="rustc"|')).toBeNull();
+    expect(context('{comm="rustc"}|')).toBeNull();
   });
 
-  it("asks for values within the other matchers only", () => {
-    const found = wanted('{node="a", comm="r|", exe!="x"}')!;
-    expect(contextQuery(found)).toBe('{node="a", exe!="x"}');
-    expect(wanted('{node="a", |')).toMatchObject({ used: ["node"] });
+  it("requests values with the other matchers only", () => {
+    const found = context('{node="a", comm="r|", exe!="x"}')!;
+    expect(valuesQuery(found)).toBe('{node="a", exe!="x"}');
+    expect(context('{node="a", |')).toMatchObject({ used: ["node"] });
   });
 });
 
@@ -61,7 +61,12 @@ describe("applyCandidate", () => {
   });
 });
 
-it("ranks what starts with the prefix before what contains it, in any case", () => {
+it("ranks prefix matches before other matches, ignoring case", () => {
   expect(rankCandidates(["bar", "FOO", "afoo", "food"], "foo", 10)).toEqual(["FOO", "food", "afoo"]);
   expect(rankCandidates(["a", "b", "c"], "", 2)).toEqual(["a", "b"]);
+});
+
+it("offers the labels of a pod's place first", () => {
+  expect(orderLabels(["comm", "container", "node", "pod", "workload_kind"])).toEqual(["pod", "container", "comm", "node", "workload_kind"]);
+  expect(orderLabels(["comm", "exe"])).toEqual(["comm", "exe"]);
 });

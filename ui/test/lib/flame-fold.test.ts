@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { findLongestChain, foldRecursion, levelMark, levelsOf } from "../../src/lib/flame-fold.ts";
+import { findLongestChain, foldRecursion, levelSuffix, levelsOf } from "../../src/lib/flame-fold.ts";
 import { buildTree, listAncestors, nameOf, type FlameTree } from "../../src/lib/flame-tree.ts";
 import { compileSearch, searchTree } from "../../src/lib/search.ts";
 import { createRandom } from "../fixture/random.ts";
 import { textFromTree, treeFromText } from "./tree-text.ts";
 
-/** Each path's total, self and samples; siblings of equal size may stand in any order. */
+/** Total, self and samples of each path; the order of equal siblings does not matter. */
 function sumsOf(tree: FlameTree): Map<string, string> {
   const sums = new Map<string, string>();
   for (let node = 0; node < tree.length; node += 1) {
@@ -16,7 +16,7 @@ function sumsOf(tree: FlameTree): Map<string, string> {
   return sums;
 }
 
-/** The same stacks with each run of one function written once: what folding must give. */
+/** The expected result of folding: the same stacks with each run of one function written once. */
 function foldText(text: string): string {
   const lines = text.split("\n").map((line) => {
     const [path, count] = line.split(" ");
@@ -29,20 +29,20 @@ describe("foldRecursion", () => {
   const TREE = treeFromText("main;visit;visit;visit;compare 8\nmain;visit;compare 5\nmain;visit;visit 3\nmain;other 1");
   const folded = foldRecursion(TREE)!;
 
-  it("lays what all levels called over each other, with exact sums", () => {
+  it("merges the callees of all levels, with exact sums", () => {
     expect(textFromTree(folded.tree)).toBe("all 17@0\n  main 17@0\n    visit 16@0\n      compare 13@0\n    other 1@16");
     expect([...folded.tree.self]).toEqual([0, 0, 3, 13, 1]);
     expect([...folded.tree.samples]).toEqual([17, 17, 16, 13, 1]);
     expect(folded.tree.sorted).toBe(true);
   });
 
-  it("says how many levels were folded at most", () => {
+  it("has the largest number of folded levels", () => {
     expect([...folded.tree.levels!]).toEqual([1, 1, 3, 1, 1]);
-    expect(nameOf(folded.tree, 2) + levelMark(folded.tree, 2)).toBe("visit ×3");
-    expect([levelMark(folded.tree, 1), levelsOf(TREE, 2)]).toEqual(["", 1]);
+    expect(nameOf(folded.tree, 2) + levelSuffix(folded.tree, 2)).toBe("visit ×3");
+    expect([levelSuffix(folded.tree, 1), levelsOf(TREE, 2)]).toEqual(["", 1]);
   });
 
-  it("says for each box where it came from and went to", () => {
+  it("maps each box to its origin and image", () => {
     expect([...folded.origin].map((node) => nameOf(TREE, node))).toEqual(["all", "main", "visit", "compare", "other"]);
     for (let node = 0; node < TREE.length; node += 1) {
       expect(nameOf(folded.tree, folded.image[node]!)).toBe(nameOf(TREE, node));
@@ -51,19 +51,19 @@ describe("foldRecursion", () => {
     expect([...folded.origin].map((node) => TREE.depth[node])).toEqual([0, 1, 2, 3, 2]);
   });
 
-  it("leaves trees without recursion and circles of several functions alone", () => {
+  it("does not change trees without recursion or with recursion through several functions", () => {
     expect(foldRecursion(treeFromText("main;a;b;a;b 3\nmain;b 2"))).toBeNull();
     expect(foldRecursion(treeFromText("main 1"))).toBeNull();
   });
 
-  it("tells functions of one name in two binaries apart", () => {
+  it("distinguishes functions of one name in two binaries", () => {
     expect(foldRecursion(treeFromText("main;visit@/a;visit@/b 3"))).toBeNull();
   });
 
-  it("puts what was cut below all levels into one box", () => {
+  it("merges cut nodes below all levels into one box", () => {
     const { tree, origin } = foldRecursion(treeFromText("f;f;~cut 5\nf;~cut 2\nf;g 1"))!;
     expect(textFromTree(tree)).toBe("all 8@0\n  f 8@0\n    ~cut(6) 7@0\n    g 1@7");
-    // The larger one is what is fetched.
+    // The larger one is fetched.
     expect(origin[2]).toBe(3);
   });
 
@@ -84,8 +84,8 @@ describe("foldRecursion", () => {
     }
   });
 
-  it("takes time in proportion to the nodes, also when all of them are folded", () => {
-    // Half of the nodes are one chain's levels as often as 65,000 levels fit, the others what these called.
+  it("takes time linear in the number of nodes, also if all are folded", () => {
+    // Half of the nodes are levels of chains of up to 65,000 levels, the other half their callees.
     const grow = (count: number): FlameTree => {
       const columns = { depth: [0], frame: [-1], total: [0], samples: [0] };
       const put = (depth: number, frame: number, total: number): void => {
@@ -108,7 +108,7 @@ describe("foldRecursion", () => {
     const tree = grow(1_000_000);
     const startedMs = performance.now();
     const result = foldRecursion(tree)!;
-    // Some 100 ms on an idle machine; what is not linear takes minutes.
+    // About 100 ms on an idle machine; a quadratic algorithm takes minutes.
     expect(performance.now() - startedMs).toBeLessThan(5_000);
     expect(result.tree.length).toBeLessThan(100_000);
     expect(result.tree.total[0]).toBe(tree.total[0]);
@@ -116,7 +116,7 @@ describe("foldRecursion", () => {
 });
 
 describe("findLongestChain", () => {
-  it("finds the function that calls itself most often in a row", () => {
+  it("finds the longest chain of direct recursion", () => {
     expect(findLongestChain(treeFromText("main;f;f;g;f;g;g;g;h 1"))).toEqual({ levels: 3, name: "g" });
     expect(findLongestChain(treeFromText("main;f;g;f 1"))).toBeNull();
   });

@@ -26,15 +26,15 @@ describe("layOutBoxes", () => {
     expect(layOut(TREE, { span: { start: 60, end: 80 } })).toEqual(["0 all 0.0+100.0", "1 main 0.0+100.0", "2 rest 0.0+100.0"]);
     expect(layOut(TREE, { span: { start: 30, end: 80 } })).toEqual(["0 all 0.0+100.0", "1 main 0.0+100.0", "2 work 0.0+60.0", "3 inner 0.0+20.0", "2 rest 60.0+40.0"]);
   });
-  it("leaves out rows that cannot be seen", () => {
+  it("leaves out invisible rows", () => {
     expect(layOut(TREE, { rowFirst: 1, rowEnd: 2 })).toEqual(["1 main 0.0+90.0", "1 kthread 90.0+10.0"]);
     expect(layOut(TREE, { span: { start: 30, end: 80 }, rowFirst: 3 })).toEqual(["3 inner 0.0+20.0"]);
   });
-  it("draws what is too narrow as one run, down to the end of the parent's children", () => {
+  it("draws narrow siblings as one run, up to the end of the parent's children", () => {
     const tree = treeFromText(["a 900", ...Array.from({ length: 50 }, (_, at) => `b${at};c 2`)].join("\n"));
     expect(layOut(tree)).toEqual(["0 all 0.0+100.0", "1 a 0.0+90.0", "1 ~ 90.0+10.0"]);
   });
-  it("knows which nodes a run stands for", () => {
+  it("has the nodes of each run", () => {
     const tree = treeFromText(["a;x 900", ...Array.from({ length: 50 }, (_, at) => `b${at};c 2`)].join("\n"));
     const boxes = layOutBoxes(tree, { ...WHOLE, span: spanOf(tree, 0) }, createBoxes());
     const run = boxes.count - 1;
@@ -50,7 +50,7 @@ describe("layOutBoxes", () => {
   });
 });
 
-/** A tree of random shape whose every box is known by looking at each node. */
+/** A random tree. */
 function randomTree(seed: number): FlameTree {
   const random = createRandom(seed);
   const lines = Array.from({ length: 60 }, () => {
@@ -61,7 +61,7 @@ function randomTree(seed: number): FlameTree {
 }
 
 describe("over random trees", () => {
-  it("each wide enough box that touches the span is drawn once and in its place", () => {
+  it("each sufficiently wide box in the span is drawn once at its position", () => {
     for (let seed = 1; seed <= 40; seed += 1) {
       const tree = randomTree(seed);
       const random = createRandom(seed * 7);
@@ -87,7 +87,7 @@ describe("over random trees", () => {
     }
   });
 
-  it("the box under a point is the one that is drawn there", () => {
+  it("finds the drawn box at a point", () => {
     for (let seed = 1; seed <= 20; seed += 1) {
       const tree = randomTree(seed);
       const boxes = layOutBoxes(tree, { ...WHOLE, width: 100_000, span: spanOf(tree, 0) }, createBoxes());
@@ -100,10 +100,10 @@ describe("over random trees", () => {
 });
 
 describe("spans", () => {
-  it("zoom around a point that stays in its place", () => {
+  it("keep the position of the zoomed point", () => {
     expect(zoomSpan({ start: 0, end: 100 }, 0.5, 40, 100)).toEqual({ start: 20, end: 70 });
   });
-  it("never leave the tree, and never become empty", () => {
+  it("stay within the tree, and never become empty", () => {
     expect(zoomSpan({ start: 20, end: 70 }, 10, 40, 100)).toEqual({ start: 0, end: 100 });
     const tiny = zoomSpan({ start: 50, end: 51 }, 1e-9, 50.5, 100);
     expect(tiny.end - tiny.start).toBe(1);

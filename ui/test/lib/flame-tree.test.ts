@@ -18,7 +18,7 @@ const COLUMNS: TreeColumns = {
 };
 
 describe("buildTree", () => {
-  it("links parents, ends and starts, and works out own times", () => {
+  it("computes parents, ends, starts and self times", () => {
     expect(textFromTree(TREE)).toBe(["all 100@0", "  main 90@0", "    work 60@0", "      inner 40@0", "    rest 30@60", "  kthread 10@90"].join("\n"));
     expect([...TREE.parent]).toEqual([-1, 0, 1, 2, 1, 0]);
     expect([...TREE.end]).toEqual([6, 5, 4, 4, 5, 6]);
@@ -29,13 +29,13 @@ describe("buildTree", () => {
     expect(listAncestors(TREE, 3)).toEqual([0, 1, 2, 3]);
   });
 
-  it("takes a root alone", () => {
+  it("accepts a single root", () => {
     const tree = buildTree({ ...COLUMNS, depth: [0], frame: [-1], total: [0], samples: [0] });
     expect(tree.length).toBe(1);
     expect(findNodeAt(tree, 0, 0)).toBe(-1);
   });
 
-  it("sees when children are not in falling order", () => {
+  it("detects unsorted children", () => {
     const tree = buildTree({ ...COLUMNS, depth: [0, 1, 1], frame: [-1, 0, 0], total: [3, 1, 2], samples: [3, 1, 2] });
     expect(tree.sorted).toBe(false);
   });
@@ -58,33 +58,33 @@ describe("findNodeAt", () => {
   it.each([
     [0, 0, "all"], [0, 3, "inner"], [39.9, 3, "inner"], [40, 2, "work"], [60, 2, "rest"], [89, 1, "main"], [90, 1, "kthread"], [99.9, 1, "kthread"],
   ])("at %d in row %d is %s", (offset, depth, name) => expect(nameOf(TREE, findNodeAt(TREE, offset, depth))).toBe(name));
-  it.each([[40, 3], [95, 2], [100, 0], [-1, 0]])("at %d in row %d is nothing", (offset, depth) => expect(findNodeAt(TREE, offset, depth)).toBe(-1));
+  it.each([[40, 3], [95, 2], [100, 0], [-1, 0]])("finds no node at %d in row %d", (offset, depth) => expect(findNodeAt(TREE, offset, depth)).toBe(-1));
 });
 
 describe("paths", () => {
-  it("lead back to their node", () => {
+  it("resolve to their node", () => {
     for (let node = 0; node < TREE.length; node += 1) expect(resolvePath(TREE, pathOf(TREE, node)).node).toBe(node);
   });
-  it("tell siblings of one name apart", () => {
+  it("distinguish siblings of one name", () => {
     const tree = treeFromText("main@/a 5\nmain@/b 3\nmain@/a;x 1");
     const second = listChildren(tree, 0)[1]!;
     expect(pathOf(tree, second)).toEqual([["main", "/b", "", 0]]);
     expect(resolvePath(tree, pathOf(tree, second)).node).toBe(second);
   });
-  it("stop where the tree stops, and say when the rest may have been cut", () => {
+  it("resolve as far as the tree goes, and report possible cuts", () => {
     expect(resolvePath(TREE, ["main", "gone", "deeper"])).toEqual({ node: 1, steps: 1, cutHere: false });
     const cut = treeFromText("main;a 5\nmain;~cut 2");
     expect(resolvePath(cut, ["main", "b"])).toMatchObject({ steps: 1, cutHere: true });
     expect(resolvePath(cut, ["main", "a"])).toMatchObject({ steps: 2, cutHere: false });
   });
-  it("are read with suspicion", () => {
+  it("are validated", () => {
     expect(parsePath('["a",["b","/x","f.c",2]]')).toEqual(["a", ["b", "/x", "f.c", 2]]);
     for (const text of ["", "{", "3", '"a"', "[1]", '[["a"]]', "[null]"]) expect(parsePath(text)).toBeNull();
   });
 });
 
 describe("graftBranch", () => {
-  it("puts the branch in the place of what was cut, and all sums stay", () => {
+  it("replaces the cut part by the branch, and keeps all sums", () => {
     const tree = treeFromText("main;a 50\nmain;~cut 20\nother;~cut 7\nother 3");
     const branch = treeFromText("a 50\nb;c 12\nb;a 5\n~cut 3");
     const grafted = graftBranch(tree, 1, branch);
@@ -102,10 +102,10 @@ describe("moveFocus", () => {
     [1, "ArrowDown", 2], [3, "ArrowDown", 3], [2, "ArrowUp", 1], [0, "ArrowUp", 0],
     [2, "ArrowRight", 4], [4, "ArrowLeft", 2], [4, "ArrowRight", 4], [0, "ArrowLeft", 0], [4, "Home", 0],
   ])("from %d by %s to %d", (node, key, next) => expect(moveFocus(TREE, node, key)).toBe(next));
-  it("leaves other keys alone", () => expect(moveFocus(TREE, 1, "a")).toBeNull());
+  it("ignores other keys", () => expect(moveFocus(TREE, 1, "a")).toBeNull());
 });
 
-it("goes round the matches in both directions", () => {
+it("steps through the matches in both directions, with wrap-around", () => {
   const nodes = Int32Array.from([3, 7]);
   expect([nextMatch(nodes, -1, 1), nextMatch(nodes, 3, 1), nextMatch(nodes, 7, 1)]).toEqual([3, 7, 3]);
   expect([nextMatch(nodes, -1, -1), nextMatch(nodes, 7, -1), nextMatch(nodes, 3, -1)]).toEqual([7, 3, 7]);

@@ -31,7 +31,7 @@ describe("compileSearch", () => {
     ["  ", "none"],
   ])("%s finds %s", (text, expected) => expect(share(text)).toBe(expected));
 
-  it("says why a regular expression cannot be read, and matches nothing", () => {
+  it("reports an invalid regular expression, and matches nothing", () => {
     expect(compileSearch("/(/")).toMatchObject({ test: null, error: expect.stringContaining("(") });
   });
 
@@ -50,7 +50,7 @@ describe("searchTree", () => {
     expect(matches.samples).toBe(18);
     expect(matches.nodes).toHaveLength(4);
   });
-  it("says how much is hidden where nobody searched", () => {
+  it("counts the CPU time of cut nodes that were not searched", () => {
     const tree = treeFromText("visit;~cut 10\nother;~cut 5\nother;visit 3");
     const matches = searchTree(tree, (name) => name === "visit");
     expect(matches.totalNs).toBe(13);

@@ -17,7 +17,7 @@ describe("parseSelector", () => {
     ]);
   });
 
-  it("takes nothing, bare braces and missing braces for a selector", () => {
+  it("accepts an empty text, empty braces and missing braces", () => {
     expect(parse("")).toEqual([]);
     expect(parse("  {  } ")).toEqual([]);
     expect(parse('comm="sort"')).toEqual([{ label: "comm", operator: "=", value: "sort" }]);
@@ -43,7 +43,7 @@ describe("parseSelector", () => {
     expect(parseSelector(text).error).toMatchObject({ position, message });
   });
 
-  it("reads back what it writes, whatever the value", () => {
+  it("parses its own output, for any value", () => {
     for (const value of ["", '"', "\\", "\\n", "a\nb\tc\r", "{}", ",", "🔥", "`'\"", "\\d+\\.so"]) {
       const matchers: Matcher[] = [{ label: "a", operator: "=~", value }];
       expect(parse(formatSelector(matchers))).toEqual(matchers);
@@ -57,11 +57,11 @@ describe("edits", () => {
   it("replaces an equality on the same label", () => {
     expect(formatSelector(addMatcher(base, { label: "comm", operator: "=", value: "cc1" }))).toBe('{node="a", comm="cc1"}');
   });
-  it("lets exclusions of one label stand beside each other", () => {
+  it("allows several exclusions of one label", () => {
     const one = addMatcher([], { label: "comm", operator: "!=", value: "a" });
     expect(addMatcher(one, { label: "comm", operator: "!=", value: "b" })).toHaveLength(2);
   });
-  it("takes back an exclusion when the value is selected", () => {
+  it("removes an exclusion when the value is selected", () => {
     const excluded = addMatcher([], { label: "comm", operator: "!=", value: "a" });
     expect(addMatcher(excluded, { label: "comm", operator: "=", value: "a" })).toEqual([{ label: "comm", operator: "=", value: "a" }]);
   });

@@ -2,12 +2,12 @@ import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
 import { baseName, collapseBrackets, cutName, listShortForms, quoteForShell, showUnsafe } from "../../src/lib/text.ts";
 
-it("shows what would turn text around or hide", () => {
+it("replaces invisible and bidirectional characters", () => {
   expect(showUnsafe("a\u202eb\u0000c\nd\u200be")).toBe("a\ufffdb\ufffdc\ufffdd\ufffde");
   expect(showUnsafe("שלום 🔥 ü")).toBe("שלום 🔥 ü");
 });
 
-it("cuts names of 10,000 characters and says by how much", () => {
+it("truncates names of 10,000 characters and counts the omitted ones", () => {
   expect(cutName("x".repeat(10_000))).toMatchObject({ hidden: 9_400 });
   expect(cutName("main")).toEqual({ text: "main", hidden: 0 });
 });
@@ -26,7 +26,7 @@ describe("collapseBrackets", () => {
     ["f<g(int)->h<int>>", "f<…>"],
   ])("%s becomes %s", (name, short) => expect(collapseBrackets(name)).toBe(short));
 
-  it("takes one pass over what never closes", () => {
+  it("takes one pass over unclosed brackets", () => {
     const started = performance.now();
     collapseBrackets("f<".repeat(50_000));
     expect(performance.now() - started).toBeLessThan(5_000);
@@ -44,7 +44,7 @@ it("takes the last part of a path", () => {
   expect(["/usr/lib/libc.so.6", "[kernel]", "/", ""].map(baseName)).toEqual(["libc.so.6", "[kernel]", "/", ""]);
 });
 
-it("quotes so that a shell reads back the very same word", () => {
+it("quotes so that a shell reads the same word", () => {
   for (const word of ["plain", "", "a b", "it's", '{comm="x"}&from=1', "$(rm -rf /)", "`x`", "\\", "!!", "a\nb"]) {
     const echoed = execFileSync("/bin/sh", ["-c", `printf %s ${quoteForShell(word)}`], { encoding: "utf8" });
     expect(echoed).toBe(word);

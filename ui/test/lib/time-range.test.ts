@@ -21,7 +21,7 @@ describe("parseTime", () => {
     [" 2026-11-23 02:00Z ", NOW],
   ])("reads %s", (text, ms) => expect(parseTime(text, NOW, "utc")).toBe(ms));
 
-  it("takes a date without a zone in the zone that is shown", () => {
+  it("interprets a date without a zone in the selected zone", () => {
     expect(parseTime("2026-11-23 02:00", NOW, "utc")).toBe(NOW);
     expect(parseTime("2026-11-22 21:00", NOW, "local")).toBe(NOW);
     expect(parseTime("2026-11-23", NOW, "utc")).toBe(Date.UTC(2026, 10, 23));
@@ -38,7 +38,7 @@ it("refuses an empty or backward range", () => {
   expect(() => resolveRange({ from: "now", to: "now-5m" }, NOW)).toThrow("ends before it starts");
 });
 
-it("keeps what is relative and writes the rest in UTC", () => {
+it("keeps relative times and writes others in UTC", () => {
   expect(normalizeTime("now - 15m", NOW, "local")).toBe("now-15m");
   expect(normalizeTime("2026-11-22 21:00", NOW, "local")).toBe("2026-11-23T02:00:00Z");
   expect(normalizeTime("1795312800001", NOW, "utc")).toBe("2026-11-22T02:00:00.001Z");
@@ -53,7 +53,7 @@ it("shows times in either zone", () => {
   expect(describeRange({ from: "rubbish", to: "now" }, NOW, "utc")).toBe("rubbish to now");
 });
 
-it("doubles a range without leaving now behind, and moves it by halves", () => {
+it("doubles a range up to now, and moves it by halves", () => {
   const range = { fromMs: NOW - 600_000, toMs: NOW };
   expect(widenRange(range, NOW)).toEqual({ fromMs: NOW - 1_200_000, toMs: NOW });
   expect(widenRange({ fromMs: 0, toMs: 1000 }, NOW)).toEqual({ fromMs: -500, toMs: 1500 });

@@ -1,6 +1,6 @@
-// The tests' small language for trees: one line a stack, `a;b;c 12`, merged into
-// a tree of one sample a unit. `k:` before a name makes it kernel code, `i:`
-// inlined, `?:` unnamed; `name@binary` names the binary.
+// The tests' text format for trees: one line per stack, `a;b;c 12`, merged into a tree with one
+// sample per unit. `k:` before a name marks kernel code, `i:` inlined, `?:` unnamed; `name@binary`
+// sets the binary.
 import { buildTree, type FlameTree, type Unnamed } from "../../src/lib/flame-tree.ts";
 
 const KINDS: Record<string, number> = { k: 1, i: 2, "?": 3 };
@@ -10,7 +10,10 @@ interface Node {
   children: Map<string, Node>;
 }
 
-/** Children come out by falling total, as the server sends them; `~cut 5` is a cut node that hides 3 nodes. */
+/**
+ * Sorts children by total, largest first, like the server; `~cut 5` is a cut node that stands for 3
+ * nodes.
+ */
 export function treeFromText(text: string): FlameTree {
   const root: Node = { total: 0, children: new Map() };
   for (const line of text.trim().split("\n")) {
@@ -52,7 +55,7 @@ export function treeFromText(text: string): FlameTree {
   return buildTree({ ...columns, cut, frames });
 }
 
-/** The tree as indented lines, to compare by eye. */
+/** Formats the tree as indented lines. */
 export function textFromTree(tree: FlameTree): string {
   const lines: string[] = [];
   for (let node = 0; node < tree.length; node += 1) {

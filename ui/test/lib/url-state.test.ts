@@ -12,13 +12,14 @@ const FULL: PageState = {
   fold: true,
   sort: "total",
   filter: "=&?#",
-  panels: "table",
+  panels: "containers",
+  containerSort: "throttled",
   theme: "dark",
   zone: "utc",
   refresh: 30,
 };
 
-it("comes back as it was written", () => {
+it("round-trips", () => {
   expect(readAddress(writeAddress(FULL))).toEqual(FULL);
   expect(readAddress(writeAddress({ ...FULL, by: "" })).by).toBe("");
 });
@@ -28,11 +29,11 @@ it("writes nothing for the defaults", () => {
   expect(readAddress("")).toEqual(DEFAULT_STATE);
 });
 
-it("falls back where it cannot read", () => {
-  expect(readAddress("?zoom={&theme=pink&tz=mars&sort=name&fold=all&refresh=7&chart=pie&panels=&unknown=1")).toEqual(DEFAULT_STATE);
+it("falls back to the defaults for invalid values", () => {
+  expect(readAddress("?zoom={&theme=pink&tz=mars&sort=name&fold=all&refresh=7&chart=pie&panels=&csort=name&unknown=1")).toEqual(DEFAULT_STATE);
 });
 
-it("uses what the person prefers where the address is silent", () => {
+it("uses the preferences for settings missing in the URL", () => {
   const preferred = { ...DEFAULT_STATE, theme: "dark" as const };
   expect(readAddress("?query={}", preferred).theme).toBe("dark");
   expect(readAddress("?theme=light", preferred).theme).toBe("light");

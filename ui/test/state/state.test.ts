@@ -1,25 +1,38 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { DEFAULT_STATE } from "../../src/lib/url-state.ts";
+import { createAnswer } from "../../src/state/answer.ts";
+import { createCompletion } from "../../src/state/completion.ts";
 import { createFunctions, PAGE_ROWS } from "../../src/state/functions.ts";
+import { linksOf } from "../../src/state/links.ts";
 import { createPage, type Browser } from "../../src/state/page.ts";
+import { createStacks } from "../../src/state/panels.ts";
 import { createProfile, type Profile } from "../../src/state/profile.ts";
 import { createSession } from "../../src/state/session.ts";
 import { createStore } from "../../src/state/store.ts";
+import { findCompletionContext } from "../../src/lib/completion.ts";
 import { listChildren, nameOf } from "../../src/lib/flame-tree.ts";
 import { resolvePath } from "../../src/lib/flame-path.ts";
 import { createFixtureHandler, type FixtureOptions } from "../fixture/handler.ts";
 
 const NOW_MS = Date.UTC(2026, 10, 23, 2, 15, 0);
 
-/** Answers `fetch` from the fixture in this process, and keeps the addresses. */
-function serve(options: FixtureOptions = {}): { asked: string[]; away: boolean } {
+interface Served {
+  asked: string[];
+  unreachable: boolean;
+  /** The delay of an answer. */
+  delayMs(url: string): number;
+}
+
+/** Answers `fetch` from the fixture in this process, and records the URLs. */
+function serve(options: FixtureOptions = {}): Served {
   const handle = createFixtureHandler({ nowMs: NOW_MS, ...options });
-  const state = { asked: [] as string[], away: false };
+  const state: Served = { asked: [], unreachable: false, delayMs: () => 0 };
   vi.stubGlobal("fetch", async (url: string, init?: RequestInit) => {
     state.asked.push(url);
-    await Promise.resolve();
+    const waitMs = state.delayMs(url);
+    await (waitMs > 0 ? new Promise((resolve) => setTimeout(resolve, waitMs)) : Promise.resolve());
     if (init?.signal?.aborted) throw new DOMException("aborted", "AbortError");
-    if (state.away) throw new TypeError("failed to fetch");
+    if (state.unreachable) throw new TypeError("failed to fetch");
     const headers = new Headers();
     let body = "";
     const response = { statusCode: 200, setHeader: (name: string, value: string) => headers.set(name, value), end: (text: string) => (body = text) };
@@ -62,7 +75,7 @@ function fakeBrowser(search = "", stored: Record<string, string> = {}): Browser 
 }
 
 describe("createStore", () => {
-  it("tells listeners of changes only, until they leave", () => {
+  it("notifies listeners of changes only, until they unsubscribe", () => {
     const store = createStore({ a: 1, b: 2 });
     const heard = vi.fn();
     const leave = store.subscribe(heard);
@@ -92,13 +105,13 @@ describe("createPage", () => {
     createPage(browser).go({ query: "{}" });
     expect(browser.pushed).toEqual([]);
   });
-  it("remembers taste, not what was looked at", () => {
+  it("stores preferences, not the selection", () => {
     const browser = fakeBrowser();
     createPage(browser).go({ theme: "dark", query: '{a="1"}' });
     browser.location.search = "";
     expect(createPage(browser).get()).toMatchObject({ theme: "dark", query: "{}" });
   });
-  it("survives a storage that is broken or refuses", () => {
+  it("works with a broken storage and without one", () => {
     expect(createPage(fakeBrowser("", { "pilotlight.preferences": "{" })).get()).toEqual(DEFAULT_STATE);
     expect(createPage(fakeBrowser("", { "pilotlight.preferences": '{"theme":"pink","panels":3}' })).get()).toEqual(DEFAULT_STATE);
     const refusing = { ...fakeBrowser(), storage: { getItem: () => { throw new Error("no"); }, setItem: () => { throw new Error("no"); } } };
@@ -114,7 +127,7 @@ describe("createProfile", () => {
     await settle();
   }
 
-  it("asks everything for one range", async () => {
+  it("requests everything for one range", async () => {
     const { asked } = serve();
     const profile = createProfile();
     await load(profile);
@@ -123,40 +136,66 @@ describe("createProfile", () => {
     expect(graph!.tree.total[0]).toBe(graph!.totalNs);
     expect(series!.series).toHaveLength(8);
     expect(nodes!.nodes).toHaveLength(2);
-    expect(new Set(asked.map((url) => /from=\d+&to=\d+/.exec(url)![0])).size).toBe(1);
+    const ofSelection = asked.filter((url) => url !== "api/v1/status");
+    expect(ofSelection).toHaveLength(4);
+    expect(new Set(ofSelection.map((url) => /from=\d+&to=\d+/.exec(url)![0])).size).toBe(1);
   });
 
-  it("keeps the picture when the server refuses, and says why", async () => {
+  it("sums up the containers of a selection without its matchers of processes, which select none", async () => {
+    const { asked } = serve();
+    const profile = createProfile();
+    await load(profile);
+    const all = profile.get().containers!;
+    expect(all.count).toBeGreaterThan(10);
+    expect(all.total.throttled_ns).toBeGreaterThan(0);
+    await load(profile, { query: '{comm="rustc", namespace="shop"}' });
+    expect(profile.get().refusal).toBeNull();
+    expect(profile.get().containers!.count).toBe(6);
+    const url = asked.findLast((sent) => sent.includes("/containers"))!;
+    expect(new URL(url, "http://x").searchParams.get("query")).toBe('{namespace="shop"}');
+  });
+
+  it("knows whether the server stores windows", async () => {
+    serve();
+    const profile = createProfile();
+    await load(profile);
+    expect(profile.get().status!.ingest).toEqual({ ready: true, reason: null });
+    serve({ diskFull: true });
+    await load(profile);
+    expect(profile.get().status!.ingest.reason).toContain("the disk is full");
+  });
+
+  it("keeps the profile when the server refuses, and shows the error", async () => {
     serve();
     const profile = createProfile();
     await load(profile);
     const before = profile.get().graph;
     await load(profile, { query: "{a=b}" });
-    expect(profile.get()).toMatchObject({ graph: before, refusal: { kind: "bad_selector", position: 3 }, away: null });
+    expect(profile.get()).toMatchObject({ graph: before, refusal: { kind: "bad_selector", position: 3 }, unreachable: null });
     await load(profile, { from: "rubbish" });
     expect(profile.get()).toMatchObject({ graph: before, refusal: { kind: "bad_time" } });
     await load(profile);
     expect(profile.get().refusal).toBeNull();
   });
 
-  it("tries again by itself, later each time, while the server is away", async () => {
+  it("retries with increasing delays while the server is unreachable", async () => {
     const server = serve();
     const profile = createProfile();
     await load(profile);
     const before = profile.get().graph;
-    server.away = true;
+    server.unreachable = true;
     server.asked.length = 0;
     await load(profile);
     expect(profile.get()).toMatchObject({ graph: before, loading: false });
-    expect(profile.get().away!.retryAtMs - Date.now()).toBeLessThanOrEqual(2_000);
+    expect(profile.get().unreachable!.retryAtMs - Date.now()).toBeLessThanOrEqual(2_000);
     await settle(2_100);
-    expect(profile.get().away!.retryAtMs - Date.now()).toBeGreaterThan(3_000);
-    server.away = false;
+    expect(profile.get().unreachable!.retryAtMs - Date.now()).toBeGreaterThan(3_000);
+    server.unreachable = false;
     await settle(4_100);
-    expect(profile.get().away).toBeNull();
+    expect(profile.get().unreachable).toBeNull();
   });
 
-  it("shows the last question's answer, whatever order answers come in", async () => {
+  it("shows the answer to the last request, in whatever order answers arrive", async () => {
     serve();
     const profile = createProfile();
     profile.load({ ...DEFAULT_STATE });
@@ -167,16 +206,69 @@ describe("createProfile", () => {
     expect(profile.get().graph!.tree.frames.name).not.toContain("rustc_driver_impl::main");
   });
 
-  it("fetches the branch that a path needs, and all sums stay", async () => {
+  it("shows the chart by the label chosen last, also when the earlier answer is slower", async () => {
+    const server = serve();
+    const profile = createProfile();
+    await load(profile);
+    server.delayMs = (url) => (url.includes("by=node") ? 500 : 0);
+    profile.loadSeries({ ...DEFAULT_STATE, by: "node" });
+    profile.loadSeries({ ...DEFAULT_STATE, by: "exe" });
+    await settle(1_000);
+    expect(profile.get().seriesBy).toBe("exe");
+    expect(Object.keys(profile.get().series!.series[0]!.labels)).toEqual(["exe"]);
+  });
+
+  it("shows the chart by the label chosen during a load", async () => {
+    const server = serve();
+    const profile = createProfile();
+    await load(profile);
+    server.delayMs = (url) => (url.includes("flamegraph") ? 500 : 0);
+    profile.load({ ...DEFAULT_STATE });
+    await settle(100);
+    profile.loadSeries({ ...DEFAULT_STATE, by: "node" });
+    await settle(2_000);
+    expect(profile.get()).toMatchObject({ seriesBy: "node", loading: false });
+  });
+
+  it("retries the current request, not the one from before the server became unreachable", async () => {
+    const server = serve();
+    const profile = createProfile();
+    await load(profile);
+    server.unreachable = true;
+    await load(profile);
+    server.unreachable = false;
+    profile.loadSeries({ ...DEFAULT_STATE, by: "node" });
+    await settle(2_100);
+    expect(profile.get()).toMatchObject({ seriesBy: "node", unreachable: null });
+  });
+
+  it("does not graft a branch of the previous profile into the next", async () => {
+    const server = serve({ maxNodes: 30 });
+    const profile = createProfile();
+    await load(profile);
+    const { tree } = profile.get().graph!;
+    const cut = listChildren(tree, 0).find((child) => tree.frame[child] === -2)!;
+    server.delayMs = (url) => (url.includes("max_nodes") ? 500 : 100);
+    profile.load({ ...DEFAULT_STATE, query: '{comm="known"}' });
+    profile.expand(cut);
+    await settle(1_000);
+    const { selection, graph, branchLoading } = profile.get();
+    expect(selection!.query).toBe('{comm="known"}');
+    expect(graph!.tree.frames.name).not.toContain("rustc_driver_impl::main");
+    expect(branchLoading).toBe(false);
+  });
+
+  it("fetches the branch for a path, and keeps all sums", async () => {
     const { asked } = serve({ maxNodes: 300 });
     const profile = createProfile();
     const whole = createProfile();
     await load(whole, { query: '{comm="rustc"}' });
-    // The deepest node of the largest chain is certainly cut at 300 nodes: take a real path from an uncut tree.
+    // At 300 nodes the deepest node of the largest chain is certainly cut: take a real path from an
+    // uncut tree.
     serve();
     await load(whole, { query: '{comm="rustc"}' });
     const full = whole.get().graph!.tree;
-    // Below the largest entry: torn stacks have entries of their own.
+    // Below the largest entry function: incomplete stacks have other entries.
     let node = full.end[1]! - 1;
     while (full.depth[node]! < 20) node -= 1;
     const path: string[] = [];
@@ -197,7 +289,7 @@ describe("createProfile", () => {
     expect(asked.length).toBeGreaterThan(0);
   });
 
-  it("fetches what was cut right below the root by asking for more of the whole", async () => {
+  it("fetches nodes cut directly below the root by requesting a larger tree", async () => {
     const { asked } = serve({ maxNodes: 30 });
     const profile = createProfile();
     await load(profile);
@@ -208,11 +300,13 @@ describe("createProfile", () => {
     await settle();
     expect(asked.at(-1)).toContain("max_nodes=1000000");
     expect(profile.get().graph!.tree.length).toBeGreaterThan(1_000);
-    expect(profile.get().branchless).toBe(false);
+    expect(profile.get().branchMissing).toBe(false);
   });
 
   it.each([
-    [{ empty: true }, {}, { kind: "store" }],
+    [{ empty: true }, {}, { kind: "store", nodes: [] }],
+    [{ empty: true, cannotSample: true }, {}, { kind: "store", nodes: [{ node: "node-z", status: "cannot_sample" }] }],
+    [{ empty: true, unread: true }, {}, { kind: "unread", incomplete: [{ windows: 2 }, { windows: 1 }] }],
     [{}, { from: "2020-01-01T00:00:00Z", to: "2020-01-01T01:00:00Z" }, { kind: "range" }],
     [{}, { query: '{comm="gone", node="node-a"}' }, { kind: "matchers", matchers: [{ label: "comm", operator: "=", value: "gone" }] }],
     [{}, { query: '{comm="known", exe="/usr/bin/bash"}' }, { kind: "combination" }],
@@ -220,14 +314,67 @@ describe("createProfile", () => {
     serve(fixture);
     const profile = createProfile();
     await load(profile, patch);
-    expect(profile.get().emptiness).toMatchObject(expected);
+    expect(profile.get().emptyReason).toMatchObject(expected);
+  });
+});
+
+describe("createAnswer", () => {
+  it("keeps the answer to the last request, in whatever order answers arrive", async () => {
+    const answer = createAnswer((question: { text: string; waitMs: number }) => new Promise<string>((resolve) => setTimeout(() => resolve(question.text), question.waitMs)));
+    answer.ask({ text: "slow", waitMs: 500 });
+    answer.ask({ text: "quick", waitMs: 10 });
+    await settle(1_000);
+    expect(answer.get()).toEqual({ answer: "quick", failed: null });
+  });
+
+  it("keeps the previous answer when a request fails, and has the error", async () => {
+    const server = serve();
+    const stacks = createStacks();
+    stacks.ask({ query: "{}", range: { fromMs: NOW_MS - 900_000, toMs: NOW_MS } });
+    await settle();
+    const before = stacks.get().answer;
+    expect(before).not.toBeNull();
+    server.unreachable = true;
+    stacks.ask({ query: "{}", range: { fromMs: NOW_MS - 900_000, toMs: NOW_MS } });
+    await settle();
+    expect(stacks.get().answer).toBe(before);
+    expect(stacks.get().failed).toContain("does not answer");
+  });
+});
+
+describe("createCompletion", () => {
+  const range = { fromMs: NOW_MS - 900_000, toMs: NOW_MS };
+
+  it("shows the completions of the last request, and none once it is closed", async () => {
+    const server = serve();
+    const completion = createCompletion();
+    server.delayMs = (url) => (url.includes("/label/comm/") ? 500 : 0);
+    completion.ask(findCompletionContext('{comm="', 7), range);
+    completion.ask(findCompletionContext('{node="', 7), range);
+    await settle(1_000);
+    expect(completion.get().completions!.context).toMatchObject({ kind: "value", label: "node" });
+    completion.ask(findCompletionContext('{exe="', 6), range);
+    completion.ask(null, range);
+    await settle(1_000);
+    expect(completion.get().completions).toBeNull();
+  });
+});
+
+describe("linksOf", () => {
+  it("always contains the selector, so that a lost selector is noticed", () => {
+    const range = { fromMs: 1, toMs: 2 };
+    const url = new URL(linksOf({ query: DEFAULT_STATE.query, range }, "http://127.0.0.1:7070/").pprof);
+    expect(url.searchParams.get("query")).toBe("{}");
+    const odd = linksOf({ query: '{comm="a;b&c+d"}', range }, "").pprof;
+    expect(odd).not.toContain(";");
+    expect(new URL(odd, "http://x").searchParams.get("query")).toBe('{comm="a;b&c+d"}');
   });
 });
 
 describe("createFunctions", () => {
   const selection = { query: "{}", range: { fromMs: NOW_MS - 900_000, toMs: NOW_MS } };
 
-  it("asks for a page once, and keeps the old rows until new ones are here", async () => {
+  it("requests a page once, and keeps the old rows until new ones arrive", async () => {
     const { asked } = serve();
     const functions = createFunctions();
     functions.ask({ selection, sort: "self", filter: "" });
@@ -245,12 +392,12 @@ describe("createFunctions", () => {
     expect([...functions.get().pages.keys()]).toEqual([0]);
   });
 
-  it("keeps its rows when a request fails, and says so", async () => {
+  it("keeps its rows when a request fails, and shows the error", async () => {
     const server = serve();
     const functions = createFunctions();
     functions.ask({ selection, sort: "self", filter: "" });
     await settle();
-    server.away = true;
+    server.unreachable = true;
     functions.ask({ selection, sort: "total", filter: "" });
     await settle();
     expect(functions.get().failed).toContain("does not answer");
@@ -259,12 +406,12 @@ describe("createFunctions", () => {
 });
 
 describe("createSession", () => {
-  it("asks for no more than what changed", async () => {
+  it("requests only the changed part", async () => {
     const { asked } = serve();
     const session = createSession(fakeBrowser());
     await settle();
     const routes = (): string[] => asked.splice(0).map((url) => /v1\/([a-z]+)/.exec(url)![1]!).sort();
-    expect(routes()).toEqual(["flamegraph", "nodes", "timeseries", "top"]);
+    expect(routes()).toEqual(["containers", "flamegraph", "nodes", "status", "timeseries", "top"]);
     session.page.go({ by: "node" });
     await settle();
     expect(routes()).toEqual(["timeseries"]);
@@ -276,7 +423,7 @@ describe("createSession", () => {
     expect(routes()).toEqual([]);
     session.page.go({ query: '{comm="known"}' });
     await settle();
-    expect(routes()).toEqual(["flamegraph", "nodes", "timeseries", "top"]);
+    expect(routes()).toEqual(["containers", "flamegraph", "nodes", "status", "timeseries", "top"]);
   });
 
   it("refreshes relative ranges only", async () => {
@@ -293,15 +440,15 @@ describe("createSession", () => {
     expect(asked).toEqual([]);
   });
 
-  it("looks at an empty store again by itself", async () => {
+  it("checks an empty store again periodically", async () => {
     const { asked } = serve({ empty: true });
     const session = createSession(fakeBrowser());
     await settle();
-    expect(session.profile.get().emptiness).toEqual({ kind: "store" });
+    expect(session.profile.get().emptyReason).toEqual({ kind: "store", nodes: [] });
     asked.length = 0;
     serve();
     await settle(3_100);
-    expect(session.profile.get().emptiness).toBeNull();
+    expect(session.profile.get().emptyReason).toBeNull();
     expect(session.profile.get().graph!.totalNs).toBeGreaterThan(0);
   });
 });
