@@ -1,11 +1,13 @@
-# Two commands: `make run` and `make test`. What they do is in deploy/, one script a step.
+# Two commands: `make run` and `make test`. deploy/ has a script for each step.
 SHELL = /bin/bash
 
-# Samples this machine and serves the page on http://127.0.0.1:7070 until Ctrl-C; `RUN_FOR=30s make run` ends by itself.
+# Samples this machine and serves the page on http://127.0.0.1:7070 until Ctrl-C; `RUN_FOR=30s make
+# run` stops by itself.
 run:
 	@deploy/setup run && deploy/build && . deploy/environment && exec target/release/pilotlight-run
 
-# Every test of every part; `make test PARTS="ui e2e"` runs some, `make test FRESH=1` also those that are unchanged.
+# All tests of all parts; `make test PARTS="ui e2e"` runs only these, `make test FRESH=1` also
+# unchanged parts.
 test:
 	@deploy/setup test && FRESH=$(FRESH) deploy/test $(PARTS)
 
@@ -13,12 +15,12 @@ test:
 test-kernels:
 	@deploy/setup kernels && deploy/build && deploy/test-kernels $(SUITES)
 
-# Measures what sampling costs on this machine, how much of the CPU time it sees, and how many stacks are complete. Minutes
-# each, on an idle machine.
+# Measures on this machine: the cost of sampling, the share of CPU time that is sampled, the share
+# of complete stacks. Each takes minutes and needs an idle machine.
 cost accuracy stacks:
 	@deploy/setup test && deploy/build && testdata/bench/$@
 
-# The parsers of bytes that nobody controls, under random input.
+# Fuzzes the parsers of untrusted input.
 fuzz:
 	@deploy/setup test && testdata/fuzz/run $(or $(FUZZ_SECONDS),60) $(TARGETS)
 

@@ -1,7 +1,8 @@
-//! One program started by this one: in a process group of its own, its standard error in a file.
+//! A child program: in its own process group, with its standard error in a file.
 //!
-//! Its own group, because Ctrl-C in a terminal goes to the whole foreground group: the server must outlive the
-//! collector, which still has a window to deliver, and so each is told to stop when it is its turn.
+//! It has its own group because Ctrl-C in a terminal signals the whole foreground group. The server
+//! must live longer than the collector, which still has a window to deliver, so each child is
+//! stopped separately.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -14,28 +15,28 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::wait::wait_for;
 
-/// Lines of standard error that are shown when a child ends by itself.
+/// Lines of standard error to print when a child exits unexpectedly.
 const LAST_LINES: usize = 12;
 
-/// How a child is started.
+/// Command and environment of a child.
 #[derive(Debug, Clone)]
 pub struct Start<'a> {
-    /// What it is called in messages: `collector`.
+    /// Its name in messages: `collector`.
     pub name: &'static str,
     /// The file to run.
     pub program: &'a Path,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// Whether it needs root; with sudo when this program is not root.
+    /// Whether it needs root: through sudo if this program does not run as root.
     pub privilege: Privilege,
-    /// Where its standard output and standard error go; overwritten.
+    /// File for its standard output and standard error; overwritten.
     pub log: PathBuf,
 }
 
-/// Whose rights a child runs with.
+/// The privileges of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
-    /// Those of this program.
+    /// The same as this program's.
     Same,
     /// Root's.
     Root,
@@ -54,7 +55,7 @@ impl Child {
     /// Starts a program.
     ///
     /// # Errors
-    /// When the log cannot be made, or the program cannot be started.
+    /// The log cannot be created, or the program cannot be started.
     pub fn start(start: Start<'_>) -> Result<Self> {
         let Start {
             name,
@@ -70,7 +71,8 @@ impl Child {
             .with_context(|| format!("failed to share the log `{}`", log.display()))?;
         let through_sudo = privilege == Privilege::Root && !geteuid().is_root();
         let mut command = if through_sudo {
-            // Never asks: it would read from a terminal that is not its group's. `make run` asked before.
+            // sudo must not ask for a password here: it would read from a terminal of another
+            // process group. `make run` has asked before.
             let mut sudo = Command::new("sudo");
             sudo.arg("-n").arg("--").arg(program);
             sudo
@@ -93,13 +95,13 @@ impl Child {
         })
     }
 
-    /// What it is called in messages.
+    /// Its name in messages.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Its process id; sudo's when it runs through sudo.
+    /// Its process id, or sudo's if it runs through sudo.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
@@ -108,7 +110,7 @@ impl Child {
     /// Succeeds while the child runs.
     ///
     /// # Errors
-    /// When it has ended: with its status and the last lines that it wrote.
+    /// The child has ended. The error has its status and its last lines.
     pub fn check_alive(&mut self) -> Result<()> {
         match self
             .process
@@ -124,10 +126,10 @@ impl Child {
         }
     }
 
-    /// Asks the child to stop (SIGTERM) and waits until it has; kills it after `timeout`.
+    /// Asks the child to stop (SIGTERM) and waits for its end; kills it after `timeout`.
     ///
     /// # Errors
-    /// When it cannot be told, had to be killed, or ended with a status that is not 0.
+    /// The child cannot be signalled, had to be killed, or ended with a status other than 0.
     pub fn stop(&mut self, timeout: Duration) -> Result<()> {
         if self.ended()?.is_none() {
             self.signal(Signal::TERM)?;
@@ -147,10 +149,10 @@ impl Child {
         }
     }
 
-    /// Ends the child at once (SIGKILL) and waits until it is gone.
+    /// Kills the child (SIGKILL) and waits for its end.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// The child cannot be signalled.
     pub fn kill(&mut self) -> Result<()> {
         if self.ended()?.is_none() {
             self.signal(Signal::KILL)?;
@@ -161,15 +163,21 @@ impl Child {
         Ok(())
     }
 
-    /// The end of what the child wrote, indented.
+    /// The last lines of the child's output, indented.
     #[must_use]
     pub fn last_lines(&self) -> String {
+        self.last_lines_of(LAST_LINES)
+    }
+
+    /// The same, at most so many.
+    #[must_use]
+    pub fn last_lines_of(&self, lines_max: usize) -> String {
         let text = match fs::read(&self.log) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) => return format!("  (failed to read `{}`: {error})", self.log.display()),
         };
         let lines: Vec<&str> = text.lines().collect();
-        let from = lines.len().saturating_sub(LAST_LINES);
+        let from = lines.len().saturating_sub(lines_max);
         if lines.is_empty() {
             return "  (it wrote nothing)".to_owned();
         }
@@ -195,7 +203,7 @@ impl Child {
         kill_process(pid, signal).with_context(|| format!("failed to signal the {}", self.name))
     }
 
-    /// sudo hands SIGTERM on to what it runs, but not SIGKILL: that goes to its whole group.
+    /// sudo forwards SIGTERM to its command, but cannot forward SIGKILL: signal its whole group.
     fn signal_through_sudo(&self, signal: Signal) -> Result<()> {
         let target = match signal {
             Signal::KILL => format!("-{}", self.pid()),
@@ -224,7 +232,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Nobody is left to be told; what can be done was tried.
+        // There is no caller to report a failure to.
         let _ = self.kill();
     }
 }

@@ -1,4 +1,5 @@
-//! GET requests to programs on this machine. Bounded in time and size; no TLS, no redirects to elsewhere.
+//! GET requests to programs on this machine, limited in time and size; without TLS and redirects to
+//! other hosts.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -7,15 +8,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// A machine's flame graph with 200,000 nodes is about 10 MB of JSON; ten times that is a mistake.
+/// A machine's flame graph with 200,000 nodes is about 10 MB of JSON; an answer ten times larger is
+/// an error.
 const ANSWER_BYTES_MAX: u64 = 128 << 20;
-/// A query of everything takes well under a second; a hung server shall not hang its caller for longer than this.
+/// A query of everything takes less than a second; this limits the wait for a hung server.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Gets `path` with `parameters`, and returns the status and the body as text, whatever the status is.
+/// Requests `path` with `parameters`, and returns the status and the body as text, for any status.
 ///
 /// # Errors
-/// When there is no answer at all, or one that is too large or not UTF-8.
+/// There is no answer, or it is too large or not UTF-8.
 pub fn get(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> Result<(u16, String)> {
     let url = url(address, path, parameters);
     let agent = ureq::Agent::config_builder()
@@ -37,10 +39,10 @@ pub fn get(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> Resu
     Ok((answer.status().as_u16(), body))
 }
 
-/// Gets `path` with `parameters`, which must succeed.
+/// Requests `path` with `parameters`, and fails unless the status is 200.
 ///
 /// # Errors
-/// As [`get`], and when the status is not 200: then with the answer's text, which says why.
+/// Those of [`get`], and another status; the error has the answer's text.
 pub fn get_text(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> Result<String> {
     match get(address, path, parameters)? {
         (200, body) => Ok(body),
@@ -52,10 +54,10 @@ pub fn get_text(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) ->
     }
 }
 
-/// Gets JSON from `path` with `parameters`, which must succeed.
+/// Requests JSON from `path` with `parameters`, and fails unless the status is 200.
 ///
 /// # Errors
-/// As [`get_text`], and when the body is not JSON.
+/// Those of [`get_text`], and a body that is not JSON.
 pub fn get_json(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> Result<Value> {
     let body = get_text(address, path, parameters)?;
     serde_json::from_str(&body).with_context(|| {
@@ -66,7 +68,7 @@ pub fn get_json(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) ->
     })
 }
 
-/// The URL that [`get`] asks for, also good for `go tool pprof` and a browser.
+/// The URL of [`get`], which also works in `go tool pprof` and a browser.
 #[must_use]
 pub fn url(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> String {
     let mut url = format!("http://{address}{path}");
@@ -79,7 +81,7 @@ pub fn url(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> Stri
     url
 }
 
-/// RFC 3986's unreserved characters stay; every other byte becomes `%XX`.
+/// Keeps RFC 3986's unreserved characters and replaces every other byte by `%XX`.
 fn percent_encode(value: &str, out: &mut String) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

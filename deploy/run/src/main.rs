@@ -1,7 +1,7 @@
-//! `make run`: a server and a collector on this machine, and a live summary of what they see.
+//! `make run`: a server and a collector on this machine, and a live summary of their numbers.
 //!
-//! The collector is stopped before the server, so that its last window is delivered; whatever ends the run (a signal,
-//! `RUN_FOR`, a child that died), both are gone when this program is.
+//! Stops the collector before the server, so that its last window is delivered. However the run
+//! ends (a signal, `RUN_FOR`, the death of a child), both have ended before this program exits.
 
 #![forbid(unsafe_code)]
 
@@ -30,17 +30,18 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::screen::Screen;
 use crate::settings::Settings;
 
-/// Opening the store after a crash reads its segments; ten million rows take under 10 s.
+/// Opening the store reads the logs of the last minutes, and parts of all segments if the catalog is missing.
 const SERVER_READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// The collector gives its last delivery 10 s.
+/// The collector takes up to 10 s for its last delivery.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// Between two looks at the children and the signals.
+/// Interval of checks for the children and signals.
 const TICK: Duration = Duration::from_millis(100);
-/// Between two looks at the numbers.
+/// Interval of updates of the numbers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Own CPU is shown over this many looks.
+/// Number of updates over which the programs' own CPU time is shown.
 const LOOKS_KEPT: usize = 10;
-/// sudo forgets after 15 minutes by default, and the collector is to be stopped through it.
+/// By default sudo forgets the password after 15 minutes, and the collector is stopped through
+/// sudo.
 const SUDO_REFRESH_EVERY: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -82,7 +83,7 @@ fn run_both(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Fails when one of the three addresses cannot be listened on.
+/// Fails if one of the addresses is in use.
 fn check_free(settings: &Settings) -> Result<()> {
     let addresses = [
         (
@@ -94,6 +95,11 @@ fn check_free(settings: &Settings) -> Result<()> {
             settings.grpc_listen,
             "the collector's way in",
             settings::GRPC_LISTEN,
+        ),
+        (
+            settings.admin_listen,
+            "the server's answers to probes",
+            settings::ADMIN_LISTEN,
         ),
         (
             settings.metrics_listen,
@@ -119,6 +125,7 @@ fn start_server(settings: &Settings) -> Result<Child> {
         arguments: vec![
             format!("--http-listen={}", settings.http_listen),
             format!("--grpc-listen={}", settings.grpc_listen),
+            format!("--admin-listen={}", settings.admin_listen),
             format!("--data-dir={}", settings.dir.join("data").display()),
         ],
         privilege: Privilege::Same,
@@ -144,7 +151,7 @@ fn start_collector(settings: &Settings) -> Result<Child> {
     })
 }
 
-/// Shows what happens until a signal, the end of the time, or the death of a child.
+/// Shows the numbers until a signal, the end of `RUN_FOR`, or the death of a child.
 fn watch(
     settings: &Settings,
     server: &mut Child,
@@ -163,7 +170,7 @@ fn watch(
         collector.check_alive()?;
         if Instant::now() >= next_look {
             next_look += LOOK_EVERY;
-            // A look that fails (the collector still starts) is one look less; a child that died is told above.
+            // An update may fail while the collector starts; the check above detects a dead child.
             if let Ok((now, top)) = look(settings, server.pid(), started) {
                 screen.show(&looks[0], &now, &top)?;
                 looks.push_back(now);
@@ -174,7 +181,7 @@ fn watch(
         }
         if Instant::now() >= next_sudo && !geteuid().is_root() {
             next_sudo += SUDO_REFRESH_EVERY;
-            // When it fails, the end of the run asks for the password.
+            // If this fails, the end of the run asks for the password.
             let _ = Command::new("sudo").args(["-n", "-v"]).status();
         }
         std::thread::sleep(TICK);
@@ -182,7 +189,7 @@ fn watch(
     Ok(())
 }
 
-/// The numbers of this moment.
+/// Reads the current numbers.
 fn look(settings: &Settings, server_pid: u32, started: Instant) -> Result<(Snapshot, Top)> {
     let metrics = Metrics::parse(&http::get_text(settings.metrics_listen, "/metrics", &[])?);
     let now = Snapshot::new(
@@ -206,7 +213,8 @@ fn read_cpu_s(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat =
         fs::read_to_string(Path::new(&path)).with_context(|| format!("failed to read `{path}`"))?;
-    // The name, field 2, may hold anything, and ends at the last parenthesis; user and system time are fields 14 and 15.
+    // The name, field 2, may contain any characters and ends at the last parenthesis; user and
+    // system time are fields 14 and 15.
     let fields = stat
         .rsplit_once(')')
         .map(|(_, rest)| rest.split_whitespace())
@@ -220,7 +228,7 @@ fn read_cpu_s(pid: u32) -> Result<f64> {
     Ok(f64::from(ticks) / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// What the server has of this run, in words.
+/// Describes the server's data of this run.
 fn describe_stored(server: SocketAddr, from_ms: u128) -> Result<String> {
     // A window begins up to 10 s before the run that sends it.
     let from = (from_ms - 10_000).to_string();

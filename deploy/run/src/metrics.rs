@@ -1,8 +1,9 @@
-//! The Prometheus text format, as far as the collector and the server write it: text -> samples. Does no IO.
+//! Parses the Prometheus text format, as far as collector and server use it: text -> samples. Does
+//! no IO.
 
 use std::collections::BTreeMap;
 
-/// What one `/metrics` answer said.
+/// The metrics of one `/metrics` answer.
 #[derive(Debug, Default, Clone)]
 pub struct Metrics {
     samples: Vec<Sample>,
@@ -16,8 +17,8 @@ struct Sample {
 }
 
 impl Metrics {
-    /// Reads an exposition. Lines that are not samples (comments, blank ones, malformed ones) are passed over: a number
-    /// that cannot be read is shown as absent, not as an error.
+    /// Parses an exposition. Ignores lines that are not samples (comments, blank or malformed
+    /// lines): an unreadable number is shown as absent, not as an error.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         Self {
@@ -25,13 +26,14 @@ impl Metrics {
         }
     }
 
-    /// The sum over all label sets of `name`; `None` when there is none.
+    /// The sum over all label sets of `name`; `None` if there are none.
     #[must_use]
     pub fn sum(&self, name: &str) -> Option<f64> {
         self.sum_where(name, &[])
     }
 
-    /// The sum over the label sets of `name` that have all of `labels`; `None` when there is none.
+    /// The sum over the label sets of `name` that contain all of `labels`; `None` if there are
+    /// none.
     #[must_use]
     pub fn sum_where(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut values = self
@@ -73,7 +75,7 @@ fn parse_sample(line: &str) -> Option<Sample> {
         Some(inner) => parse_labels(inner)?,
         None => (BTreeMap::new(), rest),
     };
-    // A time may follow the value; it is not needed.
+    // A timestamp may follow the value.
     let value = rest.split_whitespace().next()?.parse().ok()?;
     Some(Sample {
         name: name.to_owned(),
@@ -82,7 +84,7 @@ fn parse_sample(line: &str) -> Option<Sample> {
     })
 }
 
-/// What stands behind the opening brace: the labels, and the rest behind the closing one.
+/// Splits the text after an opening brace into the labels and the text after the closing brace.
 fn parse_labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
     let mut labels = BTreeMap::new();
     loop {
@@ -97,7 +99,8 @@ fn parse_labels(mut rest: &str) -> Option<(BTreeMap<String, String>, &str)> {
     }
 }
 
-/// A label's value up to its closing quote, with `\\`, `\"` and `\n` undone, and what follows the quote.
+/// Splits a label value with its escapes (`\\`, `\"`, `\n`) resolved from the text after its
+/// closing quote.
 fn parse_quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();

@@ -1,5 +1,5 @@
-//! The terminal: two lines that are printed once, and a summary that is drawn again and again in the same place.
-//! Without a terminal, a plain line every 10 s.
+//! The terminal: two lines printed once, and a summary that is redrawn in place. Without a
+//! terminal, prints a plain line every 10 s.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use run::summary::{Snapshot, Top, fit, state_lines, top_line, top_lines};
 
-/// Between two lines when nobody looks.
+/// Interval of lines without a terminal.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
-/// Columns of a terminal that does not say how many it has.
+/// Columns of a terminal that does not report its width.
 const COLUMNS_DEFAULT: u16 = 80;
 
 pub(crate) struct Screen {
     server: SocketAddr,
     announced: bool,
-    /// Lines of the last drawing, to be drawn over.
+    /// Number of lines of the last drawing.
     drawn: usize,
     next_plain: Instant,
 }
@@ -31,12 +31,13 @@ impl Screen {
         }
     }
 
-    /// Shows the state of `now`, with what it cost since `before`; the addresses first, once there is a profile.
+    /// Shows the state of `now` and the cost since `before`. Prints the addresses first, as soon as
+    /// there is a profile.
     pub(crate) fn show(&mut self, before: &Snapshot, now: &Snapshot, top: &Top) -> Result<()> {
         let mut out = String::new();
         let terminal = io::stdout().is_terminal();
         if terminal && self.drawn > 0 {
-            // Up to the first line of the last drawing, and clear from there.
+            // Moves to the first line of the last drawing, and clears from there.
             out.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
         }
         let has_profile = top.total_ns > 0;
@@ -78,7 +79,7 @@ impl Screen {
     }
 }
 
-/// Columns of the terminal; some say 0 when they do not know.
+/// Columns of the terminal; some terminals report 0.
 fn columns() -> u16 {
     let size = rustix::termios::tcgetwinsize(io::stdout());
     match size.map_or(0, |size| size.ws_col) {

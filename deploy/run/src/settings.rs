@@ -1,4 +1,4 @@
-//! What the command line and the environment say.
+//! Settings from the command line and the environment.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) const HTTP_LISTEN: &str = "PILOTLIGHT_HTTP_LISTEN";
 /// Environment variable of the gRPC address.
 pub(crate) const GRPC_LISTEN: &str = "PILOTLIGHT_GRPC_LISTEN";
+/// Environment variable of the server's address for probes.
+pub(crate) const ADMIN_LISTEN: &str = "PILOTLIGHT_ADMIN_LISTEN";
 /// Environment variable of the collector's metrics address.
 pub(crate) const METRICS_LISTEN: &str = "PILOTLIGHT_METRICS_LISTEN";
 
@@ -23,6 +25,9 @@ pub(crate) struct Settings {
     /// Address on which the server takes profiles.
     #[arg(long, env = GRPC_LISTEN, default_value = "127.0.0.1:7071")]
     pub(crate) grpc_listen: SocketAddr,
+    /// Address on which the server answers probes; any free one, since nobody probes it here.
+    #[arg(long, env = ADMIN_LISTEN, default_value = "127.0.0.1:0")]
+    pub(crate) admin_listen: SocketAddr,
     /// Address of the collector's metrics.
     #[arg(long, env = METRICS_LISTEN, default_value = "127.0.0.1:7072")]
     pub(crate) metrics_listen: SocketAddr,
@@ -47,7 +52,7 @@ impl Settings {
         })
     }
 
-    /// Path of one of the two programs, which lie beside this one.
+    /// The path of one of the two programs, in the directory of this program.
     pub(crate) fn program(&self, name: &str) -> Result<PathBuf> {
         let own = std::env::current_exe().context("failed to find this program's own file")?;
         let path = own.with_file_name(name);

@@ -1,13 +1,13 @@
-//! Snapshots of the numbers -> the lines that the terminal shows. Does no IO.
+//! Snapshots of the numbers -> the lines on the terminal. Does no IO.
 
 use serde::Deserialize;
 
 use crate::metrics::Metrics;
 
-/// Outcomes of the BPF program that come without a sample.
+/// Outcomes of the BPF program without a record.
 pub const LOST_OUTCOMES: [&str; 2] = ["ring_full", "internal"];
 
-/// What the collector and the operating system said at one moment; counts and times are since the start.
+/// Figures of the collector and of the operating system at one moment; counts and times are since the start.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// Seconds since the run began.
@@ -29,7 +29,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads a snapshot out of the collector's `/metrics`; what is missing there is 0.
+    /// Reads a snapshot from the collector's `/metrics`; missing values are 0.
     #[must_use]
     pub fn new(at_s: f64, collector: &Metrics, server_cpu_s: f64) -> Self {
         let sum = |name: &str| collector.sum(name).unwrap_or_default();
@@ -45,7 +45,7 @@ impl Snapshot {
             at_s,
             entries: sum("pilotlight_collector_entries_total"),
             lost,
-            stacks: sum("pilotlight_collector_stacks"),
+            stacks: sum("pilotlight_collector_window_stacks"),
             processes: sum("pilotlight_collector_processes"),
             collector_cpu_s: sum("pilotlight_collector_cpu_seconds_total"),
             server_cpu_s,
@@ -54,7 +54,7 @@ impl Snapshot {
     }
 }
 
-/// The answer of the server's `/api/v1/top`, as far as it is shown.
+/// The used part of the answer of `/api/v1/top`.
 #[derive(Debug, Clone, Default, Deserialize, PartialEq)]
 pub struct Top {
     /// CPU nanoseconds of the whole selection: the base of all percentages.
@@ -74,8 +74,8 @@ pub struct Function {
     pub self_ns: u64,
 }
 
-/// What was sampled so far, what of it was lost, and what the sampling costs between `before` and `now`: lines that fit
-/// a terminal of 80 columns while all counts are below ten million.
+/// Describes the samples so far, their losses, and the cost of sampling between `before` and `now`,
+/// in lines that fit a terminal of 80 columns while all counts are below ten million.
 #[must_use]
 pub fn state_lines(before: &Snapshot, now: &Snapshot) -> Vec<String> {
     let counts = format!(
@@ -127,8 +127,8 @@ pub fn top_line(top: &Top) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// The first `columns` characters of `line`, so that a terminal does not wrap it; control characters, which a function's
-/// name might hold, become `?`.
+/// The first `columns` characters of `line`, so that the terminal does not wrap it. Control
+/// characters, which a function name may contain, become `?`.
 #[must_use]
 pub fn fit(line: &str, columns: usize) -> String {
     line.chars()
@@ -175,7 +175,7 @@ pilotlight_collector_outcomes_total{outcome="complete"} 1234500
 pilotlight_collector_outcomes_total{outcome="ring_full"} 67
 pilotlight_collector_outcomes_total{outcome="internal"} 0
 pilotlight_collector_dropped_total{stage="send"} 3
-pilotlight_collector_stacks 812
+pilotlight_collector_window_stacks 812
 pilotlight_collector_processes 45
 pilotlight_collector_cpu_seconds_total{part="collector",mode="user"} 1.5
 pilotlight_collector_cpu_seconds_total{part="namer",mode="system"} 0.5

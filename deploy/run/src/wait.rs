@@ -1,16 +1,16 @@
-//! Waiting until a condition holds, never for a time that is hoped to be enough.
+//! Waits for conditions instead of fixed times.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How long to rest between two looks at a condition.
+/// Interval of checks of a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Calls `look` until it gives a value, and returns that.
+/// Calls `look` until it returns a value.
 ///
 /// # Errors
-/// `look`'s own error at once; or, after `timeout`, one that says what was waited for.
+/// An error of `look` at once; after `timeout`, an error that names the condition.
 pub fn wait_for<T>(
     what: &str,
     timeout: Duration,

@@ -1,0 +1,33 @@
+{{- define "pilotlight.serverSecurityContext" -}}
+{{- if .Values.server.podSecurityContext -}}
+{{- toYaml .Values.server.podSecurityContext -}}
+{{- else -}}
+runAsNonRoot: true
+{{- /* OpenShift gives each namespace users of its own, and refuses others. */}}
+{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+{{- end -}}
+
+{{/* Memory by the flags whose defaults docs/configuration.md has, and 1 GiB for the rest: server/src/memory.rs divides it. */}}
+{{- define "pilotlight.serverResources" -}}
+{{- if .Values.server.resources -}}
+{{- toYaml .Values.server.resources -}}
+{{- else -}}
+{{- $flags := .Values.server.flags -}}
+{{- $cache := include "pilotlight.mebibytes" (get $flags "cache-bytes-max" | default "256MiB") -}}
+{{- $ingest := include "pilotlight.mebibytes" (get $flags "ingest-bytes-max" | default "512MiB") -}}
+{{- $limit := add $cache (div $cache 2) $ingest 1024 -}}
+requests:
+  cpu: 100m
+  memory: {{ div $limit 2 }}Mi
+limits:
+  memory: {{ $limit }}Mi
+{{- end -}}
+{{- end -}}
