@@ -1,10 +1,11 @@
-/* Keeps CPUs busy below a recursion: `load THREADS SECONDS [FRAMES]`, 30 by default. Built with and without frame pointers. */
+/* Keeps CPUs busy below a recursion: `load THREADS SECONDS [FRAMES]`, 30 by default. Built with and
+ * without frame pointers. */
 #define _GNU_SOURCE
 #include "../workloads/workload.h"
 
 #include <pthread.h>
 
-/* What is called a typical depth: between a C program's 10 and a Java or Rust service's 60. */
+/* A typical depth: between 10 of a C program and 60 of a Java or Rust service. */
 #define FRAMES 30
 
 static uint64_t until_ns;
@@ -21,7 +22,7 @@ FUNCTION void descend(int levels) {
 
 static void *thread(void *argument) {
     (void)argument;
-    /* Three frames are the thread's own: this one and two of libc's. */
+    /* Three frames belong to the thread: this one and two of libc's. */
     descend(frames - 3);
     return NULL;
 }

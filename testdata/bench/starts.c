@@ -1,7 +1,5 @@
-/*
- * Starts processes at a rate: `starts RATE SECONDS [PROGRAM...]`. They are /bin/true, or the programs in turn, which get the
- * argument 1. Prints how many it started.
- */
+/* Starts processes at a rate: `starts RATE SECONDS [PROGRAM...]`. Starts /bin/true, or the programs
+ * in turn with the argument 1. Prints the number of started processes. */
 #define _GNU_SOURCE
 #include "../workloads/workload.h"
 

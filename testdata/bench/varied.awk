@@ -1,5 +1,7 @@
-# Writes a C program of 2,000 functions that call each other at random, about 30 deep, with frames of many sizes: return
-# addresses vary from sample to sample as they do in real programs, so that nothing which remembers them has an easy life.
+# Writes a C program of 2,000 functions that call each other at random, about 30 deep, with frames
+# of many sizes. As in real programs, return addresses vary from sample to sample, so that a cache
+# of return addresses has no unrealistic advantage.
+#
 #   awk -f varied.awk >varied.c; varied THREADS SECONDS
 BEGIN {
     functions = 2000
@@ -11,7 +13,8 @@ BEGIN {
     print "FUNCTION void work(void) { churn(); }"
     print "INLINE uint64_t next(uint64_t x) { x ^= x << 13; x ^= x >> 7; return x ^ x << 17; }"
     for (i = 0; i < functions; i++) {
-        # Up to four values that must outlive the call and 4 to 256 bytes of locals, so that prologues differ.
+        # Up to four values that are live across the call, and 4 to 256 bytes of locals, so that
+        # prologues differ.
         print "FUNCTION uint64_t f" i "(int levels, uint64_t state) {"
         print "    volatile char room[" int(4 * 2 ^ (rand() * 6)) "];"
         print "    uint64_t x = next(state + " i ");\n    room[0] = (char)x;"
@@ -34,7 +37,7 @@ BEGIN {
     print "    uint64_t state = (uint64_t)argument * 2 + 88172645463325253ull, sum = 0;"
     print "    while (clock_ns(CLOCK_MONOTONIC) < until_ns) {"
     print "        state = next(state);"
-    # With the thread's own three frames 20 to 40.
+    # 20 to 40, with the thread's own three frames.
     print "        sum += functions[state % " functions "](16 + (int)((state >> 40) % 21), state);"
     print "    }\n    return (void *)sum;\n}"
     print "int main(int argc, char **argv) {"

@@ -1,7 +1,7 @@
 import java.lang.management.ManagementFactory;
 import java.lang.management.ThreadMXBean;
 
-/** Uses CPU time in one function: `java Burner SECONDS STAY`, which stays STAY seconds after that. */
+/** Uses CPU time in one function, then stays alive: `java Burner SECONDS STAY_SECONDS`. */
 public class Burner {
     static int hotLoop(int n) {
         int sum = 0;

@@ -1,5 +1,5 @@
-/* Lives for 50 ms of CPU time, all but its start and end in one function. Started again and again by `blinker`, which it
- * tells through descriptor 3 how much that function took. */
+/* Lives for 50 ms of CPU time, almost all of it in one function. `blinker` starts it again and
+ * again; it reports the CPU time of the function to `blinker` through descriptor 3. */
 #include "workload.h"
 
 FUNCTION uint64_t flash(uint64_t ns) { return spend(ns); }

@@ -1,5 +1,5 @@
-/* Starts `blink`, waits for its end, and starts it again, until the children have used their CPU time. The report is of
- * the children alone. */
+/* Starts `blink` again and again, one process after the other, until the children have used their
+ * CPU time. Reports only the time of the children. */
 #define _GNU_SOURCE
 #include "workload.h"
 

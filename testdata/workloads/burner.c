@@ -1,5 +1,5 @@
-/* Uses CPU time in one function, which only its symbols or its debug information can name: `burner SECONDS`. FUNCTION is
- * that function's name, SALT a number that makes its code another one. */
+/* Uses CPU time in one function, which has a name only in the symbols or the debug information:
+ * `burner SECONDS`. FUNCTION is that function's name; another SALT makes another build of the code. */
 #include <stdlib.h>
 #include <time.h>
 
@@ -13,7 +13,7 @@ __attribute__((noinline)) static void FUNCTION(void) {
 
 int main(int argc, char **argv) {
     double seconds = argc > 1 ? atof(argv[1]) : 1;
-    /* What runs here before an exec, as in a container, has used time already. */
+    /* Before an exec, as in a container, this process has already used CPU time. */
     clock_t begun = clock();
     while (clock() - begun < seconds * CLOCKS_PER_SEC) {
         FUNCTION();

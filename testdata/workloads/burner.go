@@ -17,7 +17,7 @@ func burnInGo() {
 	}
 }
 
-// cpuTime is what the process has used, also where others use the processors.
+// cpuTime returns the CPU time of the process, which is independent of other processes.
 func cpuTime() time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {

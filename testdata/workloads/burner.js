@@ -1,4 +1,4 @@
-// Uses CPU time in one function: `node burner.js SECONDS STAY`, which stays STAY seconds after that.
+// Uses CPU time in one function, then stays alive: `node burner.js SECONDS STAY_SECONDS`.
 const [seconds, stay] = process.argv.slice(2).map(Number);
 let sink = 0;
 

@@ -1,4 +1,5 @@
-//! Uses CPU time in a function that is inlined into one that is inlined into a third: `burner SECONDS`.
+//! Uses CPU time in a function that is inlined into a second one, which is inlined into a third:
+//! `burner SECONDS`.
 
 use std::hint::black_box;
 
@@ -27,7 +28,7 @@ fn outer(n: u64) -> u64 {
 }
 
 fn main() {
-    let seconds: Option<f64> = std::env::args().nth(1).and_then(|it| it.parse().ok());
+    let seconds: Option<f64> = std::env::args().nth(1).and_then(|text| text.parse().ok());
     let end = (seconds.unwrap_or(1.0) * 1e6) as i64;
     let mut sink = 0;
     while clock() < end {

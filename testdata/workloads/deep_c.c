@@ -1,4 +1,5 @@
-/* Two functions at the bottom of 200 calls of one recursive function, a quarter and three quarters of the time. */
+/* Two functions below 200 levels of a recursive function use a quarter and three quarters of the
+ * time. */
 #include "workload.h"
 
 static uint64_t state = 0xd1342543de82ef95ull;

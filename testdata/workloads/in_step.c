@@ -1,5 +1,5 @@
-/* Works for 2 ms at the start of each 10 ms of the clock: in step with a timer of 100 Hz, which would see all of it or
- * nothing. */
+/* Works for the first 2 ms of each 10 ms of the clock, in step with a timer of 100 Hz, which would
+ * sample all of the work or nothing. */
 #include "workload.h"
 
 static struct share shares[] = {{"pulse", 0}};

@@ -1,6 +1,6 @@
-/* A compiler: makes one function while it runs, says so in a jitdump, and uses CPU time in it: `jitter SECONDS STAY`, which
- * stays STAY seconds after that. The dump is jit-PID.dump in the working directory, as the kernel's
- * tools/perf/Documentation/jitdump-specification.txt says. */
+/* A JIT compiler: generates one function, describes it in a jitdump, uses CPU time in it, then
+ * stays alive: `jitter SECONDS STAY_SECONDS`. The dump is jit-PID.dump in the working directory, in
+ * the format of the kernel's tools/perf/Documentation/jitdump-specification.txt. */
 #include <elf.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -45,7 +45,7 @@ static void write_dump(FILE *dump, const void *code) {
     } header = {0x4a695444, 1, sizeof header, EM_X86_64, 0, getpid(), now(), 0};
     fwrite(&header, sizeof header, 1, dump);
 
-    /* Line 7 is the loop, line 9 what comes behind it. */
+    /* Line 7 is the loop, line 9 the code after it. */
     struct {
         struct record record;
         uint64_t address, count;
@@ -77,7 +77,7 @@ int main(int argc, char **argv) {
     memcpy(code, CODE, sizeof CODE);
     mprotect(code, 4096, PROT_READ | PROT_EXEC);
     write_dump(dump, code);
-    /* By this mapping the dump is found. */
+    /* A profiler finds the dump by this executable mapping. */
     if (mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fileno(dump), 0) == MAP_FAILED)
         return 1;
     while (clock() < seconds * CLOCKS_PER_SEC)

@@ -1,5 +1,8 @@
-/* Uses CPU time in the kernel: `kernel_burner read SECONDS` reads zeros, `kernel_burner bpf SECONDS` runs a BPF program of
- * the name burn_in_bpf. */
+/* Uses CPU time in the kernel: `kernel_burner read SECONDS` reads zeros, `kernel_burner bpf
+ * SECONDS` runs a BPF program named burn_in_bpf, `kernel_burner turns SECONDS` runs six BPF
+ * programs in turn. Each of these is loaded after the previous one was unloaded, usually at the
+ * same address. Prints for each program its name, its address, and a time at which it ran
+ * (CLOCK_MONOTONIC). */
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <stdint.h>
@@ -16,8 +19,8 @@ static int bpf(int command, union bpf_attr *attributes) {
     return syscall(SYS_bpf, command, attributes, sizeof *attributes);
 }
 
-/* r0 is multiplied and added to 20,000 times: the verifier goes through each. */
-static int load(void) {
+/* 20,000 multiplications and additions of r0: the verifier checks each. */
+static int load(const char *name) {
     struct bpf_insn program[] = {
         {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = 1},
         {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 1, .imm = 20000},
@@ -33,8 +36,8 @@ static int load(void) {
         .insns = (uintptr_t)program,
         .insn_cnt = sizeof program / sizeof *program,
         .license = (uintptr_t) "Apache-2.0",
-        .prog_name = "burn_in_bpf",
     };
+    strncpy(attributes.prog_name, name, sizeof attributes.prog_name - 1);
     return bpf(BPF_PROG_LOAD, &attributes);
 }
 
@@ -45,22 +48,75 @@ static int run(int program) {
     return bpf(BPF_PROG_TEST_RUN, &attributes);
 }
 
+/* The address of a BPF program, 0 if it is not loaded. */
+static unsigned long find(const char *name) {
+    unsigned long address = 0;
+    char line[1024];
+    FILE *symbols = fopen("/proc/kallsyms", "r");
+    while (symbols && fgets(line, sizeof line, symbols)) {
+        const char *found = strstr(line, name);
+        if (found && found[strlen(name)] == '\t')
+            address = strtoul(line, NULL, 16);
+    }
+    if (symbols)
+        fclose(symbols);
+    return address;
+}
+
+static int run_in_turn(double seconds) {
+    enum { TURNS = 6 };
+    for (int turn = 0; turn < TURNS; turn++) {
+        char name[16];
+        snprintf(name, sizeof name, "burn_turn_%d", turn);
+        int program = load(name);
+        if (program < 0)
+            return -1;
+        /* Other programs that are loaded or unloaded at the same time may hide it. */
+        unsigned long address = 0;
+        for (int i = 0; i < 100 && !address; i++)
+            address = find(name);
+        struct timespec time;
+        clock_t end = clock() + seconds / TURNS * CLOCKS_PER_SEC;
+        for (int i = 0; i == 0 || clock() < end; i++) {
+            if (run(program) < 0)
+                return -1;
+            if (i == 0)
+                clock_gettime(CLOCK_MONOTONIC, &time);
+        }
+        printf("%s %lx %llu\n", name, address, time.tv_sec * 1000000000ull + time.tv_nsec);
+        fflush(stdout);
+        close(program);
+        /* The kernel frees its memory after a grace period. */
+        while (find(name))
+            usleep(10000);
+        usleep(100000);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
     double seconds = argc > 2 ? atof(argv[2]) : 1;
     int is_bpf = argc > 1 && !strcmp(argv[1], "bpf");
-    int file = is_bpf ? load() : open("/dev/zero", O_RDONLY);
+    if (argc > 1 && !strcmp(argv[1], "turns")) {
+        if (run_in_turn(seconds) < 0) {
+            perror(argv[0]);
+            return 1;
+        }
+        return 0;
+    }
+    int file = is_bpf ? load("burn_in_bpf") : open("/dev/zero", O_RDONLY);
     if (file < 0) {
         perror(argv[0]);
         return 1;
     }
-    /* The clock is a system call too. */
+    /* Reading the clock is a system call too. */
     for (int i = 0; i % 100 || clock() < seconds * CLOCKS_PER_SEC; i++) {
         if (is_bpf ? run(file) < 0 : read(file, buffer, sizeof buffer) < 0) {
             perror(argv[0]);
             return 1;
         }
     }
-    /* Until its window is over, or nobody could tell any more where its code was. */
+    /* Wait until its window has ended, so that the collector sees the unload only then. */
     if (argc > 3)
         sleep(atoi(argv[3]));
     return 0;

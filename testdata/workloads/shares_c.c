@@ -1,4 +1,5 @@
-/* Four functions take 10, 20, 30 and 40 % of the CPU time; two of them below a common caller, which so has 70 %. */
+/* Four functions use 10, 20, 30 and 40 % of the CPU time. Two of them have a common caller, whose
+ * total is 70 %. */
 #include "workload.h"
 
 static uint64_t state = 0x9e3779b97f4a7c15ull;

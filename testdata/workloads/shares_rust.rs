@@ -1,14 +1,16 @@
-//! Methods, a generic function and a closure take 10, 20, 30 and 40 % of the CPU time, so that v0 names are to be
-//! demangled; part of the work is in an inlined function, which has a name of its own.
+//! Methods, a generic function and a closure use 10, 20, 30 and 40 % of the CPU time; their v0
+//! names have to be demangled. An inlined function, which has a name of its own, does part of the
+//! work.
 //!
-//! The standard library's parts in the stacks are outermost, so what it is built with does not matter.
+//! The standard library's functions are only the outermost frames of the stacks, so its build
+//! options do not matter.
 
 use std::arch::asm;
 use std::hint::black_box;
 
 const MS: u64 = 1_000_000;
 
-/// What each function spent, nanoseconds of CPU.
+/// CPU time of each function in nanoseconds.
 #[derive(Default)]
 struct Spent {
     wheat: u64,
@@ -35,7 +37,7 @@ impl Grain for Wheat {
 impl Grain for Rye {
     #[inline(never)]
     fn grind(&self, ns: u64) -> u64 {
-        // Not the same code as wheat's, or the two would be merged into one.
+        // Must differ from the code of wheat, or the compiler merges the two.
         spend(black_box(ns))
     }
 }
@@ -73,7 +75,7 @@ fn main() {
 fn run(until_ns: u64) -> Spent {
     let mut state = 0x9e37_79b9_7f4a_7c15;
     let mut spent = Spent::default();
-    // Called through a pointer that the compiler cannot follow, so that it stays a function.
+    // A call through a pointer that the compiler cannot follow, so that the closure is not inlined.
     let closure: &dyn Fn(u64) -> u64 = black_box(&|ns| spend(ns ^ 1));
     while process_cpu_ns() < until_ns {
         let round = round_ns(&mut state);
@@ -85,7 +87,7 @@ fn run(until_ns: u64) -> Spent {
     spent
 }
 
-/// The length of the next round of blocks, 10 to 50 ms; each function has its percentage of it.
+/// The length of the next round of blocks, 10 to 50 ms; each function uses its percentage of it.
 #[inline(always)]
 fn round_ns(state: &mut u64) -> u64 {
     *state ^= *state << 13;
@@ -94,7 +96,7 @@ fn round_ns(state: &mut u64) -> u64 {
     10 * MS + *state % (40 * MS)
 }
 
-/// Spends `ns` of CPU time, and returns what it spent.
+/// Uses `ns` of CPU time, and returns the time used.
 #[inline(always)]
 fn spend(ns: u64) -> u64 {
     let start = process_cpu_ns();
@@ -107,7 +109,7 @@ fn spend(ns: u64) -> u64 {
     }
 }
 
-/// About 50 µs of multiplications, each waiting for the one before.
+/// About 50 µs of multiplications that depend on each other.
 #[inline(always)]
 fn churn() {
     let mut x = 88_172_645_463_325_252_u64;
@@ -115,7 +117,7 @@ fn churn() {
         x = x
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        // SAFETY: no instruction; it only keeps the chain from being shortened.
+        // SAFETY: no instruction; it only keeps the compiler from shortening the chain.
         unsafe { asm!("/* {0} */", inout(reg) x, options(nomem, nostack, preserves_flags)) };
     }
 }
@@ -126,7 +128,7 @@ fn process_cpu_ns() -> u64 {
     const CLOCK_GETTIME: i64 = 228;
     const CLOCK_PROCESS_CPUTIME_ID: i64 = 2;
     let mut now = [0_u64; 2];
-    // SAFETY: the call writes one `struct timespec`, two 64-bit numbers, where `now` is.
+    // SAFETY: the call writes one `struct timespec`, two 64-bit numbers, to `now`.
     unsafe {
         asm!("syscall", inout("rax") CLOCK_GETTIME => _, in("rdi") CLOCK_PROCESS_CPUTIME_ID,
              in("rsi") now.as_mut_ptr(), out("rcx") _, out("r11") _, options(nostack));

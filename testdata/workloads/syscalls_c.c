@@ -1,5 +1,5 @@
-/* Half of the time below read(2), a fifth below getrandom(2), the rest in the program itself: the user stack of a sample
- * in the kernel is the one below its system call. */
+/* Half of the time below read(2), a fifth below getrandom(2), the rest in the program itself. A
+ * sample in the kernel has the user stack of the system call. */
 #define _GNU_SOURCE
 #include "workload.h"
 

@@ -1,4 +1,5 @@
-/* Four threads, named like their functions, use 10, 20, 30 and 40 % of the program's CPU time, at once. */
+/* Four threads, named like their functions, use 10, 20, 30 and 40 % of the program's CPU time at
+ * the same time. */
 #define _GNU_SOURCE
 #include "workload.h"
 

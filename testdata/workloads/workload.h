@@ -1,10 +1,9 @@
-/*
- * What the C workloads share: ways to spend a stated amount of CPU time, and the report at the end.
+/* Shared by the C workloads: functions that use a given amount of CPU time, and the report at the
+ * end.
  *
- * Everything here is inlined into its caller, so that a sample's innermost function of the program is always the one
- * which the expected profile names. System calls are made by the bare instruction: a call into libc, which is built
- * without frame pointers, would hide its caller from a walk by frame pointers.
- */
+ * All of them are inlined into their caller, so that the innermost function of a sample is the one
+ * in the expected profile. System calls use the bare instruction: libc has no frame pointers, so a
+ * call into libc would hide its caller from a walk by frame pointers. */
 #ifndef WORKLOAD_H
 #define WORKLOAD_H
 
@@ -16,7 +15,8 @@
 #include <time.h>
 
 #define INLINE static inline __attribute__((always_inline))
-/* A function that keeps its own frame and its own code: not inlined, not cloned, not merged with its twin. */
+/* A function with its own frame and code: not inlined, not cloned, not merged with an identical
+ * one. */
 #define FUNCTION __attribute__((noinline, noclone, no_icf, used))
 
 #define MS 1000000ull
@@ -38,13 +38,13 @@ INLINE uint64_t clock_ns(clockid_t clock) {
     return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
 
-/* Nanoseconds of CPU that the calling thread has used. */
+/* CPU time of the calling thread in nanoseconds. */
 INLINE uint64_t thread_cpu_ns(void) {
     return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
-/* A chain of multiplications that cannot be shortened, about 50 us long, so that the clock read after it (0.5 us) is 1 % of
- * the time, and the same share in every function. */
+/* A chain of multiplications that the compiler cannot shorten. It takes about 50 us, so that the
+ * clock read after it (0.5 us) takes 1 % of the time in every function alike. */
 INLINE void churn(void) {
     uint64_t x = 88172645463325252ull;
     for (int i = 0; i < 40000; i++) {
@@ -53,7 +53,7 @@ INLINE void churn(void) {
     }
 }
 
-/* Spends `ns` of the thread's CPU time, at most one churn more. Returns what it spent. */
+/* Uses at least `ns` of the thread's CPU time, at most one churn more. Returns the time used. */
 INLINE uint64_t spend(uint64_t ns) {
     uint64_t start = thread_cpu_ns(), now;
     do {
@@ -63,7 +63,7 @@ INLINE uint64_t spend(uint64_t ns) {
     return now - start;
 }
 
-/* xorshift64: block lengths vary, so that no workload is in step with any timer unless it means to be. */
+/* xorshift64: block lengths vary, so that a workload is in step with a timer only on purpose. */
 INLINE uint64_t random_below(uint64_t *state, uint64_t limit) {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -71,12 +71,12 @@ INLINE uint64_t random_below(uint64_t *state, uint64_t limit) {
     return *state % limit;
 }
 
-/* The length of the next round of blocks, 10 to 50 ms; each function has its percentage of it. */
+/* The length of the next round of blocks, 10 to 50 ms; each function uses its percentage of it. */
 INLINE uint64_t round_ns(uint64_t *state) {
     return 10 * MS + random_below(state, 40 * MS);
 }
 
-/* CPU seconds that the program shall use; the first argument, 10 when it is missing. */
+/* The CPU seconds to use: the first argument, or 10. */
 INLINE uint64_t seconds_argument(int argc, char **argv) {
     char *end = NULL;
     double seconds = argc > 1 ? strtod(argv[1], &end) : 10.0;
@@ -91,7 +91,8 @@ INLINE uint64_t timeval_ns(struct timeval t) {
     return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_usec * 1000;
 }
 
-/* CPU time of this process, or of its children that ended: what the kernel accounts, user and system. */
+/* CPU time of this process, or of its ended children: user and system time as the kernel accounts
+ * it. */
 INLINE uint64_t rusage_ns(int who) {
     struct rusage usage;
     getrusage(who, &usage);
@@ -103,7 +104,7 @@ struct share {
     uint64_t ns;
 };
 
-/* The last line of every workload: what it really used, and how much of it each function took. */
+/* The last line of every workload: its CPU time, and the time of each function. */
 INLINE void report(uint64_t cpu_ns, const struct share *shares, int count) {
     printf("{\"cpu_ns\": %llu, \"functions\": {", (unsigned long long)cpu_ns);
     for (int i = 0; i < count; i++)

@@ -1,7 +1,5 @@
-/*
- * Loads two libraries in turn, works in each for some milliseconds and unloads it, so that the second comes to lie where
- * the first was: `dlopens LIBRARY LIBRARY MS`, of CPU time.
- */
+/* Loads two libraries in turn, works in each for some milliseconds and unloads it, so that the
+ * second is loaded at the address of the first: `dlopens LIBRARY LIBRARY MS`, of CPU time. */
 #include "../../workloads/workload.h"
 
 #include <dlfcn.h>

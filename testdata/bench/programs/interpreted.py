@@ -1,4 +1,5 @@
-# What Python programs do: classes, recursion, sorting by a key, regular expressions, JSON. `interpreted.py SECONDS`.
+# Typical work of Python programs: classes, recursion, sorting by a key, regular expressions, JSON.
+# `interpreted.py SECONDS`.
 import json
 import re
 import sys

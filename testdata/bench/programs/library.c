@@ -1,4 +1,5 @@
-/* A library to be loaded and unloaded. It is built twice, with another FRAME, so that the same function has other rows. */
+/* A library that is loaded and unloaded. It is built twice with different values of FRAME, so that
+ * the same function has different unwind rows. */
 #include "../../workloads/workload.h"
 
 #define NUMBERS 400
@@ -20,7 +21,7 @@ FUNCTION static long fill_and_sort(uint64_t seed, int depth, int (*compare)(cons
     return numbers[NUMBERS / 2];
 }
 
-/* The one function that is looked for. It calls back into the program that loaded it. */
+/* The exported function. It calls back into the program that loaded the library. */
 long work(uint64_t seed, int (*compare)(const void *, const void *)) {
     return fill_and_sort(seed, 6, compare);
 }

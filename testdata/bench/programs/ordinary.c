@@ -1,8 +1,7 @@
-/*
- * Ordinary work that goes through libc and back: sorting with a callback, formatting, parsing, allocating, writing.
+/* Ordinary work with many calls into and out of libc: sorting with a callback, formatting, parsing,
+ * allocating, writing.
  *
- *   ordinary MS [REST_MS]     of CPU time; with REST_MS it rests for so long after each 2 ms
- */
+ *   ordinary MS [REST_MS]     of CPU time; with REST_MS it rests for this long after each 2 ms */
 #include "../../workloads/workload.h"
 
 #include <string.h>
@@ -13,7 +12,7 @@ static int compare(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Makes words of random length and letters, sorts them, and adds up what they spell. */
+/* Makes words of random length and letters, sorts them, and sums their letters. */
 FUNCTION double sort_words(uint64_t *state) {
     char *words[WORDS];
     double sum = 0;

@@ -1,15 +1,14 @@
-/*
- * Works at the bottom of a recursion and on the way down and up again: `recursion FRAMES MS`, of CPU time.
+/* Works at the bottom of a recursion, and on the way down and up again: `recursion FRAMES MS`, of
+ * CPU time.
  *
- * Every level has a frame of one of three sizes, so that neighbours do not look the same.
- */
+ * The frames have one of three sizes, so that neighbouring frames differ. */
 #include "../../workloads/workload.h"
 
 static uint64_t state = 0x9e3779b97f4a7c15ull;
 
 FUNCTION uint64_t descend(int levels, uint64_t work);
 
-/* About 2 us on the way, whose length varies. */
+/* About 2 us of work, of varying length. */
 INLINE uint64_t step(uint64_t work) {
     uint64_t x = work;
     for (uint64_t i = random_below(&state, 1500); i > 0; i--) {
@@ -19,7 +18,7 @@ INLINE uint64_t step(uint64_t work) {
     return x;
 }
 
-/* Calls the next level from a frame of SIZE bytes more than it needs. */
+/* Calls the next level from a frame with SIZE additional bytes. */
 #define LEVEL(NAME, SIZE)                                                                                              \
     FUNCTION uint64_t NAME(int levels, uint64_t work) {                                                                \
         volatile char room[SIZE];                                                                                      \
@@ -37,7 +36,7 @@ FUNCTION uint64_t descend(int levels, uint64_t work) {
             churn();
         return work;
     }
-    /* Two frames a level: this one and the sized one. */
+    /* Two frames per level: this one and the sized one. */
     switch (levels % 3) {
     case 0:
         return narrow(levels - 2, work) + 1;

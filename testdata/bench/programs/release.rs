@@ -1,5 +1,5 @@
-//! An ordinary Rust program: maps, strings, sorting, trait objects, recursion, two threads. `release MS`, of CPU time of
-//! each thread, as well as elapsed time can tell.
+//! An ordinary Rust program: maps, strings, sorting, trait objects, recursion, two threads.
+//! `release MS`: approximate CPU time of each thread, measured as elapsed time.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,5 @@
-// Work for a compiler: templates of the standard library, instantiated for many types. Compiled, never run.
+// Input for a compiler: templates of the standard library, instantiated for many types. Only
+// compiled, never run.
 #include <algorithm>
 #include <functional>
 #include <map>

@@ -1,5 +1,5 @@
-// Throws exceptions all the time, through frames with and without destructors, caught at once or many frames away, some
-// thrown again on the way: `throws MS`, of CPU time.
+// Throws exceptions all the time, through frames with and without destructors. Some are caught at
+// once, others many frames away, and some are rethrown on the way: `throws MS`, of CPU time.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -26,7 +26,7 @@ volatile uint64_t kept;
             throw std::runtime_error("at the bottom, with a text that has to be allocated");
         return std::stoi(kind == 2 ? "not a number" : "99999999999999");
     }
-    // A destructor to be run while the exception passes, at every other level.
+    // At every other level, unwinding has to run a destructor.
     if (depth % 2) {
         std::vector<std::string> cargo(3, std::to_string(depth));
         return fall(depth - 1, kind) + static_cast<int>(cargo.size());
@@ -34,7 +34,7 @@ volatile uint64_t kept;
     return fall(depth - 1, kind) + 1;
 }
 
-// Catches what it is not for, and throws it again.
+// Catches an exception that is not meant for it, and rethrows it, wrapped or as it is.
 [[gnu::noinline]] int pass_on(int depth, int kind) {
     try {
         return fall(depth, kind);

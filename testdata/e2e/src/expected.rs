@@ -1,4 +1,4 @@
-//! A workload's expected profile (`NAME.expected.json`), and what a run of it says it really did.
+//! A workload's expected profile (`NAME.expected.json`), and the report of a run.
 
 use std::collections::BTreeMap;
 
@@ -11,31 +11,31 @@ use serde::Deserialize;
 pub struct Expected {
     /// The program to run, with [`cpu_seconds`](Self::cpu_seconds) as its argument.
     pub program: String,
-    /// The program whose samples are looked at, when it is another that the first one starts.
+    /// The program to select samples of, if the first one starts another.
     pub sampled: Option<String>,
-    /// CPU seconds that it uses: a hundred samples each.
+    /// The program's CPU time: 100 samples per second of it.
     pub cpu_seconds: f64,
-    /// Share of the program's CPU time in each function and what it calls, by construction.
+    /// Share of the program's CPU time in each function and its callees, by construction.
     pub total_shares: BTreeMap<String, f64>,
-    /// By how much the truth may differ from those shares, as a share of the program's CPU time.
+    /// Tolerance of those shares, as a share of the program's CPU time.
     pub share_tolerance: f64,
-    /// Why it may.
+    /// The reason for the tolerance.
     pub why_tolerance: String,
-    /// Thread's name -> the only one of the functions which that thread calls.
+    /// Thread name -> the only one of the functions that the thread calls.
     #[serde(default)]
     pub threads: BTreeMap<String, String>,
-    /// Functions that only debug information knows, and that have most of the program's own time.
+    /// Functions that only debug information names, and that use most of the program's own time.
     #[serde(default)]
     pub inlined: Vec<String>,
-    /// Function -> least share of its samples whose innermost frame is the kernel's.
+    /// Function -> minimum share of its samples whose innermost frame is in the kernel.
     #[serde(default)]
     pub kernel_below: BTreeMap<String, f64>,
     /// A recursion of a known depth.
     pub depth: Option<Depth>,
-    /// The function below which all the functions of the shares are called: a stack through one of them that does not reach it
-    /// is torn.
+    /// The function that calls all functions of the shares. A stack through one of them without
+    /// this function is incomplete.
     pub outermost: Option<String>,
-    /// Least share of the samples that have a process name, a mapping and function names.
+    /// Minimum share of the samples with a process name, a mapping and function names.
     pub named_share: Option<f64>,
 }
 
@@ -45,38 +45,39 @@ pub struct Expected {
 pub struct Depth {
     /// The recursive function.
     pub function: String,
-    /// How many of its frames there are.
+    /// The number of its frames.
     pub frames: usize,
     /// The functions at the bottom.
     pub below: Vec<String>,
 }
 
-/// The last line that a workload prints: what it measured of itself.
+/// The last line of a workload's output: its own measurements.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Truth {
-    /// CPU nanoseconds of the sampled program, user and system, by the kernel's accounts.
+    /// CPU nanoseconds of the sampled program, user and system, in the kernel's account.
     pub cpu_ns: u64,
-    /// CPU nanoseconds in each function and what it calls, by the thread's CPU clock.
+    /// CPU nanoseconds in each function and its callees, by the thread's CPU clock.
     pub functions: BTreeMap<String, u64>,
 }
 
 impl Expected {
-    /// Reads the text of a `NAME.expected.json`.
+    /// Parses the text of a `NAME.expected.json`.
     ///
     /// # Errors
-    /// When it is not of that form.
+    /// The text is not in that format.
     pub fn parse(text: &str) -> Result<Self> {
         serde_json::from_str(text).context("failed to read the expected profile")
     }
 
-    /// The name of the program whose samples are looked at.
+    /// The name of the program to select samples of.
     #[must_use]
     pub fn sampled(&self) -> &str {
         self.sampled.as_deref().unwrap_or(&self.program)
     }
 
-    /// The true share of each expected function: as the run measured it where it did, else by construction.
+    /// The true share of each expected function: measured by the run if it measures the function,
+    /// else by construction.
     #[must_use]
     pub fn true_shares(&self, truth: &Truth) -> BTreeMap<String, f64> {
         self.total_shares
@@ -89,10 +90,10 @@ impl Expected {
             .collect()
     }
 
-    /// Compares what a run measured with what the workload was built to do.
+    /// Compares the measurements of a run with the shares by construction.
     ///
     /// # Errors
-    /// When it is not that: then the workload is at fault, not the profiler.
+    /// They differ: the workload is wrong, not the profiler.
     pub fn check_workload(&self, truth: &Truth) -> Result<()> {
         for (function, share) in self.true_shares(truth) {
             let built = self
@@ -113,10 +114,10 @@ impl Expected {
 }
 
 impl Truth {
-    /// Reads the last line of a workload's output.
+    /// Parses the last line of a workload's output.
     ///
     /// # Errors
-    /// When there is none, or it is not a report.
+    /// There is no last line, or it is not a report.
     pub fn parse(output: &str) -> Result<Self> {
         let line = output
             .lines()
@@ -127,7 +128,7 @@ impl Truth {
     }
 }
 
-/// `part` of `whole`; 0 when there is no whole.
+/// `part` / `whole`, or 0 if `whole` is 0.
 #[must_use]
 #[expect(
     clippy::cast_precision_loss,

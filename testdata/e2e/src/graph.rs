@@ -3,11 +3,11 @@
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-/// The frame's kind that says kernel.
+/// The kind of a kernel frame.
 const KERNEL: u8 = 1;
-/// The frame's kind that says inlined.
+/// The kind of an inlined frame.
 const INLINED: u8 = 2;
-/// The frame's kind that says there is no name.
+/// The kind of an unnamed frame.
 const UNNAMED: u8 = 3;
 
 /// One frame of a stack.
@@ -21,13 +21,13 @@ pub struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// Whether the frame is the kernel's.
+    /// Whether the frame is in the kernel.
     #[must_use]
     pub fn is_kernel(&self) -> bool {
         self.kind == KERNEL
     }
 
-    /// Whether the function was inlined into the one before it.
+    /// Whether the function is inlined into the previous frame.
     #[must_use]
     pub fn is_inlined(&self) -> bool {
         self.kind == INLINED
@@ -57,7 +57,7 @@ impl Stack<'_> {
     }
 }
 
-/// The answer, as far as it is used.
+/// The used part of the answer.
 #[derive(Debug, Deserialize)]
 pub struct FlameGraph {
     /// Samples of the selection.
@@ -87,7 +87,7 @@ impl FlameGraph {
     /// All stacks with samples of their own, which add up to [`samples`](Self::samples).
     ///
     /// # Errors
-    /// When the graph was cut, or its columns contradict each other.
+    /// The graph has cut nodes, or its columns contradict each other.
     pub fn stacks(&self) -> Result<Vec<Stack<'_>>> {
         ensure!(
             self.node_count == self.shown_nodes,
@@ -113,7 +113,7 @@ impl FlameGraph {
                 path.truncate(level);
                 path.push(self.frame(frame[node])?);
             }
-            // A node's samples are in preorder before those of its children, which include them.
+            // A node's samples include those of its children, which follow it in preorder.
             let children: u64 = children_of(depth, node).map(|child| samples[child]).sum();
             let own = samples[node]
                 .checked_sub(children)
@@ -149,7 +149,8 @@ impl FlameGraph {
     }
 }
 
-/// The children of `node` in preorder: all deeper by one until the next node that is not deeper.
+/// The children of `node` in preorder: the nodes one level deeper, up to the next node that is not
+/// deeper.
 fn children_of(depth: &[usize], node: usize) -> impl Iterator<Item = usize> + '_ {
     let level = depth[node];
     (node + 1..depth.len())

@@ -1,15 +1,20 @@
-//! The pure half of the end-to-end test: what was expected, what was answered, and whether the two agree.
+//! The pure half of the end-to-end test: expected results, parsed answers, and their comparison.
 //!
-//! The other half, in `tests/e2e/`, starts programs and asks them; here are only functions of their output.
+//! The other half, in `tests/e2e/`, starts programs and sends requests; this half has only
+//! functions of their output.
 //!
-//! - [`expected`]: the expected profile of a workload, and the truth that the workload reports of itself.
+//! - [`expected`]: the expected profile of a workload, and the workload's own report.
 //! - [`graph`]: the flame graph of the server's HTTP API -> stacks.
-//! - [`pprof`]: the table that `go tool pprof -top` prints.
-//! - [`statistics`]: how unlikely a count is.
+//! - [`pprof`]: the table of `go tool pprof -top`.
+//! - [`sampled_once`]: accounts of seconds -> whether each moment was sampled once.
+//! - [`statistics`]: the probability of a count.
 
 #![forbid(unsafe_code)]
 
 pub mod expected;
 pub mod graph;
+#[cfg(test)]
+mod modules;
 pub mod pprof;
+pub mod sampled_once;
 pub mod statistics;

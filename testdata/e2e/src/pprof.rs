@@ -1,22 +1,22 @@
-//! The table that `go tool pprof -top -unit=ns` prints -> numbers by function.
+//! Parses the table of `go tool pprof -top -unit=ns` -> numbers by function.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 
-/// What the table says of one function, nanoseconds of CPU.
+/// One function's row of the table, in CPU nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Row {
     /// In the function itself.
     pub flat_ns: u64,
-    /// In the function and what it calls.
+    /// In the function and its callees.
     pub cum_ns: u64,
 }
 
-/// Reads the table: `flat flat% sum% cum cum% name`, after a line with those words.
+/// Parses the table: `flat flat% sum% cum cum% name`, below a line with these words.
 ///
 /// # Errors
-/// When the heading is missing, or a row is not of that form.
+/// The head line is missing, or a row has another form.
 pub fn parse_top(text: &str) -> Result<BTreeMap<String, Row>> {
     let mut lines = text.lines();
     lines
@@ -35,7 +35,7 @@ fn parse_row(line: &str) -> Result<(String, Row)> {
     let fields = || line.split_whitespace();
     let ns = |field: usize| {
         let text = fields().nth(field).unwrap_or_default();
-        // pprof prints a plain 0 without a unit.
+        // pprof prints 0 without a unit.
         text.strip_suffix("ns")
             .unwrap_or(text)
             .parse::<u64>()

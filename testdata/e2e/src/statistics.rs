@@ -1,17 +1,19 @@
-//! How unlikely a count of samples is, when the truth is known. Exact tails, no approximation by a normal.
+//! The probability of a count of samples for a given truth. Exact tails, no normal approximation.
 //!
 //! # The test and its false-alarm rate
-//! A function that takes a share `p` of a program's CPU time is in each of the program's `n` samples with probability
-//! `p`, so its count is Binomial(n, p). Sampling at fixed periods spreads samples more evenly than chance does, so the
-//! true variance is smaller and the test errs on the side of silence. A count fails when a count as far out, on either
-//! side, has a probability below [`FALSE_ALARM`] = 1e-5 (a z of about 4.4). One run of all the workloads makes about 50
-//! such comparisons: a correct profiler fails one run in 2,000. With the 1,200 samples of a workload of 12 s, a share of
-//! 10 % passes from 6.4 to 14.0 %, a share of 40 % from 33.8 to 46.3 %.
+//! A function with a share `p` of a program's CPU time is in each of the program's `n` samples with
+//! probability `p`, so its count is Binomial(n, p). Sampling with fixed periods spreads samples
+//! more evenly than chance, so the true variance is smaller, and the test rejects less often than
+//! stated. A count fails if a count at least as far out, on either side, has a probability below
+//! [`FALSE_ALARM`] = 1e-5 (a z of about 4.4). One run of all workloads makes about 50 such
+//! comparisons, so a correct profiler fails one run in 2,000. With the 1,200 samples of a workload
+//! of 12 s, a share of 10 % passes from 6.4 to 14.0 %, a share of 40 % from 33.8 to 46.3 %.
 
-/// Probability with which a correct count is rejected, per comparison.
+/// The probability of rejecting a correct count, per comparison.
 pub const FALSE_ALARM: f64 = 1e-5;
 
-/// Probability that Binomial(`n`, `p`) is as far out as `k`: twice the smaller tail, `k` included, at most 1.
+/// The probability that Binomial(`n`, `p`) is at least as far out as `k`: twice the smaller tail
+/// including `k`, at most 1.
 #[must_use]
 pub fn binomial_two_sided(k: u64, n: u64, p: f64) -> f64 {
     two_sided(binomial_tail(0, k, n, p), binomial_tail(k, n, n, p))
@@ -20,7 +22,8 @@ pub fn binomial_two_sided(k: u64, n: u64, p: f64) -> f64 {
 /// Probability that Poisson(`mean`) is `k` or less.
 #[must_use]
 pub fn poisson_at_most(k: u64, mean: f64) -> f64 {
-    // Summed downwards from k: terms fall off fast when k is below the mean, which is when the value matters.
+    // Summed downwards from k: the terms decrease fast if k is below the mean, which is the
+    // interesting case.
     (0..=k)
         .rev()
         .map(|i| (as_f64(i) * mean.ln() - mean - ln_factorial(i)).exp())
@@ -35,7 +38,7 @@ pub fn poisson_at_least(k: u64, mean: f64) -> f64 {
         None => 1.0,
         Some(below) if as_f64(k) < mean => 1.0 - poisson_at_most(below, mean),
         Some(_) => {
-            // Beyond the mean the terms shrink by mean/i: sum until they no longer count.
+            // Beyond the mean the terms shrink by mean/i: sum until they are negligible.
             let mut term = (as_f64(k) * mean.ln() - mean - ln_factorial(k)).exp();
             let (mut sum, mut i) = (0.0, k);
             while term > 1e-30 {
@@ -100,7 +103,7 @@ mod tests {
         );
     }
 
-    /// Check against values from the definition, worked out by hand.
+    /// Check against values computed by hand from the definition.
     #[test]
     fn small_binomials() {
         assert_close(binomial_two_sided(0, 4, 0.5), 2.0 / 16.0);
@@ -109,7 +112,8 @@ mod tests {
         assert_close(binomial_two_sided(3, 3, 0.1), 0.002);
     }
 
-    /// Check that the tails of a long run of samples add up to one and that the stated widths in the module's text hold.
+    /// Check that the two tails of a long run add up to one, and the widths stated in the module's
+    /// documentation.
     #[test]
     fn long_binomials() {
         assert_close(binomial_tail(0, 5_000, 5_000, 0.3), 1.0);

@@ -11,24 +11,23 @@ use std::process::Command;
 use std::rc::Rc;
 use std::sync::LazyLock;
 
-use collector::name::protocol::SPLIT_PATH_BYTES_MAX;
-use collector::name::{BlockCache, LinkedFiles, Linking, Lookup, read_facts};
+use elf::{BlockCache, Headers, Limits};
 use libfuzzer_sys::fuzz_target;
-use object::LittleEndian;
-use object::read::elf::ElfFile64;
+use symbolize::dwarf::{LinkedFiles, Linking, Lookup, SPLIT_PATH_BYTES_MAX};
+use symbolize::read_facts;
 
-/// What the two files of an input are written to.
+/// The two files of an input.
 static FILES: LazyLock<[File; 2]> = LazyLock::new(|| ["main", "other"].map(make_file));
 
-/// An input: what the other file is, and where in the rest it begins, in bytes; the main file; the other file.
+/// The head of an input: the kind of the other file, and the bytes of the main file. The main file and the other file follow.
 const HEAD_BYTES: usize = 5;
 
 fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
     let Some((head, files)) = input.split_first_chunk::<HEAD_BYTES>() else { return };
     let [kind, at @ ..] = head;
     let Some((main, other)) = files.split_at_checked(u32::from_le_bytes(*at) as usize) else { return };
-    let Ok(elf) = ElfFile64::<LittleEndian, _>::parse(main) else { return };
-    let (facts, _) = read_facts(&elf);
+    let Ok(headers) = Headers::read(main, Limits::OBJECTS) else { return };
+    let (facts, _) = read_facts(&headers, main);
     let [main, other] = [(0, main), (1, other)].map(|(place, bytes)| write(&FILES[place], bytes));
     let mut linked = LinkedFiles::new(Rc::new(BlockCache::default()));
     linked.look(&main);
@@ -43,7 +42,7 @@ fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
         return;
     }
     let segments = facts.segments.iter().take(4);
-    for address in segments.flat_map(|it| (0..16).map(|n| it.address.wrapping_add(it.bytes / 16 * n))).chain([0, u64::MAX]) {
+    for address in segments.flat_map(|segment| (0..16).map(|n| segment.address.wrapping_add(segment.bytes / 16 * n))).chain([0, u64::MAX]) {
         let mut lookup = linked.find(&main, address);
         if let Lookup::Wants(wanted, _) = lookup {
             assert!(wanted.name.len() <= SPLIT_PATH_BYTES_MAX && wanted.directory.len() <= SPLIT_PATH_BYTES_MAX);

@@ -1,29 +1,64 @@
-//! ELF files as a whole: headers, sections, and what they say of the call frame information. Any bytes give rows within the
-//! limits, or an error; and parts to send that lie within the file, or none.
+//! ELF files as a whole: headers, sections and call frame information. Any bytes give headers within their limits, or an error; rows
+//! within theirs, or an error; and parts to send that lie within the file, or none.
 #![no_main]
 
 mod elves;
 mod seeds;
 
 use collector::upload::{PARTS_MAX, find_parts};
+use elf::test_support::ElfBuilder;
+use elf::{AlternativeLink, DebugLink, Headers, Limits, ProgramHeader, SEGMENTS_MAX, SectionHeader, find_build_id};
 use libfuzzer_sys::fuzz_target;
+use object::elf::{PT_NOTE, SHT_PROGBITS};
 
-fuzz_target!(init: seeds::write_seeds(elves::make_elves()), |input: &[u8]| {
+fuzz_target!(init: seeds::write_seeds(elves::make_elves().into_iter().chain([make_elf()])), |input: &[u8]| {
+    try_headers(input);
     elves::try_file(input);
     try_parts(input);
 });
 
+fn try_headers(input: &[u8]) {
+    let _ = find_build_id(input);
+    for limits in [Limits::MAPPED, Limits::OBJECTS] {
+        let Ok(headers) = Headers::read(input, limits) else { continue };
+        let layout = headers.layout();
+        assert!(layout.segments().len() <= SEGMENTS_MAX && headers.sections().len() <= limits.sections);
+        for segment in layout.segments() {
+            let last = segment.file_offset + (segment.bytes - 1);
+            assert!(layout.address_of(last).is_some() && layout.offset_of(segment.address).is_some());
+        }
+        let _ = (headers.build_id(input), DebugLink::read(&headers, input), AlternativeLink::read(&headers, input));
+        let data = headers.sections().iter().filter_map(|section| headers.data_of(input, section));
+        for data in data.filter(|data| data.memory_bytes() < 1 << 20) {
+            let read = data.read(input);
+            assert!(read.is_none_or(|read| read.len() as u64 == data.bytes));
+        }
+    }
+}
+
 fn try_parts(input: &[u8]) {
-    let found = find_parts(input.len() as u64, |at, buffer| {
-        let from = usize::try_from(at).ok().and_then(|at| input.get(at..)?.get(..buffer.len()));
-        from.is_some_and(|from| {
-            buffer.copy_from_slice(from);
-            true
-        })
-    });
-    let Some(found) = found else { return };
-    assert!(found.parts.len() <= PARTS_MAX && found.parts.iter().all(|it| it.bytes > 0));
-    assert!(found.parts.iter().all(|it| it.end() <= input.len() as u64));
-    assert!(found.parts.windows(2).all(|it| it[0].end() < it[1].offset));
+    let Some(found) = find_parts(input.len() as u64, input) else { return };
+    assert!(found.parts.len() <= PARTS_MAX && found.parts.iter().all(|part| part.bytes > 0));
+    assert!(found.parts.iter().all(|part| part.end() <= input.len() as u64));
+    assert!(found.parts.windows(2).all(|pair| pair[0].end() < pair[1].offset));
     assert_eq!(found.places(0, u64::MAX).collect::<Vec<_>>(), found.parts);
+}
+
+/// A file with two notes, of which the second is a build id, and a debug link.
+fn make_elf() -> Vec<u8> {
+    let mut elf = ElfBuilder::default();
+    let notes = elf.place(&[note(1, &[1; 5]), note(3, &[0xab; 20])].concat());
+    elf.segment(ProgramHeader { kind: PT_NOTE, range: notes, ..Default::default() });
+    let link = elf.place(b"a.debug\0\x01\x02\x03\x04");
+    elf.section(".gnu_debuglink", SectionHeader { kind: SHT_PROGBITS, range: link, ..Default::default() });
+    elf.build()
+}
+
+fn note(kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut note = vec![0; 12];
+    (note[0], note[4], note[8]) = (4, content.len() as u8, kind);
+    note.extend(b"GNU\0");
+    note.extend(content);
+    note.resize(note.len().next_multiple_of(4), 0);
+    note
 }

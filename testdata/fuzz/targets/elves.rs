@@ -1,19 +1,21 @@
-//! Small ELF files around call frame information, and what holds of the rows of any file. The test `unwind` of the collector
-//! takes it too.
+//! Small ELF files with call frame information, and checks of the rows of any file. The collector's test `unwind` uses it too.
 
 #![allow(dead_code, reason = "not every target takes all of it")]
 
 use collector::unwind::{Evaluated, Limits, RuleSet, read_table};
+use elf::test_support::ElfBuilder;
+use elf::{FileRange, ProgramHeader, SectionHeader};
+use object::elf::{PF_R, PF_X, PT_LOAD, SHF_ALLOC, SHT_PROGBITS};
 
 use crate::seeds::of_kind;
 
-/// Where the code lies, in the file and as linked: below the sections that point to it.
+/// File offset and address of the code: below the sections that point to it.
 const CODE_OFFSET: u64 = 0x1000;
 const CODE_ADDRESS: u64 = 0x40_1000;
 const CODE_BYTES: u64 = 0x2_0000;
 const FRAME_ADDRESS: u64 = 0x48_0000;
 
-/// Reads the rows of a file, twice: with limits that are large for it, and with small ones.
+/// Reads the rows of a file twice: with limits that it does not reach, and with limits that it does.
 pub(crate) fn try_file(input: &[u8]) {
     let limits = Limits {
         section_bytes_max: 1 << 16,
@@ -36,21 +38,21 @@ pub(crate) fn try_file(input: &[u8]) {
     }
 }
 
-/// Reads the rows of a section, behind a byte that says which.
+/// Reads the rows of a section. The first byte says which section it is.
 pub(crate) fn try_section(input: &[u8]) {
     if let Some((kind, section)) = input.split_first() {
         try_file(&wrap(section, kind % 2 == 1));
     }
 }
 
-/// Checks what holds of any rows.
+/// Checks the invariants of rows.
 pub(crate) fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
     let table = &evaluated.table;
     assert!(table.rows().len() <= limits.rows_max);
     let mut rows = 0;
     let mut number_before = None;
     for block in table.blocks() {
-        assert!(number_before.is_none_or(|it| it < block.number));
+        assert!(number_before.is_none_or(|before| before < block.number));
         number_before = Some(block.number);
         let of_block = table.rows_of(block);
         assert_eq!(
@@ -73,63 +75,46 @@ pub(crate) fn check(evaluated: &Evaluated, rules: &RuleSet, limits: &Limits) {
 
 /// A file with a segment of code, and one section of call frame information.
 pub(crate) fn wrap(section: &[u8], is_debug_frame: bool) -> Vec<u8> {
-    let names = b"\0.eh_frame\0.debug_frame\0.text\0.shstrtab\0";
-    let headers_at = 64 + 56;
-    let names_at = headers_at + 4 * 64;
-    let section_at = names_at + names.len();
-    let name = if is_debug_frame { 11 } else { 1 };
-    let mut elf = vec![0; headers_at];
-    elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    put(&mut elf, 16, &[2, 0, 62, 0, 1]);
-    for (at, word) in [(32, 64), (40, headers_at as u64)] {
-        put(&mut elf, at, &word.to_le_bytes());
-    }
-    put(&mut elf, 52, &[64, 0, 56, 0, 1, 0, 64, 0, 4, 0, 3, 0]);
-    put(&mut elf, 64, &[1, 0, 0, 0, 5]);
-    let segment = [
-        CODE_OFFSET,
-        CODE_ADDRESS,
-        CODE_ADDRESS,
-        CODE_BYTES,
-        CODE_BYTES,
-    ];
-    put(&mut elf, 72, &segment.map(u64::to_le_bytes).concat());
-    let mut header = |name: u32, kind: u32, address: u64, offset: u64, bytes: u64| {
-        elf.extend([name.to_le_bytes(), kind.to_le_bytes()].concat());
-        elf.extend(
-            [2, address, offset, bytes, 0, 1, 0]
-                .map(u64::to_le_bytes)
-                .concat(),
-        );
+    let code = FileRange {
+        offset: CODE_OFFSET,
+        bytes: CODE_BYTES,
     };
-    header(0, 0, 0, 0, 0);
-    header(
-        name,
-        1,
-        FRAME_ADDRESS,
-        section_at as u64,
-        section.len() as u64,
-    );
-    header(24, 1, CODE_ADDRESS, CODE_OFFSET, CODE_BYTES);
-    header(30, 3, 0, names_at as u64, names.len() as u64);
-    elf.extend(names);
-    elf.extend(section);
-    elf
-}
-
-fn put(bytes: &mut [u8], at: usize, part: &[u8]) {
-    bytes[at..at + part.len()].copy_from_slice(part);
+    let mut elf = ElfBuilder::default();
+    elf.segment(ProgramHeader {
+        kind: PT_LOAD,
+        flags: PF_R | PF_X,
+        range: code,
+        address: CODE_ADDRESS,
+        ..Default::default()
+    });
+    let name = if is_debug_frame {
+        ".debug_frame"
+    } else {
+        ".eh_frame"
+    };
+    let frames = elf.place(section);
+    for (name, address, range) in [(name, FRAME_ADDRESS, frames), (".text", CODE_ADDRESS, code)] {
+        let header = SectionHeader {
+            kind: SHT_PROGBITS,
+            flags: SHF_ALLOC,
+            address,
+            range,
+            ..Default::default()
+        };
+        elf.section(name, header);
+    }
+    elf.build()
 }
 
 /// Files with each of the sections below.
 pub(crate) fn make_elves() -> Vec<Vec<u8>> {
     make_sections()
         .iter()
-        .map(|it| wrap(&it[1..], it[0] == 1))
+        .map(|section| wrap(&section[1..], section[0] == 1))
         .collect()
 }
 
-/// Sections with the shapes that compilers and linkers write, behind the byte that says which section.
+/// Sections with the shapes that compilers and linkers write, each after a byte that says which section it is.
 pub(crate) fn make_sections() -> Vec<Vec<u8>> {
     // A frame of pushes: CFA = rsp + 16, rbp and rbx saved; then one by rbp; remembered and restored.
     let pushes = [

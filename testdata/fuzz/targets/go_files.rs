@@ -1,7 +1,12 @@
-//! Small programs with Go's table in each of its forms, and what holds of the names in any file.
+//! Small programs with Go's table in each of its forms, and checks of the names in any file.
 
-use collector::name::GoFile;
-use collector::name::protocol::{FUNCTIONS_MAX, STRING_BYTES_MAX};
+use std::rc::Rc;
+
+use elf::test_support::ElfBuilder;
+use elf::{FileRange, ProgramHeader};
+use object::elf::{PF_R, PF_W, PF_X, PT_DYNAMIC, PT_LOAD};
+use symbolize::go::GoFile;
+use symbolize::{FUNCTIONS_MAX, STRING_BYTES_MAX};
 
 /// The file is mapped at one address, as code and as data.
 const BASE: u64 = 0x40_0000;
@@ -11,7 +16,7 @@ const TABLE_AT: usize = 0x500;
 
 /// Names every 16th offset of what the first 4 KB hold: all of the seeds' code.
 pub(crate) fn try_file(input: &[u8]) {
-    let Some(mut file) = GoFile::open(read(input)) else {
+    let Some(file) = GoFile::open(input, &Rc::default()) else {
         return;
     };
     for offset in (0..4096).step_by(16) {
@@ -19,22 +24,10 @@ pub(crate) fn try_file(input: &[u8]) {
         assert!(functions.len() <= FUNCTIONS_MAX);
         for function in functions {
             assert!(
-                function.name.len() <= 3 * (STRING_BYTES_MAX + 1)
+                function.symbol.len() <= 3 * (STRING_BYTES_MAX + 1)
                     && function.file.len() <= 3 * (STRING_BYTES_MAX + 1)
             );
         }
-    }
-}
-
-fn read(bytes: &[u8]) -> impl Fn(u64, &mut [u8]) -> usize {
-    move |at, out| {
-        let rest = usize::try_from(at)
-            .ok()
-            .and_then(|at| bytes.get(at..))
-            .unwrap_or_default();
-        let len = rest.len().min(out.len());
-        out[..len].copy_from_slice(&rest[..len]);
-        len
     }
 }
 
@@ -63,7 +56,7 @@ fn make_go_file(form: u8, is_relocated: bool) -> Vec<u8> {
     let word = |at: usize| {
         table[at..]
             .first_chunk()
-            .map_or(0, |it| u64::from_le_bytes(*it) as usize)
+            .map_or(0, |word| u64::from_le_bytes(*word) as usize)
     };
     let mut record = [0_u64; 44];
     for (field, part) in [
@@ -81,7 +74,7 @@ fn make_go_file(form: u8, is_relocated: bool) -> Vec<u8> {
     for (field, value) in record
         .iter()
         .enumerate()
-        .filter(|it| *it.1 != 0 && is_relocated)
+        .filter(|(_, value)| **value != 0 && is_relocated)
     {
         relocations.extend(
             [BASE + (module_at + 8 * field) as u64, 8, *value]
@@ -99,27 +92,22 @@ fn make_go_file(form: u8, is_relocated: bool) -> Vec<u8> {
     let dynamic_at = file.len() as u64;
     let dynamic = [7, BASE + relocations_at, 8, relocations.len() as u64, 0, 0];
     file.extend(dynamic.map(u64::to_le_bytes).concat());
-    let bytes = file.len() as u64;
-    put(&mut file, 0, b"\x7fELF\x02\x01\x01");
-    put(&mut file, 16, &[2, 0, 62, 0, 1]);
-    put(&mut file, 32, &[64]);
-    put(&mut file, 52, &[64, 0, 56, 0, 3, 0]);
-    // Readable and executable; readable and writable; dynamic.
-    let segments = [
-        (1, 5, CODE_AT, CODE_BYTES),
-        (1, 6, TABLE_AT as u64, bytes - TABLE_AT as u64),
-        (2, 6, dynamic_at, 48),
-    ];
-    for (index, (kind, flags, at, bytes)) in segments.into_iter().enumerate() {
-        put(&mut file, 64 + 56 * index, &[kind, 0, 0, 0, flags]);
-        put(
-            &mut file,
-            72 + 56 * index,
-            &[at, BASE + at, BASE + at, bytes, bytes]
-                .map(u64::to_le_bytes)
-                .concat(),
-        );
+    let data_bytes = (file.len() - TABLE_AT) as u64;
+    let mut elf = ElfBuilder::new(file);
+    for (kind, flags, offset, bytes) in [
+        (PT_LOAD, PF_R | PF_X, CODE_AT, CODE_BYTES),
+        (PT_LOAD, PF_R | PF_W, TABLE_AT as u64, data_bytes),
+        (PT_DYNAMIC, PF_R | PF_W, dynamic_at, 48),
+    ] {
+        elf.segment(ProgramHeader {
+            kind,
+            flags,
+            range: FileRange { offset, bytes },
+            address: BASE + offset,
+            ..Default::default()
+        });
     }
+    let file = elf.build();
     check_names(&file, form);
     file
 }
@@ -193,16 +181,16 @@ fn make_table(form: u8) -> (Vec<u8>, usize) {
         } else {
             &fields[..]
         };
-        table.extend(fields.iter().flat_map(|it| it.to_le_bytes()));
+        table.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
         if form == 0xf1 {
             table.extend(7_u32.to_le_bytes());
         }
         table.extend([0, 0, 0, 4]);
         let inlined = if entry == 0 { value(values + 10) } else { 0 };
-        table.extend([0, 0, inlined].iter().flat_map(|it| it.to_le_bytes()));
+        table.extend([0, 0, inlined].map(u32::to_le_bytes).concat());
         if form >= 0xfa {
             table.resize(table.len().next_multiple_of(8), 0);
-            // Where the tree will be: behind the second function, whose record has the same length.
+            // The tree will follow the second function, whose record has the same length.
             let left = if entry == 0 {
                 32 + (table.len() + 32 - at)
             } else {
@@ -217,8 +205,8 @@ fn make_table(form: u8) -> (Vec<u8>, usize) {
         } else {
             table.extend(
                 [u32::MAX, u32::MAX, u32::MAX, 0]
-                    .iter()
-                    .flat_map(|it| it.to_le_bytes()),
+                    .map(u32::to_le_bytes)
+                    .concat(),
             );
         }
     }
@@ -256,7 +244,7 @@ fn make_table(form: u8) -> (Vec<u8>, usize) {
         0xfb => put(&mut table, 16 + 40, &(files as u32).to_le_bytes()),
         _ => {
             let at = if form == 0xfa { 24 } else { 32 };
-            let parts = [names, units, files, values, list].map(|it| (it as u64).to_le_bytes());
+            let parts = [names, units, files, values, list].map(|part| (part as u64).to_le_bytes());
             put(&mut table, at, &parts.concat());
         }
     }
@@ -274,12 +262,12 @@ fn make_tree(form: u8) -> Vec<u8> {
 }
 
 fn check_names(file: &[u8], form: u8) {
-    let mut go = GoFile::open(read(file)).expect("the table is found");
-    let mut names = |into: u64| {
+    let go = GoFile::open(file, &Rc::default()).expect("the table is found");
+    let names = |into: u64| {
         let functions = go.name(CODE_AT + into);
         functions
             .iter()
-            .map(|it| format!("{} {}:{}", it.name, it.file, it.line))
+            .map(|frame| format!("{} {}:{}", frame.symbol, frame.file, frame.line))
             .collect::<Vec<_>>()
     };
     assert_eq!(names(8), ["main.outer /a.go:10"], "{form:x}");

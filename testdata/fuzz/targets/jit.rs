@@ -1,5 +1,5 @@
-//! Perf maps and jitdumps: any bytes, and valid files that are added to, cut and begun again, against a plain model of which
-//! code is the newest at an address.
+//! Perf maps and jitdumps: any bytes, and valid files that grow, are truncated and restarted, against a plain model of the newest code
+//! at an address.
 #![no_main]
 
 mod jit_files;

@@ -1,9 +1,8 @@
-//! What holds of any perf map and jitdump, and a model of the names in those that are valid.
+//! Checks of any perf map and jitdump, and a model of the names in valid ones.
 
-use collector::name::protocol::JitFormat;
-use collector::name::{Code, GrowingFile};
+use symbolize::jit::{Code, GrowingFile, JitFormat};
 
-/// The first byte's bits: which format, and whether the rest are bytes of a file or [`Step`]s.
+/// Bits of the first byte: the format, and whether the rest are bytes of a file or [`Step`]s.
 const IS_DUMP: u8 = 1;
 const IS_MODELLED: u8 = 2;
 /// Pieces in which any bytes are read.
@@ -11,7 +10,7 @@ const PIECES: usize = 32;
 /// All modelled code lies below, in steps of 4 bytes.
 const ADDRESSES: u64 = 0x800;
 
-/// Tries what the first byte says with the rest.
+/// Tries an input by its first byte.
 pub(crate) fn try_input(input: &[u8]) {
     let Some((&kind, rest)) = input.split_first() else {
         return;
@@ -26,7 +25,7 @@ pub(crate) fn try_input(input: &[u8]) {
     }
 }
 
-/// Any bytes: read at once or in pieces, they tell the same.
+/// Any bytes: read at once or in pieces, they report the same code.
 fn try_bytes(format: JitFormat, bytes: &[u8]) {
     let mut at_once = GrowingFile::new(format);
     read(&mut at_once, bytes);
@@ -61,7 +60,7 @@ fn check_memory(code: &Code) {
     assert!(code.bytes() <= Code::BYTES_MAX, "{} bytes", code.bytes());
 }
 
-/// What happens to a file, 6 bytes each.
+/// A change of a file, 6 bytes each.
 #[derive(Clone)]
 enum Step {
     Load(Load),
@@ -69,17 +68,17 @@ enum Step {
         from: u64,
         to: u64,
     },
-    /// A record or line that says nothing.
+    /// A record or line without code.
     Nothing,
-    /// As much as is there is read, but for the last bytes.
+    /// The file is read, without its last bytes.
     Read {
         without: usize,
     },
-    /// Cut to its first entries, and read.
+    /// The file is truncated to its first entries, and read.
     Cut {
         entries: usize,
     },
-    /// The process began again.
+    /// The process restarts.
     Restart,
 }
 
@@ -106,10 +105,10 @@ fn parse_step(step: &[u8; 6], format: JitFormat) -> Step {
         },
         _ => {
             let bytes = u64::from(b % 64);
-            let lines = (0..c % 8).map(|it| {
+            let lines = (0..c % 8).map(|n| {
                 (
-                    u64::from(d.wrapping_mul(it + 1)) % (bytes + 1),
-                    u32::from(e.wrapping_add(it)),
+                    u64::from(d.wrapping_mul(n + 1)) % (bytes + 1),
+                    u32::from(e.wrapping_add(n)),
                 )
             });
             let name = match c & 0x80 {
@@ -131,7 +130,7 @@ fn parse_step(step: &[u8; 6], format: JitFormat) -> Step {
     }
 }
 
-/// A file, and the entries that it is made of with the place where each ends.
+/// A file, and its entries with their ends.
 struct Written {
     format: JitFormat,
     bytes: Vec<u8>,
@@ -208,7 +207,7 @@ impl Written {
         self.entries.truncate(entries);
         let start = Self::new(self.format).bytes.len();
         self.bytes
-            .truncate(self.entries.last().map_or(start, |it| it.1));
+            .truncate(self.entries.last().map_or(start, |(_, end)| *end));
     }
 }
 
@@ -230,7 +229,7 @@ fn try_steps(format: JitFormat, input: &[u8]) {
                 &written.bytes[..written.bytes.len().saturating_sub(without)],
             ),
             Step::Cut { entries } => {
-                // Seen before and after, or it would be a file that was written anew with the same end.
+                // Read before and after, or the file could have been rewritten with the same end.
                 read(&mut file, &written.bytes);
                 written.cut(entries);
                 read(&mut file, &written.bytes);
@@ -246,7 +245,7 @@ fn try_steps(format: JitFormat, input: &[u8]) {
     check_names(file.code(), &written);
 }
 
-/// A part of a piece that is still there: where, which entry, and by how much it was moved.
+/// A part of a piece of code that was not replaced.
 #[derive(Clone, Copy)]
 struct Part<'a> {
     start: u64,
@@ -257,24 +256,22 @@ struct Part<'a> {
 
 /// Takes `start..end` from all parts.
 fn clear(parts: &mut Vec<Part<'_>>, start: u64, end: u64) {
-    let split = |it: &Part<'_>| {
-        let (before, behind) = (it.end.min(start), it.start.max(end));
-        [(it.start, before), (behind, it.end)]
-            .into_iter()
-            .filter(|(from, to)| from < to)
-            .collect::<Vec<_>>()
-    };
-    *parts = parts
-        .iter()
-        .flat_map(|it| {
-            split(it)
-                .into_iter()
-                .map(|(start, end)| Part { start, end, ..*it })
+    let left = parts.iter().flat_map(|part| {
+        let ranges = [
+            (part.start, part.end.min(start)),
+            (part.start.max(end), part.end),
+        ];
+        let ranges = ranges.into_iter().filter(|(from, to)| from < to);
+        ranges.map(|(start, end)| Part {
+            start,
+            end,
+            ..*part
         })
-        .collect();
+    });
+    *parts = left.collect();
 }
 
-/// The parts that all entries leave.
+/// The parts that are left after all entries.
 fn lay_out(written: &Written) -> Vec<Part<'_>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (entry, _) in &written.entries {
@@ -290,7 +287,7 @@ fn lay_out(written: &Written) -> Vec<Part<'_>> {
                 });
             }
             Step::Move { from, to } => {
-                let Some(place) = parts.iter().position(|it| it.start == *from) else {
+                let Some(place) = parts.iter().position(|part| part.start == *from) else {
                     continue;
                 };
                 let part = parts.remove(place);
@@ -310,8 +307,7 @@ fn lay_out(written: &Written) -> Vec<Part<'_>> {
     parts
 }
 
-/// Compares each address. Where code was left out for want of room, what is there is right all the same; but what was left
-/// out cannot be moved.
+/// Compares each address. Code may be left out for lack of room, and then cannot be moved.
 fn check_names(code: &Code, written: &Written) {
     check_memory(code);
     let has_moves = written
@@ -325,11 +321,11 @@ fn check_names(code: &Code, written: &Written) {
     for address in 0..ADDRESSES + 64 {
         let expected = parts
             .iter()
-            .find(|it| (it.start..it.end).contains(&address))
-            .map(|it| expect(it, address));
+            .find(|part| (part.start..part.end).contains(&address))
+            .map(|part| expect(part, address));
         let found = code
             .find(address)
-            .map(|it| (text(it.name), text(it.file), it.line));
+            .map(|code| (text(code.name), text(code.file), code.line));
         if found.is_none() && code.is_full() {
             continue;
         }
@@ -352,7 +348,11 @@ fn expect(part: &Part<'_>, address: u64) -> (String, String, u32) {
         }
     }
     let file = best.map_or_else(String::new, |(_, line)| file_of(line));
-    (part.load.name.clone(), file, best.map_or(0, |it| it.1))
+    (
+        part.load.name.clone(),
+        file,
+        best.map_or(0, |(_, line)| line),
+    )
 }
 
 /// Each format as bytes, and steps of each kind.
@@ -373,14 +373,14 @@ pub(crate) fn make_seeds() -> Vec<Vec<u8>> {
         [9, 1, 2, 0, 3, 4],
     ];
     let many: Vec<u8> = (0..400_u32)
-        .flat_map(|it| [9, (it * 7) as u8, 3, 2, it as u8, 40])
+        .flat_map(|n| [9, (n * 7) as u8, 3, 2, n as u8, 40])
         .collect();
     let mut seeds = Vec::new();
     for (kind, format) in [(0, JitFormat::PerfMap), (IS_DUMP, JitFormat::Dump)] {
         let mut written = Written::new(format);
         loads
             .iter()
-            .for_each(|it| written.add(parse_step(it, format)));
+            .for_each(|step| written.add(parse_step(step, format)));
         seeds.push([&[kind], &written.bytes[..]].concat());
         seeds.push(
             [

@@ -1,5 +1,4 @@
-//! Rows as they may be in the cache on disk: what is read back either is refused, or holds what any rows hold and gives the
-//! same bytes again.
+//! Rows in the cache on disk: any bytes are refused, or are rows that pass the checks of any rows and encode to the same bytes.
 #![no_main]
 
 mod elves;

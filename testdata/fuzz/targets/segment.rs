@@ -1,22 +1,18 @@
-//! Segment files as they are after a crash or on a bad disk.
+//! Segment files of earlier versions as they are after a crash or on a bad disk.
 //!
 //! Random bytes hardly ever pass a checksum, so besides whole files what lies behind the checksums is drawn: the sections
 //! of a record one by one, and records whose checksums are set right before they are read.
 #![no_main]
 
 mod seeds;
-#[path = "../../../server/src/profile/text.rs"]
-mod text;
 
 use libfuzzer_sys::fuzz_target;
-use server::profile::WindowKey;
-use server::store::SeriesId;
-use server::store::block::Block;
-use server::store::record::{
-    HEADER_BYTES, RecordHeader, RowBounds, Section, decode_labels, decode_rows, decode_tables, decode_totals, finish_record,
-    prepare_window, read_window,
+use model::{SeriesId, WindowKey, text};
+use store::embedded::old::file::{FRAME_BYTES, FooterEntry, encode_footer, encode_header, put_record, read_footer, scan_segment};
+use store::embedded::old::record::encode::{finish_record, prepare_window};
+use store::embedded::old::record::{
+    HEADER_BYTES, RecordHeader, RowBounds, Section, decode_labels, decode_rows, decode_tables, decode_totals, read_window,
 };
-use server::store::segment::{FRAME_BYTES, FooterEntry, encode_footer, encode_header, put_record, read_footer, scan_segment};
 
 const BOUNDS: RowBounds = RowBounds { series: 2, tag_sets: 3, stacks: 6 };
 
@@ -83,7 +79,7 @@ fn make_seeds() -> Vec<Vec<u8>> {
 
 /// A sealed segment of two records.
 fn make_segment(record: &[u8], key: WindowKey) -> Vec<u8> {
-    let mut segment = encode_header(Block(0)).to_vec();
+    let mut segment = encode_header(0).to_vec();
     let mut entries = Vec::new();
     for sequence in 1..=2 {
         entries.push(FooterEntry {

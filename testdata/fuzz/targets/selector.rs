@@ -1,11 +1,11 @@
-//! What a person types: selectors, times, durations.
+//! Selectors, times and durations of a query.
 #![no_main]
 
 mod seeds;
 
 use libfuzzer_sys::fuzz_target;
-use server::query::selector::parse_selector;
-use server::query::time::{parse_duration, parse_time};
+use query::selector::parse_selector;
+use query::time::{parse_duration, parse_time};
 
 fuzz_target!(init: seeds::write_seeds(SEEDS.map(Vec::from)), |input: &str| {
     let _ = parse_selector(input);

@@ -1,7 +1,7 @@
-//! What the server reads of symbols in its own process: an index, the file of layouts, the plan of a file that a collector sends, and
-//! what an uploaded ELF file says about itself (in the command that uploads); and what the child makes of such a file.
+//! Files with symbols that the server's own process reads: an index, the file of layouts, the plan of a file that a collector sends,
+//! and the facts of an ELF file (in the command that uploads); and the child's conversion of an ELF file.
 //!
-//! An index has checksums, which random bytes hardly ever pass: they are set right before it is read.
+//! Random bytes hardly ever pass the checksums of an index: they are corrected before it is read.
 #![no_main]
 
 mod seeds;
@@ -9,14 +9,15 @@ mod seeds;
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use elf::test_support::ElfBuilder;
+use elf::{BuildId, FileRange, Layout, ProgramHeader, SectionHeader, Segment};
 use libfuzzer_sys::fuzz_target;
-use server::symbol::BuildId;
-use server::symbol::convert::convert;
-use server::symbol::elf::read_elf;
-use server::symbol::index::{HEAD_BYTES, Index, IndexHead, Rank};
-use server::symbol::known_layouts::decode;
-use server::symbol::layout::{Layout, Segment};
-use server::symbol::plan::{FileRange, UploadPlan};
+use object::elf::{
+    PF_R, PF_X, PT_LOAD, SHF_ALLOC, SHF_EXECINSTR, SHT_NOTE, SHT_PROGBITS, SHT_STRTAB, SHT_SYMTAB, SectionFlags,
+};
+use server::symbol::known_layouts::{LayoutSource, decode};
+use server::symbol::plan::UploadPlan;
+use symbolize::index::{HEAD_BYTES, Index, IndexHead, Rank, convert, read_elf};
 
 fuzz_target!(init: prepare(), |input: &[u8]| {
     let Some((&kind, input)) = input.split_first() else { return };
@@ -43,7 +44,7 @@ fuzz_target!(init: prepare(), |input: &[u8]| {
 /// Takes parts as a collector could send them. Those that are taken lie in the file and apart, are read as they were written, and
 /// each length of the file on the disk says how much has come.
 fn try_plan(input: &[u8]) {
-    let mut numbers = input.chunks_exact(8).map(|it| u64::from_le_bytes(it.try_into().expect("they are eight")));
+    let mut numbers = input.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("they are eight")));
     let Some(file_bytes) = numbers.next() else { return };
     let mut ranges = Vec::new();
     while let (Some(offset), Some(bytes)) = (numbers.next(), numbers.next()) {
@@ -56,7 +57,7 @@ fn try_plan(input: &[u8]) {
     for received in [0, 1, total / 2, total - 1, total] {
         let length = plan.length_at(received);
         assert!(length <= file_bytes && plan.received_at(length) == received);
-        let left: u64 = plan.places(received, u64::MAX).map(|it| it.bytes).sum();
+        let left: u64 = plan.places(received, u64::MAX).map(|range| range.bytes).sum();
         assert_eq!(received + left, total);
     }
 }
@@ -82,7 +83,7 @@ fn layout() -> Layout {
     Layout::new(vec![Segment { file_offset: 0, address: 0, bytes: u64::MAX }]).expect("it is valid")
 }
 
-/// Sets the checksum of a head right.
+/// Corrects the checksum of a head.
 fn mend_head(mut head: Vec<u8>) -> Vec<u8> {
     if let Some(crc) = head.get(..HEAD_BYTES - 4).map(crc32c::crc32c)
         && let Some(place) = head.get_mut(HEAD_BYTES - 4..HEAD_BYTES)
@@ -92,7 +93,7 @@ fn mend_head(mut head: Vec<u8>) -> Vec<u8> {
     head
 }
 
-/// A right head before any body.
+/// A correct head before any body.
 fn wrap_body(input: &[u8]) -> Vec<u8> {
     let (cache_bytes, body) = input.split_at(input.len().min(4));
     let cache_bytes = cache_bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
@@ -119,10 +120,9 @@ fn make_seeds() -> Vec<Vec<u8>> {
     convert(&elf, &build_id, "fuzz", &mut out).expect("the file is whole");
     let index = out.into_inner();
     let cache_bytes = IndexHead::decode(&index).expect("it was made here").cache_bytes;
-    let mut layouts = b"PLLAYOU\x01".to_vec();
-    let mut record = vec![1, 8];
-    record.extend(b"00112233");
-    layout().encode(&mut record);
+    let mut layouts = b"PLLAYOU\x02".to_vec();
+    let record = (build_id, Some(layout()), LayoutSource::File);
+    let record = postcard::to_allocvec(&record).expect("a record has a form");
     layouts.extend((record.len() as u32).to_le_bytes());
     layouts.extend(crc32c::crc32c(&record).to_le_bytes());
     layouts.extend(record);
@@ -140,55 +140,22 @@ fn make_seeds() -> Vec<Vec<u8>> {
 
 /// The smallest file that is taken: one load segment, a build id, and a symbol table with one function.
 fn make_elf() -> Vec<u8> {
-    const HEADER: usize = 64;
-    let names = b"\0.text\0.note\0.symtab\0.strtab\0";
-    let strings = b"\0work\0";
-    let mut note = Vec::new();
-    for number in [4u32, 4, 3] {
-        note.extend(number.to_le_bytes());
-    }
-    note.extend(b"GNU\0\x00\x11\x22\x33");
+    let mut elf = ElfBuilder::default();
+    let code = elf.place(&[0x90; 16]);
+    let note = [&[4u32, 4, 3].map(u32::to_le_bytes).concat()[..], b"GNU\0\x00\x11\x22\x33"].concat();
+    let note = elf.place(&note);
     let mut symbols = vec![0; 24];
     symbols.extend(1u32.to_le_bytes());
     symbols.extend([0x12, 0, 1, 0]);
-    symbols.extend([HEADER as u64 + 56, 16].map(u64::to_le_bytes).concat());
-    let parts: [&[u8]; 5] = [&[0x90; 16], &note, &symbols, strings, names];
-    let mut body = Vec::new();
-    let mut places = Vec::new();
-    for part in parts {
-        while body.len() % 8 != 0 {
-            body.push(0);
-        }
-        places.push(((HEADER + 56 + body.len()) as u64, part.len() as u64));
-        body.extend(part);
-    }
-    while body.len() % 8 != 0 {
-        body.push(0);
-    }
-    let sections_at = (HEADER + 56 + body.len()) as u64;
-
-    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    elf.extend([3u16, 62].map(u16::to_le_bytes).concat());
-    elf.extend(1u32.to_le_bytes());
-    elf.extend([0, HEADER as u64, sections_at].map(u64::to_le_bytes).concat());
-    elf.extend(0u32.to_le_bytes());
-    elf.extend([64u16, 56, 1, 64, 6, 5].map(u16::to_le_bytes).concat());
-    elf.extend([1u32, 5].map(u32::to_le_bytes).concat());
-    let bytes = (HEADER + 56 + body.len()) as u64;
-    elf.extend([0, 0, 0, bytes, bytes, 0x1000].map(u64::to_le_bytes).concat());
-    elf.extend(body);
-    // Name, kind, flags, place, link, info, entry size of: nothing, .text, .note, .symtab, .strtab, the sections' names.
-    elf.extend([0; 64]);
-    for (number, (name, kind, flags, link, info, size)) in
-        [(1u32, 1u32, 6u64, 0u32, 0u32, 0u64), (7, 7, 2, 0, 0, 0), (13, 2, 0, 4, 1, 24), (21, 3, 0, 0, 0, 0), (21, 3, 0, 0, 0, 0)]
-            .into_iter()
-            .enumerate()
-    {
-        let (offset, bytes) = places[number];
-        elf.extend([name, kind].map(u32::to_le_bytes).concat());
-        elf.extend([flags, offset, offset, bytes].map(u64::to_le_bytes).concat());
-        elf.extend([link, info].map(u32::to_le_bytes).concat());
-        elf.extend([8, size].map(u64::to_le_bytes).concat());
-    }
-    elf
+    symbols.extend([code.offset, code.bytes].map(u64::to_le_bytes).concat());
+    let symbols = elf.place(&symbols);
+    let names = elf.place(b"\0work\0");
+    let load = FileRange { offset: 0, bytes: names.end() };
+    elf.segment(ProgramHeader { kind: PT_LOAD, flags: PF_R | PF_X, range: load, align: 0x1000, ..Default::default() });
+    let section = |kind, flags, range| SectionHeader { kind, flags, range, align: 8, ..Default::default() };
+    elf.section(".text", section(SHT_PROGBITS, SHF_ALLOC | SHF_EXECINSTR, code));
+    elf.section(".note", section(SHT_NOTE, SHF_ALLOC, note));
+    elf.section(".symtab", SectionHeader { link: 4, entry_bytes: 24, ..section(SHT_SYMTAB, SectionFlags(0), symbols) });
+    elf.section(".strtab", section(SHT_STRTAB, SectionFlags(0), names));
+    elf.build()
 }

@@ -1,5 +1,5 @@
-//! What a file's own tables say of addresses in it: symbols, entries of linkage tables, boundaries of functions, segments and the
-//! debug link. Any bytes give answers within the limits, or none.
+//! Tables of an ELF file that name its addresses: symbols, linkage tables, boundaries of functions. Any bytes give names within the
+//! limits, or none.
 #![no_main]
 
 mod elves;
@@ -8,33 +8,31 @@ mod seeds;
 use std::fs;
 use std::process::Command;
 
-use collector::name::protocol::STRING_BYTES_MAX;
-use collector::name::{Boundaries, FileFacts, SymbolTables, read_facts};
+use elf::{Headers, Layout, Limits};
 use libfuzzer_sys::fuzz_target;
-use object::LittleEndian;
-use object::read::elf::ElfFile64;
+use symbolize::{Boundaries, STRING_BYTES_MAX, SymbolTables};
 
 fuzz_target!(init: seeds::write_seeds(make_seeds()), |input: &[u8]| {
-    let Ok(file) = ElfFile64::<LittleEndian, _>::parse(input) else { return };
-    let (facts, _) = read_facts(&file);
-    let addresses = spread(&facts);
-    let tables = SymbolTables::read(&file);
+    let Ok(headers) = Headers::read(input, Limits::OBJECTS) else { return };
+    let layout = headers.layout();
+    let addresses = spread(&layout);
+    let tables = SymbolTables::read(&headers);
     let names = tables.find(input, &addresses);
     assert_eq!(names.len(), addresses.len());
     let linkages = tables.find_linkages(input, &addresses);
     assert_eq!(linkages.len(), addresses.len());
     let names: Vec<Option<String>> = names.into_iter().chain(linkages).collect();
-    assert!(names.iter().flatten().all(|it| !it.is_empty() && it.len() <= STRING_BYTES_MAX));
-    let boundaries = Boundaries::read(&file);
+    assert!(names.iter().flatten().all(|name| !name.is_empty() && name.len() <= STRING_BYTES_MAX));
+    let boundaries = Boundaries::read(&headers);
     for address in addresses {
-        let distance = boundaries.find(input, &facts, address);
-        assert!(distance.is_none_or(|it| u64::from(it) <= address));
+        let distance = boundaries.find(input, &layout, address);
+        assert!(distance.is_none_or(|distance| u64::from(distance) <= address));
     }
 });
 
 /// Addresses all over what is mapped, and some that are not.
-fn spread(facts: &FileFacts) -> Vec<u64> {
-    let inside = facts.segments.iter().flat_map(|it| (0..32).map(|n| it.address.wrapping_add(it.bytes / 32 * n)));
+fn spread(layout: &Layout) -> Vec<u64> {
+    let inside = layout.segments().iter().flat_map(|segment| (0..32).map(|n| segment.address.wrapping_add(segment.bytes / 32 * n)));
     inside.chain([0, 1 << 32, u64::MAX]).collect()
 }
 
@@ -56,5 +54,5 @@ fn compile(options: &[&str]) -> Option<Vec<u8>> {
     let status = Command::new("cc").args(options).arg("-o").args([&program, &source]).status();
     let bytes = fs::read(&program).ok();
     let _ = fs::remove_dir_all(&folder);
-    bytes.filter(|_| status.is_ok_and(|it| it.success()))
+    bytes.filter(|_| status.is_ok_and(|status| status.success()))
 }

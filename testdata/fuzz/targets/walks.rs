@@ -13,7 +13,7 @@ const FRAMES_MAX: usize = 5_000;
 pub(crate) fn try_walk(input: &[u8]) {
     let mut words = input
         .chunks_exact(8)
-        .map(|it| u64::from_le_bytes(it.try_into().expect("8 bytes")));
+        .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")));
     let rules_count = words.next().unwrap_or(0) % 16;
     let mut registers = [0; 17];
     for register in &mut registers {
@@ -27,7 +27,7 @@ pub(crate) fn try_walk(input: &[u8]) {
         address: registers[usize::from(RSP)],
         bytes,
     };
-    let has_signals = rules.iter().any(|it| it.kind == kind::SIGNAL);
+    let has_signals = rules.iter().any(|rule| rule.kind == kind::SIGNAL);
     // The low half of an address names the rule, so that the stack chooses what comes next.
     let rule_at = |address: u64| match rules.get((address % 16) as usize) {
         Some(rule) => Lookup::Rule(*rule),

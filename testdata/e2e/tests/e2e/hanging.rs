@@ -1,5 +1,5 @@
-//! A program on a file system that does not answer: one of the network whose server is gone, or, as here, one that a process
-//! serves. Nobody is to wait for it, and nothing else to be lost.
+//! A program on a file system that hangs: a network file system whose server is gone, or, as here,
+//! a FUSE file system whose process is stopped. Nothing else may wait for it or be lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,26 +15,27 @@ use tempfile::TempDir;
 use crate::names::{SHARE_MIN, begin_early_in_window, compile, find_tool, range, share_of, start};
 use crate::rig::{self, Range, Rig, WINDOW_TIMEOUT, now_ms};
 
-/// What only this check needs.
+/// Tools that only this check needs.
 pub(crate) const TOOLS: [&str; 2] = ["bindfs", "umount"];
 
-/// The program there runs until it is killed.
+/// The program runs until it is killed.
 const FOREVER: &str = "100000";
 
-/// Samples that say something: both programs have seconds of CPU time.
+/// The minimum for a verdict; both programs use seconds of CPU time.
 const SAMPLES_MIN: u64 = 50;
 
-/// Time in which a program is sampled, and its file opened to be held.
+/// Time in which a program is sampled, and its file is opened and kept open.
 const HELD_TIME: Duration = Duration::from_secs(2);
 
-/// Says what else is missing, if anything is.
+/// Returns a missing requirement, if any.
 pub(crate) fn find_missing() -> Option<String> {
     let is_there = Path::new("/dev/fuse").exists();
     (!is_there).then(|| "needs file systems that processes serve: /dev/fuse is missing".to_owned())
 }
 
-/// Check that a collector starts, samples, sends and stops while a file system hangs on which a program runs; that this
-/// program's frames say so, and that they have their names in the first windows after it answers again.
+/// Check that a collector starts, samples, sends and stops while a program runs on a file system
+/// that hangs; that the program's frames have the reason; and that they have names in the first
+/// windows after the file system answers again.
 pub(crate) fn check() -> Result<()> {
     let directory = TempDir::new().context("failed to make a directory")?;
     let at = |name: &str| directory.path().join(name);
@@ -55,7 +56,7 @@ pub(crate) fn check() -> Result<()> {
         })
     };
     let hanging = start_there("nm-hanging")?;
-    // It is to be in its loop, whose pages are in memory then.
+    // The program must have reached its loop, whose pages are then in memory.
     wait_for("a program to have its time", WINDOW_TIMEOUT, || {
         let stat = fs::read_to_string(format!("/proc/{}/schedstat", hanging.pid()))?;
         let ran_ns: u64 = stat.split(' ').next().unwrap_or_default().parse()?;
@@ -86,7 +87,7 @@ pub(crate) fn check() -> Result<()> {
         Ok((share_of(&top, "burn_behind") >= SHARE_MIN).then_some(()))
     })?;
 
-    // One that is open when the file system begins to hang: the child hangs on it.
+    // A file that is open when the file system begins to hang: the child hangs on it.
     begin_early_in_window()?;
     let from_ms = now_ms()?;
     let _later = start_there("nm-later")?;
@@ -97,11 +98,11 @@ pub(crate) fn check() -> Result<()> {
     let sampled = range(from_ms / 10_000 * 10_000, ended_ms);
     check_says_so(&rig, r#"{comm="nm-later"}"#, sampled)?;
     rig.stop_collectors()?;
-    rig.check_books()?;
+    rig.check_accounting()?;
     rig.stop_server()
 }
 
-/// Check that nearly all samples of a program have no name, and say why.
+/// Check that nearly all samples of a program have no name, with the reason.
 fn check_says_so(rig: &Rig, query: &str, sampled: Range) -> Result<()> {
     let unknown = rig.get_json("/api/v1/unknown", query, sampled, &[])?;
     let count = |key: &str| unknown[key].as_u64().unwrap_or_default();
@@ -114,16 +115,16 @@ fn check_says_so(rig: &Rig, query: &str, sampled: Range) -> Result<()> {
     Ok(())
 }
 
-/// A file system that a process serves.
+/// A FUSE file system.
 struct Mount {
     server: Child,
     path: PathBuf,
 }
 
 impl Mount {
-    /// Shows `source` at `path`, and waits until it does.
+    /// Mounts `source` at `path`, and waits until it is mounted.
     fn serve(source: &Path, path: PathBuf) -> Result<Self> {
-        let folders = [source, &path].map(|it| it.display().to_string());
+        let folders = [source, &path].map(|folder| folder.display().to_string());
         let options = ["-f", "--no-allow-other"].map(str::to_owned);
         let server = rig::start(Start {
             name: "bindfs",
@@ -151,7 +152,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Its end lets everybody go who waits for it.
+        // Killing the FUSE process wakes all waiting threads.
         let _ = self.server.kill();
         let _ = Command::new("umount").arg("-l").arg(&self.path).status();
     }

@@ -1,11 +1,16 @@
-//! The end-to-end test: the real collector and the real server on the real kernel, with programs whose shares are known.
+//! The end-to-end test: the real collector and server on the real kernel, with programs whose
+//! profiles are known.
 //!
-//! `cargo test -p pilotlight-e2e --test e2e` runs all of it, `… --test e2e -- syscalls` one part. It needs root, a kernel
-//! with BTF, both programs built (`cargo build --release`), and `go` for `go tool pprof`; without one of them each test is
-//! ignored and says what is missing.
+//! `cargo test -p pilotlight-e2e --test e2e` runs all of it, `… --test e2e -- syscalls` one part.
+//! It needs root, a kernel with BTF, both programs built (`cargo build --release`), and `go` for
+//! `go tool pprof`. Without one of them each test is ignored, with the reason.
 
+mod container;
+mod hand_over;
 mod hanging;
+mod labels;
 mod names;
+mod policy;
 mod profile;
 mod rig;
 mod sent;
@@ -33,7 +38,8 @@ const WORKLOADS: [&str; 7] = [
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Two workloads at a time keep two CPUs busy; the troubled ones have a collector and a server of their own.
+    // Two workloads at a time keep two CPUs busy; the tests in `trouble` have their own collector
+    // and server.
     arguments.test_threads.get_or_insert(2);
     if let Err(error) = rig::end_programs_on_signal() {
         eprintln!("{error:#}");
@@ -49,7 +55,13 @@ fn main() -> ExitCode {
             profile::check(&*shared.get()?, name)
         }));
     }
-    // In an emulator nothing can be built.
+    for (name, check) in labels::CHECKS {
+        let shared = Arc::clone(&shared);
+        trials.push(trial(&format!("labels::{name}"), &missing, move || {
+            check(&*shared.get()?)
+        }));
+    }
+    // An emulated guest has no build tools.
     if !rig::is_emulated() {
         for (name, check, tools) in names::CHECKS {
             let shared = Arc::clone(&shared);
@@ -58,6 +70,7 @@ fn main() -> ExitCode {
                 check(&*shared.get()?)
             }));
         }
+        trials.push(trial("policy::rules_change", &missing, policy::check));
         let tools = hanging::TOOLS.as_slice();
         let missing_for_hanging = Arc::new(
             with_tools(&missing, tools)
@@ -70,6 +83,9 @@ fn main() -> ExitCode {
             &missing_for_hanging,
             hanging::check,
         ));
+        for (name, check) in hand_over::CHECKS {
+            trials.push(trial(&format!("hand_over::{name}"), &missing, check));
+        }
         for (name, check, tools) in sent::CHECKS {
             let missing = with_tools(&missing, tools);
             trials.push(trial(&format!("sent::{name}"), &missing, check));
@@ -87,6 +103,9 @@ fn main() -> ExitCode {
         &Arc::new(missing_module),
         move || names::MODULE_CHECK(&*module_rig.get()?),
     ));
+    for (name, check) in container::CHECKS {
+        trials.push(trial(&format!("container::{name}"), &missing, check));
+    }
     for (name, check) in trouble::CHECKS {
         trials.push(trial(&format!("trouble::{name}"), &missing, check));
     }
@@ -94,13 +113,13 @@ fn main() -> ExitCode {
     end(&shared, &conclusion)
 }
 
-/// What is missing for all, or else for those that need these tools.
+/// The missing requirement of all tests, or else of those that need these tools.
 fn with_tools(missing: &Option<String>, tools: &[&str]) -> Arc<Option<String>> {
     let missing = missing.clone();
     Arc::new(missing.or_else(|| rig::find_missing_tool(tools)))
 }
 
-/// A trial that is ignored, with the reason, when something it needs is missing.
+/// A trial that is ignored, with the reason, if a requirement is missing.
 fn trial(
     name: &str,
     missing: &Arc<Option<String>>,
@@ -115,7 +134,7 @@ fn trial(
     })
 }
 
-/// The one collector and server that all the workloads share, started by the first that needs them.
+/// The collector and server that all workloads share, started by the first workload.
 #[derive(Default)]
 struct SharedRig {
     rig: Mutex<Option<Arc<Rig>>>,
@@ -140,14 +159,15 @@ impl SharedRig {
     }
 }
 
-/// Stops the shared programs, which must end well and with balanced books, and gives the exit code of everything.
+/// Stops the shared programs, which must exit with status 0 and with all samples accounted for, and
+/// returns the exit code of the test.
 fn end(shared: &SharedRig, conclusion: &Conclusion) -> ExitCode {
-    let books = shared.take().map(|mut rig| {
+    let accounting = shared.take().map(|mut rig| {
         rig.stop_collectors()?;
-        rig.check_books()?;
+        rig.check_accounting()?;
         rig.stop_server()
     });
-    if let Some(Err(error)) = books {
+    if let Some(Err(error)) = accounting {
         eprintln!("after the workloads: {error:#}");
         return ExitCode::FAILURE;
     }

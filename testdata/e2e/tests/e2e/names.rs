@@ -1,12 +1,12 @@
-//! Programs in each of the forms in which names are kept or missing, sampled and named end to end.
+//! Programs in each form in which names are kept or missing, sampled and named end to end.
 //!
-//! Each uses its time in one function. As their authors would name them: that function has nearly all of it, and nothing
-//! is without a name.
+//! Each program spends its time in one function. That function must have nearly all samples, under
+//! the name in its source code, and no frame may be unnamed.
 
 mod case;
 mod compiled;
+mod jit;
 mod kernel;
-mod made;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,65 +19,67 @@ use tempfile::TempDir;
 
 use crate::rig::{Range, Rig, now_ms};
 
-/// CPU seconds of each: 150 samples.
+/// CPU seconds of each program: 150 samples.
 const SECONDS: &str = "1.5";
 
-/// CPU seconds of those that live for a short time.
+/// CPU seconds of short-lived programs.
 const BRIEF_SECONDS: &str = "0.03";
 
 /// Length of a window, milliseconds.
 const WINDOW_MS: u64 = 10_000;
 
-/// Containers that live for a short time: 72 samples in some 4 s, most of which `runc` takes.
+/// Number of short-lived containers: 72 samples in about 4 s, most of which `runc` takes.
 const JOBS: u32 = 24;
 
-/// How long before a window's end a program whose file is gone then may still be started: they take up to 4 s, and on a
-/// machine with other work longer.
+/// Latest start, before a window's end, of a program whose file is deleted before that end. The
+/// programs take up to 4 s, and longer on a busy machine.
 const LEAD_MS: u64 = 8_000;
 
-/// Least share of the samples that the function must have. The rest are its start, and ticks in the kernel: of a program
-/// of 30 ms an eighth.
+/// Minimum share of the samples in the function. The rest are the program's start and timer ticks
+/// in the kernel: an eighth for a program of 30 ms.
 pub(crate) const SHARE_MIN: f64 = 0.8;
 
 /// Starts a program of a directory.
 type Start = Box<dyn Fn(&Path) -> Result<Child>>;
 
-/// A program that was made.
+/// A program under test.
 struct Row {
-    /// What it shows.
+    /// The property that it shows.
     what: &'static str,
-    /// Name of its process, by which it is found: not that of anything else.
+    /// The process name by which it is selected; no other process has it.
     comm: &'static str,
-    /// The function that has the time.
+    /// The function that uses the time.
     function: &'static str,
-    /// How many rows have this process name: each has its part of the samples.
+    /// The number of rows with this process name: each has its part of the samples.
     sharing: u32,
-    /// Starts it.
+    /// Starts the program.
     start: Start,
-    /// What is deleted as soon as it has ended: long before its window is closed, which is when it is named.
+    /// Deleted as soon as the program has ended, long before its window closes and is named.
     gone: Option<PathBuf>,
 }
 
-/// A check of what the shared collector has seen.
+/// A check with the shared collector.
 type Check = fn(&Rig) -> Result<()>;
 
-/// The checks, with their names and the tools that only they need.
-pub(crate) const CHECKS: [(&str, Check, &[&str]); 10] = [
+/// The checks, with names and the tools that only they need.
+pub(crate) const CHECKS: [(&str, Check, &[&str]); 12] = [
     ("matrix", check_matrix, &[]),
     ("named_later", check_named_later, &[]),
-    ("jitdump", made::check_jitdump, &[]),
-    ("node", made::check_node, &["node"]),
-    ("java", made::check_java, &["javac", "jcmd"]),
-    ("beam", made::check_beam, &["erlc", "erl"]),
+    ("jitdump", jit::check_jitdump, &[]),
+    ("memory", jit::check_memory, &[]),
+    ("node", jit::check_node, &["node"]),
+    ("java", jit::check_java, &["javac", "jcmd"]),
+    ("beam", jit::check_beam, &["erlc", "erl"]),
     ("compiled", compiled::check, &["c++", "rustc"]),
     ("musl", compiled::check_musl, &["musl-gcc"]),
     ("kernel_calls", kernel::check_calls, &[]),
     ("bpf_program", kernel::check_bpf, &[]),
+    ("bpf_turns", kernel::check_bpf_turns, &[]),
 ];
 
 pub(crate) use kernel::find_module;
 
-/// The one check that needs nothing to be built, and a kernel that loads modules.
+/// The only check without built programs; it needs a kernel that loads modules.
 pub(crate) const MODULE_CHECK: Check = kernel::check_module;
 
 /// Check each row of the matrix.
@@ -101,7 +103,7 @@ fn check_matrix(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-/// Runs some rows at once, to their ends.
+/// Runs some rows at the same time, to their ends.
 fn run_rows(rows: &[Row], directory: &Path) -> Result<()> {
     let is_gone = rows.iter().any(|row| row.gone.is_some());
     if is_gone {
@@ -142,9 +144,10 @@ fn remove(path: &Path) -> Result<()> {
     removed.with_context(|| format!("failed to delete `{}`", path.display()))
 }
 
+/// The windows between two times.
 pub(crate) fn range(from_ms: u64, ended_ms: u64) -> Range {
     Range {
-        from_ms,
+        from_ms: from_ms / WINDOW_MS * WINDOW_MS,
         to_ms: ended_ms / WINDOW_MS * WINDOW_MS + WINDOW_MS,
     }
 }
@@ -180,8 +183,8 @@ fn check_row(rig: &Rig, row: &Row, range: Range) -> Result<()> {
 /// The share of the samples whose innermost user or kernel frame is the function.
 pub(crate) fn share_of(top: &Value, function: &str) -> f64 {
     let functions = top["functions"].as_array().map_or(&[][..], Vec::as_slice);
-    let found = functions.iter().filter(|it| it["name"] == function);
-    let samples: f64 = found.filter_map(|it| it["self_samples"].as_f64()).sum();
+    let found = functions.iter().filter(|row| row["name"] == function);
+    let samples: f64 = found.filter_map(|row| row["self_samples"].as_f64()).sum();
     samples / top["samples"].as_f64().unwrap_or(1.0)
 }
 
@@ -204,7 +207,8 @@ fn source(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Builds `burner.c`, its function called `function`. Names are no part of a build id: each function adds another number.
+/// Builds `burner.c` with its function called `function`. The name is not part of the build id, so
+/// each function also adds a different number.
 pub(crate) fn compile(path: &Path, function: &str, options: &[&str]) -> Result<()> {
     run(Command::new("cc")
         .args(["-O2", "-Wl,--build-id=sha1", "-o"])
@@ -218,7 +222,7 @@ pub(crate) fn compile(path: &Path, function: &str, options: &[&str]) -> Result<(
         .args(options))
 }
 
-/// Takes everything out of a program that can name its function, and puts it into `debug`.
+/// Removes all names of its function from a program, and writes them to `debug`.
 pub(crate) fn split(path: &Path, debug: &Path) -> Result<()> {
     run(Command::new("objcopy")
         .arg("--only-keep-debug")
@@ -226,10 +230,11 @@ pub(crate) fn split(path: &Path, debug: &Path) -> Result<()> {
     run(Command::new("strip").arg(path))
 }
 
-/// Where a tool lies, links followed.
+/// The path of a tool, with links resolved.
 pub(crate) fn find_tool(name: &str) -> Result<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let mut found = std::env::split_paths(&paths).flat_map(|it| fs::canonicalize(it.join(name)));
+    let mut found =
+        std::env::split_paths(&paths).flat_map(|folder| fs::canonicalize(folder.join(name)));
     found
         .next()
         .with_context(|| format!("`{name}` is not there"))
@@ -243,7 +248,7 @@ pub(crate) fn start(path: &Path) -> Result<Child> {
         .with_context(|| format!("failed to start `{}`", path.display()))
 }
 
-/// A row whose program is the file with the process's name.
+/// A row whose program's file has the process name.
 fn plain(what: &'static str, comm: &'static str, function: &'static str) -> Row {
     Row {
         what,
@@ -317,7 +322,7 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
             .args(["build", "-ldflags", flags, "-o"])
             .arg(at(comm))
             .arg(source("burner.go"))
-            // Its cache is the machine's own; nothing is fetched.
+            // Use the machine's own cache; nothing is downloaded.
             .env("GOFLAGS", "-mod=mod")
             .env("GO111MODULE", "off"))?;
         rows.push(plain(what, comm, "main.burnInGo"));
@@ -328,11 +333,11 @@ fn make_rows(directory: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Programs whose files are gone when they are named.
+/// Programs whose files are deleted before they are named.
 fn make_gone_rows(directory: &Path) -> Result<Vec<Row>> {
     let at = |name: &str| directory.join(name);
     let mut rows = Vec::new();
-    // Both run at once, and have the same path.
+    // Both run at the same time with the same path.
     fs::create_dir_all(at("replaced")).context("failed to make a directory")?;
     for (what, comm, function) in [
         (
@@ -407,8 +412,8 @@ fn make_gone_rows(directory: &Path) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Programs in containers, with roots and process numbers of their own. The containers and their files are gone when they
-/// are named.
+/// Programs in containers, with their own root and PID namespace. The containers and their files
+/// are deleted before they are named.
 fn make_container_rows(directory: &Path) -> Result<Vec<Row>> {
     let static_program = |root: &Path, comm: &str, function: &str, options: &[&str]| {
         let options: Vec<&str> = options.iter().copied().chain(["-static"]).collect();
@@ -480,22 +485,43 @@ fn make_container_rows(directory: &Path) -> Result<Vec<Row>> {
 }
 
 /// A container for `runc`.
-struct Bundle(PathBuf);
+pub(crate) struct Bundle(PathBuf);
 
 impl Bundle {
-    /// Makes a directory for a container that runs this.
-    fn make(directory: &Path, arguments: &[&str]) -> Result<Self> {
+    /// Makes a directory for a container that runs this command.
+    pub(crate) fn make(directory: &Path, arguments: &[&str]) -> Result<Self> {
         fs::create_dir_all(directory.join("rootfs")).context("failed to make a directory")?;
-        write_bundle(directory, arguments)?;
-        Ok(Self(directory.to_owned()))
+        run(Command::new("runc")
+            .args(["spec", "--bundle"])
+            .arg(directory))?;
+        let bundle = Self(directory.to_owned());
+        bundle.change(|config| {
+            config["process"]["terminal"] = false.into();
+            config["process"]["args"] = serde_json::json!(arguments);
+        })?;
+        Ok(bundle)
     }
 
-    fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.0.join("rootfs")
     }
 
-    /// Runs it so many times, each time as a new container.
-    fn start(&self, times: u32) -> Result<Child> {
+    /// Makes `runc` put the container into this cgroup of each hierarchy.
+    pub(crate) fn set_cgroup(&self, path: &str) -> Result<()> {
+        self.change(|config| config["linux"]["cgroupsPath"] = path.into())
+    }
+
+    /// Changes the configuration.
+    fn change(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let path = self.0.join("config.json");
+        let text = fs::read_to_string(&path).context("failed to read what `runc spec` wrote")?;
+        let mut config: Value = serde_json::from_str(&text).context("`runc spec` wrote no JSON")?;
+        change(&mut config);
+        fs::write(&path, config.to_string()).context("failed to write the bundle")
+    }
+
+    /// Runs the command this many times, each time in a new container.
+    pub(crate) fn start(&self, times: u32) -> Result<Child> {
         let name = self.0.file_name().unwrap_or_default().to_string_lossy();
         let name = format!("pilotlight-{name}-{}", std::process::id());
         let run = format!(
@@ -510,19 +536,9 @@ impl Bundle {
     }
 }
 
-/// What `runc` is to run: its own example, with our program in it.
-fn write_bundle(bundle: &Path, arguments: &[&str]) -> Result<()> {
-    run(Command::new("runc").arg("spec").arg("--bundle").arg(bundle))?;
-    let path = bundle.join("config.json");
-    let text = fs::read_to_string(&path).context("failed to read what `runc spec` wrote")?;
-    let mut config: Value = serde_json::from_str(&text).context("`runc spec` wrote no JSON")?;
-    config["process"]["terminal"] = false.into();
-    config["process"]["args"] = serde_json::json!(arguments);
-    fs::write(&path, config.to_string()).context("failed to write the bundle")
-}
-
-/// Check that a stripped program's frames say why they have no name, and that the same question is answered with names
-/// after its debug information was uploaded; a file of another build is refused before.
+/// Check that a stripped program's frames have the reason for the missing name, and that the same
+/// query returns names after its debug information was uploaded. Before that, a file of another
+/// build is refused.
 fn check_named_later(rig: &Rig) -> Result<()> {
     let directory = TempDir::new().context("failed to make a directory")?;
     let at = |name: &str| directory.path().join(name);
@@ -554,7 +570,7 @@ fn check_named_later(rig: &Rig) -> Result<()> {
         (400..500).contains(&refused),
         "a file of another build: {refused}"
     );
-    // What has no names of its own does not stand in the way of what comes later.
+    // An index without names must not block a later one.
     for file in ["nm-later", "nm-later.debug"] {
         let status = upload(rig, build_id, &at(file))?;
         ensure!((200..300).contains(&status), "`{file}`: {status}");
@@ -565,24 +581,25 @@ fn check_named_later(rig: &Rig) -> Result<()> {
     check_listed(&list).with_context(|| format!("`-list` says: {list}"))
 }
 
-/// Checks that the loop of `burner.c` has most of the time in a listing: `     1.2e9ns    1.2e9ns (flat, cum)   9:    x ^= …`.
+/// Checks that the loop of `burner.c` has most of the time in a listing: `     1.2e9ns    1.2e9ns
+/// (flat, cum)   9:    x ^= …`.
 fn check_listed(list: &str) -> Result<()> {
     let text = fs::read_to_string(source("burner.c")).context("failed to read the source")?;
     let is_source = |line: &str| {
         let (_, rest) = line.rsplit_once(':')?;
         let has_time = line
             .trim_start()
-            .starts_with(|it: char| it.is_ascii_digit());
+            .starts_with(|first: char| first.is_ascii_digit());
         (has_time && rest.trim().len() > 5 && text.contains(rest.trim())).then_some(())
     };
     ensure!(
-        list.lines().any(|it| is_source(it).is_some()),
+        list.lines().any(|line| is_source(line).is_some()),
         "no line of the source has time"
     );
     Ok(())
 }
 
-/// Uploads a file as `curl` does; gives the status.
+/// Uploads a file like `curl`; returns the status.
 fn upload(rig: &Rig, build_id: &str, file: &Path) -> Result<u16> {
     let output = Command::new("curl")
         .args([

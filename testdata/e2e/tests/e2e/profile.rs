@@ -1,4 +1,4 @@
-//! One workload: run it, ask for its profile in both ways, compare with the truth.
+//! One workload: runs it, requests its profile in both formats, and compares both with the truth.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,27 @@ use crate::workload::{self, Run};
 
 /// Samples a second of CPU time.
 const SAMPLES_PER_SECOND: f64 = 100.0;
-/// Least share of the samples that must be delivered.
+/// Minimum share of the samples that must be delivered.
 const DELIVERED_MIN: f64 = 0.99;
-/// The same where the processor is emulated: devices run by this machine's time, and hold the guest's timers up.
+/// The same in an emulator: emulated devices run in this machine's time, and delay the guest's
+/// timers.
 const DELIVERED_EMULATED_MIN: f64 = 0.9;
 
-/// By how much a share of the samples may differ from the share of the time in an emulator, beside what chance allows. Reading
-/// a clock takes longer there than what it measures, and so does a fork and exec, whose time before the exec is sampled under
-/// the parent's name and accounted to the child: 0.14 was seen of `blink`.
+/// Additional tolerance for shares in an emulator. Reading a clock takes longer there than the
+/// measured code. So do fork and exec: the time before exec is sampled under the parent's name but
+/// accounted to the child; for `blink` the difference was 0.14.
 const SHARE_TOLERANCE_EMULATED: f64 = 0.2;
 
-/// Share of the stacks that may be torn: one that is sampled in the first instructions of a function, before the frame
-/// pointer is set, misses its caller only.
-const TORN_MAX: f64 = 0.005;
+/// Maximum share of incomplete stacks: a sample in the first instructions of a function, before the
+/// frame pointer is set, misses only the caller.
+const INCOMPLETE_MAX: f64 = 0.005;
 
-/// Share of the stacks of a process of seconds that may be copied: those until its rows are in the kernel, some 25 ms, on a
-/// machine that is busy with other tests a second.
+/// Maximum share of copied stacks of a process that lives for seconds. Stacks are copied until its
+/// rows are in the kernel, which takes 25 ms, or a second on a machine that is busy with other
+/// tests.
 const COPIED_MAX: f64 = 0.25;
 
-/// A function as `/api/v1/top` answers it.
+/// A function in the answer of `/api/v1/top`.
 #[derive(Debug, Deserialize)]
 struct Function {
     name: String,
@@ -48,7 +50,7 @@ struct Top {
     functions: Vec<Function>,
 }
 
-/// Runs the workload `name` under `rig` and checks everything that its expected profile says.
+/// Runs the workload `name` with `rig`, and checks everything in its expected profile.
 pub(crate) fn check(rig: &Rig, name: &str) -> Result<()> {
     let run = workload::run(name)?;
     rig.wait_stored(run.ended_ms)?;
@@ -57,12 +59,12 @@ pub(crate) fn check(rig: &Rig, name: &str) -> Result<()> {
     let stacks = graph.stacks()?;
 
     check_count(&run, top.samples)?;
-    // In an emulator the start of a program and each system call take a longer part of its time.
+    // In an emulator the start of a program and each system call take a larger part of its time.
     if !is_emulated() {
         run.expected.check_workload(&run.truth)?;
     }
     check_shares(&run, &top)?;
-    // `go tool pprof` builds itself when it is first used: minutes in an emulator.
+    // The first use builds `go tool pprof`, which takes minutes in an emulator.
     if !is_emulated() {
         check_pprof(rig, &run, &top)?;
         check_threads(rig, &run)?;
@@ -95,8 +97,8 @@ fn ask_top(rig: &Rig, run: &Run) -> Result<Top> {
     Ok(top)
 }
 
-/// Check that there are as many samples as the CPU time that the kernel's accounts say was used: not more than chance
-/// allows at 100 Hz, and not fewer than it allows when 99 % are delivered.
+/// Check the number of samples against the CPU time in the kernel's account: at most the number
+/// that chance allows at 100 Hz, and at least the number that it allows with 99 % delivered.
 fn check_count(run: &Run, samples: u64) -> Result<()> {
     let expected = ratio(run.truth.cpu_ns, 1_000_000_000) * SAMPLES_PER_SECOND;
     let delivered_min = match is_emulated() {
@@ -113,7 +115,7 @@ fn check_count(run: &Run, samples: u64) -> Result<()> {
     Ok(())
 }
 
-/// Check that each function is in as many samples as its true share says, within the error of that many samples.
+/// Check that each function's share of the samples is its true share, within the statistical error.
 fn check_shares(run: &Run, top: &Top) -> Result<()> {
     let mut all_agree = true;
     let mut lines = Vec::new();
@@ -148,8 +150,10 @@ fn check_shares(run: &Run, top: &Top) -> Result<()> {
     Ok(())
 }
 
-/// A share known by construction only is known within the tolerance, and in an emulator not at all. A measured one is known
-/// roughly there: clocks go on while the processor stands still.
+/// Whether a share is acceptable although the statistics reject it. A share known only by
+/// construction has the tolerance of the expected profile, and is not checked in an emulator. A
+/// measured share has a tolerance only in an emulator, where clocks continue while the emulated
+/// processor stands still.
 fn within_tolerance(run: &Run, function: &str, found: u64, samples: u64) -> bool {
     let share = ratio(found, samples);
     let measured = run.truth.functions.get(function);
@@ -167,7 +171,7 @@ fn within_tolerance(run: &Run, function: &str, found: u64, samples: u64) -> bool
     measured.is_none() && (share - built).abs() <= run.expected.share_tolerance
 }
 
-/// Check that `go tool pprof` says the same of the same selection, to the nanosecond.
+/// Check that `go tool pprof` has the same numbers for the same selection, to the nanosecond.
 fn check_pprof(rig: &Rig, run: &Run, top: &Top) -> Result<()> {
     let rows = rig.pprof_top(&run.query, run.range, &[])?;
     let flat_ns: u64 = rows.values().map(|row| row.flat_ns).sum();
@@ -192,28 +196,28 @@ fn check_pprof(rig: &Rig, run: &Run, top: &Top) -> Result<()> {
     Ok(())
 }
 
-/// Check that stacks through the workload's functions reach its outermost one.
+/// Check that stacks through the workload's functions reach its outermost function.
 fn check_complete(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
     let Some(outermost) = &run.expected.outermost else {
         return Ok(());
     };
     let through: Vec<_> = stacks.iter().filter(|s| is_in_workload(run, s)).collect();
-    let torn: Vec<_> = through.iter().filter(|s| !s.contains(outermost)).collect();
+    let incomplete: Vec<_> = through.iter().filter(|s| !s.contains(outermost)).collect();
     let (lost, all) = (
-        count(torn.iter().map(|s| **s)),
+        count(incomplete.iter().map(|s| **s)),
         count(through.iter().copied()),
     );
     ensure!(all > 0, "no sample is in a function of the workload");
     ensure!(
-        ratio(lost, all) <= TORN_MAX,
+        ratio(lost, all) <= INCOMPLETE_MAX,
         "{lost} of {all} stacks do not reach `{outermost}`: {:?}",
-        torn.iter().take(5).collect::<Vec<_>>()
+        incomplete.iter().take(5).collect::<Vec<_>>()
     );
     Ok(())
 }
 
-/// Check that most stacks of a process that runs for seconds are walked in the kernel: copies of them, which are as
-/// complete, are for its first moments, and cost many times as much.
+/// Check that most stacks of a process that runs for seconds are walked in the kernel. Copies are
+/// equally complete but much more expensive, and are meant only for a process's first moments.
 fn check_copied(rig: &Rig, run: &Run, name: &str) -> Result<()> {
     #[derive(Debug, Deserialize)]
     struct Ended {
@@ -225,16 +229,19 @@ fn check_copied(rig: &Rig, run: &Run, name: &str) -> Result<()> {
         samples: u64,
         outcomes: Vec<Ended>,
     }
-    // Processes of milliseconds have first moments only.
+    // Programs that live for milliseconds consist only of first moments.
     if !matches!(name, "shares_c" | "shares_rust" | "threads_c") {
         return Ok(());
     }
     let answer: Answer =
         serde_json::from_value(rig.get_json("/api/v1/stacks", &run.query, run.range, &[])?)
             .context("failed to read how stacks ended")?;
-    let copied = answer.outcomes.iter().find(|it| it.outcome == "copied");
+    let copied = answer
+        .outcomes
+        .iter()
+        .find(|ended| ended.outcome == "copied");
     ensure!(
-        ratio(copied.map_or(0, |it| it.samples), answer.samples) <= COPIED_MAX,
+        ratio(copied.map_or(0, |ended| ended.samples), answer.samples) <= COPIED_MAX,
         "too many stacks were copied: {:?}",
         answer.outcomes
     );
@@ -249,7 +256,7 @@ fn is_in_workload(run: &Run, stack: &Stack<'_>) -> bool {
         .any(|function| stack.contains(function))
 }
 
-/// Check that the user stack below a system call is there: the samples of the function end in the kernel.
+/// Check that samples in the kernel have the user stack below the system call.
 fn check_kernel_below(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
     for (function, &least) in &run.expected.kernel_below {
         let through: Vec<_> = stacks.iter().filter(|s| s.contains(function)).collect();
@@ -292,7 +299,7 @@ fn check_depth(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Check that inlined functions are seen, as such, where most of the time is.
+/// Check that inlined functions appear, marked as inlined, in most samples.
 fn check_inlined(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
     for function in &run.expected.inlined {
         let inlined = |s: &&Stack<'_>| {
@@ -309,13 +316,14 @@ fn check_inlined(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Check that samples have names: the innermost frame has a file and a function. That they have their process is known
-/// already: they were selected by its name, and are as many as its CPU time says.
+/// Check that samples have names: the innermost frame has a file and a function. Their process name
+/// needs no check: it selects them, and [`check_count`] checks their number.
 fn check_named(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
     let Some(least) = run.expected.named_share else {
         return Ok(());
     };
-    // In an emulator a third of a short program's time is the dynamic linker's, whose names are not in its file.
+    // In an emulator the dynamic linker uses a third of a short program's time, and its file has no
+    // names.
     let counts = |s: &&Stack<'_>| !is_emulated() || is_in_workload(run, s);
     let (named, unnamed): (Vec<_>, Vec<_>) = stacks
         .iter()
@@ -333,7 +341,7 @@ fn check_named(run: &Run, stacks: &[Stack<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Check that each function was run by its thread alone, asked of `go tool pprof` by the label `thread`.
+/// Check that only its thread ran each function, by `go tool pprof` and the label `thread`.
 fn check_threads(rig: &Rig, run: &Run) -> Result<()> {
     for (thread, function) in &run.expected.threads {
         let rows = rig.pprof_top(

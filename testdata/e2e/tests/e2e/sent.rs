@@ -1,10 +1,10 @@
-//! A collector that has no time for names: the server asks for the files, the collector sends them, and what was sampled before
-//! gets its names.
+//! A collector without CPU time for names: the server requests the files, the collector uploads
+//! them, and stored frames get names.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,14 +18,11 @@ use tempfile::TempDir;
 use crate::names::{SHARE_MIN, compile, find_tool, range, run, share_of, split, start};
 use crate::rig::{self, Range, Rig, free_address, now_ms};
 
-/// For all files of a machine that may be compiling, one after the other, until it is the program's turn.
+/// Enough to upload all files of a machine that may be compiling, until it is the program's turn.
 const SENT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// For a folder with one file.
+/// Enough for a folder with one file.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The build id of the large program, by which its file is found at the server.
-const LARGE_ID: &str = "5e47000000000000000000000000000000000001";
 
 type Check = fn() -> Result<()>;
 
@@ -36,8 +33,8 @@ pub(crate) const CHECKS: [(&str, Check, &[&str]); 3] = [
     ("from_debuginfod", check_debuginfod, &["debuginfod"]),
 ];
 
-/// Check that frames which came without names have functions, files and lines after the server has asked for the program, whose
-/// debug information is in it, or beside it by a debug link.
+/// Check that unnamed frames get functions, files and lines after the server has requested the
+/// program, whose debug information is in it or in a separate file with a debug link.
 fn check_sent() -> Result<()> {
     let directory = TempDir::new().context("failed to make a directory")?;
     let at = |name: &str| directory.path().join(name);
@@ -74,45 +71,73 @@ fn check_sent() -> Result<()> {
         "the collector says that it sent {sent:?} files"
     );
     rig.stop_collectors()?;
-    rig.check_books()?;
+    rig.check_accounting()?;
     rig.stop_server()
 }
 
-/// Check that a file goes on where it was after the server was killed while it came, and names the frames then.
+/// Check that an upload continues after the server was killed in the middle of it, and that the
+/// frames then get names.
 fn check_server_killed() -> Result<()> {
     let directory = TempDir::new().context("failed to make a directory")?;
     let at = |name: &str| directory.path().join(name);
     write_large_source(&at("large.c"))?;
     let source = at("large.c").display().to_string();
-    let id = format!("-Wl,--build-id=0x{LARGE_ID}");
-    compile(&at("ns-large"), "burn_sent_large", &["-g", &id, &source])?;
+    compile(&at("ns-large"), "burn_sent_large", &["-g", &source])?;
+    let file_bytes = fs::metadata(at("ns-large"))?.len();
 
     let mut rig = Rig::start_with("resumed", &["--name-cpu=0", "--upload-rate=4MiB"])?;
-    let sampled = sample(&rig, &[at("ns-large")])?;
-    let partial = rig.data().join(format!("symbols/partial/{LARGE_ID}.data"));
-    let came = |path: &Path| fs::metadata(path).map_or(0, |it| it.len());
-    wait_for("a part of the program to come", SENT_TIMEOUT, || {
-        Ok((came(&partial) > 0).then_some(()))
+    let folder = rig.data().join("symbols/partial");
+    let from_ms = now_ms()? / 10_000 * 10_000;
+    let mut program = start(&at("ns-large"))?;
+    // The upload begins after the program's first window, and may end before the last one is stored.
+    let partial = wait_for("a part of the program to come", SENT_TIMEOUT, || {
+        Ok(find_partial(&folder, file_bytes))
     })?;
     rig.kill_server()?;
     ensure!(partial.is_file(), "all of it had come");
+    let status = program.wait().context("failed to wait for a program")?;
+    ensure!(status.success(), "the program ended with {status}");
+    let sampled = range(from_ms, now_ms()?);
     rig.restart_server()?;
     wait_named(&rig, sampled, "ns-large", "burn_sent_large")?;
     let own = rig.metrics(0)?;
     let resumed = own.sum("pilotlight_collector_upload_resumed_bytes_total");
-    ensure!(resumed.is_some_and(|it| it > 0.0), "resumed: {resumed:?}");
+    ensure!(
+        resumed.is_some_and(|bytes| bytes > 0.0),
+        "resumed: {resumed:?}"
+    );
     let resumed = rig
         .server_metrics()?
         .sum("pilotlight_server_symbol_resumed_bytes_total");
-    ensure!(resumed.is_some_and(|it| it > 0.0), "resumed: {resumed:?}");
+    ensure!(
+        resumed.is_some_and(|bytes| bytes > 0.0),
+        "resumed: {resumed:?}"
+    );
     ensure!(!partial.exists(), "what came in parts is still there");
     rig.stop_collectors()?;
-    rig.check_books()?;
+    rig.check_accounting()?;
     rig.stop_server()
 }
 
-/// Check that a stripped program shows why it has no names at first, and, by the same query, those that the server has found at
-/// a debuginfod: Debian's, over a folder with the program's debug file.
+/// The part of a file of this size that has come, if any has.
+fn find_partial(folder: &Path, file_bytes: u64) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    let mut plans = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "plan"));
+    let plan = plans.find(|path| {
+        let plan = fs::read(path).ok();
+        let plan = plan.and_then(|plan| serde_json::from_slice::<Value>(&plan).ok());
+        plan.is_some_and(|plan| plan[0] == file_bytes)
+    });
+    let data = plan?.with_extension("data");
+    let has_come = fs::metadata(&data).is_ok_and(|found| found.len() > 0);
+    has_come.then_some(data)
+}
+
+/// Check that a stripped program's frames first have the reason for the missing name, and that the
+/// same query later returns the names that the server has fetched from a debuginfod server:
+/// Debian's, with a folder that contains the program's debug file.
 fn check_debuginfod() -> Result<()> {
     let directory = TempDir::new().context("failed to make a directory")?;
     let at = |name: &str| directory.path().join(name);
@@ -133,11 +158,11 @@ fn check_debuginfod() -> Result<()> {
     let unknown = rig.get_json("/api/v1/unknown", query, sampled, &[])?;
     ensure!(unknown["unnamed_self_samples"] == 0, "after: {unknown}");
     rig.stop_collectors()?;
-    rig.check_books()?;
+    rig.check_accounting()?;
     rig.stop_server()
 }
 
-/// Starts Debian's debuginfod, which answers as soon as it has looked through the folder.
+/// Starts Debian's debuginfod, which answers after it has scanned the folder.
 fn start_debuginfod(folder: &Path, address: SocketAddr) -> Result<Child> {
     let port = address.port().to_string();
     let child = rig::start(Start {
@@ -160,13 +185,13 @@ fn start_debuginfod(folder: &Path, address: SocketAddr) -> Result<Child> {
         let metrics = http::get_text(address, "/metrics", &[]).unwrap_or_default();
         let has_read = metrics
             .lines()
-            .any(|it| it.starts_with("found_debuginfo_total"));
+            .any(|line| line.starts_with("found_debuginfo_total"));
         Ok(has_read.then_some(()))
     })?;
     Ok(child)
 }
 
-/// Functions enough that their debug information takes some seconds to send.
+/// A program with so many functions that uploading their debug information takes some seconds.
 fn write_large_source(path: &Path) -> Result<()> {
     let mut text = String::new();
     for number in 0..40_000 {
@@ -191,7 +216,7 @@ fn sample(rig: &Rig, programs: &[std::path::PathBuf]) -> Result<Range> {
     Ok(range(from_ms, ended_ms))
 }
 
-/// Waits until a program's function has its time, with its source file.
+/// Waits until a program's function has its time and its source file.
 fn wait_named(rig: &Rig, sampled: Range, comm: &str, function: &str) -> Result<()> {
     let query = format!(r#"{{comm="{comm}"}}"#);
     let what = format!("`{function}` to be named");
@@ -204,8 +229,10 @@ fn wait_named(rig: &Rig, sampled: Range, comm: &str, function: &str) -> Result<(
 
 fn check_source(top: &Value, function: &str) -> Result<()> {
     let functions = top["functions"].as_array().map_or(&[][..], Vec::as_slice);
-    let found = functions.iter().find(|it| it["name"] == function);
-    let file = found.and_then(|it| it["file"].as_str()).unwrap_or_default();
+    let found = functions.iter().find(|row| row["name"] == function);
+    let file = found
+        .and_then(|row| row["file"].as_str())
+        .unwrap_or_default();
     ensure!(file.ends_with("burner.c"), "no source file: {top}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What must hold when things go wrong: a killed server, a second collector, an early end.
+//! Invariants in case of failures: a killed server, a second collector, an early end.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -8,28 +8,102 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use e2e::expected::ratio;
 use e2e::statistics::{FALSE_ALARM, poisson_at_most};
+use run::child::{Privilege, Start};
+use run::wait::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
 
-use crate::rig::{Range, Rig, WINDOW_TIMEOUT, find_program, free_address, now_ms, run_pprof};
+use crate::names::find_tool;
+use crate::rig::{
+    self, NODE, Range, Rig, STOP_TIMEOUT, WINDOW_TIMEOUT, find_program, free_address, now_ms,
+    run_pprof,
+};
 use crate::workload;
 
-/// How often the server is killed. The store's own test kills it twenty times in the middle of writes.
+/// Number of times that the server is killed. The store's own test kills it twenty times in the
+/// middle of writes.
 const KILLS: usize = 3;
 
 type Check = fn() -> Result<()>;
 
 /// All checks here, by name.
-pub(crate) const CHECKS: [(&str, Check); 6] = [
+pub(crate) const CHECKS: [(&str, Check); 7] = [
     ("server_killed", check_server_killed),
     ("second_collector", check_second_collector),
     ("collector_stopped", check_collector_stopped),
+    ("node_reports", check_node_reports),
     ("run_ends_by_itself", check_run_ends_by_itself),
     ("run_interrupted", check_run_interrupted),
     ("run_port_in_use", check_run_port_in_use),
 ];
 
-/// Check that a server killed again and again keeps what it acknowledged, reads it back identical, and gets from the
-/// collector what was sampled while it was away.
+/// Check that the server shows the state of each collector: one that samples, one that may not, and one that was stopped.
+fn check_node_reports() -> Result<()> {
+    let mut rig = Rig::start("reports")?;
+    let log = TempDir::new().context("failed to make a directory")?;
+    let collector = find_program("pilotlight-collector")?;
+    let mut unable = rig::start(Start {
+        name: "collector without a right",
+        program: &find_tool("setpriv")?,
+        arguments: vec![
+            "--bounding-set=-perfmon,-sys_admin".to_owned(),
+            collector.display().to_string(),
+            format!("--server=http://{}", rig.grpc()),
+            format!("--metrics-listen={}", free_address()?),
+            "--node=unable".to_owned(),
+            "--on-failure=wait".to_owned(),
+        ],
+        privilege: Privilege::Root,
+        log: log.path().join("log"),
+    })?;
+    let own = wait_status(&rig, NODE, "sampling")?;
+    let unable_node = wait_status(&rig, "unable", "cannot_sample")?;
+    let report = &unable_node["report"];
+    let reason = report["reason"].as_str().unwrap_or_default();
+    ensure!(
+        reason.starts_with("CAP_PERFMON: ") && unable_node["windows"] == 0,
+        "it does not say why: {unable_node}"
+    );
+    let checks = report["checks"].as_array().map_or(&[][..], Vec::as_slice);
+    let failed = checks.iter().filter(|check| check["outcome"] == "failed");
+    let failed: Vec<_> = failed.map(|check| &check["name"]).collect();
+    ensure!(
+        failed == ["CAP_PERFMON"],
+        "other checks fail too: {unable_node}"
+    );
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    ensure!(
+        own["report"]["kernel"] == release && own["report"]["reason"] == "",
+        "it does not say what it is: {own}"
+    );
+    unable.stop(STOP_TIMEOUT)?;
+    wait_status(&rig, "unable", "stopped")?;
+    rig.stop_collectors()?;
+    wait_status(&rig, NODE, "stopped")?;
+    rig.stop_server()
+}
+
+/// Waits until a node has this status, and returns the node.
+fn wait_status(rig: &Rig, node: &str, status: &str) -> Result<Value> {
+    let what = format!("the node `{node}` to be `{status}`");
+    wait_for(&what, WINDOW_TIMEOUT, || {
+        let everything = Range {
+            from_ms: 0,
+            to_ms: now_ms()? + 60_000,
+        };
+        let selected = format!(r#"{{node="{node}"}}"#);
+        let answer = rig.get_json("/api/v1/nodes", &selected, everything, &[])?;
+        let found = &answer["nodes"][0];
+        Ok((found["status"] == status).then(|| found.clone()))
+    })
+}
+
+/// Check that a server which is killed repeatedly keeps acknowledged windows, reads them back
+/// identically, and receives the windows from the time in which it was down.
 fn check_server_killed() -> Result<()> {
     let mut rig = Rig::start("killed")?;
     for _ in 0..KILLS {
@@ -40,7 +114,7 @@ fn check_server_killed() -> Result<()> {
                     .unwrap_or_default(),
             )
         };
-        // The first window is a short one, and may have begun after the last multiple of 10 s.
+        // The first window is short, and may have begun after the last multiple of 10 s.
         let before = sent(&rig)?.max(1.0);
         rig.wait_metrics(0, "a window to be sent", WINDOW_TIMEOUT, |m| {
             m.sum("pilotlight_collector_windows_sent_total")
@@ -79,11 +153,12 @@ fn check_server_killed() -> Result<()> {
         })?;
     }
     rig.stop_collectors()?;
-    rig.check_books()?;
+    rig.check_accounting()?;
     rig.stop_server()
 }
 
-/// Check that two collectors of one node are both kept, each with balanced books, and told apart.
+/// Check that windows of two collectors of one node are both stored, separately, with all samples
+/// accounted for.
 fn check_second_collector() -> Result<()> {
     let mut rig = Rig::start("twins")?;
     rig.start_collector()?;
@@ -96,11 +171,11 @@ fn check_second_collector() -> Result<()> {
         })?
         .context("nothing was stored")?;
     ensure!(node["instances"] == 2, "two collectors, but: {node}");
-    rig.check_books()?;
+    rig.check_accounting()?;
     rig.stop_server()
 }
 
-/// Check that SIGTERM in the middle of a window loses nothing of it.
+/// Check that SIGTERM in the middle of a window loses no sample.
 fn check_collector_stopped() -> Result<()> {
     let mut rig = Rig::start("stopped")?;
     let run = workload::run_for(workload::read_expected("shares_c")?, 4.0)?;
@@ -115,7 +190,7 @@ fn check_collector_stopped() -> Result<()> {
         p >= FALSE_ALARM,
         "{samples} samples of {expected:.1} are stored (p = {p:.1e})"
     );
-    rig.check_books()?;
+    rig.check_accounting()?;
     rig.stop_server()
 }
 
@@ -137,7 +212,8 @@ fn run_command_with(dir: &Path, grpc_listen: SocketAddr) -> Result<Command> {
     Ok(command)
 }
 
-/// Check that `RUN_FOR` ends the run with status 0, after one line with the page and one with a command that works.
+/// Check that `RUN_FOR` ends the run with status 0, after one line with the page's URL and one with
+/// a working command.
 fn check_run_ends_by_itself() -> Result<()> {
     let dir = tempfile::tempdir().context("failed to make a directory")?;
     let mut running = run_command(dir.path())?
@@ -186,7 +262,7 @@ fn check_run_ends_by_itself() -> Result<()> {
     Ok(())
 }
 
-/// The address in the line `pprof  go tool pprof -top 'ADDRESS'`.
+/// The URL in the line `pprof  go tool pprof -top 'URL'`.
 fn pprof_url(line: &str) -> Option<&str> {
     line.strip_prefix("pprof ")?.split('\'').nth(1)
 }
@@ -223,7 +299,7 @@ fn check_run_interrupted() -> Result<()> {
     Ok(())
 }
 
-/// Check that a port in use is named, with the variable that chooses another.
+/// Check that the error for a port in use has the port, and the variable that sets another.
 fn check_run_port_in_use() -> Result<()> {
     let dir = tempfile::tempdir().context("failed to make a directory")?;
     let taken = TcpListener::bind("127.0.0.1:0").context("failed to take a port")?;

@@ -10,25 +10,25 @@ use e2e::expected::{Expected, Truth};
 
 use crate::rig::{Range, is_emulated, now_ms, target_dir};
 
-/// In an emulator, a run need only be long enough that a share which is far off is seen.
+/// In an emulator the run is shorter: only large errors of shares must be noticed.
 const CPU_SECONDS_EMULATED_MAX: f64 = 4.0;
 
-/// make is not to be run twice at once in one directory.
+/// make must not run twice at the same time in one directory.
 static BUILD: Mutex<()> = Mutex::new(());
 
-/// A workload that ended, and when it ran.
+/// A finished run of a workload.
 pub(crate) struct Run {
     pub(crate) expected: Expected,
     pub(crate) truth: Truth,
-    /// Selector of the samples that are looked at.
+    /// Selector of the program's samples.
     pub(crate) query: String,
-    /// All windows that it ran in.
+    /// All windows in which it ran.
     pub(crate) range: Range,
-    /// When it had ended, Unix milliseconds.
+    /// The time of its end, in Unix milliseconds.
     pub(crate) ended_ms: u64,
 }
 
-/// Builds the workloads, runs the one with this name to its end, and reads what it reports.
+/// Builds the workloads, runs the one with this name to its end, and parses its report.
 pub(crate) fn run(name: &str) -> Result<Run> {
     let expected = read_expected(name)?;
     let seconds = match is_emulated() {
@@ -38,7 +38,7 @@ pub(crate) fn run(name: &str) -> Result<Run> {
     run_for(expected, seconds)
 }
 
-/// As [`run`], with another number of CPU seconds.
+/// Like [`run`], with another number of CPU seconds.
 pub(crate) fn run_for(expected: Expected, cpu_seconds: f64) -> Result<Run> {
     let dir = build()?;
     let from_ms = now_ms()? / 10_000 * 10_000;
@@ -77,7 +77,7 @@ pub(crate) fn read_expected(name: &str) -> Result<Expected> {
     Expected::parse(&text).with_context(|| format!("in `{}`", path.display()))
 }
 
-/// Builds what is out of date, and returns where the programs are.
+/// Builds outdated programs, and returns their directory.
 pub(crate) fn build() -> Result<PathBuf> {
     let _one_at_a_time = BUILD.lock();
     let out = target_dir().join("workloads");
@@ -88,7 +88,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         .arg("-C")
         .arg(source_dir())
         .arg(format!("OUT={}", out.display()))
-        // The make above this one, if there is one, has nothing to say to this one.
+        // The settings of an outer make must not affect this one.
         .env_remove("MAKEFLAGS")
         .output()
         .context("failed to run `make`")?;

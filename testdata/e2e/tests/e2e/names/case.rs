@@ -1,4 +1,4 @@
-//! A program, and what the stacks of its samples must show.
+//! A program, and the expected content of its stacks.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -9,31 +9,33 @@ use e2e::graph::{Frame, Stack};
 use crate::names::{SHARE_MIN, range};
 use crate::rig::{Rig, now_ms};
 
-/// Fewer samples say nothing: each program has a quarter of a second of CPU time and more.
+/// The minimum for a verdict: each program uses at least a quarter of a second of CPU time.
 const SAMPLES_MIN: u64 = 20;
 
-/// Innermost frames of a stack that a failure shows: compilers have a hundred.
+/// Innermost frames of a stack in a failure message: compilers have a hundred frames.
 const SHOWN_FRAMES: usize = 6;
 
-/// How long a program stays whose code nobody can tell any more when it has ended: until its window is over and named.
+/// Seconds that a program stays alive if its code cannot be named after its end: until its window
+/// is closed and named.
 pub(super) const STAY_SECONDS: &str = "12";
 
-/// A program that was sampled.
+/// A sampled program.
 pub(super) struct Case {
-    /// What it shows.
+    /// The property that it shows.
     pub(super) what: &'static str,
     /// The selector of its process.
     pub(super) query: &'static str,
-    /// Which of its stacks count.
+    /// Whether a stack counts.
     pub(super) counts: fn(&Stack<'_>) -> bool,
-    /// Whether a stack is named as the author of the program would name it.
+    /// Whether a stack has the names of the source code.
     pub(super) is_named: fn(&Stack<'_>) -> bool,
-    /// Of which share of the samples a frame may be without a name: more than of none where a distribution has stripped
+    /// Maximum share of samples with an unnamed frame: above 0 where a distribution has stripped
     /// the runtime.
     pub(super) unnamed_max: f64,
 }
 
-/// Starts the programs together, waits until they have ended and their windows are stored, and checks each.
+/// Starts the programs together, waits until they have ended and their windows are stored, and
+/// checks each.
 pub(super) fn check_cases(
     rig: &Rig,
     cases: &[Case],
@@ -48,7 +50,7 @@ pub(super) fn check_cases(
     let ended_ms = now_ms()?;
     rig.wait_stored(ended_ms)?;
     for child in &children {
-        // Most have none.
+        // Most programs have none.
         let _ = fs::remove_file(format!("/tmp/perf-{}.map", child.id()));
     }
     let range = range(from_ms, ended_ms);
@@ -63,7 +65,7 @@ pub(super) fn check_cases(
     Ok(())
 }
 
-/// Starts a program without an input.
+/// Starts a program without standard input.
 pub(super) fn spawn(command: &mut Command) -> Result<Child> {
     let started = command.stdin(Stdio::null()).spawn();
     started.with_context(|| format!("failed to start {command:?}"))
@@ -71,7 +73,9 @@ pub(super) fn spawn(command: &mut Command) -> Result<Child> {
 
 fn check_stacks(case: &Case, stacks: &[Stack<'_>]) -> Result<()> {
     let count = |is_it: &dyn Fn(&Stack<'_>) -> bool| -> u64 {
-        let found = stacks.iter().filter(|it| (case.counts)(it) && is_it(it));
+        let found = stacks
+            .iter()
+            .filter(|stack| (case.counts)(stack) && is_it(stack));
         found.map(|stack| stack.samples).sum()
     };
     let samples = count(&|_| true);
@@ -103,7 +107,7 @@ fn most_frequent(stacks: &[Stack<'_>]) -> Vec<String> {
         let inner = &stack.frames[stack.frames.len().saturating_sub(SHOWN_FRAMES)..];
         let frames = inner
             .iter()
-            .map(|it| format!("{} ({})", it.name, it.binary));
+            .map(|frame| format!("{} ({})", frame.name, frame.binary));
         format!(
             "{}: {}",
             stack.samples,
@@ -118,8 +122,8 @@ pub(super) fn all(_: &Stack<'_>) -> bool {
     true
 }
 
-/// The innermost frame that is not the kernel's: ticks come in the midst of a function.
+/// The innermost user frame: timer ticks interrupt functions.
 pub(super) fn user_leaf<'a>(stack: &Stack<'a>) -> Option<Frame<'a>> {
-    let leaf = stack.frames.iter().rev().find(|it| !it.is_kernel());
+    let leaf = stack.frames.iter().rev().find(|frame| !frame.is_kernel());
     leaf.copied()
 }

@@ -1,4 +1,4 @@
-//! Languages whose names are not those of their symbols, and calls that no symbol tells of.
+//! Languages whose names differ from their symbols, and inlined calls, which have no symbol.
 
 use std::process::Command;
 
@@ -50,7 +50,7 @@ pub(super) fn check(rig: &Rig) -> Result<()> {
     })
 }
 
-/// Check a static program of musl's.
+/// Check a static program that is linked with musl.
 pub(super) fn check_musl(rig: &Rig) -> Result<()> {
     let directory = TempDir::new().context("failed to make a directory")?;
     let path = directory.path().join("nm-musl");
@@ -69,7 +69,7 @@ pub(super) fn check_musl(rig: &Rig) -> Result<()> {
         counts: all,
         is_named: |stack| {
             let leaf = user_leaf(stack);
-            leaf.is_some_and(|it| it.name == "burn_in_musl") && stack.contains("main")
+            leaf.is_some_and(|leaf| leaf.name == "burn_in_musl") && stack.contains("main")
         },
         unnamed_max: 0.02,
     };
@@ -78,10 +78,10 @@ pub(super) fn check_musl(rig: &Rig) -> Result<()> {
 
 fn is_method(stack: &Stack<'_>) -> bool {
     let name = "burning::Burner<unsigned long>::burn_in_cc(unsigned long)";
-    user_leaf(stack).is_some_and(|it| it.name == name) && stack.contains("main")
+    user_leaf(stack).is_some_and(|leaf| leaf.name == name) && stack.contains("main")
 }
 
-/// `leaf` inlined into `middle` inlined into `outer`, which `main` calls, in this order.
+/// `leaf` inlined into `middle`, inlined into `outer`, called by `main`, in this order.
 fn has_inlined_calls(stack: &Stack<'_>) -> bool {
     let expected = [
         ("main", false),
@@ -93,5 +93,5 @@ fn has_inlined_calls(stack: &Stack<'_>) -> bool {
         frame.name.ends_with(&format!("::{name}")) && frame.is_inlined() == is_inlined
     };
     let mut calls = stack.frames.windows(expected.len());
-    calls.any(|it| it.iter().zip(expected).all(is_it))
+    calls.any(|frames| frames.iter().zip(expected).all(is_it))
 }

@@ -1,15 +1,15 @@
-//! The kernel itself, BPF programs, and modules.
+//! The kernel, BPF programs and modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use e2e::graph::{Frame, Stack};
 use tempfile::TempDir;
 
 use super::case::{Case, STAY_SECONDS, all, check_cases, spawn};
-use super::{SECONDS, run, source};
+use super::{SECONDS, WINDOW_MS, range, run, source};
 use crate::rig::{Rig, now_ms};
 
 /// Check system calls.
@@ -21,9 +21,9 @@ pub(super) fn check_calls(rig: &Rig) -> Result<()> {
         query: r#"{comm="nm-calls"}"#,
         counts: all,
         is_named: |stack| {
-            let kernel = || stack.frames.iter().filter(|it| it.is_kernel());
-            let calls = |name: &str| kernel().any(|it| it.name == name);
-            kernel().all(|it| it.is_named() && it.binary == "[kernel]")
+            let kernel = || stack.frames.iter().filter(|frame| frame.is_kernel());
+            let calls = |name: &str| kernel().any(|frame| frame.name == name);
+            kernel().all(|frame| frame.is_named() && frame.binary == "[kernel]")
                 && calls("ksys_read")
                 && calls("vfs_read")
         },
@@ -55,7 +55,63 @@ pub(super) fn check_bpf(_: &Rig) -> Result<()> {
         ]))?])
     })?;
     rig.stop_collectors()?;
-    rig.check_books()?;
+    rig.check_accounting()?;
+    rig.stop_server()
+}
+
+/// BPF programs that run in turn, each loaded at the address of the previous one.
+const TURNS: u32 = 6;
+
+/// Check that each of several BPF programs has its own samples, though all had the same address.
+pub(super) fn check_bpf_turns(_: &Rig) -> Result<()> {
+    let mut rig = Rig::start("turns")?;
+    rig.wait_stored(now_ms()?)?;
+    let directory = TempDir::new().context("failed to make a directory")?;
+    let path = compile(&directory, "nm-turns")?;
+    let case = Case {
+        what: "BPF programs in turn",
+        query: r#"{comm="nm-turns"}"#,
+        // The rest of the time, the workload searches for their addresses.
+        counts: |stack| {
+            stack
+                .frames
+                .iter()
+                .any(|frame| frame.binary == "[kernel] bpf")
+        },
+        is_named: |stack| {
+            stack
+                .frames
+                .iter()
+                .any(|frame| frame.name.contains("_burn_turn_"))
+        },
+        unnamed_max: 0.02,
+    };
+    let from_ms = now_ms()? / WINDOW_MS * WINDOW_MS;
+    check_cases(&rig, &[case], || {
+        let mut command = Command::new(&path);
+        command.stdout(Stdio::null());
+        Ok(vec![spawn(command.args(["turns", "3"]))?])
+    })?;
+    let graph = rig.flame_graph(r#"{comm="nm-turns"}"#, range(from_ms, now_ms()?))?;
+    let stacks = graph.stacks()?;
+    let samples_of = |name: &str| -> u64 {
+        let found = stacks
+            .iter()
+            .filter(|stack| stack.frames.iter().any(|frame| frame.name.contains(name)));
+        found.map(|stack| stack.samples).sum()
+    };
+    let all = samples_of("_burn_turn_");
+    for turn in 0..TURNS {
+        let own = samples_of(&format!("_burn_turn_{turn}"));
+        println!("burn_turn_{turn}: {own} of {all} samples");
+        let expected = all / u64::from(TURNS);
+        ensure!(
+            own * 2 > expected && own < expected * 2,
+            "burn_turn_{turn} has {own} of {all} samples"
+        );
+    }
+    rig.stop_collectors()?;
+    rig.check_accounting()?;
     rig.stop_server()
 }
 
@@ -74,20 +130,21 @@ fn compile(directory: &TempDir, comm: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The module `raid6_pq`, which measures its own functions for a second when it is loaded, and needs no other: the file that
-/// `deploy/test-kernels` names, or the running kernel's own if it is not loaded.
+/// The module `raid6_pq`, which measures its own functions for a second when it is loaded, and
+/// depends on no other module: the file named by `deploy/test-kernels`, or the running kernel's own
+/// if it is not loaded.
 pub(crate) fn find_module() -> Option<PathBuf> {
     let named = std::env::var_os("PILOTLIGHT_E2E_MODULE");
-    if let Some(path) = named.filter(|it| !it.is_empty()) {
+    if let Some(path) = named.filter(|path| !path.is_empty()) {
         return Some(path.into());
     }
     let loaded = fs::read_to_string("/proc/modules").ok()?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let stem = format!("/lib/modules/{}/kernel/lib/raid6/raid6_pq", release.trim());
     let endings = ["ko", "ko.xz", "ko.zst", "ko.gz"].into_iter();
-    let mut paths = endings.map(|it| PathBuf::from(format!("{stem}.{it}")));
+    let mut paths = endings.map(|ending| PathBuf::from(format!("{stem}.{ending}")));
     paths
-        .find(|it| it.exists())
+        .find(|path| path.exists())
         .filter(|_| !loaded.contains("raid6_pq "))
 }
 
@@ -99,7 +156,8 @@ pub(super) fn check_module(rig: &Rig) -> Result<()> {
         query: r#"{comm=~"insmod|busybox"}"#,
         counts: |stack| stack.contains("do_one_initcall"),
         is_named: is_in_module,
-        // The function that measures is not there any more when names are asked for: modules discard what runs once.
+        // Modules discard code that runs once, so the measuring function is gone when names are
+        // needed.
         unnamed_max: 1.0,
     };
     check_cases(rig, &[case], || Ok(vec![load(&path)?]))
@@ -116,5 +174,5 @@ fn load(path: &Path) -> Result<Child> {
 
 fn is_in_module(stack: &Stack<'_>) -> bool {
     let mut frames = stack.frames.iter();
-    frames.any(|it| it.name.starts_with("raid6_") && it.binary == "[kernel] raid6_pq")
+    frames.any(|frame| frame.name.starts_with("raid6_") && frame.binary == "[kernel] raid6_pq")
 }
