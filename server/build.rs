@@ -14,7 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         collect_files(&dist, &mut files)?;
         files.sort();
     } else {
-        println!("cargo::warning=the page is not built (`make ui`), this server will not have one");
+        println!(
+            "cargo::warning=the page is not built (`deploy/build page`), this server will not have one"
+        );
     }
     let mut code = String::from("static PAGE_FILES: &[PageFile] = &[\n");
     // Sorted by the path in the URL, since the server searches in it.

@@ -12,7 +12,7 @@ use listen::{ConnectionLimits, Hosts, HttpServer, ListenMetrics, Protocol};
 use metrics::{Registry, register_figures};
 use proto::v1::ingest_server::IngestServer;
 use proto::v1::symbols_server::SymbolsServer;
-use query::names::{NameSource, Names};
+use query::names::NameSource;
 use serde_json::json;
 use store::{EmbeddedStore, Store, StoreMetrics};
 use tokio::net::TcpListener;
@@ -76,7 +76,7 @@ pub struct App {
     grpc: TcpListener,
     admin: TcpListener,
     store: Arc<EmbeddedStore>,
-    names: Arc<Names>,
+    names: Arc<dyn NameSource>,
     symbols: Arc<IndexStore>,
     uploads: Arc<CollectorUploads>,
     metrics: Metrics,
@@ -119,22 +119,15 @@ impl App {
             .context("failed to open the parts of files that collectors have sent")?;
         let uploads = Arc::new(uploads);
         let names = names.unwrap_or_else(|| symbols.clone());
-        let needs = memory_needs(&config);
-        let names = Arc::new(Names::new(names, needs.names as usize));
         let http = listen(config.http_listen, "--http-listen").await?;
         let grpc = listen(config.grpc_listen, "--grpc-listen").await?;
         let admin = listen(config.admin_listen, "--admin-listen").await?;
         let store = Arc::new(store);
         register_numbers(own, store.clone());
-        let shown = (
-            Arc::clone(&symbols),
-            Arc::clone(&uploads),
-            Arc::clone(&names),
-        );
+        let shown = (Arc::clone(&symbols), Arc::clone(&uploads));
         register_figures(own, move |figures| {
             shown.0.show(figures);
             shown.1.show(figures);
-            shown.2.show_figures(figures);
         });
         Ok(Self {
             http,

@@ -114,7 +114,7 @@ pub struct Typed {
     #[arg(long, env = "PILOTLIGHT_INGEST_BYTES_MAX", value_name = "SIZE", default_value = INGEST_BYTES_MAX)]
     ingest_bytes_max: String,
 
-    /// Profiles in memory that are in no segment yet; names for queries get half as much
+    /// Profiles in memory that are in no segment yet
     #[arg(long, env = "PILOTLIGHT_CACHE_BYTES_MAX", value_name = "SIZE", default_value = CACHE_BYTES_MAX)]
     cache_bytes_max: String,
 

@@ -7,6 +7,7 @@
 //! before the cgroup is full.
 
 use cgroupfs::MemoryLimit;
+use query::names::NAMES_BYTES_MAX;
 use tracing::warn;
 
 use crate::symbol::child::ChildLimits;
@@ -28,7 +29,7 @@ const CHILD_FILE_BYTES: u64 = 32 << 20;
 pub struct MemoryNeeds {
     /// Windows that are in no segment yet: `--cache-bytes-max`.
     pub cache: u64,
-    /// Names of frames from symbols: half of it.
+    /// Names of frames from symbols in a query.
     pub names: u64,
     /// Decompressed profiles in progress: `--ingest-bytes-max`.
     pub ingest: u64,
@@ -43,7 +44,7 @@ impl MemoryNeeds {
     pub fn new(cache: u64, ingest: u64) -> Self {
         Self {
             cache,
-            names: cache / 2,
+            names: NAMES_BYTES_MAX as u64,
             ingest,
             server: SERVER_BYTES,
             child: CHILD_BYTES_MIN,

@@ -58,10 +58,10 @@ pub struct NamedTables<'a> {
 }
 
 impl<'a> NamedTables<'a> {
-    /// Lays lines over tables.
-    pub fn new(own: &'a Tables, joined: &'a JoinedLines) -> Self {
+    /// Lays lines over tables, if there are any.
+    pub fn new(own: &'a Tables, joined: Option<&'a JoinedLines>) -> Self {
         // Without an entry, no location is looked up in it.
-        let joined = Some(joined).filter(|joined| !joined.ends.is_empty());
+        let joined = joined.filter(|joined| !joined.ends.is_empty());
         Self { own, joined }
     }
 
@@ -152,7 +152,7 @@ mod tests {
         let (bytes, id) = (joined.heap_bytes(), LocationId(2));
         joined.join(id, &[main, main]);
         assert!(joined.heap_bytes() > bytes);
-        let named = NamedTables::new(all.tables(), &joined);
+        let named = NamedTables::new(all.tables(), Some(&joined));
         assert_eq!(named.lines_of(id).lines, [main, main]);
         assert_eq!(named.own_lines_of(id), []);
         assert_eq!(named.lines_of(LocationId(1)).lines, []);

@@ -1,8 +1,5 @@
 //! Windows as a store shows them: the sums of each window, and the samples of many windows by stack.
 
-use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Weak};
-
 use crate::series::SeriesId;
 use crate::tables::{StackId, Tables, TagSetId};
 use crate::time_range::TimeRange;
@@ -34,44 +31,6 @@ pub struct WindowTotals {
     pub containers: Vec<(SeriesId, ContainerUsage)>,
 }
 
-/// Identity of tables to which entries are only added: what was found out about an entry stays true as long as somebody
-/// holds the identity.
-#[derive(Clone, Debug, Default)]
-pub struct TablesId(Arc<()>);
-
-impl TablesId {
-    /// A reference that does not keep the identity alive.
-    pub fn downgrade(&self) -> WeakTablesId {
-        WeakTablesId(Arc::downgrade(&self.0))
-    }
-}
-
-/// A key for what was found out about tables. No other tables ever have an equal one.
-#[derive(Clone, Debug)]
-pub struct WeakTablesId(Weak<()>);
-
-impl WeakTablesId {
-    /// Whether somebody still has the tables.
-    pub fn is_alive(&self) -> bool {
-        self.0.strong_count() > 0
-    }
-}
-
-// The allocation, and so its address, stays as long as the key does.
-impl PartialEq for WeakTablesId {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.ptr_eq(&other.0)
-    }
-}
-
-impl Eq for WeakTablesId {}
-
-impl Hash for WeakTablesId {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.as_ptr().hash(state);
-    }
-}
-
 /// Samples of one group of series with one stack and one tag set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StackSum {
@@ -89,9 +48,6 @@ pub struct StackSum {
 
 /// Samples whose stacks and tags are in the same tables.
 pub struct StackSums<'a> {
-    /// Identity of the tables, if they outlive the question: what was found out about their entries can be kept. Tables that were
-    /// made for one question have none.
-    pub id: Option<&'a TablesId>,
     /// The tables that the sums refer to.
     pub tables: &'a Tables,
     /// The sums. A group, stack and tag set may come more than once.

@@ -3,13 +3,13 @@
 use model::{NamedTables, SeriesTable, StackSum};
 use store::{Snapshot, StoreError};
 
-use super::names::Names;
+use super::names::{NameSource, join_names};
 
 /// A snapshot of a store, and names for its frames.
 #[derive(Clone, Copy)]
 pub struct Profiles<'a> {
     snapshot: &'a dyn Snapshot,
-    names: Option<&'a Names>,
+    names: Option<&'a dyn NameSource>,
 }
 
 /// Samples whose stacks and tags are in the same tables.
@@ -22,7 +22,7 @@ pub struct NamedSums<'a> {
 
 impl<'a> Profiles<'a> {
     /// The samples of a snapshot, with names.
-    pub fn new(snapshot: &'a dyn Snapshot, names: &'a Names) -> Self {
+    pub fn new(snapshot: &'a dyn Snapshot, names: &'a dyn NameSource) -> Self {
         Self {
             snapshot,
             names: Some(names),
@@ -68,12 +68,11 @@ impl<'a> Profiles<'a> {
             return Ok(());
         }
         self.snapshot.sum_stacks(series, groups, &mut |part| {
-            let sums = part.sums;
-            let mut visit_named = |tables: NamedTables<'_>| visit(&NamedSums { tables, sums });
-            match self.names {
-                Some(names) => names.show(part.id, part.tables, &mut visit_named),
-                None => visit_named(part.tables.into()),
-            }
+            let joined = self.names.map(|names| join_names(part.tables, names));
+            visit(&NamedSums {
+                tables: NamedTables::new(part.tables, joined.as_ref()),
+                sums: part.sums,
+            });
         })
     }
 }

@@ -10,7 +10,6 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use elf::{BuildId, Layout};
@@ -85,7 +84,6 @@ pub struct IndexStore {
     metrics: SymbolMetrics,
     entries: RwLock<Entries>,
     layouts: Mutex<KnownLayouts>,
-    generation: AtomicU64,
     /// Held while a child runs: each may take all memory that the server leaves, and most take less than a second.
     converting: Mutex<()>,
     fetch_queue: FetchQueue,
@@ -117,7 +115,6 @@ impl IndexStore {
         let store = Self {
             entries: RwLock::default(),
             layouts: Mutex::new(layouts),
-            generation: AtomicU64::new(1),
             converting: Mutex::new(()),
             metrics,
             fetch_queue,
@@ -341,24 +338,13 @@ impl IndexStore {
             self.fetch_queue.note_found(build_id);
         }
         self.evict(Some(&key));
-        self.note_change();
         info!(%build_id, rank = head.rank.name(), bytes, origin = head.origin, "made an index");
         Ok(Added::Stored(head))
     }
 
     /// Learns the load segments of the file with this build id, or with this file id.
     pub fn learn_layout(&self, id: &BuildId, layout: &Layout, source: LayoutSource) {
-        if !self.layouts.lock().learn(id, layout, source) {
-            return;
-        }
-        let keys = [Key::BuildId(*id), Key::Sent(*id)];
-        let waits = |entry: Arc<Entry>| entry.head.layout.is_none();
-        if keys
-            .iter()
-            .any(|key| self.find_entry(key).is_some_and(waits))
-        {
-            self.note_change();
-        }
+        self.layouts.lock().learn(id, layout, source);
     }
 
     /// The index of a build id.
@@ -406,9 +392,6 @@ impl IndexStore {
                 is_removed |= self.remove_entry(&entry);
             }
         }
-        if is_removed {
-            self.note_change();
-        }
         Ok(is_removed)
     }
 
@@ -448,7 +431,6 @@ impl IndexStore {
             }
             self.remove_entry(&entry);
             self.metrics.evictions.inc();
-            self.note_change();
         }
     }
 
@@ -466,20 +448,11 @@ impl IndexStore {
     fn drop_entry(&self, entry: &Arc<Entry>, err: &IndexError) {
         if self.remove_entry(entry) {
             self.drop_damaged(&entry.path, err);
-            self.note_change();
         }
-    }
-
-    fn note_change(&self) {
-        self.generation.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl NameSource for IndexStore {
-    fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
-    }
-
     fn knows(&self, build_id: &str) -> bool {
         let build_id = build_id.parse::<BuildId>();
         build_id.is_ok_and(|build_id| self.find_entry(&Key::BuildId(build_id)).is_some())

@@ -216,7 +216,6 @@ impl Snapshot for MemorySnapshot<'_> {
             let sums: Vec<StackSum> = window.rows.iter().filter_map(sum).collect();
             if !sums.is_empty() {
                 visit(&StackSums {
-                    id: None,
                     tables: &window.tables,
                     sums: &sums,
                 });

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::{Exposition, Registry};
-use query::names::NameSource;
 use server::metrics::PREFIX;
 use server::symbol::fetch::start_fetchers;
 use server::symbol::fetch_queue::{FetchQueue, RETRY_TIME};
@@ -284,7 +283,6 @@ fn bad_servers_are_survived() {
             name_symbol(&*both.indexes, &program, "work").unwrap(),
             ["work work.c:7"]
         );
-        assert!(both.indexes.generation() > 1);
     }
     assert!(failed.load(Ordering::SeqCst) >= 2);
 }

@@ -113,13 +113,9 @@ fn the_better_file_counts_in_any_order() {
         let folder = tempfile::tempdir().unwrap();
         let indexes = open(options(folder.path()));
         assert_eq!(name_symbol(&indexes, &program, "work"), None);
-        let mut generation = indexes.generation();
         for (number, file) in order.into_iter().enumerate() {
             let placed = add(&indexes, file);
             assert!(placed.is_ok(), "{placed:?}");
-            // Answers also change with the load segments, without a new index.
-            assert!(!is_stored(&placed) || indexes.generation() > generation);
-            generation = indexes.generation();
             let named = name_symbol(&indexes, &program, "work");
             match (
                 number,
@@ -318,10 +314,9 @@ fn a_layout_from_a_profile_is_enough() {
     let folder = tempfile::tempdir().unwrap();
     let indexes = open(options(folder.path()));
     assert!(is_stored(&add(&indexes, &debug)));
-    let before = indexes.generation();
+    assert_eq!(name_symbol(&indexes, &program, "work"), None);
     let layout = program.facts.layout.clone().unwrap();
     indexes.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
-    assert!(indexes.generation() > before);
     assert_eq!(
         name_symbol(&indexes, &program, "work").unwrap(),
         ["work work.c:7"]

@@ -1,11 +1,10 @@
-//! The lines of one set of tables: looked up once, and again when the source has new symbols.
+//! The lines that a source of names has for the locations of tables.
 //!
 //! Locations without lines or without a source file are looked up, each build id at once, and the lines are laid over the
-//! tables ([`NamedTables`](model::NamedTables)). They stay until the generation of the source changes, and are looked up
-//! again then. The kernel's locations are not looked up: they count from `_text`, and not from the start of a file.
+//! tables ([`NamedTables`](model::NamedTables)). The kernel's locations are not looked up: they count from `_text`, and not
+//! from the start of a file.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
 
 use model::tables::{LocationId, StringId};
 use model::{Dictionary, Function, JoinedLines, Line, Tables};
@@ -20,67 +19,13 @@ const LINES_MAX: usize = 1024;
 const NAME_BYTES_MAX: usize = 16 << 10;
 
 /// Bytes that the names of one set of tables may take: the million addresses of a large program have some 60 MB of them.
-const NAMES_BYTES_MAX: usize = 128 << 20;
+pub const NAMES_BYTES_MAX: usize = 128 << 20;
 
-/// Unknown files are asked for again after this time, by the next query: the source may fetch them from elsewhere,
-/// and has its own retry time.
-const ASK_AGAIN_TIME: Duration = Duration::from_secs(60);
-
-/// The lines that were found for the locations of tables.
-#[derive(Default)]
-pub(super) struct TableNames {
-    /// The source's generation.
-    generation: u64,
-    /// Number of locations that were looked up, or need no look-up.
-    locations: usize,
-    /// Build ids of unknown files with locations without a name, and the time of the last look-up.
-    unknown: BTreeSet<StringId>,
-    asked_at: Option<Instant>,
-    lines: JoinedLines,
-}
-
-impl TableNames {
-    /// The lines.
-    pub(super) fn lines(&self) -> &JoinedLines {
-        &self.lines
-    }
-
-    /// Whether all names are current.
-    pub(super) fn is_current(&self, tables: &Tables, names: &dyn NameSource) -> bool {
-        self.locations >= tables.locations.len()
-            && self.generation == names.generation()
-            && !self.is_retry_due()
-    }
-
-    fn is_retry_due(&self) -> bool {
-        let is_long_ago = |asked_at: Instant| asked_at.elapsed() > ASK_AGAIN_TIME;
-        !self.unknown.is_empty() && self.asked_at.is_some_and(is_long_ago)
-    }
-
-    /// Looks up new locations, or all that may get better if the source has new symbols.
-    pub(super) fn join(&mut self, tables: &Tables, names: &dyn NameSource) {
-        // Read before the look-ups: symbols added meanwhile lead to another look-up.
-        let generation = names.generation();
-        if generation != self.generation {
-            *self = Self {
-                generation,
-                ..Self::default()
-            };
-        }
-        if self.is_retry_due() {
-            for build_id in &self.unknown {
-                names.name(tables.string(*build_id), &[], &mut |_, _| {});
-            }
-            self.asked_at = Some(Instant::now());
-        }
-        let unresolved = find_unresolved(tables, self.locations);
-        self.locations = self.locations.max(tables.locations.len());
-        let unknown = join_files(tables, &mut self.lines, &unresolved, names);
-        if !unknown.is_empty() {
-            self.unknown.extend(unknown);
-            self.asked_at.get_or_insert_with(Instant::now);
-        }
-    }
+/// The lines that the source has now for locations that have none, or none with a source file.
+pub(crate) fn join_names(tables: &Tables, names: &dyn NameSource) -> JoinedLines {
+    let mut lines = JoinedLines::default();
+    join_files(tables, &mut lines, &find_unresolved(tables), names);
+    lines
 }
 
 /// The locations of a file that could get better.
@@ -91,10 +36,10 @@ struct UnresolvedFile {
     has_unnamed: bool,
 }
 
-/// Locations without lines or without a source file from a number on, by the build id and the file id of their file.
+/// Locations without lines or without a source file, by the build id and the file id of their file.
 ///
 /// Those of the kernel are left out: they count from `_text`, not from the start of a file.
-fn find_unresolved(tables: &Tables, from: usize) -> BTreeMap<[StringId; 2], UnresolvedFile> {
+fn find_unresolved(tables: &Tables) -> BTreeMap<[StringId; 2], UnresolvedFile> {
     let ids_of: Vec<Option<[StringId; 2]>> = tables
         .mappings
         .iter()
@@ -105,7 +50,7 @@ fn find_unresolved(tables: &Tables, from: usize) -> BTreeMap<[StringId; 2], Unre
         })
         .collect();
     let mut unresolved: BTreeMap<[StringId; 2], UnresolvedFile> = BTreeMap::new();
-    for (number, location) in tables.locations.iter().enumerate().skip(from) {
+    for (number, location) in tables.locations.iter().enumerate() {
         let id = LocationId(number as u32);
         let lines = tables.own_lines_of(id);
         if !tables.have_source(lines)
@@ -120,7 +65,7 @@ fn find_unresolved(tables: &Tables, from: usize) -> BTreeMap<[StringId; 2], Unre
     unresolved
 }
 
-/// Looks up each file once, then joins in the order of the locations. Returns the build ids of unknown files.
+/// Looks up each file once, then joins in the order of the locations.
 ///
 /// A file from a collector names only frames with its file id: it can claim the build id of any other. For a file
 /// whose locations all have a name, only present symbols are used: nothing is fetched for it.
@@ -129,9 +74,8 @@ fn join_files(
     lines: &mut JoinedLines,
     unresolved: &BTreeMap<[StringId; 2], UnresolvedFile>,
     names: &dyn NameSource,
-) -> Vec<StringId> {
+) {
     let mut found: Vec<(LocationId, Vec<Line>)> = Vec::new();
-    let mut unknown = Vec::new();
     for ([id, file_id], file) in unresolved {
         let [build_id, file_id] = [*id, *file_id].map(|id| tables.string(id));
         let locations = &file.locations;
@@ -157,10 +101,7 @@ fn join_files(
             }
         };
         if file.has_unnamed || names.knows(build_id) {
-            let is_known = names.name(build_id, &offsets, &mut name);
-            if !is_known && file.has_unnamed {
-                unknown.push(*id);
-            }
+            names.name(build_id, &offsets, &mut name);
         }
         if !file_id.is_empty() {
             names.name_sent(file_id, &offsets, &mut name);
@@ -169,7 +110,7 @@ fn join_files(
             warn!(
                 build_id,
                 bytes_max = NAMES_BYTES_MAX,
-                "names of a block take too much memory, left the rest out"
+                "names from symbols take too much memory, left the rest out"
             );
             break;
         }
@@ -182,7 +123,6 @@ fn join_files(
     for (location, found) in found {
         lines.join(location, &found);
     }
-    unknown
 }
 
 fn intern_frames(dictionary: &mut Dictionary, frames: &[SourceFrame<'_>]) -> Vec<Line> {
@@ -227,8 +167,9 @@ mod tests {
     use crate::names::table::NameTable;
 
     /// The names of all locations: own and joined, innermost first, with the line.
-    fn names_of(dictionary: &Dictionary, state: &TableNames) -> Vec<String> {
-        let tables = NamedTables::new(dictionary.tables(), state.lines());
+    fn names_of(dictionary: &Dictionary, names: &NameTable) -> Vec<String> {
+        let joined = join_names(dictionary.tables(), names);
+        let tables = NamedTables::new(dictionary.tables(), Some(&joined));
         let location = |number: usize| {
             let lines = tables.lines_of(LocationId(number as u32));
             let name = |line: &Line| {
@@ -245,43 +186,23 @@ mod tests {
     }
 
     #[test]
-    fn locations_are_named_when_the_source_learns_of_their_file() {
+    fn locations_have_the_names_that_the_source_knows() {
         let names = NameTable::default();
-        let (mut dictionary, mut state) = (Dictionary::default(), TableNames::default());
+        let mut dictionary = Dictionary::default();
         take(
             &mut dictionary,
             "comm=a | main 0x1f@/lib/b.so 0x20@/lib/b.so 0x1f 0x1f@[kernel] | 1",
         );
-        state.join(dictionary.tables(), &names);
-        assert_eq!(names_of(&dictionary, &state), ["main:5", "", "", "", ""]);
-        assert!(state.is_current(dictionary.tables(), &names));
+        let unnamed = ["main:5", "", "", "", ""];
+        assert_eq!(names_of(&dictionary, &names), unnamed);
+        // An unknown file is asked for, so that the source fetches it.
+        assert_eq!(names.calls(), 1);
 
         names.insert("00ff", 0x1f, &[("inlined", "b.h", 7), ("outer", "b.c", 9)]);
-        assert!(!state.is_current(dictionary.tables(), &names));
-        state.join(dictionary.tables(), &names);
-        let expected = ["main:5", "inlined:7<outer:9", "", "", ""];
-        assert_eq!(names_of(&dictionary, &state), expected);
-
-        // A later window is looked up alone, and shares the present locations.
-        let asked = names.asked();
-        take(
-            &mut dictionary,
-            "comm=a | main 0x1f@/lib/b.so 0x30@/lib/b.so | 1",
-        );
-        assert!(!state.is_current(dictionary.tables(), &names));
-        state.join(dictionary.tables(), &names);
-        assert_eq!(names.asked() - asked, 1);
-        assert_eq!(
-            names_of(&dictionary, &state),
-            [&expected[..], &[""]].concat()
-        );
-
+        let named = ["main:5", "inlined:7<outer:9", "", "", ""];
+        assert_eq!(names_of(&dictionary, &names), named);
         names.remove("00ff", 0x1f);
-        state.join(dictionary.tables(), &names);
-        assert_eq!(
-            names_of(&dictionary, &state),
-            ["main:5", "", "", "", "", ""]
-        );
+        assert_eq!(names_of(&dictionary, &names), unnamed);
     }
 
     /// Check that a name from a symbol table gives way to one with a source file, and to nothing else.
@@ -318,8 +239,7 @@ mod tests {
             dictionary.intern_location(location, &[Line { function, line: 0 }]);
         }
         let names = NameTable::default();
-        let mut state = TableNames::default();
-        state.join(dictionary.tables(), &names);
+        assert_eq!(names_of(&dictionary, &names), ["from_symbols:0"; 2]);
         assert_eq!(
             names.asked(),
             0,
@@ -327,34 +247,9 @@ mod tests {
         );
         names.insert("00ff", 0x10, &[("also_from_symbols", "", 0)]);
         names.insert("00ff", 0x20, &[("inlined", "b.h", 7), ("outer", "b.c", 9)]);
-        state.join(dictionary.tables(), &names);
         assert_eq!(
-            names_of(&dictionary, &state),
+            names_of(&dictionary, &names),
             ["from_symbols:0", "inlined:7<outer:9"]
-        );
-    }
-
-    #[test]
-    fn unknown_files_are_looked_up_again_later() {
-        let names = NameTable::default();
-        let (mut dictionary, mut state) = (Dictionary::default(), TableNames::default());
-        take(&mut dictionary, "comm=a | main 0x1f@/lib/b.so | 1");
-        state.join(dictionary.tables(), &names);
-        assert!(state.is_current(dictionary.tables(), &names));
-        let calls = names.calls();
-        state.asked_at = Instant::now().checked_sub(2 * ASK_AGAIN_TIME);
-        assert!(!state.is_current(dictionary.tables(), &names));
-        state.join(dictionary.tables(), &names);
-        assert_eq!(names.calls(), calls + 1);
-        assert!(state.is_current(dictionary.tables(), &names));
-
-        names.insert("00ff", 0x1f, &[("found", "b.c", 7)]);
-        state.join(dictionary.tables(), &names);
-        assert_eq!(names_of(&dictionary, &state), ["main:5", "found:7"]);
-        state.asked_at = Instant::now().checked_sub(2 * ASK_AGAIN_TIME);
-        assert!(
-            state.is_current(dictionary.tables(), &names),
-            "nothing is unknown"
         );
     }
 
@@ -367,10 +262,10 @@ mod tests {
             0x1f,
             &vec![(long.as_str(), "b.c", 1); LINES_MAX + 9],
         );
-        let (mut dictionary, mut state) = (Dictionary::default(), TableNames::default());
+        let mut dictionary = Dictionary::default();
         take(&mut dictionary, "comm=a | 0x1f@/lib/b.so | 1");
-        state.join(dictionary.tables(), &names);
-        let tables = NamedTables::new(dictionary.tables(), state.lines());
+        let joined = join_names(dictionary.tables(), &names);
+        let tables = NamedTables::new(dictionary.tables(), Some(&joined));
         let lines = tables.lines_of(LocationId(0));
         assert_eq!(lines.lines.len(), LINES_MAX);
         let name = lines.function(&lines.lines[0]).name;

@@ -6,11 +6,11 @@
 //!
 //! Every form of answer reads samples through [`Profiles`](crate::Profiles), so all show the same names.
 
-mod cache;
 mod join;
 mod source;
 #[cfg(test)]
 pub mod table;
 
-pub use cache::Names;
+pub use join::NAMES_BYTES_MAX;
+pub(crate) use join::join_names;
 pub use source::{NameSource, SourceFrame};

@@ -19,9 +19,6 @@ pub struct SourceFrame<'a> {
 ///
 /// Answers may become better at any time, when symbols are added, and worse when they are evicted.
 pub trait NameSource: Send + Sync {
-    /// Grows whenever an answer may have changed.
-    fn generation(&self) -> u64;
-
     /// Whether there are symbols for this build id. Unlike [`Self::name`], this fetches nothing.
     fn knows(&self, build_id: &str) -> bool;
 

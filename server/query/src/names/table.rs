@@ -7,7 +7,7 @@
 )]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use query::names::{NameSource, SourceFrame};
@@ -18,7 +18,6 @@ type Frames = Vec<(String, String, u32)>;
 #[derive(Default)]
 pub struct NameTable {
     files: Mutex<BTreeMap<String, BTreeMap<u64, Frames>>>,
-    generation: AtomicU64,
     asked: AtomicUsize,
     calls: AtomicUsize,
 }
@@ -35,7 +34,6 @@ impl NameTable {
             .entry(build_id.to_owned())
             .or_default()
             .insert(offset, frames);
-        self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes an offset.
@@ -43,7 +41,6 @@ impl NameTable {
         if let Some(file) = self.files.lock().get_mut(build_id) {
             file.remove(&offset);
         }
-        self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Number of look-ups.
@@ -58,10 +55,6 @@ impl NameTable {
 }
 
 impl NameSource for NameTable {
-    fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
-    }
-
     fn knows(&self, build_id: &str) -> bool {
         self.files.lock().contains_key(build_id)
     }

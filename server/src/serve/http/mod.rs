@@ -30,7 +30,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use listen::connections::RequestConnection;
-use query::names::Names;
+use query::names::NameSource;
 use store::Store;
 
 use self::metrics::HttpMetrics;
@@ -54,7 +54,7 @@ pub struct HttpState {
     /// The store.
     pub store: Arc<dyn Store>,
     /// Names that its windows lack.
-    pub names: Arc<Names>,
+    pub names: Arc<dyn NameSource>,
     /// Its state, for probes and the page.
     pub store_state: StoreWatch,
     /// Metrics of requests.

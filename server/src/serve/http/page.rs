@@ -23,7 +23,7 @@ include!(concat!(env!("OUT_DIR"), "/page_files.rs"));
 const HASHED_FOLDER: &str = "assets/";
 
 const NOT_BUILT: &str = "<!doctype html><meta charset=utf-8><title>Pilotlight</title>\
-<p>This server was built without its page. Run <code>make ui</code>, then build the server again.\
+<p>This server was built without its page. Run <code>deploy/build page</code>, then build the server again.\
 <p>The <a href=\"api/v1/series\">API</a> and <a href=\"metrics\">metrics</a> work without it.";
 
 /// Serves a file of the page; another path without a further slash gets its start, if a browser asks. Deeper ones do not: the page's

@@ -212,7 +212,7 @@ pub async fn flamegraph(
     let query = move || {
         let Selection { selector, range } = selection;
         ask(&*store, range, encoding, |snapshot| {
-            let tree = build_tree(Profiles::new(snapshot, &names), &selector)?;
+            let tree = build_tree(Profiles::new(snapshot, &*names), &selector)?;
             let Some(path) = path else {
                 let graph = lay_out(&tree, nodes_max);
                 return Ok(FlamegraphAnswer::new(range, &tree, graph, None));
@@ -270,7 +270,7 @@ pub async fn top(
     let (store, names) = (state.store, state.names);
     let query = move || {
         ask(&*store, selection.range, encoding, |snapshot| {
-            let tree = build_tree(Profiles::new(snapshot, &names), &selection.selector)?;
+            let tree = build_tree(Profiles::new(snapshot, &*names), &selection.selector)?;
             let functions = list_functions(&tree, order, &search);
             Ok(TopAnswer::new(&tree, &functions, offset, limit))
         })
@@ -303,7 +303,7 @@ pub async fn lines(
     let (store, names) = (state.store, state.names);
     let query = move || {
         ask(&*store, selection.range, encoding, |snapshot| {
-            let profiles = Profiles::new(snapshot, &names);
+            let profiles = Profiles::new(snapshot, &*names);
             let report = report_lines(profiles, &selection.selector, &function)?;
             Ok(LinesAnswer::new(report, limit))
         })
@@ -325,7 +325,7 @@ pub async fn stacks(
     let (store, names) = (state.store, state.names);
     let query = move || {
         ask(&*store, selection.range, encoding, |snapshot| {
-            let report = report_stacks(Profiles::new(snapshot, &names), &selection.selector)?;
+            let report = report_stacks(Profiles::new(snapshot, &*names), &selection.selector)?;
             Ok(StacksAnswer::new(&report, limit))
         })
     };
@@ -346,7 +346,7 @@ pub async fn unknown(
     let (store, names) = (state.store, state.names);
     let query = move || {
         ask(&*store, selection.range, encoding, |snapshot| {
-            let profiles = Profiles::new(snapshot, &names);
+            let profiles = Profiles::new(snapshot, &*names);
             let report = report_unknown(profiles, &selection.selector, limit)?;
             Ok(UnknownAnswer::new(&report))
         })
@@ -370,7 +370,7 @@ pub async fn flamegraph_svg(
     let (store, names) = (state.store, state.names);
     let query = move || {
         let snapshot = store.snapshot(selection.range)?;
-        let profiles = Profiles::new(&*snapshot, &names);
+        let profiles = Profiles::new(&*snapshot, &*names);
         let tree = build_sampled_tree(profiles, &selection, &parameters)?;
         let unread = snapshot.unread();
         let options = SvgOptions {
@@ -456,7 +456,7 @@ async fn answer_pprof(state: HttpState, parameters: Parameters) -> Result<Respon
         }
         let layout_of = |build_id: &str| symbols.find_layout(build_id);
         let snapshot = store.snapshot(selection.range)?;
-        let profiles = Profiles::new(&*snapshot, &names);
+        let profiles = Profiles::new(&*snapshot, &*names);
         let bytes = render_pprof(profiles, &selection.selector, &layout_of)
             .map_err(|err| ApiError::new(ErrorKind::Internal, err.to_string()))?
             .ok_or_else(|| no_samples(&parameters))?;
@@ -522,7 +522,7 @@ pub async fn folded(
     let (store, names) = (state.store, state.names);
     let query = move || {
         let snapshot = store.snapshot(selection.range)?;
-        let profiles = Profiles::new(&*snapshot, &names);
+        let profiles = Profiles::new(&*snapshot, &*names);
         let tree = build_sampled_tree(profiles, &selection, &parameters)?;
         let text = fold(&tree, FoldedUnit::Samples);
         let text = encoding.bytes("text/plain; charset=utf-8", text.as_bytes())?;

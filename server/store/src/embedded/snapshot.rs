@@ -368,7 +368,6 @@ impl Snapshot for EmbeddedSnapshot {
                 };
                 let sums: Vec<StackSum> = read.rows.iter().map(sum).collect();
                 visit(&StackSums {
-                    id: None,
                     tables: &read.tables,
                     sums: &sums,
                 });

@@ -1,12 +1,10 @@
 //! Questions, and their answers as text: without a store's own numbers and order of equals, so that those of two stores can be
 //! compared.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use model::text::describe_stack;
-use model::{
-    LabelSet, NodeReport, SeriesId, SeriesTable, TablesId, TimeRange, WeakTablesId, WindowKey,
-};
+use model::{LabelSet, NodeReport, SeriesId, SeriesTable, TimeRange, WindowKey};
 use store::{SeriesFilter, Snapshot, Store};
 
 /// All times.
@@ -80,21 +78,11 @@ pub(crate) fn totals(snapshot: &dyn Snapshot) -> BTreeMap<WindowKey, Vec<Vec<Str
 }
 
 /// Samples and CPU time of the chosen series, by labels, tags and stack.
-///
-/// # Panics
-/// An entry of tables is another one than when they were shown before: `seen` has what they had.
-pub(crate) fn stacks(
-    snapshot: &dyn Snapshot,
-    filter: &Filter,
-    seen: &mut SeenTables,
-) -> BTreeMap<String, [u64; 2]> {
+pub(crate) fn stacks(snapshot: &dyn Snapshot, filter: &Filter) -> BTreeMap<String, [u64; 2]> {
     let table = filter.ask(|filter| snapshot.find_series(filter)).unwrap();
     let mut shown: BTreeMap<String, [u64; 2]> = BTreeMap::new();
     snapshot
         .sum_stacks(&table, &each(&table), &mut |part| {
-            if let Some(id) = part.id {
-                seen.check(id, part.tables);
-            }
             for sum in part.sums {
                 let labels = table.labels(sum.group as usize);
                 let stack = describe_stack(part.tables, labels, sum.tags, sum.stack);
@@ -110,37 +98,6 @@ pub(crate) fn stacks(
 /// The last report of each node.
 pub(crate) fn reports(store: &dyn Store) -> Vec<NodeReport> {
     store.reports().unwrap()
-}
-
-/// The locations of tables that were shown before.
-#[derive(Default)]
-pub(crate) struct SeenTables(HashMap<WeakTablesId, Vec<String>>);
-
-impl SeenTables {
-    /// Checks that entries were only added to tables.
-    fn check(&mut self, id: &TablesId, tables: &model::Tables) {
-        self.0.retain(|id, _| id.is_alive());
-        let seen = self.0.entry(id.downgrade()).or_default();
-        let now: Vec<String> = (tables.locations.iter().enumerate())
-            .map(|(number, location)| {
-                let lines = tables.own_lines_of(model::tables::LocationId(number as u32));
-                let name = |line: &model::Line| {
-                    let function = tables.functions[line.function.position()];
-                    tables.string(function.name).to_owned()
-                };
-                let file = location
-                    .mapping
-                    .map(|mapping| tables.string(tables.mappings[mapping.position()].file));
-                let names: Vec<String> = lines.iter().map(name).collect();
-                format!("{file:?} {:x} {names:?}", location.address)
-            })
-            .collect();
-        assert!(
-            now.starts_with(seen),
-            "entries of tables were changed or taken away"
-        );
-        *seen = now;
-    }
 }
 
 fn sorted(mut lines: Vec<String>) -> Vec<String> {

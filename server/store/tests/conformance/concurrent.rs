@@ -8,7 +8,7 @@ use fastrand::Rng;
 use model::{LabelSet, Window, WindowKey};
 use store::{Appended, MemoryStore, Store, StoreError};
 
-use crate::answers::{self, ALWAYS, Filter, SeenTables};
+use crate::answers::{self, ALWAYS, Filter};
 use crate::stores::StoreUnderTest;
 use crate::windows::random_window;
 
@@ -36,7 +36,7 @@ pub(crate) fn answers_hold_what_was_acknowledged_before<S: StoreUnderTest>() {
     for window in windows.iter().flatten() {
         reference.append(window.clone()).unwrap();
     }
-    let sent = ask(&reference, &mut SeenTables::default());
+    let sent = ask(&reference);
 
     let acknowledged: Mutex<Vec<WindowKey>> = Mutex::default();
     let running = AtomicUsize::new(windows.len());
@@ -61,10 +61,9 @@ pub(crate) fn answers_hold_what_was_acknowledged_before<S: StoreUnderTest>() {
         }
         for _ in 0..ASKERS {
             scope.spawn(|| {
-                let mut seen = SeenTables::default();
                 while running.load(Ordering::Relaxed) > 0 {
                     let before = acknowledged.lock().unwrap().clone();
-                    let answer = ask(store, &mut seen);
+                    let answer = ask(store);
                     for key in before {
                         assert!(answer.contains_key(&key), "{key}");
                     }
@@ -75,7 +74,7 @@ pub(crate) fn answers_hold_what_was_acknowledged_before<S: StoreUnderTest>() {
             });
         }
     });
-    assert_eq!(ask(store, &mut SeenTables::default()), sent);
+    assert_eq!(ask(store), sent);
 }
 
 /// The window, with its sequence number as a label of all its series: sums over many windows tell of which one they are.
@@ -89,10 +88,10 @@ fn labelled(mut window: Window) -> Window {
 }
 
 /// What a snapshot has of each window: its sums, and its stacks.
-fn ask(store: &dyn Store, seen: &mut SeenTables) -> BTreeMap<WindowKey, [Vec<String>; 2]> {
+fn ask(store: &dyn Store) -> BTreeMap<WindowKey, [Vec<String>; 2]> {
     let snapshot = store.snapshot(ALWAYS).unwrap();
     let mut stacks: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    for (stack, sums) in answers::stacks(&*snapshot, &Filter::default(), seen) {
+    for (stack, sums) in answers::stacks(&*snapshot, &Filter::default()) {
         let (_, label) = stack.split_once(&format!("{WINDOW}=\"")).unwrap();
         let sequence = label.split('"').next().unwrap().parse().unwrap();
         stacks
