@@ -69,6 +69,83 @@ pub struct Account {
     pub stolen_ns: u64,
 }
 
+impl Account {
+    /// Number of its numbers.
+    pub const NUMBERS: usize = 7;
+
+    /// The numbers, in the order that segments and logs have.
+    pub fn numbers(&self) -> [u64; Self::NUMBERS] {
+        let Self {
+            entries,
+            expected,
+            sampled_ns,
+            busy_ns,
+            collector_cpu_ns,
+            bpf_ns,
+            outcomes: _,
+            dropped: _,
+            stolen_ns,
+        } = *self;
+        [
+            entries,
+            expected,
+            sampled_ns,
+            busy_ns,
+            collector_cpu_ns,
+            bpf_ns,
+            stolen_ns,
+        ]
+    }
+
+    /// An account with these [numbers](Self::numbers), outcomes and losses.
+    pub fn from_numbers(
+        numbers: [u64; Self::NUMBERS],
+        outcomes: BTreeMap<String, u64>,
+        dropped: BTreeMap<String, u64>,
+    ) -> Self {
+        let [
+            entries,
+            expected,
+            sampled_ns,
+            busy_ns,
+            collector_cpu_ns,
+            bpf_ns,
+            stolen_ns,
+        ] = numbers;
+        Self {
+            entries,
+            expected,
+            sampled_ns,
+            busy_ns,
+            collector_cpu_ns,
+            bpf_ns,
+            outcomes,
+            dropped,
+            stolen_ns,
+        }
+    }
+
+    /// Adds the account of another window.
+    pub fn add(&mut self, other: &Self) {
+        let mut numbers = self.numbers();
+        for (sum, number) in numbers.iter_mut().zip(other.numbers()) {
+            *sum = sum.saturating_add(number);
+        }
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        let mut dropped = std::mem::take(&mut self.dropped);
+        for (sums, counts) in [
+            (&mut outcomes, &other.outcomes),
+            (&mut dropped, &other.dropped),
+        ] {
+            for (name, count) in counts {
+                let sum = sums.entry(name.clone()).or_default();
+                *sum = sum.saturating_add(*count);
+            }
+        }
+        *self = Self::from_numbers(numbers, outcomes, dropped);
+    }
+}
+
 /// The kernel's account of one container or systemd unit in a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ContainerAccount {

@@ -123,38 +123,7 @@ fn add_window(node: &mut NodeState, totals: &WindowTotals) {
         .samples
         .iter()
         .fold(summary.samples, |sum, samples| sum.saturating_add(*samples));
-    add_account(&mut summary.account, &totals.head.account);
-}
-
-fn add_account(sum: &mut Account, account: &Account) {
-    let Account {
-        entries,
-        expected,
-        sampled_ns,
-        busy_ns,
-        collector_cpu_ns,
-        bpf_ns,
-        outcomes,
-        dropped,
-        stolen_ns,
-    } = account;
-    for (sum, number) in [
-        (&mut sum.entries, entries),
-        (&mut sum.expected, expected),
-        (&mut sum.sampled_ns, sampled_ns),
-        (&mut sum.busy_ns, busy_ns),
-        (&mut sum.collector_cpu_ns, collector_cpu_ns),
-        (&mut sum.bpf_ns, bpf_ns),
-        (&mut sum.stolen_ns, stolen_ns),
-    ] {
-        *sum = sum.saturating_add(*number);
-    }
-    for (sums, counts) in [(&mut sum.outcomes, outcomes), (&mut sum.dropped, dropped)] {
-        for (name, count) in counts {
-            let sum = sums.entry(name.clone()).or_default();
-            *sum = sum.saturating_add(*count);
-        }
-    }
+    summary.account.add(&totals.head.account);
 }
 
 fn finish_node(node: NodeState) -> NodeSummary {

@@ -24,35 +24,7 @@ pub struct WindowAccount {
 impl WindowAccount {
     /// Adds the account of a window that is rolled up into this one.
     pub(crate) fn add(&mut self, other: &Self) {
-        let Account {
-            entries,
-            expected,
-            sampled_ns,
-            busy_ns,
-            collector_cpu_ns,
-            bpf_ns,
-            outcomes,
-            dropped,
-            stolen_ns,
-        } = &other.account;
-        let own = &mut self.account;
-        for (sum, number) in [
-            (&mut own.entries, entries),
-            (&mut own.expected, expected),
-            (&mut own.sampled_ns, sampled_ns),
-            (&mut own.busy_ns, busy_ns),
-            (&mut own.collector_cpu_ns, collector_cpu_ns),
-            (&mut own.bpf_ns, bpf_ns),
-            (&mut own.stolen_ns, stolen_ns),
-        ] {
-            *sum = sum.saturating_add(*number);
-        }
-        for (sums, counts) in [(&mut own.outcomes, outcomes), (&mut own.dropped, dropped)] {
-            for (name, count) in counts {
-                let sum = sums.entry(name.clone()).or_default();
-                *sum = sum.saturating_add(*count);
-            }
-        }
+        self.account.add(&other.account);
         // The other fields describe all windows of a collector.
         let profile = &mut self.profile;
         profile.time_ns = profile.time_ns.min(other.profile.time_ns);
@@ -78,39 +50,18 @@ pub(crate) fn join_head(info: &WindowInfo, account: WindowAccount) -> WindowHead
     }
 }
 
-/// The numbers of an account, in the order of their columns.
-fn numbers_of(account: &Account) -> [u64; 7] {
-    let Account {
-        entries,
-        expected,
-        sampled_ns,
-        busy_ns,
-        collector_cpu_ns,
-        bpf_ns,
-        outcomes: _,
-        dropped: _,
-        stolen_ns,
-    } = *account;
-    [
-        entries,
-        expected,
-        sampled_ns,
-        busy_ns,
-        collector_cpu_ns,
-        bpf_ns,
-        stolen_ns,
-    ]
-}
-
 /// The fields of a pprof's head that most windows have in common.
 type ProfileTexts<'a> = (&'a (String, String), [&'a str; 3], &'a [String]);
 
 /// Encodes the accounts of windows.
 pub(crate) fn encode_accounts(accounts: &[(Span, &WindowAccount)], packer: &mut Packer) -> Vec<u8> {
     let mut out = Vec::new();
-    for column in 0..numbers_of(&Account::default()).len() {
-        let numbers = accounts.iter();
-        let numbers = numbers.map(|(_, account)| numbers_of(&account.account)[column]);
+    let rows: Vec<_> = accounts
+        .iter()
+        .map(|(_, account)| account.account.numbers())
+        .collect();
+    for column in 0..Account::NUMBERS {
+        let numbers = rows.iter().map(|numbers| numbers[column]);
         packer.put_numbers(&mut out, numbers);
     }
     put_counts(
@@ -188,35 +139,17 @@ pub(crate) fn decode_accounts(
 ) -> Result<Vec<WindowAccount>, Malformed> {
     let items = windows.len();
     let mut from = ChunkReader::new(bytes, unpacker);
-    let mut columns: [Numbers; 7] = Default::default();
+    let mut columns: [Numbers; Account::NUMBERS] = Default::default();
     for column in &mut columns {
         *column = from.take_numbers(items)?;
     }
-    let mut accounts = Vec::new();
+    let mut rows = Vec::new();
     for _ in 0..items {
-        let mut numbers = [0; 7];
+        let mut numbers = [0; Account::NUMBERS];
         for (number, column) in numbers.iter_mut().zip(&mut columns) {
             *number = column.next()?;
         }
-        let [
-            entries,
-            expected,
-            sampled_ns,
-            busy_ns,
-            collector_cpu_ns,
-            bpf_ns,
-            stolen_ns,
-        ] = numbers;
-        accounts.push(Account {
-            entries,
-            expected,
-            sampled_ns,
-            busy_ns,
-            collector_cpu_ns,
-            bpf_ns,
-            stolen_ns,
-            ..Account::default()
-        });
+        rows.push(numbers);
     }
     for column in &columns {
         column.finish()?;
@@ -226,15 +159,11 @@ pub(crate) fn decode_accounts(
     let profiles = take_profiles(&mut from, windows)?;
     from.finish()?;
     let counts = outcomes.into_iter().zip(dropped).zip(profiles);
-    let account = |(account, ((outcomes, dropped), profile))| WindowAccount {
-        account: Account {
-            outcomes,
-            dropped,
-            ..account
-        },
+    let account = |(numbers, ((outcomes, dropped), profile))| WindowAccount {
+        account: Account::from_numbers(numbers, outcomes, dropped),
         profile,
     };
-    Ok(accounts.into_iter().zip(counts).map(account).collect())
+    Ok(rows.into_iter().zip(counts).map(account).collect())
 }
 
 fn take_profiles(

@@ -57,29 +57,10 @@ fn encode_head(window: &WindowEntry, strings: &Strings, out: &mut Vec<u8>, raw: 
     varint::put(out, message.sequence);
     put_signed(out, message.window_ms);
 
-    let Account {
-        entries,
-        expected,
-        sampled_ns,
-        busy_ns,
-        collector_cpu_ns,
-        bpf_ns,
-        outcomes,
-        dropped,
-        stolen_ns,
-    } = account;
-    for number in [
-        entries,
-        expected,
-        sampled_ns,
-        busy_ns,
-        collector_cpu_ns,
-        bpf_ns,
-        stolen_ns,
-    ] {
-        varint::put(out, *number);
+    for number in account.numbers() {
+        varint::put(out, number);
     }
-    for counts in [outcomes, dropped] {
+    for counts in [&account.outcomes, &account.dropped] {
         varint::put(out, counts.len() as u64);
         for (name, count) in counts {
             varint::put(out, text(name));
@@ -199,7 +180,7 @@ struct NewHead {
     instance: [u8; 16],
     message: Message,
     digest: Option<[u8; 16]>,
-    numbers: [u64; 7],
+    numbers: [u64; Account::NUMBERS],
     outcomes: Vec<(u32, u64)>,
     dropped: Vec<(u32, u64)>,
     time_ns: i64,
@@ -253,7 +234,7 @@ fn decode_head(
         sequence: from.take()?,
         window_ms: take_signed(from)?,
     };
-    let mut numbers = [0; 7];
+    let mut numbers = [0; Account::NUMBERS];
     for number in &mut numbers {
         *number = from.take()?;
     }
@@ -384,26 +365,8 @@ impl NewHead {
             let counts = counts.iter();
             counts.map(|(name, count)| (text(*name), *count)).collect()
         };
-        let [
-            entries,
-            expected,
-            sampled_ns,
-            busy_ns,
-            collector_cpu_ns,
-            bpf_ns,
-            stolen_ns,
-        ] = self.numbers;
-        let account = Account {
-            entries,
-            expected,
-            sampled_ns,
-            busy_ns,
-            collector_cpu_ns,
-            bpf_ns,
-            outcomes: counts(&self.outcomes),
-            dropped: counts(&self.dropped),
-            stolen_ns,
-        };
+        let account =
+            Account::from_numbers(self.numbers, counts(&self.outcomes), counts(&self.dropped));
         let info = WindowInfo {
             node: text(self.node),
             instance: self.instance,
