@@ -635,6 +635,22 @@ async fn a_go_tool_gets_errors_as_text() {
     }
 }
 
+/// Check that the status has what is stored, and the limits of a new directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_what_is_kept() {
+    let (server, start_ms) = filled().await;
+    let kept = &server.json("/api/v1/status").await["kept"];
+    assert_eq!(kept["age_ms"], json!(30 * 86_400_000_i64));
+    assert!(kept["bytes_max"].as_u64().unwrap() > 0, "{kept}");
+    assert!(kept["bytes"].as_u64().unwrap() > 0, "{kept}");
+    let oldest_ms = kept["oldest_ms"].as_i64().unwrap();
+    assert!(
+        (start_ms - 3_600_000..=start_ms).contains(&oldest_ms),
+        "{kept}"
+    );
+    assert_eq!(kept["beyond_defaults"], Value::Null);
+}
+
 /// The samples of everything: values, labels and stack as text, sorted.
 async fn samples(server: &Running) -> Vec<String> {
     let profile = read_profile(&server.get("/api/v1/pprof?query={}").await.body);

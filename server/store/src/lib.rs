@@ -13,17 +13,18 @@
 //! - A question is put to a [`Snapshot`]: the windows that *start* in a range, as they were when it was taken. Each counts whole, and
 //!   once.
 //! - Equal label sets have one [`SeriesId`](model::SeriesId) in a snapshot.
-//! - Windows' sums are shown by time. Samples are shown as [`StackSums`](model::StackSums): to tables with an identity, entries are
-//!   only added.
+//! - Windows' sums are shown by time, and samples as [`StackSums`](model::StackSums).
 //! - What could not be read is left out and told: [`Snapshot::unread`].
 //! - Methods block, and may be called by any number of threads.
 
 pub mod embedded;
+mod kept;
 mod memory;
 mod store;
 mod unread;
 
-pub use embedded::{EmbeddedStore, RetentionFlags, RollUp, StoreMetrics, StoreOptions};
+pub use embedded::{EmbeddedStore, RetentionFlags, StoreMetrics, StoreOptions};
+pub use kept::{BeyondDefaults, Kept, RollUp};
 pub use memory::MemoryStore;
 pub use store::{
     Appended, DiskSpace, REPORTS_MAX, SeriesFilter, Snapshot, Store, StoreError, StoreNumbers,

@@ -11,6 +11,7 @@ use model::{
 };
 use parking_lot::RwLock;
 
+use crate::Kept;
 use crate::store::{
     Appended, REPORTS_MAX, SeriesFilter, Snapshot, Store, StoreError, StoreNumbers, StoreState,
 };
@@ -159,6 +160,10 @@ impl Store for MemoryStore {
 
     fn numbers(&self) -> StoreNumbers {
         StoreNumbers::default()
+    }
+
+    fn kept(&self) -> Kept {
+        Kept::default()
     }
 }
 

@@ -6,6 +6,8 @@ use model::{
     LabelSet, NodeReport, SeriesId, SeriesTable, StackSums, TimeRange, Unread, Window, WindowTotals,
 };
 
+use crate::Kept;
+
 /// Nodes whose last report is kept: of at most 256 KiB, and usually 6 KB, so that 4,096 take 24 MB. A node on which a policy excludes
 /// 100 pods adds 12 KB.
 pub const REPORTS_MAX: usize = 4096;
@@ -129,6 +131,9 @@ pub trait Store: Send + Sync {
 
     /// Sizes, for the metrics.
     fn numbers(&self) -> StoreNumbers;
+
+    /// What the store has, and for how long. Does not read the disk.
+    fn kept(&self) -> Kept;
 }
 
 /// The windows that start in a range, as the store had them when the snapshot was taken: all that were durable then. Later windows are

@@ -285,9 +285,24 @@ export interface ContainersAnswer {
   rest: ContainerSums | null;
 }
 
+/** What the store has, and the limits after which it evicts the oldest profiles. */
+export interface Kept {
+  bytes: number;
+  /** Null without profiles. */
+  oldest_ms: number | null;
+  /** Null if age does not matter. */
+  age_ms: number | null;
+  /** Null if there is no limit. */
+  bytes_max: number | null;
+  roll_ups: { after_ms: number; resolution_ms: number }[];
+  /** Null if there is a limit; else what the limits of a new directory would evict. */
+  beyond_defaults: { age_ms: number; files: number; bytes: number } | null;
+}
+
 /** What the server can do now. */
 export interface StatusAnswer {
   ingest: { ready: boolean; reason: string | null };
   /** Null if the file system does not answer. */
   disk: { free_bytes: number; size_bytes: number; reserve_bytes: number } | null;
+  kept: Kept;
 }

@@ -61,6 +61,12 @@ export function formatCores(cores: number): string {
   return formatSignificant(cores);
 }
 
+/** `512 B`, `3.00 MiB`, `12.1 GiB` */
+export function formatBytes(bytes: number): string {
+  const power = Math.min(4, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
+  return `${formatSignificant(bytes / 1024 ** power)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
+}
+
 /** Formats the ticks of an axis, all with as many decimals as the most precise one needs. */
 export function formatTicks(ticks: readonly number[]): string[] {
   const isExact = (digits: number): boolean => ticks.every((tick) => Math.abs(Number(tick.toFixed(digits)) - tick) <= Math.abs(tick) * 1e-9);

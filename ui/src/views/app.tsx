@@ -66,6 +66,7 @@ export function App({ session }: { session: Session }): JSX.Element {
           zone={page.zone}
           refreshSeconds={page.refresh}
           loading={slow}
+          kept={profile.status?.kept ?? null}
           readClock={session.readClock}
           onRange={(range) => go(range)}
           onZone={(zone) => go({ zone })}

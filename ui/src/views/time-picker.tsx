@@ -5,6 +5,8 @@ import {
   describeRange, formatRange, formatRfc3339, isRelative, normalizeTime, PRESETS, resolveRange, shiftRange, widenRange,
   type RangeMs, type RangeText, type TimeZone,
 } from "../lib/time-range.ts";
+import type { Kept } from "../api/shapes.ts";
+import { describeKept } from "./kept.ts";
 import { REFRESH_SECONDS } from "../lib/url-state.ts";
 import { Icon } from "./icons.tsx";
 import { Popover } from "./popover.tsx";
@@ -14,6 +16,8 @@ export interface TimePickerProps {
   zone: TimeZone;
   refreshSeconds: number;
   loading: boolean;
+  /** Null before the server's first answer. */
+  kept: Kept | null;
   readClock(): number;
   onRange(range: RangeText): void;
   onZone(zone: TimeZone): void;
@@ -86,7 +90,7 @@ interface Wrong {
   message: string;
 }
 
-function AbsoluteTimes({ range, zone, readClock, onRange, onZone, onDone }: TimePickerProps & { onDone(): void }): JSX.Element {
+function AbsoluteTimes({ range, zone, kept, readClock, onRange, onZone, onDone }: TimePickerProps & { onDone(): void }): JSX.Element {
   const id = useId();
   const [draft, setDraft] = useState(range);
   const [wrong, setWrong] = useState<Wrong | null>(null);
@@ -150,6 +154,7 @@ function AbsoluteTimes({ range, zone, readClock, onRange, onZone, onDone }: Time
         </div>
         <button type="submit" class="primary">Apply</button>
       </div>
+      {kept && <div class="muted times-kept">{describeKept(kept, zone).map((line) => <p key={line}>{line}</p>)}</div>}
     </form>
   );
 }

@@ -601,7 +601,8 @@ pub async fn status(
     parameters: Parameters,
 ) -> Result<Json<StatusAnswer>, ApiError> {
     parameters.allow(&[])?;
-    Ok(Json(StatusAnswer::from(&*state.store_state.borrow())))
+    let kept = state.store.kept();
+    Ok(Json(StatusAnswer::new(&state.store_state.borrow(), kept)))
 }
 
 fn check_label_name(parameter: &str, name: &str) -> Result<(), ApiError> {

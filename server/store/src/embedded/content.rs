@@ -233,6 +233,15 @@ impl Content {
         self.blocks.iter().map(|block| block.log_bytes()).sum()
     }
 
+    /// Start of the oldest segment's windows, or of the hour of the oldest block or file, in milliseconds since the Unix epoch.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        let segments = self.segments.values();
+        let segments = segments.map(|found| found.segment.summary().from_ms);
+        let blocks = self.blocks.iter().map(|block| block.hour_ms);
+        let old = self.old.iter().map(|file| file.hour_ms());
+        segments.chain(blocks).chain(old).min()
+    }
+
     /// Notes a file that cannot be read.
     pub fn note_unreadable(
         &mut self,

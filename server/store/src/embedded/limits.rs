@@ -10,10 +10,11 @@ use tracing::{info, warn};
 
 use super::content::Content;
 use super::directory::Directory;
-use super::plan::{Retention, RollUp, plan_eviction};
+use super::plan::{Retention, plan_eviction};
 use super::replace::unfinished;
 use super::shared::now_ms;
 use super::span::DAY_MS;
+use crate::{BeyondDefaults, Kept, RollUp};
 
 /// File of the chosen limits, below the folder of profiles.
 const FILE: &str = "limits.json";
@@ -83,14 +84,11 @@ pub fn choose(
     };
     match (retention.age_ms, retention.bytes_max) {
         (None, None) => {
-            let by_default = Retention {
-                age_ms: defaults.age_ms,
-                ..retention.clone()
-            };
-            let old = plan_eviction(content.evictable(), 0, &by_default, now_ms()).len();
+            let old = find_beyond_defaults(content);
             warn!(
                 days = AGE_MS / DAY_MS,
-                files_older = old,
+                files_older = old.files,
+                bytes = old.bytes,
                 "nothing is evicted from this directory, which an earlier version filled, before --retention or --retention-bytes is given"
             );
         }
@@ -100,6 +98,44 @@ pub fn choose(
         ),
     }
     Ok(retention)
+}
+
+/// What the store has, and when it evicts it.
+pub fn describe_kept(content: &Content, retention: &Retention) -> Kept {
+    let Retention {
+        age_ms,
+        bytes_max,
+        roll_ups,
+    } = retention.clone();
+    let has_limit = age_ms.is_some() || bytes_max.is_some();
+    let bytes = content.evictable().iter().map(|files| files.bytes).sum();
+    Kept {
+        bytes: content.log_bytes().saturating_add(bytes),
+        oldest_ms: content.oldest_ms(),
+        age_ms,
+        bytes_max,
+        roll_ups,
+        beyond_defaults: (!has_limit).then(|| find_beyond_defaults(content)),
+    }
+}
+
+/// The files that are older than a new directory would keep them.
+fn find_beyond_defaults(content: &Content) -> BeyondDefaults {
+    let by_default = Retention {
+        age_ms: Some(AGE_MS),
+        bytes_max: None,
+        roll_ups: Vec::new(),
+    };
+    let files = content.evictable();
+    let evicted = plan_eviction(files.clone(), 0, &by_default, now_ms());
+    let old = files
+        .iter()
+        .filter(|files| files.paths.iter().any(|path| evicted.contains(path)));
+    BeyondDefaults {
+        age_ms: AGE_MS,
+        files: evicted.len(),
+        bytes: old.map(|files| files.bytes).sum(),
+    }
 }
 
 fn write(path: &Path, chosen: &ChosenLimits) -> io::Result<()> {
@@ -113,6 +149,8 @@ fn write(path: &Path, chosen: &ChosenLimits) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embedded::content::Unreadable;
+    use crate::embedded::span::Level;
 
     #[test]
     fn limits_are_chosen_once() {
@@ -130,5 +168,38 @@ mod tests {
         };
         let by_flag = choose(&directory, &content, &flags).unwrap();
         assert_eq!((by_flag.age_ms, by_flag.bytes_max), (first.age_ms, Some(7)));
+    }
+
+    /// Check that a directory of an earlier version has no limit, and tells what a new one would evict.
+    #[test]
+    fn what_a_new_directory_would_evict_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::lock(folder.path()).unwrap();
+        let mut content = Content::default();
+        let now_ms = now_ms();
+        for (name, age_ms, bytes) in [("a", 40 * DAY_MS, 5), ("b", 31 * DAY_MS, 7), ("c", 0, 11)] {
+            let found = Unreadable {
+                span: Level::Hour.span_of(now_ms - age_ms),
+                bytes,
+                windows: 1,
+                reason: "damaged".to_owned(),
+            };
+            content.unreadable.insert(name.into(), found);
+        }
+        let retention = choose(&directory, &content, &RetentionFlags::default()).unwrap();
+        let kept = describe_kept(&content, &retention);
+        let beyond = BeyondDefaults {
+            age_ms: 30 * DAY_MS,
+            files: 2,
+            bytes: 12,
+        };
+        assert_eq!((kept.bytes, kept.beyond_defaults), (23, Some(beyond)));
+        let flags = RetentionFlags {
+            age_ms: Some(DAY_MS),
+            ..RetentionFlags::default()
+        };
+        let retention = choose(&directory, &content, &flags).unwrap();
+        let kept = describe_kept(&content, &retention);
+        assert_eq!((kept.age_ms, kept.beyond_defaults), (Some(DAY_MS), None));
     }
 }

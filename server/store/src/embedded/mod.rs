@@ -40,5 +40,4 @@ pub mod writer;
 
 pub use self::metrics::StoreMetrics;
 pub use limits::RetentionFlags;
-pub use plan::RollUp;
 pub use store::{EmbeddedStore, StoreOptions};

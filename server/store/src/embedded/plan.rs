@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::span::{HOUR_MS, Level, SegmentName, Span};
+use crate::RollUp;
 
 /// Parts of an hour that has not ended, or hours of a day, that are merged at once: a question about now reads at most so many of
 /// each. An hour's parts are written 24 times in place of 12, which is 0.1 us of CPU a row.
@@ -28,15 +29,6 @@ pub struct SegmentFacts {
     /// End of its last window.
     pub end_ms: i64,
     /// To what length its windows were rolled up, in milliseconds; 0 if they were not.
-    pub resolution_ms: u64,
-}
-
-/// When windows are rolled up, and to what length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RollUp {
-    /// Age of a whole span, in milliseconds.
-    pub after_ms: i64,
-    /// Length of its windows then, in milliseconds.
     pub resolution_ms: u64,
 }
 

@@ -17,14 +17,14 @@ use tracing::error;
 use super::catalog::CatalogError;
 use super::compactor::{run_compactor, run_sealer};
 use super::directory::Directory;
-use super::limits::{RetentionFlags, choose};
+use super::limits::{RetentionFlags, choose, describe_kept};
 use super::metrics::StoreMetrics;
 use super::recovery::{RecoveryReport, recover};
 use super::shared::Shared;
 use super::snapshot::EmbeddedSnapshot;
 use super::space::Space;
 use super::writer::{AppendJob, Job, Writer};
-use crate::{Appended, DiskSpace, Snapshot, Store, StoreError, StoreNumbers, StoreState};
+use crate::{Appended, DiskSpace, Kept, Snapshot, Store, StoreError, StoreNumbers, StoreState};
 
 /// Windows that wait for the writer. The receiver admits fewer pushes at once, so the queue never fills.
 const QUEUE_WINDOWS: usize = 64;
@@ -214,6 +214,10 @@ impl Store for EmbeddedStore {
 
     fn numbers(&self) -> StoreNumbers {
         self.shared.content().numbers()
+    }
+
+    fn kept(&self) -> Kept {
+        describe_kept(&self.shared.content(), &self.shared.retention)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{NodeReport, TimeRange, Window};
 use store::{
-    Appended, EmbeddedStore, MemoryStore, RetentionFlags, Snapshot, Store, StoreError,
+    Appended, EmbeddedStore, Kept, MemoryStore, RetentionFlags, Snapshot, Store, StoreError,
     StoreMetrics, StoreNumbers, StoreOptions, StoreState,
 };
 use tempfile::TempDir;
@@ -135,5 +135,9 @@ impl Store for Settling {
 
     fn numbers(&self) -> StoreNumbers {
         self.0.numbers()
+    }
+
+    fn kept(&self) -> Kept {
+        self.0.kept()
     }
 }

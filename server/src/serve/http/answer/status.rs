@@ -1,13 +1,14 @@
 //! What the server can do now.
 
 use serde::Serialize;
-use store::{DiskSpace, StoreState};
+use store::{BeyondDefaults, DiskSpace, Kept, RollUp, StoreState};
 
 /// `/api/v1/status`
 #[derive(Serialize)]
 pub struct StatusAnswer {
     ingest: IngestEntry,
     disk: Option<DiskEntry>,
+    kept: KeptEntry,
 }
 
 #[derive(Serialize)]
@@ -23,8 +24,32 @@ struct DiskEntry {
     reserve_bytes: u64,
 }
 
-impl From<&StoreState> for StatusAnswer {
-    fn from(state: &StoreState) -> Self {
+#[derive(Serialize)]
+struct KeptEntry {
+    bytes: u64,
+    oldest_ms: Option<i64>,
+    age_ms: Option<i64>,
+    bytes_max: Option<u64>,
+    roll_ups: Vec<RollUpEntry>,
+    beyond_defaults: Option<BeyondDefaultsEntry>,
+}
+
+#[derive(Serialize)]
+struct RollUpEntry {
+    after_ms: i64,
+    resolution_ms: u64,
+}
+
+#[derive(Serialize)]
+struct BeyondDefaultsEntry {
+    age_ms: i64,
+    files: usize,
+    bytes: u64,
+}
+
+impl StatusAnswer {
+    /// The answer for a state, and what the store has.
+    pub fn new(state: &StoreState, kept: Kept) -> Self {
         let disk = |space: &DiskSpace| DiskEntry {
             free_bytes: space.free_bytes,
             size_bytes: space.size_bytes,
@@ -36,6 +61,37 @@ impl From<&StoreState> for StatusAnswer {
                 reason: state.writable.as_ref().err().map(ToString::to_string),
             },
             disk: state.space.as_ref().ok().map(disk),
+            kept: KeptEntry::from(kept),
+        }
+    }
+}
+
+impl From<Kept> for KeptEntry {
+    fn from(kept: Kept) -> Self {
+        let Kept {
+            bytes,
+            oldest_ms,
+            age_ms,
+            bytes_max,
+            roll_ups,
+            beyond_defaults,
+        } = kept;
+        let roll_up = |rule: RollUp| RollUpEntry {
+            after_ms: rule.after_ms,
+            resolution_ms: rule.resolution_ms,
+        };
+        let beyond = |beyond: BeyondDefaults| BeyondDefaultsEntry {
+            age_ms: beyond.age_ms,
+            files: beyond.files,
+            bytes: beyond.bytes,
+        };
+        Self {
+            bytes,
+            oldest_ms,
+            age_ms,
+            bytes_max,
+            roll_ups: roll_ups.into_iter().map(roll_up).collect(),
+            beyond_defaults: beyond_defaults.map(beyond),
         }
     }
 }
