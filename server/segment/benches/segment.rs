@@ -73,7 +73,8 @@ fn print_sections(segment: &Segment<Vec<u8>>) {
 fn merge_halves(halves: &[Segment<Vec<u8>>], options: &MergeOptions) -> Vec<u8> {
     let mut merged = Vec::new();
     let mut outputs = vec![&mut merged];
-    merge(halves, options, || {
+    let halves: Vec<_> = halves.iter().collect();
+    merge(&halves, options, || {
         outputs.pop().ok_or(std::io::ErrorKind::Unsupported.into())
     })
     .unwrap();

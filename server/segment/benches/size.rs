@@ -140,7 +140,8 @@ impl Files {
             ..MergeOptions::default()
         };
         let cpu_ns = measure(|| {
-            merge(inputs, &options, || self.create()).unwrap();
+            let inputs: Vec<_> = inputs.iter().collect();
+            merge(&inputs, &options, || self.create()).unwrap();
         });
         let made = self.open_since(count);
         cost.add(&made, cpu_ns);

@@ -52,8 +52,7 @@ fn ask_everything(bytes: Vec<u8>) {
     }
     drop(segment.read_messages());
     drop(segment.verify(Effort::ONE));
-    let inputs = [segment];
-    drop(merge(&inputs, &MergeOptions::default(), || Ok(std::io::sink())));
+    drop(merge(&[&segment], &MergeOptions::default(), || Ok(std::io::sink())));
 }
 
 const TEXT: &str = "

@@ -75,7 +75,7 @@ pub(super) struct LocationMerge<'a, R> {
 }
 
 impl<'a, R: ReadAt> LocationMerge<'a, R> {
-    pub(super) fn new(inputs: &'a [Segment<R>], names: &'a MergedNames) -> Result<Self, Error> {
+    pub(super) fn new(inputs: &'a [&'a Segment<R>], names: &'a MergedNames) -> Result<Self, Error> {
         let mut streams = Vec::new();
         for (input, segment) in inputs.iter().enumerate() {
             let mut stream = LocationStream {
@@ -120,7 +120,7 @@ impl<'a, R: ReadAt> LocationMerge<'a, R> {
 
 /// Numbers the locations of all inputs in their order. Returns the numbers of each input's.
 pub(super) fn number_locations<R: ReadAt>(
-    inputs: &[Segment<R>],
+    inputs: &[&Segment<R>],
     names: &MergedNames,
 ) -> Result<Vec<Vec<u32>>, Error> {
     let numbers = inputs

@@ -73,7 +73,7 @@ struct MergedSeries {
 /// # Errors
 /// An input is damaged, or an output failed. Outputs that were written are not complete then.
 pub fn merge<R: ReadAt, W: Write>(
-    inputs: &[Segment<R>],
+    inputs: &[&Segment<R>],
     options: &MergeOptions,
     mut create: impl FnMut() -> io::Result<W>,
 ) -> Result<Vec<Summary>, Error> {
@@ -110,7 +110,7 @@ fn in_input(input: usize) -> impl Fn(Damage) -> Error {
 
 /// The label sets of all inputs in the order of the file.
 fn merge_labels<R: ReadAt>(
-    inputs: &[Segment<R>],
+    inputs: &[&Segment<R>],
     read: impl Fn(&Segment<R>) -> Result<Vec<LabelSet>, Damage>,
 ) -> Result<Vec<MergedSeries>, Error> {
     let mut all = Vec::new();
@@ -135,7 +135,7 @@ fn merge_labels<R: ReadAt>(
 
 /// What all outputs need.
 struct Merge<'a, R> {
-    inputs: &'a [Segment<R>],
+    inputs: &'a [&'a Segment<R>],
     options: &'a MergeOptions,
     names: MergedNames,
     /// For each input, the numbers of its locations among those of all inputs.
@@ -303,7 +303,7 @@ mod tests {
             ..MergeOptions::default()
         };
         let mut outputs = vec![&mut bytes];
-        merge(&inputs, &options, || {
+        merge(&[&inputs[0], &inputs[1]], &options, || {
             outputs.pop().ok_or(io::ErrorKind::Other.into())
         })
         .unwrap();

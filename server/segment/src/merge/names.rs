@@ -27,7 +27,7 @@ pub(super) struct MergedNames {
 }
 
 impl MergedNames {
-    pub(super) fn read<R: ReadAt>(inputs: &[Segment<R>]) -> Result<Self, Error> {
+    pub(super) fn read<R: ReadAt>(inputs: &[&Segment<R>]) -> Result<Self, Error> {
         let mut names = Names::default();
         let (mut functions, mut mappings, mut tag_sets) = (Vec::new(), Vec::new(), Vec::new());
         for (input, segment) in inputs.iter().enumerate() {

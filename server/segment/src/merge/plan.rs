@@ -17,7 +17,7 @@ const NONE: u32 = u32::MAX;
 ///
 /// A series that has more nodes alone is a part. Its inputs have at most as many each, so that their number bounds it.
 pub(super) fn plan_parts<R: ReadAt>(
-    inputs: &[Segment<R>],
+    inputs: &[&Segment<R>],
     series: &[MergedSeries],
     location_numbers: &[Vec<u32>],
     nodes_max: usize,
@@ -36,7 +36,7 @@ pub(super) fn plan_parts<R: ReadAt>(
 
 /// The first series from `start` on that has each stack of each input.
 fn find_first_series<R: ReadAt>(
-    inputs: &[Segment<R>],
+    inputs: &[&Segment<R>],
     series: &[MergedSeries],
     start: usize,
 ) -> Result<Vec<Vec<u32>>, Error> {
@@ -64,7 +64,7 @@ fn find_first_series<R: ReadAt>(
 
 /// The nodes that each series needs and none before it.
 fn count_nodes<R: ReadAt>(
-    inputs: &[Segment<R>],
+    inputs: &[&Segment<R>],
     location_numbers: &[Vec<u32>],
     first_series: &[Vec<u32>],
     series: usize,

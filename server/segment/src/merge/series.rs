@@ -20,14 +20,14 @@ use super::{MergedSeries, in_input, merge_labels};
 
 /// Some series of the inputs.
 pub(super) struct SeriesMerge<'a, R> {
-    inputs: &'a [Segment<R>],
+    inputs: &'a [&'a Segment<R>],
     series: &'a [MergedSeries],
     windows: &'a MergedWindows,
 }
 
 impl<'a, R: ReadAt> SeriesMerge<'a, R> {
     pub(super) fn new(
-        inputs: &'a [Segment<R>],
+        inputs: &'a [&'a Segment<R>],
         series: &'a [MergedSeries],
         windows: &'a MergedWindows,
     ) -> Self {
@@ -69,7 +69,7 @@ impl<'a, R: ReadAt> SeriesMerge<'a, R> {
         out: &mut Output<W>,
     ) -> Result<(), Error> {
         let mut writer = SeriesWriter::new(self.windows.len());
-        let mut cursors: Vec<_> = self.inputs.iter().map(RowCursor::new).collect();
+        let mut cursors: Vec<_> = self.inputs.iter().copied().map(RowCursor::new).collect();
         let mut rows = Vec::new();
         let mut listed = Vec::new();
         for series in self.series {
@@ -97,7 +97,7 @@ impl<'a, R: ReadAt> SeriesMerge<'a, R> {
 
 /// Writes the accounts of containers.
 pub(super) fn write_usage<R: ReadAt, W: Write>(
-    inputs: &[Segment<R>],
+    inputs: &[&Segment<R>],
     windows: &MergedWindows,
     packer: &mut Packer,
     out: &mut Output<W>,

@@ -94,11 +94,11 @@ pub(super) struct TreeMerge<'a, R> {
 impl<'a, R: ReadAt> TreeMerge<'a, R> {
     /// Merges the nodes that some stacks of each input need, or all.
     pub(super) fn new(
-        inputs: &'a [Segment<R>],
+        inputs: &'a [&'a Segment<R>],
         location_numbers: &'a [Vec<u32>],
         used: Option<&'a [Vec<bool>]>,
     ) -> Result<Self, Error> {
-        let stream = |(input, segment): (usize, &'a Segment<R>)| TreeStream {
+        let stream = |(input, segment): (usize, &&'a Segment<R>)| TreeStream {
             segment,
             scratch: Scratch::default(),
             callees: CalleeCache::new(segment),

@@ -38,7 +38,7 @@ struct Source {
 
 impl MergedWindows {
     pub(super) fn read<R: ReadAt>(
-        inputs: &[Segment<R>],
+        inputs: &[&Segment<R>],
         resolution_ms: Option<u64>,
     ) -> Result<Self, Error> {
         let mut sources = Vec::new();
@@ -74,7 +74,7 @@ impl MergedWindows {
             }
         }
         let before = inputs.iter().map(|segment| segment.summary().resolution_ms);
-        let mut accounts = inputs.iter().map(Segment::has_accounts);
+        let mut accounts = inputs.iter().map(|segment| segment.has_accounts());
         Ok(Self {
             have_accounts: accounts.any(|has_accounts| has_accounts),
             windows: merged.into_iter().map(|(window, _)| window).collect(),

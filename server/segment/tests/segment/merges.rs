@@ -41,7 +41,8 @@ fn merge_all(inputs: &[Segment<Vec<u8>>], options: &MergeOptions) -> Vec<Vec<u8>
         outputs.push(Shared::default());
         Ok(outputs[outputs.len() - 1].clone())
     };
-    let summaries = merge(inputs, options, create).unwrap();
+    let inputs: Vec<_> = inputs.iter().collect();
+    let summaries = merge(&inputs, options, create).unwrap();
     let outputs: Vec<Vec<u8>> = outputs.iter().map(|output| output.0.take()).collect();
     for (bytes, summary) in outputs.iter().zip(&summaries) {
         let output = Segment::open(&bytes[..]).unwrap();
@@ -352,7 +353,7 @@ fn a_damaged_input_is_named() {
             continue;
         };
         let inputs = [build(&windows[..1]), damaged];
-        let error = merge(&inputs, &OPTIONS, || Ok(Vec::new())).unwrap_err();
+        let error = merge(&[&inputs[0], &inputs[1]], &OPTIONS, || Ok(Vec::new())).unwrap_err();
         assert!(error.to_string().starts_with("input 1: chunk "), "{error}");
     }
 }
