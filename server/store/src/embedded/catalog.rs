@@ -4,12 +4,11 @@
 //! file, in postcard's form), `reports` (the last of each node, as JSON). Segments are the truth: an entry that is missing, damaged or of
 //! another file is read from its segment again.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use model::node_report::NodeReport;
-use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sled::{Db, Tree};
 
@@ -65,7 +64,6 @@ pub struct Catalog {
     db: Db,
     segments: Tree,
     reports: Tree,
-    failure: Mutex<Option<String>>,
 }
 
 impl Catalog {
@@ -105,13 +103,7 @@ impl Catalog {
             db: db.clone(),
             segments: db.open_tree("segments")?,
             reports: db.open_tree("reports")?,
-            failure: Mutex::default(),
         })
-    }
-
-    /// What is known of a segment.
-    pub fn segment(&self, name: &SegmentName) -> Option<SegmentEntry> {
-        read(&self.segments, &name.to_string())
     }
 
     /// Keeps what is known of a segment.
@@ -139,8 +131,8 @@ impl Catalog {
     ///
     /// # Errors
     /// sled failed.
-    pub fn segments(&self) -> Result<Vec<(SegmentName, SegmentEntry)>, CatalogError> {
-        let mut segments = Vec::new();
+    pub fn segments(&self) -> Result<BTreeMap<SegmentName, SegmentEntry>, CatalogError> {
+        let mut segments = BTreeMap::new();
         for entry in &self.segments {
             let (key, value) = entry?;
             let name = std::str::from_utf8(&key).ok().and_then(SegmentName::parse);
@@ -200,16 +192,6 @@ impl Catalog {
         Ok(())
     }
 
-    /// Remembers that a write failed. sled takes no more writes until it is opened again.
-    pub fn note_failure(&self, err: &CatalogError) {
-        *self.failure.lock() = Some(err.to_string());
-    }
-
-    /// The failure that was remembered.
-    pub fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
-    }
-
     /// Flushes sled.
     ///
     /// # Errors
@@ -218,11 +200,6 @@ impl Catalog {
         self.db.flush()?;
         Ok(())
     }
-}
-
-fn read<T: DeserializeOwned>(tree: &Tree, key: &str) -> Option<T> {
-    let bytes = tree.get(key).ok()??;
-    postcard::from_bytes(&bytes).ok()
 }
 
 fn put<T: Serialize>(tree: &Tree, key: &str, value: &T) -> Result<(), CatalogError> {

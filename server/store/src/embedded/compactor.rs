@@ -1,25 +1,27 @@
 //! Work in the background, one step at a time: writes blocks as segments, converts files of earlier versions, merges and evicts.
 //!
 //! Each step writes new files, reads them back, and lets them take the place of the old ones: on the disk by a [`Replacement`], for
-//! questions by a new [`Content`]. A step that fails leaves all as it was, and is tried again.
+//! questions by a new [`Content`]. A step that fails before that leaves all as it was, and is done again; what fails after it is tried
+//! until it works.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use model::TimeRange;
-use segment::{Builder, Effort, MergeOptions, Segment, Source as _, WriteOptions};
+use segment::{Builder, MergeOptions, Segment, Source as _, WriteOptions};
 use tracing::{error, info, warn};
 use ulid::Ulid;
 
 use super::block::Block;
-use super::content::{Content, StoredSegment, read_messages};
+use super::content::{Content, SegmentFile, StoredSegment};
+use super::files::{self, ignore_existing, ignore_missing, keep_damaged};
 use super::old::OldFile;
+use super::output::{NewSegment, Output};
 use super::plan::{Merge, plan_eviction, plan_merge};
-use super::replace::{Replacement, keep_damaged, unfinished};
+use super::replace::{Committed, Replacement};
 use super::sequences::Sequences;
 use super::shared::{Shared, effort, now_ms};
 use super::span::{Level, SegmentName};
@@ -28,8 +30,9 @@ use super::wakeup::Wakeup;
 /// Time between looks at what is due.
 const TICK: Duration = Duration::from_secs(5);
 
-/// Time before a step that failed is tried again.
-const RETRY_TIME: Duration = Duration::from_secs(30);
+/// Times before a step that failed is tried again: a disk that failed once is asked soon, and one that goes on failing rarely.
+const RETRY_TIME_MIN: Duration = Duration::from_millis(100);
+const RETRY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Writes blocks as segments until the store is closed.
 pub fn run_sealer(shared: &Shared) {
@@ -46,18 +49,28 @@ pub fn run_compactor(shared: &Shared) {
 
 /// Calls `step` until it has nothing to do, again and again.
 fn run(shared: &Shared, wakeup: &Wakeup, step: impl Fn() -> Result<bool>) {
+    let mut retry_time = RETRY_TIME_MIN;
     while !wakeup.is_stopped() {
         match step() {
-            Ok(true) => {}
+            Ok(true) => retry_time = RETRY_TIME_MIN,
             Ok(false) => wakeup.wait(TICK, true),
             Err(_) if wakeup.is_stopped() => {}
-            Err(err) => {
-                error!(err = %format_args!("{err:#}"), "work in the background failed, and is tried again");
-                shared.metrics.count_failure();
-                wakeup.wait(RETRY_TIME, false);
-            }
+            Err(err) => retry_time = wait_after(shared, wakeup, &err, retry_time),
         }
     }
+}
+
+/// Reports a failure, and waits. Returns how long to wait after the next one.
+fn wait_after(
+    shared: &Shared,
+    wakeup: &Wakeup,
+    err: &anyhow::Error,
+    retry_time: Duration,
+) -> Duration {
+    error!(err = %format_args!("{err:#}"), "work in the background failed, and is tried again");
+    shared.metrics.count_failure();
+    wakeup.wait(retry_time, false);
+    (2 * retry_time).min(RETRY_TIME_MAX)
 }
 
 /// Does one thing that is due. Returns whether there was one.
@@ -83,20 +96,23 @@ fn step(shared: &Shared) -> Result<bool> {
 /// Writes a block as a segment, which replaces its log.
 fn seal(shared: &Shared, block: &Arc<Block>) -> Result<()> {
     if block.read().is_empty() {
-        fs::remove_file(shared.directory.path().join(block.log_path()))?;
+        let log = shared.directory.path().join(block.log_path());
+        ignore_missing(shared.directory.disk().remove(&log))?;
         shared.forget_sealed(block);
         return Ok(());
     }
     let name = block.segment_name();
-    let mut output = Output::create(shared, name)?;
-    block.read().write(&WriteOptions::FAST, &mut output.file)?;
-    let segment = output.finish()?;
-    let written = read_messages(&segment)?;
+    let output = Output::create(&shared.directory, name)?;
+    block
+        .read()
+        .write(&WriteOptions::FAST, &mut output.writer())?;
+    let new = output.finish()?;
     ensure!(
-        written == block.messages(),
+        new.stored.messages == block.messages(),
         "the messages of {name} are not those of its log"
     );
-    replace(shared, vec![name], vec![block.log_path()], |content| {
+    let old = vec![block.log_path()];
+    replace(shared, &shared.sealer, vec![new], old, |content| {
         content.blocks.retain(|other| other.id != block.id);
     })
     .with_context(|| format!("failed to write the segment {name}"))?;
@@ -113,20 +129,20 @@ fn convert(shared: &Shared, old: &Arc<OldFile>) -> Result<()> {
         to_ms: i64::MAX,
     };
     let id = Ulid::new();
-    let mut names = Vec::new();
+    let mut written = Vec::new();
     let mut builder = Builder::default();
     let mut damaged = old.damaged();
     let mut write = |builder: Builder| -> Result<()> {
         let name = SegmentName {
             span: Level::Part.span_of(old.hour_ms()),
             id,
-            number: names.len() as u32,
+            number: written.len() as u32,
         };
-        let mut output = Output::create(shared, name)?;
-        builder.write(&WriteOptions::SMALL, &mut output.file)?;
-        let segment = output.finish()?;
-        builder.compare(&segment, effort())?;
-        names.push(name);
+        let output = Output::create(&shared.directory, name)?;
+        builder.write(&WriteOptions::SMALL, &mut output.writer())?;
+        let new = output.finish()?;
+        builder.compare(&new.stored.segment, effort())?;
+        written.push(new);
         Ok(())
     };
     for window in old.windows(all) {
@@ -149,10 +165,10 @@ fn convert(shared: &Shared, old: &Arc<OldFile>) -> Result<()> {
         // What could not be read may be of use to somebody.
         let kept = keep_damaged(old.path());
         warn!(path = %kept.display(), damaged, "a file of an earlier version is damaged, keeping it");
-        ignore_existing(fs::hard_link(old.path(), kept))?;
+        ignore_existing(shared.directory.disk().link(old.path(), &kept))?;
     }
     let path = old.relative_path().to_owned();
-    replace(shared, names, vec![path], |content| {
+    replace(shared, &shared.compactor, written, vec![path], |content| {
         content.old.retain(|other| !Arc::ptr_eq(other, old));
     })?;
     shared.directory.tidy_old(old.path());
@@ -174,21 +190,17 @@ fn run_merge(shared: &Shared, content: &Content, merge: &Merge) -> Result<bool> 
         resolution_ms: (merge.resolution_ms > 0).then_some(merge.resolution_ms),
         ..MergeOptions::default()
     };
-    let mut segments = Vec::new();
-    for name in &merge.inputs {
-        let path = shared.directory.path().join(StoredSegment::path_of(name));
-        segments.push(Segment::open(File::open(path)?)?);
-    }
+    let segments: Vec<_> = inputs.iter().map(|input| &input.segment).collect();
     let merged = segment::merge(&segments, &options, || {
         let name = SegmentName {
             span: merge.span,
             id,
             number: outputs.len() as u32,
         };
-        let output = Output::create(shared, name)?;
-        let file = output.file.get_ref().try_clone()?;
+        let output = Output::create(&shared.directory, name)?;
+        let writer = output.writer();
         outputs.push(output);
-        Ok(BufWriter::new(file))
+        Ok(writer)
     });
     match merged {
         Ok(_) => {}
@@ -199,23 +211,15 @@ fn run_merge(shared: &Shared, content: &Content, merge: &Merge) -> Result<bool> 
         }
         Err(err) => return Err(err).context("failed to merge segments"),
     }
-    let names: Vec<SegmentName> = outputs.iter().map(|output| output.name).collect();
-    let mut written = Sums::default();
-    for output in outputs {
-        written.add(&output.finish()?)?;
-    }
-    let mut read = Sums::default();
-    for input in &inputs {
-        read.add(&input.segment)?;
-    }
-    ensure!(
-        written == read,
-        "the merge {id} has not what its inputs have"
-    );
+    let written: Result<Vec<NewSegment>> = outputs.into_iter().map(Output::finish).collect();
+    let written = written?;
+    let is_whole = Sums::of(written.iter().map(|new| &new.stored.segment))? == Sums::of(segments)?;
+    ensure!(is_whole, "the merge {id} has not what its inputs have");
     let old = inputs
         .iter()
         .map(|input| StoredSegment::path_of(&input.name));
-    replace(shared, names, old.collect(), |content| {
+    let old = old.collect();
+    replace(shared, &shared.compactor, written, old, |content| {
         content
             .segments
             .retain(|name, _| !merge.inputs.contains(name));
@@ -231,6 +235,23 @@ fn evict(shared: &Shared, content: &Content) -> Result<bool> {
     if evicted.is_empty() {
         return Ok(false);
     }
+    let (disk, directory) = (shared.directory.disk(), shared.directory.path());
+    let bytes = evicted
+        .iter()
+        .map(|path| files::length(&**disk, &directory.join(path)));
+    let bytes = bytes.sum();
+    let replacement = Replacement {
+        new: Vec::new(),
+        old: evicted.iter().cloned().collect(),
+    };
+    let _replacing = shared.begin_replacement()?;
+    // Segments of one merge have parts of the same windows: all of them go, or none.
+    let committed = match replacement.clone().commit(disk, directory) {
+        Err(err) if err.kind() == io::ErrorKind::StorageFull => {
+            replacement.without_list(disk, directory)
+        }
+        committed => committed.context("failed to evict segments")?,
+    };
     // For questions first: one that begins now does not find them. Then the catalog, so that no start misses them.
     shared.change(|content| {
         let is_kept = |path: &Path| !evicted.contains(path);
@@ -241,99 +262,58 @@ fn evict(shared: &Shared, content: &Content) -> Result<bool> {
         content.old.retain(|file| is_kept(file.relative_path()));
     });
     shared.forget_in_catalog(evicted.iter().map(PathBuf::as_path));
+    finish(shared, &shared.compactor, committed);
+    shared.metrics.count_evicted(bytes);
     for path in &evicted {
-        let path = shared.directory.path().join(path);
-        let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        match fs::remove_file(&path) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => {
-                return Err(err).with_context(|| format!("failed to remove `{}`", path.display()));
-            }
-            _ => shared.metrics.count_evicted(bytes),
-        }
-        shared.directory.tidy_old(&path);
+        shared.directory.tidy_old(&directory.join(path));
     }
     info!(files = evicted.len(), "evicted what is too old or too much");
     Ok(true)
 }
 
 /// Lets new segments take the place of files, for the disk and for questions. `forget` removes what they replace.
+///
+/// # Errors
+/// The disk failed, and all is as it was.
 fn replace(
     shared: &Shared,
-    names: Vec<SegmentName>,
+    wakeup: &Wakeup,
+    new: Vec<NewSegment>,
     old: Vec<PathBuf>,
     forget: impl FnOnce(&mut Content),
 ) -> Result<()> {
+    let _replacing = shared.begin_replacement()?;
+    let names = new
+        .iter()
+        .map(|new| StoredSegment::path_of(&new.stored.name));
     let replacement = Replacement {
-        new: names.iter().map(StoredSegment::path_of).collect(),
-        old,
+        new: names.collect(),
+        old: old.clone(),
     };
-    // Before they are gone, so that no start misses them.
-    shared.forget_in_catalog(replacement.old.iter().map(PathBuf::as_path));
-    replacement.run(shared.directory.path())?;
-    let mut opened = Vec::new();
-    for name in &names {
-        let segment = StoredSegment::open(&shared.directory, &shared.catalog, *name)
-            .with_context(|| format!("failed to open the new segment {name}"))?;
-        opened.push(Arc::new(segment));
-    }
-    for segment in &opened {
+    let committed = replacement.commit(shared.directory.disk(), shared.directory.path())?;
+    let new: Vec<_> = new.into_iter().map(|new| Arc::new(new.keep())).collect();
+    for segment in &new {
         shared.note_catalog(shared.catalog.put_segment(&segment.name, &segment.entry()));
     }
     shared.change(|content| {
         forget(content);
-        let opened = opened.into_iter().map(|segment| (segment.name, segment));
-        content.segments.extend(opened);
+        let new = new.into_iter().map(|segment| (segment.name, segment));
+        content.segments.extend(new);
     });
+    shared.forget_in_catalog(old.iter().map(PathBuf::as_path));
+    finish(shared, wakeup, committed);
     Ok(())
 }
 
-/// A new segment that does not count yet. It is removed when this is dropped before it was finished.
-struct Output {
-    name: SegmentName,
-    path: PathBuf,
-    file: BufWriter<File>,
-    is_finished: bool,
-}
-
-impl Output {
-    fn create(shared: &Shared, name: SegmentName) -> io::Result<Self> {
-        let path = shared.directory.path().join(StoredSegment::path_of(&name));
-        let path = unfinished(&path);
-        let file = File::options()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .open(&path)?;
-        Ok(Self {
-            name,
-            path,
-            file: BufWriter::new(file),
-            is_finished: false,
-        })
-    }
-
-    /// Makes it durable, and checks the whole file.
-    fn finish(mut self) -> Result<Segment<File>> {
-        io::Write::flush(&mut self.file)?;
-        self.file.get_ref().sync_all()?;
-        let segment = Segment::open(File::open(&self.path)?)?;
-        if let Some(damage) = segment.verify(Effort::ONE).first() {
-            anyhow::bail!(
-                "`{}` is damaged just after it was written: {damage}",
-                self.path.display()
-            );
+/// Finishes a replacement that counts, as often as it takes. If the store stops before that, the next start does it.
+fn finish(shared: &Shared, wakeup: &Wakeup, mut committed: Committed) {
+    let mut retry_time = RETRY_TIME_MIN;
+    while let Err(err) = committed.finish() {
+        let err = anyhow::Error::new(err).context("failed to replace files");
+        if wakeup.is_stopped() {
+            return error!(err = %format_args!("{err:#}"), "the next start goes on");
         }
-        self.is_finished = true;
-        Ok(segment)
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            drop(fs::remove_file(&self.path));
-        }
+        retry_time = wait_after(shared, wakeup, &err, retry_time);
     }
 }
 
@@ -346,20 +326,16 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, segment: &Segment<File>) -> Result<()> {
-        for found in &segment.read_messages()?.value {
-            self.messages.insert(found.instance, found.message.sequence);
+    fn of<'s>(segments: impl IntoIterator<Item = &'s Segment<SegmentFile>>) -> Result<Self> {
+        let mut sums = Self::default();
+        for segment in segments {
+            for found in &segment.read_messages()?.value {
+                sums.messages.insert(found.instance, found.message.sequence);
+            }
+            let summary = segment.summary();
+            sums.samples = sums.samples.saturating_add(summary.samples);
+            sums.ns = sums.ns.saturating_add(summary.ns);
         }
-        let summary = segment.summary();
-        self.samples = self.samples.saturating_add(summary.samples);
-        self.ns = self.ns.saturating_add(summary.ns);
-        Ok(())
-    }
-}
-
-fn ignore_existing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
+        Ok(sums)
     }
 }

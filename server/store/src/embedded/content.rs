@@ -1,7 +1,6 @@
 //! What the store has at a moment: segments, blocks that are no segments yet, and files of earlier versions.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +10,18 @@ use segment::{Digest, Segment, Source};
 use ulid::Ulid;
 
 use super::block::Block;
-use super::catalog::{Catalog, SegmentEntry};
+use super::catalog::SegmentEntry;
 use super::directory::{Directory, SEGMENTS};
+use super::disk::DiskFile;
+use super::files;
 use super::old::OldFile;
 use super::plan::{Evictable, SegmentFacts};
 use super::sequences::Sequences;
 use super::span::{SegmentName, Span};
 use crate::{Appended, StoreError, StoreNumbers};
+
+/// The file of a segment.
+pub type SegmentFile = Arc<dyn DiskFile>;
 
 /// A segment of the store. It can be read until it is dropped, also when its file was removed.
 pub struct StoredSegment {
@@ -26,7 +30,7 @@ pub struct StoredSegment {
     /// The messages in it.
     pub messages: Sequences,
     /// The file.
-    pub segment: Segment<File>,
+    pub segment: Segment<SegmentFile>,
     /// Whether a part of it was found damaged: it is not merged any more.
     is_damaged: AtomicBool,
 }
@@ -42,29 +46,33 @@ impl StoredSegment {
         SegmentName::parse(path.strip_prefix(SEGMENTS).ok()?.to_str()?)
     }
 
-    /// Opens a segment. Its messages are those in the catalog, or are read and put there.
+    /// A segment that is whole as far as it was read.
+    pub fn new(name: SegmentName, messages: Sequences, segment: Segment<SegmentFile>) -> Self {
+        Self {
+            name,
+            messages,
+            segment,
+            is_damaged: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens a segment. Its messages are those that the catalog knew of it, or are read.
     ///
     /// # Errors
     /// It cannot be read, or is damaged in a part that every question needs.
     pub fn open(
         directory: &Directory,
-        catalog: &Catalog,
         name: SegmentName,
+        known: Option<&SegmentEntry>,
     ) -> anyhow::Result<Self> {
         let path = directory.path().join(Self::path_of(&name));
-        let segment = Segment::open(File::open(path)?)?;
-        let known = catalog.segment(&name);
+        let segment = Segment::open(directory.disk().open(&path)?)?;
         let known = known.filter(|entry| entry.bytes == segment.file_bytes());
         let messages = match known {
-            Some(entry) => entry.messages,
+            Some(entry) => entry.messages.clone(),
             None => read_messages(&segment)?,
         };
-        Ok(Self {
-            name,
-            messages,
-            segment,
-            is_damaged: AtomicBool::new(false),
-        })
+        Ok(Self::new(name, messages, segment))
     }
 
     /// What the catalog keeps of it.
@@ -143,39 +151,46 @@ impl Content {
             || self.old.iter().any(|file| has(file.messages()))
     }
 
-    /// The answer for a message that is [stored](Self::has_message): it is a repeat if it has the content of the stored one.
-    pub fn compare_message(
+    /// The answer for a message that is stored: it is a repeat if it has the content of the stored one. None if it is not stored.
+    pub fn find_repeat(
         &self,
         key: &WindowKey,
         digest: &Digest,
-    ) -> Result<Appended, StoreError> {
+    ) -> Option<Result<Appended, StoreError>> {
         let WindowKey {
             start_ms: _,
             instance,
             sequence,
         } = key;
-        let stored = |source: &dyn Source| -> Option<Digest> {
+        let read = |source: &dyn Source| -> Option<Digest> {
             let messages = source.read_messages().ok()?.value;
             let mut messages = messages.iter();
             let found = messages
                 .find(|found| found.instance == *instance && found.message.sequence == *sequence);
             found?.digest
         };
-        let blocks = self.blocks.iter();
-        let mut blocks = blocks.filter(|block| block.has_message(instance, *sequence));
-        let segments = self.segments.values();
-        let mut segments = segments.filter(|found| found.messages.contains(instance, *sequence));
-        let stored = match blocks.next() {
-            Some(block) => stored(&*block.read()),
-            None => segments.next().and_then(|found| stored(&found.segment)),
-        };
-        match stored {
-            // What earlier versions stored has no digest, and what is damaged has none that can be read.
-            Some(stored) if stored != *digest => Err(StoreError::OtherContent {
+        let has = |messages: &Sequences| messages.contains(instance, *sequence);
+        let mut blocks = self.blocks.iter();
+        let mut segments = self.segments.values();
+        let mut old = self.old.iter();
+        let stored =
+            if let Some(block) = blocks.find(|block| block.has_message(instance, *sequence)) {
+                read(&*block.read())
+            } else if let Some(found) = segments.find(|found| has(&found.messages)) {
+                read(&found.segment)
+            } else {
+                old.find(|file| has(file.messages()))?;
+                None
+            };
+        // What earlier versions stored has no digest, and what is damaged has none that can be read.
+        let is_repeat = stored.is_none_or(|stored| stored == *digest);
+        Some(if is_repeat {
+            Ok(Appended::Duplicate)
+        } else {
+            Err(StoreError::OtherContent {
                 sequence: *sequence,
-            }),
-            _ => Ok(Appended::Duplicate),
-        }
+            })
+        })
     }
 
     /// The segments that may have windows in a range.
@@ -251,10 +266,9 @@ impl Content {
         windows: u64,
         reason: &str,
     ) {
-        let file = fs::metadata(directory.path().join(&path));
         let found = Unreadable {
             span,
-            bytes: file.map_or(0, |file| file.len()),
+            bytes: files::length(&**directory.disk(), &directory.path().join(&path)),
             windows,
             reason: format!("`{}`: {reason}", path.display()),
         };

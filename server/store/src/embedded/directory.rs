@@ -15,14 +15,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, bail};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::process::geteuid;
 use tracing::{info, warn};
 
 use super::catalog::Catalog;
-use super::replace::sync_folder;
+use super::disk::{Disk, RealDisk};
 
 /// Size of a file that is removed when the server starts on a full disk, since another program may have filled it. The catalog is
 /// opened only if sled can write half a MiB; this is enough for some starts.
@@ -48,6 +49,7 @@ pub struct Directory {
     root: PathBuf,
     path: PathBuf,
     lock: File,
+    disk: Arc<dyn Disk>,
 }
 
 impl Drop for Directory {
@@ -65,6 +67,14 @@ impl Directory {
     /// # Errors
     /// It cannot be created or written, or another server has it.
     pub fn lock(root: &Path) -> Result<Self> {
+        Self::lock_on(Arc::new(RealDisk), root)
+    }
+
+    /// As [`Self::lock`], with the files of profiles on another disk.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub fn lock_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self> {
         let user = geteuid().as_raw();
         fs::create_dir_all(root).map_err(|err| {
             let reason = explain_denied(root, &err, user);
@@ -97,6 +107,7 @@ impl Directory {
             root: root.to_owned(),
             path: root.join(FOLDER),
             lock,
+            disk,
         };
         directory.free_ballast();
         directory.make_folders().map_err(|err| {
@@ -115,11 +126,11 @@ impl Directory {
                 .context("failed to make the folder of profiles")?;
         }
         for name in [SEGMENTS, LOGS, OLD] {
-            fs::create_dir_all(self.path.join(name))?;
+            self.disk.create_folder(&self.path.join(name))?;
         }
         self.move_old()?;
-        sync_folder(&self.path)?;
-        Ok(sync_folder(&self.root)?)
+        self.disk.sync_folder(&self.path)?;
+        Ok(RealDisk.sync_folder(&self.root)?)
     }
 
     /// Makes the folder of profiles, with the place of the catalog taken: a server of an earlier version would begin a new one there.
@@ -138,7 +149,7 @@ impl Directory {
         if !catalog.exists() {
             fs::rename(&taken, &catalog)?;
         }
-        sync_folder(&self.root)?;
+        RealDisk.sync_folder(&self.root)?;
         Ok(fs::rename(&new, &self.path)?)
     }
 
@@ -148,18 +159,18 @@ impl Directory {
         if !before.exists() {
             return Ok(());
         }
-        for hour in list(&before)? {
+        for hour in RealDisk.list(&before)? {
             let (Some(name), true) = (hour.file_name(), hour.is_dir()) else {
                 continue;
             };
             let place = self.path.join(OLD).join(name);
             fs::create_dir_all(&place)?;
-            for file in list(&hour)? {
+            for file in RealDisk.list(&hour)? {
                 if let Some(name) = file.file_name() {
                     fs::rename(&file, place.join(name))?;
                 }
             }
-            sync_folder(&place)?;
+            RealDisk.sync_folder(&place)?;
             fs::remove_dir(&hour)?;
         }
         // Other files are not ours.
@@ -175,6 +186,11 @@ impl Directory {
     /// Path of the catalog.
     pub fn catalog_path(&self) -> PathBuf {
         self.path.join("catalog")
+    }
+
+    /// The disk with the files of profiles.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// The folder of the profiles.
@@ -193,7 +209,8 @@ impl Directory {
     /// It cannot be read.
     pub fn list_names(&self, folder: &str) -> Result<Vec<String>> {
         let path = self.path.join(folder);
-        let files = list(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+        let files = self.disk.list(&path);
+        let files = files.with_context(|| format!("failed to read `{}`", path.display()))?;
         let names = files.iter().filter_map(|file| file.file_name()?.to_str());
         Ok(names.map(str::to_owned).collect())
     }
@@ -204,11 +221,13 @@ impl Directory {
     /// A folder cannot be read.
     pub fn list_old(&self, end: &str) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
-        for hour in list(&self.path.join(OLD))? {
-            if hour.is_dir() {
-                let files = list(&hour)?.into_iter();
-                found.extend(files.filter(|file| file.to_string_lossy().ends_with(end)));
-            }
+        for hour in self.disk.list(&self.path.join(OLD))? {
+            let files = match self.disk.list(&hour) {
+                // It is not ours.
+                Err(err) if err.kind() == io::ErrorKind::NotADirectory => continue,
+                files => files?.into_iter(),
+            };
+            found.extend(files.filter(|file| file.to_string_lossy().ends_with(end)));
         }
         found.sort();
         Ok(found)
@@ -219,7 +238,7 @@ impl Directory {
         let hour = file.parent();
         let hour = hour.filter(|hour| hour.parent() == Some(&self.path.join(OLD)));
         if let Some(hour) = hour {
-            drop(fs::remove_dir(hour));
+            let _other_files = self.disk.remove_folder(hour);
         }
     }
 
@@ -261,20 +280,8 @@ impl Directory {
     /// # Errors
     /// The file system does not say.
     pub fn free_and_size_bytes(&self) -> io::Result<(u64, u64)> {
-        let stat = statvfs(&self.root)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        // Without the blocks that are reserved for root, as df has it: a full disk has 0 bytes free.
-        let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-        Ok((
-            bytes(stat.f_bavail),
-            bytes(used.saturating_add(stat.f_bavail)),
-        ))
+        self.disk.space(&self.root)
     }
-}
-
-fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder)?;
-    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// The reason for a denied access to the data directory, if it belongs to another user than the server's, and its remedy. Empty

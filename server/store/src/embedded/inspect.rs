@@ -11,6 +11,7 @@ use model::TimeRange;
 use segment::{Section, Segment, Selection, Source as _, WindowSet, replay};
 
 use super::directory::{FOLDER, LOGS, OLD, SEGMENTS};
+use super::disk::RealDisk;
 use super::old::OldFile;
 use super::shared::effort;
 use super::span::{Level, SegmentName};
@@ -146,7 +147,7 @@ pub fn check(root: &Path) -> Result<Checked> {
         to_ms: i64::MAX,
     };
     for path in old_files(root)? {
-        let found = OldFile::open(root, &path).map(|file| {
+        let found = OldFile::open(&RealDisk, root, &path).map(|file| {
             let mut damage = vec!["a damaged stretch".to_owned(); file.damaged() as usize];
             for window in file.windows(all) {
                 match window {

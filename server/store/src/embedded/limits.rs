@@ -1,17 +1,13 @@
 //! How much is kept: by flags, or by limits that were chosen when the directory was new.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::Path;
-
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::content::Content;
 use super::directory::Directory;
+use super::files::{self, write_whole};
 use super::plan::{Retention, plan_eviction};
-use super::replace::unfinished;
 use super::shared::now_ms;
 use super::span::DAY_MS;
 use crate::{BeyondDefaults, Kept, RollUp};
@@ -54,7 +50,7 @@ pub fn choose(
     flags: &RetentionFlags,
 ) -> Result<Retention> {
     let path = directory.path().join(FILE);
-    let known = fs::read(&path)
+    let known = files::read(&**directory.disk(), &path)
         .ok()
         .and_then(|json| serde_json::from_slice(&json).ok());
     let is_new = content.segments.is_empty()
@@ -72,7 +68,7 @@ pub fn choose(
         ChosenLimits::default()
     });
     if known.is_none()
-        && let Err(err) = write(&path, &chosen)
+        && let Err(err) = write_whole(directory.disk(), &path, &serde_json::to_vec(&chosen)?)
     {
         // On a full disk profiles can still be shown; the next start chooses again.
         warn!(%err, path = %path.display(), "failed to write the limits that were chosen");
@@ -136,14 +132,6 @@ fn find_beyond_defaults(content: &Content) -> BeyondDefaults {
         files: evicted.len(),
         bytes: old.map(|files| files.bytes).sum(),
     }
-}
-
-fn write(path: &Path, chosen: &ChosenLimits) -> io::Result<()> {
-    let written = unfinished(path);
-    let mut file = fs::File::create(&written)?;
-    file.write_all(&serde_json::to_vec(chosen)?)?;
-    file.sync_all()?;
-    fs::rename(&written, path)
 }
 
 #[cfg(test)]

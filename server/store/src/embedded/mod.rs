@@ -10,8 +10,10 @@
 //! | [`writer`] | adds windows, the only thread that does |
 //! | [`compactor`] | writes blocks as segments, converts files of earlier versions, merges, evicts |
 //! | [`plan`] | which segments are merged, rolled up and evicted; pure |
+//! | [`output`] | new segments, checked before they count |
 //! | [`replace`] | lets files take the place of others, all or none |
-//! | [`recovery`] | the start, after a kill at any moment |
+//! | [`files`], [`disk`] | small steps on files, and the file system |
+//! | [`recovery`] | the start, after a kill at any moment; [`logs`] and [`doubles`] are parts of it |
 //! | [`snapshot`] | answers questions |
 //! | [`inspect`] | what is damaged, and what takes how many bytes |
 //! | [`catalog`] | sled: what is small; segments are the truth |
@@ -22,10 +24,15 @@ pub mod catalog;
 pub mod compactor;
 pub mod content;
 pub mod directory;
+pub mod disk;
+pub mod doubles;
+pub mod files;
 pub mod inspect;
 pub mod limits;
+pub mod logs;
 pub mod metrics;
 pub mod old;
+pub mod output;
 pub mod plan;
 pub mod recovery;
 pub mod replace;

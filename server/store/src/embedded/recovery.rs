@@ -3,6 +3,7 @@
 //! Replacements are finished. The catalog is opened, or made anew. Segments are opened; the messages of those that the catalog does not
 //! have are read. Logs are read into blocks, which become segments. Files of earlier versions are opened, and converted later.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,16 +11,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use segment::{LogError, Source as _, replay};
 use tracing::{error, warn};
 use ulid::Ulid;
 
-use super::block::Block;
-use super::catalog::{Catalog, CatalogError};
-use super::content::{Content, StoredSegment, read_messages};
+use super::catalog::{Catalog, CatalogError, SegmentEntry};
+use super::content::{Content, StoredSegment};
 use super::directory::{Directory, LOGS, SEGMENTS};
+use super::doubles::find_doubled;
+use super::files::DAMAGED;
+use super::logs::read_logs;
 use super::old::OldFile;
-use super::replace::{DAMAGED, finish_all, keep_damaged};
+use super::replace::finish_all;
 use super::span::{Level, SegmentName};
 
 /// sled's thread keeps the lock for some milliseconds after a catalog was dropped.
@@ -32,6 +34,8 @@ pub struct RecoveryReport {
     pub catalog_rebuilt: bool,
     /// Replacements of files that were finished.
     pub replacements_finished: u64,
+    /// Lists of replacements that were damaged, and were kept.
+    pub lists_damaged: u64,
     /// Files that did not count yet, and were removed.
     pub unfinished_removed: u64,
     /// Segments.
@@ -44,6 +48,8 @@ pub struct RecoveryReport {
     pub logs_read: u64,
     /// Windows in them.
     pub windows_read: u64,
+    /// Windows in them that were stored already, and were left out.
+    pub windows_repeated: u64,
     /// Bytes of unfinished records at the end of logs.
     pub tail_bytes_cut: u64,
     /// Damaged stretches of logs and of files of earlier versions, which are kept beside what could be read.
@@ -68,19 +74,25 @@ pub struct Recovered {
 /// The disk failed, or the catalog is of a newer server. Damaged files are not an error.
 pub fn recover(directory: &Directory) -> Result<Recovered> {
     let mut report = RecoveryReport::default();
-    let (finished, removed) = finish_all(directory.path(), &[SEGMENTS, LOGS])
+    let finished = finish_all(directory.disk(), directory.path(), &[SEGMENTS, LOGS])
         .context("failed to finish what was begun before the last end")?;
-    report.replacements_finished = finished.len() as u64;
-    report.unfinished_removed = removed as u64;
+    report.replacements_finished = finished.replacements.len() as u64;
+    report.lists_damaged = finished.damaged_lists;
+    report.unfinished_removed = finished.removed;
     let catalog = open_catalog(&directory.catalog_path(), &mut report)?;
     take_old_catalog(directory, &catalog);
-    for path in finished.iter().flat_map(|replacement| &replacement.old) {
+    let replaced = finished.replacements.iter();
+    for path in replaced.flat_map(|replacement| &replacement.old) {
         if let Some(name) = StoredSegment::parse_path(path) {
             catalog.remove_segment(&name)?;
         }
     }
+    let mut known = catalog.segments()?;
     let mut content = Content::default();
-    open_segments(directory, &catalog, &mut content, &mut report)?;
+    open_segments(directory, &mut known, &catalog, &mut content, &mut report)?;
+    if finished.damaged_lists > 0 {
+        remove_doubled(directory, &mut content)?;
+    }
     read_logs(directory, &mut content, &mut report)?;
     for path in directory.list_old(DAMAGED)? {
         let span = OldFile::hour_of(&path).map(|hour_ms| Level::Hour.span_of(hour_ms));
@@ -91,7 +103,7 @@ pub fn recover(directory: &Directory) -> Result<Recovered> {
         }
     }
     for path in directory.list_old(".seg")? {
-        match OldFile::open(directory.path(), &path) {
+        match OldFile::open(&**directory.disk(), directory.path(), &path) {
             Ok(file) => {
                 report.old_files += 1;
                 report.records_damaged += file.damaged();
@@ -104,7 +116,7 @@ pub fn recover(directory: &Directory) -> Result<Recovered> {
         }
     }
     content.old.sort_by_key(|file| file.hour_ms());
-    find_gone(directory, &catalog, &mut content, &mut report)?;
+    note_gone(directory, known, &catalog, &mut content, &mut report)?;
     Ok(Recovered {
         catalog,
         content,
@@ -126,8 +138,10 @@ fn take_old_catalog(directory: &Directory, catalog: &Catalog) {
     }
 }
 
+/// Opens all segments. What is left in `known` is not there.
 fn open_segments(
     directory: &Directory,
+    known: &mut BTreeMap<SegmentName, SegmentEntry>,
     catalog: &Catalog,
     content: &mut Content,
     report: &mut RecoveryReport,
@@ -138,21 +152,20 @@ fn open_segments(
             continue;
         };
         report.segments += 1;
-        match StoredSegment::open(directory, catalog, name) {
+        let entry = known.remove(&name);
+        match StoredSegment::open(directory, name, entry.as_ref()) {
             Ok(segment) => {
-                let entry = segment.entry();
-                if catalog.segment(&name).as_ref() != Some(&entry) {
+                let found = segment.entry();
+                if entry.as_ref() != Some(&found) {
+                    catalog.put_segment(&name, &found)?;
                     report.segments_read += 1;
-                    catalog.put_segment(&name, &entry)?;
                 }
                 content.segments.insert(name, Arc::new(segment));
             }
             Err(err) => {
                 error!(file, err = %format_args!("{err:#}"), "failed to open a segment, leaving it as it is");
                 report.segments_damaged += 1;
-                let windows = catalog
-                    .segment(&name)
-                    .map_or(0, |entry| entry.messages.len());
+                let windows = entry.map_or(0, |entry| entry.messages.len());
                 let reason = format!("the segment cannot be opened: {err:#}");
                 let path = StoredSegment::path_of(&name);
                 content.note_unreadable(directory, path, name.span, windows, &reason);
@@ -162,19 +175,31 @@ fn open_segments(
     Ok(())
 }
 
-/// Finds segments that the catalog has and the directory lacks. A damaged catalog may have an old state, with segments that were merged
+/// Removes segments whose windows are in others, after a list of replaced files was damaged.
+fn remove_doubled(directory: &Directory, content: &mut Content) -> Result<()> {
+    let messages = content.segments.iter();
+    let messages = messages.map(|(name, found)| (*name, found.messages.clone()));
+    for name in find_doubled(&messages.collect()) {
+        warn!(%name, "removing a segment whose windows are in others");
+        let path = directory.path().join(StoredSegment::path_of(&name));
+        directory.disk().remove(&path)?;
+        content.segments.remove(&name);
+    }
+    Ok(directory
+        .disk()
+        .sync_folder(&directory.path().join(SEGMENTS))?)
+}
+
+/// Notes segments that the catalog has and the directory lacks. A damaged catalog may have an old state, with segments that were merged
 /// since then: their messages are in others.
-fn find_gone(
+fn note_gone(
     directory: &Directory,
+    gone: BTreeMap<SegmentName, SegmentEntry>,
     catalog: &Catalog,
     content: &mut Content,
     report: &mut RecoveryReport,
 ) -> Result<()> {
-    for (name, entry) in catalog.segments()? {
-        let path = StoredSegment::path_of(&name);
-        if content.segments.contains_key(&name) || content.unreadable.contains_key(&path) {
-            continue;
-        }
+    for (name, entry) in gone {
         let messages = entry.messages.iter();
         let lost = messages.filter(|(instance, number)| !content.has_message(instance, *number));
         let windows = lost.count() as u64;
@@ -184,77 +209,10 @@ fn find_gone(
         }
         error!(%name, windows, "a segment is gone");
         report.segments_damaged += 1;
+        let path = StoredSegment::path_of(&name);
         content.note_unreadable(directory, path, name.span, windows, "the segment is gone");
     }
     Ok(())
-}
-
-fn read_logs(
-    directory: &Directory,
-    content: &mut Content,
-    report: &mut RecoveryReport,
-) -> Result<()> {
-    for file in directory.list_names(LOGS)? {
-        if let Some((hour_ms, id)) = Block::parse_log_name(&file) {
-            let path = directory.path().join(LOGS).join(&file);
-            let block = read_log(&path, hour_ms, id, report)
-                .with_context(|| format!("failed to read the log `{}`", path.display()))?;
-            content.blocks.extend(block.map(Arc::new));
-        }
-    }
-    // With those of this start.
-    for file in directory.list_names(LOGS)? {
-        let name = file.strip_suffix(DAMAGED).map(|name| format!("{name}.log"));
-        if let Some((hour_ms, _)) = name.as_deref().and_then(Block::parse_log_name) {
-            let span = Level::Part.span_of(hour_ms);
-            let path = Path::new(LOGS).join(&file);
-            content.note_unreadable(directory, path, span, 0, "the log is damaged");
-        }
-    }
-    content.blocks.sort_by_key(|block| block.id);
-    Ok(())
-}
-
-/// Reads a log into a block; none if no window in it was ever acknowledged. A copy of a damaged one is kept.
-fn read_log(
-    path: &Path,
-    hour_ms: i64,
-    id: Ulid,
-    report: &mut RecoveryReport,
-) -> Result<Option<Block>> {
-    let bytes = fs::read(path)?;
-    let read = match replay(&bytes) {
-        Ok(read) => read,
-        Err(LogError::Cut) => {
-            fs::remove_file(path)?;
-            return Ok(None);
-        }
-        Err(LogError::NotALog) => {
-            error!(path = %path.display(), "a log has no whole record, keeping it");
-            report.records_damaged += 1;
-            fs::rename(path, keep_damaged(path))?;
-            return Ok(None);
-        }
-        Err(err @ LogError::Version { .. }) => return Err(err.into()),
-    };
-    report.logs_read += 1;
-    report.windows_read += read.builder.window_count() as u64;
-    report.tail_bytes_cut += read.torn_bytes;
-    report.records_damaged += read.damage.len() as u64;
-    for damage in &read.damage {
-        error!(path = %path.display(), %damage, lost_windows = read.lost_windows, "a log is damaged, keeping a copy");
-    }
-    if !read.damage.is_empty() {
-        match fs::hard_link(path, keep_damaged(path)) {
-            Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err.into()),
-            _ => {}
-        }
-    }
-    // Pages that were in the page cache when the server was killed may not be on the disk yet.
-    fs::File::open(path)?.sync_data()?;
-    let messages = read_messages(&read.builder)?;
-    let block = Block::new(hour_ms, id, read.builder, messages, bytes.len() as u64);
-    Ok(Some(block))
 }
 
 /// Opens the catalog: as it is, or an empty one.

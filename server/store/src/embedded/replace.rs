@@ -1,21 +1,21 @@
 //! Replaces files by others, all or none, also when the server is killed at any moment.
 //!
-//! New files are written under a name that ends in `.tmp`, and synced. A *replacement* (JSON) that lists the new and the old files is
-//! synced next: from then on the new ones count. They get their names, the old ones are removed, and then the replacement is. A start
-//! finishes the replacements that it finds, and removes other `.tmp` files.
+//! New files are written under a name that ends in `.tmp`, and synced. A *list* (JSON) of the new and the old files is synced next: from
+//! then on the new ones count. They get their names, the old ones are removed, and then the list is. A start finishes what the lists
+//! say that it finds, and removes other `.tmp` files.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tracing::error;
+use tracing::{error, warn};
 use ulid::Ulid;
 
-/// End of the names of files that do not count yet.
-const UNFINISHED: &str = "tmp";
+use super::disk::Disk;
+use super::files::{self, ignore_missing, is_unfinished, keep_damaged, unfinished, write_whole};
 
-/// Folder of replacements.
+/// Folder of the lists.
 const FOLDER: &str = "replacements";
 
 /// Files that take the place of others. Paths are relative to the directory.
@@ -27,149 +27,212 @@ pub struct Replacement {
     pub old: Vec<PathBuf>,
 }
 
-/// The name of a new file until it counts.
-pub fn unfinished(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(UNFINISHED);
-    name.into()
+/// The content of a list's file.
+#[derive(Serialize, Deserialize)]
+struct ListFile {
+    new: Vec<PathBuf>,
+    old: Vec<PathBuf>,
+    /// CRC-32C of the replacement's JSON: a flipped bit may make another path.
+    crc32c: u32,
+}
+
+/// A replacement that counts. Its new files may still have their [unfinished] names, and its old ones may be there.
+#[must_use = "it is to be finished"]
+pub struct Committed {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    replacement: Replacement,
+    list: PathBuf,
+    /// Whether a start after a crash finds the list.
+    is_durable: bool,
 }
 
 impl Replacement {
-    /// Carries it out. The new files were synced under their [unfinished] names. When this returns, they have their names, durably.
+    /// Makes it count. The new files were synced under their [unfinished] names.
     ///
     /// # Errors
-    /// The disk failed. It is not known whether the replacement counts: the next start finishes it, or removes the new files.
-    pub fn run(&self, directory: &Path) -> io::Result<()> {
-        let folder = directory.join(FOLDER);
-        let path = folder.join(format!("{}.json", Ulid::new()));
-        let written = unfinished(&path);
-        let mut file = File::create(&written)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        fs::rename(&written, &path)?;
-        sync_folder(&folder)?;
-        self.finish(directory)?;
-        fs::remove_file(&path)
+    /// The disk failed. Nothing counts, also after a crash.
+    pub fn commit(self, disk: &Arc<dyn Disk>, directory: &Path) -> io::Result<Committed> {
+        // A list that is found must find the files.
+        sync_folders(&**disk, directory, &self.new)?;
+        let mut committed = self.without_list(disk, directory);
+        committed.is_durable = false;
+        let Err(err) = committed.write_list() else {
+            return Ok(committed);
+        };
+        match disk.remove(&committed.list) {
+            Err(removing) if removing.kind() == io::ErrorKind::NotFound => Err(err),
+            removed => match removed.and_then(|()| disk.sync_folder(&directory.join(FOLDER))) {
+                Ok(()) => Err(err),
+                // A crash may bring it back, so it counts.
+                Err(_) => Ok(committed),
+            },
+        }
     }
 
-    /// Does what is not done yet.
-    fn finish(&self, directory: &Path) -> io::Result<()> {
-        for path in &self.new {
+    /// Makes it count without a list, for files that are removed on a disk that has no room for one. A crash may leave some of them.
+    pub fn without_list(self, disk: &Arc<dyn Disk>, directory: &Path) -> Committed {
+        Committed {
+            disk: Arc::clone(disk),
+            directory: directory.to_owned(),
+            list: directory.join(FOLDER).join(format!("{}.json", Ulid::new())),
+            replacement: self,
+            is_durable: true,
+        }
+    }
+
+    fn crc32c(&self) -> io::Result<u32> {
+        Ok(crc32c::crc32c(&serde_json::to_vec(self)?))
+    }
+
+    fn encode(&self) -> io::Result<Vec<u8>> {
+        let list = ListFile {
+            new: self.new.clone(),
+            old: self.old.clone(),
+            crc32c: self.crc32c()?,
+        };
+        Ok(serde_json::to_vec(&list)?)
+    }
+
+    fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let ListFile { new, old, crc32c } = serde_json::from_slice(bytes)?;
+        let list = Self { new, old };
+        if list.crc32c()? != crc32c {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the checksum is another",
+            ));
+        }
+        Ok(list)
+    }
+}
+
+impl Committed {
+    fn write_list(&mut self) -> io::Result<()> {
+        write_whole(&self.disk, &self.list, &self.replacement.encode()?)?;
+        self.is_durable = true;
+        Ok(())
+    }
+
+    /// Does what is not done yet. When this returns, the new files have their names, durably.
+    ///
+    /// # Errors
+    /// The disk failed. It can be called again; if it is not, the next start does the rest.
+    pub fn finish(&mut self) -> io::Result<()> {
+        if !self.is_durable {
+            self.write_list()?;
+        }
+        let Self {
+            disk, directory, ..
+        } = self;
+        let Replacement { new, old } = &self.replacement;
+        for path in new {
             let path = directory.join(path);
-            ignore_missing(fs::rename(unfinished(&path), &path))?;
+            ignore_missing(disk.rename(&unfinished(&path), &path))?;
         }
-        self.sync_folders(directory)?;
-        for path in &self.old {
-            ignore_missing(fs::remove_file(directory.join(path)))?;
+        sync_folders(&**disk, directory, new)?;
+        for path in old {
+            ignore_missing(disk.remove(&directory.join(path)))?;
         }
-        self.sync_folders(directory)
-    }
-
-    fn sync_folders(&self, directory: &Path) -> io::Result<()> {
-        let paths = self.new.iter().chain(&self.old);
-        let mut folders: Vec<&Path> = paths.filter_map(|path| path.parent()).collect();
-        folders.sort_unstable();
-        folders.dedup();
-        folders
-            .iter()
-            .try_for_each(|folder| sync_folder(&directory.join(folder)))
+        sync_folders(&**disk, directory, old)?;
+        ignore_missing(disk.remove(&self.list))
     }
 }
 
-/// End of the names of files that are kept since they are damaged.
-pub const DAMAGED: &str = ".damaged";
-
-/// The name under which a damaged file is kept.
-pub fn keep_damaged(path: &Path) -> PathBuf {
-    path.with_extension(&DAMAGED[1..])
+fn sync_folders(disk: &dyn Disk, directory: &Path, paths: &[PathBuf]) -> io::Result<()> {
+    let mut folders: Vec<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    folders
+        .iter()
+        .try_for_each(|folder| disk.sync_folder(&directory.join(folder)))
 }
 
-/// Finishes the replacements of an earlier run, and removes files that do not count, from these folders. Returns the replacements, and the
-/// number of files.
+/// What an earlier run had begun.
+#[derive(Default)]
+pub struct Finished {
+    /// Replacements that were finished.
+    pub replacements: Vec<Replacement>,
+    /// Lists that could not be read: both the new and the old files may be there.
+    pub damaged_lists: u64,
+    /// Files that did not count, and were removed.
+    pub removed: u64,
+}
+
+/// Finishes the replacements of an earlier run, and removes files that do not count, from these folders.
 ///
 /// # Errors
-/// The disk failed, or a replacement cannot be read.
-pub fn finish_all(directory: &Path, folders: &[&str]) -> io::Result<(Vec<Replacement>, usize)> {
+/// The disk failed.
+pub fn finish_all(
+    disk: &Arc<dyn Disk>,
+    directory: &Path,
+    folders: &[&str],
+) -> io::Result<Finished> {
     let folder = directory.join(FOLDER);
-    fs::create_dir_all(&folder)?;
-    let mut unfinished = 0;
-    let mut finished = Vec::new();
-    for path in list(&folder)? {
-        if is_unfinished(&path) {
-            fs::remove_file(&path)?;
+    disk.create_folder(&folder)?;
+    let mut finished = Finished::default();
+    // Sorted by their time.
+    for list in disk.list(&folder)? {
+        if is_unfinished(&list) {
+            disk.remove(&list)?;
             continue;
         }
-        if path.extension().is_none_or(|extension| extension != "json") {
+        if list.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        match serde_json::from_slice::<Replacement>(&fs::read(&path)?) {
+        match Replacement::decode(&files::read(&**disk, &list)?) {
             Ok(replacement) => {
-                replacement.finish(directory)?;
-                fs::remove_file(&path)?;
-                finished.push(replacement);
+                let mut committed = replacement.clone().without_list(disk, directory);
+                committed.list = list;
+                committed.finish()?;
+                finished.replacements.push(replacement);
             }
             Err(err) => {
-                error!(%err, path = %path.display(), "a list of replaced files is damaged; both the new and the old files may be there");
-                fs::rename(&path, keep_damaged(&path))?;
+                error!(%err, path = %list.display(), "a list of replaced files is damaged, keeping it");
+                disk.rename(&list, &keep_damaged(&list))?;
+                finished.damaged_lists += 1;
             }
         }
     }
     for folder in folders {
-        for path in list(&directory.join(folder))? {
+        for path in disk.list(&directory.join(folder))? {
             if is_unfinished(&path) {
-                fs::remove_file(&path)?;
-                unfinished += 1;
+                warn!(path = %path.display(), "removing an unfinished file");
+                disk.remove(&path)?;
+                finished.removed += 1;
             }
         }
     }
-    Ok((finished, unfinished))
-}
-
-fn is_unfinished(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|extension| extension == UNFINISHED)
-}
-
-fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder)?;
-    entries.map(|entry| Ok(entry?.path())).collect()
-}
-
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Makes the names in a folder durable.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    Ok(finished)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::embedded::disk::RealDisk;
+
+    fn disk() -> Arc<dyn Disk> {
+        Arc::new(RealDisk)
+    }
 
     fn write(path: &Path, text: &str) {
         fs::write(path, text).unwrap();
     }
 
     fn files(directory: &Path) -> Vec<String> {
-        let mut files: Vec<String> = list(&directory.join("segments"))
-            .unwrap()
-            .iter()
-            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
-            .collect();
-        files.sort();
-        files
+        let files = disk().list(&directory.join("segments")).unwrap();
+        let names = files.iter().filter_map(|path| path.file_name());
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect()
     }
 
     /// The numbers of finished replacements and of removed files.
-    fn finish(directory: &Path) -> (usize, usize) {
-        let (finished, removed) = finish_all(directory, &["segments"]).unwrap();
-        (finished.len(), removed)
+    fn finish(directory: &Path) -> (usize, u64) {
+        let finished = finish_all(&disk(), directory, &["segments"]).unwrap();
+        (finished.replacements.len(), finished.removed)
     }
 
     /// A directory before a replacement of `a` and `b` by `c`.
@@ -196,8 +259,12 @@ mod tests {
     #[test]
     fn files_are_replaced() {
         let (directory, replacement) = prepare();
-        replacement.run(directory.path()).unwrap();
-        assert_eq!(files(directory.path()), ["c"]);
+        let mut committed = replacement.commit(&disk(), directory.path()).unwrap();
+        assert_eq!(files(directory.path()), ["a", "b", "c.tmp"]);
+        for _ in 0..2 {
+            committed.finish().unwrap();
+            assert_eq!(files(directory.path()), ["c"]);
+        }
         assert_eq!(finish(directory.path()), (0, 0));
     }
 
@@ -212,7 +279,7 @@ mod tests {
             let (directory, replacement) = prepare();
             let (root, segments) = (directory.path(), directory.path().join("segments"));
             let path = root.join(FOLDER).join("1.json");
-            write(&path, &serde_json::to_string(&replacement).unwrap());
+            fs::write(&path, replacement.encode().unwrap()).unwrap();
             if step > 0 {
                 fs::rename(unfinished(&segments.join("c")), segments.join("c")).unwrap();
             }
@@ -222,6 +289,19 @@ mod tests {
             assert_eq!(finish(root), (1, 0), "{step}");
             assert_eq!(files(root), ["c"]);
             assert!(!path.exists());
+        }
+    }
+
+    /// Check that no flipped bit makes a list one of other files.
+    #[test]
+    fn damaged_lists_are_refused() {
+        let (_, replacement) = prepare();
+        let bytes = replacement.encode().unwrap();
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let read = Replacement::decode(&damaged).ok();
+            assert!(read.is_none_or(|read| read == replacement), "bit {bit}");
         }
     }
 }

@@ -76,6 +76,19 @@ impl Sequences {
         })
     }
 
+    /// Adds all messages of others.
+    pub fn extend(&mut self, others: &Self) {
+        for (instance, number) in others.iter() {
+            self.insert(*instance, number);
+        }
+    }
+
+    /// Whether others have all of them.
+    pub fn is_within(&self, others: &Self) -> bool {
+        self.iter()
+            .all(|(instance, number)| others.contains(instance, number))
+    }
+
     /// Adds a message. Returns whether it is new.
     pub fn insert(&mut self, instance: [u8; 16], sequence: u64) -> bool {
         self.0.entry(instance).or_default().insert(sequence)

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use parking_lot::{Mutex, RwLock};
+use anyhow::{Result, ensure};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use segment::Effort;
 use tracing::error;
 
@@ -53,6 +54,8 @@ pub struct Shared {
     pub sealer: Wakeup,
     /// Of the thread that merges.
     pub compactor: Wakeup,
+    /// Held while files take the place of others.
+    replacing: Mutex<()>,
     content: RwLock<Arc<Content>>,
     /// Blocks that get no more windows, and become segments.
     sealed: Mutex<VecDeque<Arc<Block>>>,
@@ -76,6 +79,7 @@ impl Shared {
             retention,
             sealer: Wakeup::default(),
             compactor: Wakeup::default(),
+            replacing: Mutex::default(),
             sealed: Mutex::new(content.blocks.iter().cloned().collect()),
             content: RwLock::new(Arc::new(content)),
         }
@@ -92,6 +96,18 @@ impl Shared {
         let mut changed = Content::clone(&content);
         change(&mut changed);
         *content = Arc::new(changed);
+    }
+
+    /// Begins to let files take the place of others. A replacement that is not finished has files without their names; another one of
+    /// the same files would be undone by it.
+    ///
+    /// # Errors
+    /// The store is being closed, and may have given one up.
+    pub fn begin_replacement(&self) -> Result<MutexGuard<'_, ()>> {
+        let replacing = self.replacing.lock();
+        let is_stopped = self.sealer.is_stopped() || self.compactor.is_stopped();
+        ensure!(!is_stopped, "the server is stopping");
+        Ok(replacing)
     }
 
     /// A block gets no more windows.
@@ -132,7 +148,6 @@ impl Shared {
     pub fn note_catalog(&self, result: Result<(), CatalogError>) {
         if let Err(err) = result {
             error!(%err, "failed to write the catalog; it is completed from the segments at the next start");
-            self.catalog.note_failure(&err);
         }
     }
 }

@@ -17,6 +17,7 @@ use tracing::error;
 use super::catalog::CatalogError;
 use super::compactor::{run_compactor, run_sealer};
 use super::directory::Directory;
+use super::disk::{Disk, RealDisk};
 use super::limits::{RetentionFlags, choose, describe_kept};
 use super::metrics::StoreMetrics;
 use super::recovery::{RecoveryReport, recover};
@@ -60,7 +61,19 @@ impl EmbeddedStore {
     /// # Errors
     /// Another server has the directory, or it cannot be read or written.
     pub fn open(options: &StoreOptions, metrics: StoreMetrics) -> Result<Self> {
-        let directory = Arc::new(Directory::lock(&options.path)?);
+        Self::open_on(Arc::new(RealDisk), options, metrics)
+    }
+
+    /// Opens the store on another disk than the system's. Its lock and its catalog are files of the system all the same.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        options: &StoreOptions,
+        metrics: StoreMetrics,
+    ) -> Result<Self> {
+        let directory = Arc::new(Directory::lock_on(disk, &options.path)?);
         let recovered = recover(&directory)?;
         let report = recovered.report;
         metrics.note_recovery(&report);
@@ -174,9 +187,15 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 impl Store for EmbeddedStore {
     fn append(&self, window: Window) -> Result<Appended, StoreError> {
         let queue = self.queue.lock().clone();
+        let digest = window.digest();
+        // Here and not by the writer, since it reads the disk.
+        let content = self.shared.content();
+        if let Some(repeat) = content.find_repeat(&window.head.key, &digest) {
+            return repeat;
+        }
         let (reply, answer) = sync_channel(1);
         let job = AppendJob {
-            digest: window.digest(),
+            digest,
             window,
             reply,
         };

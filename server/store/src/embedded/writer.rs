@@ -4,9 +4,7 @@
 //! are written together, with one `fdatasync` a log, and answered after it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
@@ -18,8 +16,9 @@ use ulid::Ulid;
 
 use super::block::Block;
 use super::directory::LOGS;
+use super::disk::DiskFile;
+use super::files::write_all_at;
 use super::plan::hour_of;
-use super::replace::sync_folder;
 use super::sequences::Sequences;
 use super::shared::{Shared, now_ms};
 use super::span::HOUR_MS;
@@ -60,7 +59,7 @@ pub struct AppendJob {
 struct OpenBlock {
     block: Arc<Block>,
     log: LogWriter,
-    file: File,
+    file: Arc<dyn DiskFile>,
     opened_at: Instant,
 }
 
@@ -119,8 +118,8 @@ impl Writer {
         let mut repeats = Vec::new();
         for job in jobs {
             let key = job.window.head.key;
-            if content.has_message(&key.instance, key.sequence) {
-                answer(&job, content.compare_message(&key, &job.digest));
+            if let Some(repeat) = content.find_repeat(&key, &job.digest) {
+                answer(&job, repeat);
             } else if in_batch.insert((key.instance, key.sequence)) {
                 by_hour.entry(hour_of(key.start_ms)).or_default().push(job);
             } else {
@@ -133,15 +132,12 @@ impl Writer {
         }
         let content = self.shared.content();
         for job in repeats {
-            let key = job.window.head.key;
-            let is_stored = content.has_message(&key.instance, key.sequence);
-            let result = match is_stored {
-                true => content.compare_message(&key, &job.digest),
-                false => Err(StoreError::Failed(
-                    "the same message failed just now; send it again".into(),
-                )),
-            };
-            answer(&job, result);
+            let repeat = content.find_repeat(&job.window.head.key, &job.digest);
+            let failed = "the same message failed just now; send it again";
+            answer(
+                &job,
+                repeat.unwrap_or_else(|| Err(StoreError::Failed(failed.into()))),
+            );
         }
     }
 
@@ -221,16 +217,14 @@ impl Writer {
             Sequences::default(),
             0,
         ));
-        let root = self.shared.directory.path();
+        let (disk, root) = (self.shared.directory.disk(), self.shared.directory.path());
         let path = root.join(block.log_path());
-        let file = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .open(&path)?;
-        if let Err(err) = sync_folder(&root.join(LOGS)) {
-            drop(fs::remove_file(&path));
-            return Err(err);
-        }
+        let created = disk.create(&path);
+        let synced = created.and_then(|file| disk.sync_folder(&root.join(LOGS)).map(|()| file));
+        let file = synced.inspect_err(|_| {
+            // An empty log is removed by the next start.
+            let _failed = disk.remove(&path);
+        })?;
         self.shared
             .change(|content| content.blocks.push(Arc::clone(&block)));
         let open = OpenBlock {
@@ -292,10 +286,7 @@ fn append_bytes(
         .map_err(|err| (err, true))?;
     let started = Instant::now();
     let durable_bytes = open.log.durable_bytes();
-    let written = open
-        .file
-        .write_all_at(bytes, durable_bytes)
-        .and_then(|()| open.file.sync_data());
+    let written = write_all_at(&*open.file, bytes, durable_bytes).and_then(|()| open.file.sync());
     shared.metrics.observe_sync(started.elapsed());
     let Err(err) = written else {
         shared.metrics.add_stored_bytes(bytes.len() as u64);
@@ -310,7 +301,7 @@ fn append_bytes(
     let cut = open
         .file
         .set_len(durable_bytes)
-        .and_then(|()| open.file.sync_data());
+        .and_then(|()| open.file.sync());
     if let Err(err) = &cut {
         error!(%err, path = %path.display(), "failed to cut a log back");
     }

@@ -9,10 +9,9 @@ pub mod record;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use model::{TimeRange, Window, WindowKey};
@@ -20,6 +19,8 @@ use model::{TimeRange, Window, WindowKey};
 use self::columns::Damaged;
 use self::file::{FooterEntry, scan_segment};
 use self::record::read_window;
+use super::disk::{Disk, DiskFile};
+use super::files;
 use super::sequences::Sequences;
 use super::span::{HOUR_MS, parse_start};
 
@@ -27,7 +28,7 @@ use super::span::{HOUR_MS, parse_start};
 pub struct OldFile {
     path: PathBuf,
     relative_path: PathBuf,
-    file: File,
+    file: Arc<dyn DiskFile>,
     hour_ms: i64,
     bytes: u64,
     windows: Vec<FooterEntry>,
@@ -41,20 +42,15 @@ impl OldFile {
     ///
     /// # Errors
     /// It cannot be read, or is no such file.
-    pub fn open(root: &Path, path: &Path) -> Result<Self> {
-        let mut file = File::open(path)?;
-        let bytes = file.metadata()?.len();
+    pub fn open(disk: &dyn Disk, root: &Path, path: &Path) -> Result<Self> {
+        let file = disk.open(path)?;
+        let bytes = file.size()?;
         let hour_ms = Self::hour_of(path).context("its folder is not an hour")?;
-        let footer = read_footer(&file, bytes).ok().flatten();
+        let footer = read_footer(&*file, bytes).ok().flatten();
         let (windows, damaged) = match footer {
             Some(windows) => (windows, 0),
             // It was not sealed, or its footer is damaged.
-            None => {
-                let mut content = Vec::new();
-                file.seek(SeekFrom::Start(0))?;
-                file.read_to_end(&mut content)?;
-                find_windows(&content)?
-            }
+            None => find_windows(&files::read(disk, path)?)?,
         };
         let messages = windows
             .iter()
@@ -138,7 +134,7 @@ impl OldFile {
 }
 
 /// Reads the index at the end of a sealed file.
-fn read_footer(file: &File, bytes: u64) -> Result<Option<Vec<FooterEntry>>> {
+fn read_footer(file: &dyn DiskFile, bytes: u64) -> Result<Option<Vec<FooterEntry>>> {
     let Some(end) = bytes.checked_sub(file::END_BYTES as u64) else {
         return Ok(None);
     };
