@@ -15,8 +15,8 @@ use super::windows::{NewWindow, apply_window, decode_windows};
 /// Why bytes are no log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// They end in the header: no window in it was ever acknowledged.
-    #[error("the log ends in its header")]
+    /// They end in the header, or it was not written: no window in it was ever acknowledged.
+    #[error("the log has no header")]
     Cut,
     /// They are no log.
     #[error("not a log: there is neither a header nor a record")]
@@ -82,7 +82,12 @@ pub fn replay(bytes: &[u8]) -> Result<Replay, LogError> {
         }
         Header::Cut => return Err(LogError::Cut),
         Header::Damaged => {
-            at = find_frame(bytes, 0).ok_or(LogError::NotALog)?.start;
+            // After a crash of the machine a file may have its length and none of its bytes.
+            let error = match bytes.iter().take(HEADER_BYTES).all(|byte| *byte == 0) {
+                true => LogError::Cut,
+                false => LogError::NotALog,
+            };
+            at = find_frame(bytes, 0).ok_or(error)?.start;
             // Without a header nothing is missing but the block's start.
             if at > 0 {
                 replay.note(0, at, "the header is damaged");

@@ -314,6 +314,7 @@ fn other_bytes_are_no_log() {
     let error = |bytes: &[u8]| replay(bytes).err();
     assert_eq!(error(b""), Some(LogError::Cut));
     assert_eq!(error(b"PLBLKLOG"), Some(LogError::Cut));
+    assert_eq!(error(&[0; 100]), Some(LogError::Cut));
     assert_eq!(error(&[0; 100]), Some(LogError::NotALog));
     assert_eq!(
         error(b"PLCOLSEG and so on, and so on, and so on"),

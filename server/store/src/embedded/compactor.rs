@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use model::TimeRange;
-use segment::{Builder, MergeOptions, Segment, Source as _, WriteOptions};
+use segment::{Builder, Cause, MergeOptions, Segment, Source as _, WriteOptions};
 use tracing::{error, info, warn};
 use ulid::Ulid;
 
@@ -31,7 +31,7 @@ use super::wakeup::Wakeup;
 const TICK: Duration = Duration::from_secs(5);
 
 /// Times before a step that failed is tried again: a disk that failed once is asked soon, and one that goes on failing rarely.
-const RETRY_TIME_MIN: Duration = Duration::from_millis(100);
+const RETRY_TIME_MIN: Duration = Duration::from_millis(20);
 const RETRY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Writes blocks as segments until the store is closed.
@@ -204,7 +204,7 @@ fn run_merge(shared: &Shared, content: &Content, merge: &Merge) -> Result<bool> 
     });
     match merged {
         Ok(_) => {}
-        Err(segment::Error::Input { input, damage }) => {
+        Err(segment::Error::Input { input, damage }) if !matches!(damage.cause, Cause::Read(_)) => {
             error!(name = %inputs[input].name, %damage, "a segment is damaged, and is not merged any more");
             inputs[input].note_damage();
             return Ok(true);

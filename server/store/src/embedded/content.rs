@@ -134,6 +134,8 @@ pub struct Content {
     pub segments: BTreeMap<SegmentName, Arc<StoredSegment>>,
     /// Files that cannot be read, by their paths relative to the folder of profiles.
     pub unreadable: BTreeMap<PathBuf, Unreadable>,
+    /// Messages in those of these files that the next start may be able to read: they are stored all the same.
+    pub hidden: Sequences,
     /// Blocks that are no segments yet, the oldest first.
     pub blocks: Vec<Arc<Block>>,
     /// Files of earlier versions that are not converted yet.
@@ -149,6 +151,7 @@ impl Content {
             .any(|block| block.has_message(instance, sequence))
             || self.segments.values().any(|segment| has(&segment.messages))
             || self.old.iter().any(|file| has(file.messages()))
+            || has(&self.hidden)
     }
 
     /// The answer for a message that is stored: it is a repeat if it has the content of the stored one. None if it is not stored.
@@ -182,7 +185,7 @@ impl Content {
                 old.find(|file| has(file.messages()))?;
                 None
             };
-        // What earlier versions stored has no digest, and what is damaged has none that can be read.
+        // What earlier versions stored has no digest, and what cannot be read has none that is known.
         let is_repeat = stored.is_none_or(|stored| stored == *digest);
         Some(if is_repeat {
             Ok(Appended::Duplicate)

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use super::catalog::Catalog;
 use super::disk::{Disk, RealDisk};
+use super::replace;
 
 /// Size of a file that is removed when the server starts on a full disk, since another program may have filled it. The catalog is
 /// opened only if sled can write half a MiB; this is enough for some starts.
@@ -125,7 +126,7 @@ impl Directory {
             self.make_first()
                 .context("failed to make the folder of profiles")?;
         }
-        for name in [SEGMENTS, LOGS, OLD] {
+        for name in [SEGMENTS, LOGS, OLD, replace::FOLDER] {
             self.disk.create_folder(&self.path.join(name))?;
         }
         self.move_old()?;

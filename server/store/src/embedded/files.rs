@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use super::disk::{Disk, DiskFile};
@@ -101,6 +103,34 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A value as JSON, and the CRC-32C of that in a line of its own: a flipped bit may make another valid value.
+///
+/// # Errors
+/// The value cannot be encoded.
+pub fn encode_checked<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(value)?;
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(format!("\n{crc:08x}\n").as_bytes());
+    Ok(bytes)
+}
+
+/// Reads what [`encode_checked`] wrote.
+///
+/// # Errors
+/// The bytes are damaged.
+pub fn decode_checked<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    let (json, _) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0));
+    let value = serde_json::from_slice(json)?;
+    let crc = crc32c::crc32c(json);
+    if bytes[json.len()..] != *format!("\n{crc:08x}\n").as_bytes() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the checksum differs",
+        ));
+    }
+    Ok(value)
+}
+
 /// Length of a file; 0 if it cannot be opened.
 pub fn length(disk: &dyn Disk, path: &Path) -> u64 {
     disk.open(path)
@@ -181,6 +211,21 @@ mod tests {
 
     use super::*;
     use crate::embedded::disk::RealDisk;
+
+    /// Check that no flipped bit and no cut makes another value.
+    #[test]
+    fn damaged_values_are_refused() {
+        let value = vec![vec!["segments/a", "segments/b"], vec!["segments/c"]];
+        let bytes = encode_checked(&value).unwrap();
+        let decode = |bytes: &[u8]| decode_checked::<Vec<Vec<String>>>(bytes);
+        assert_eq!(decode(&bytes).unwrap(), value);
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&damaged).is_err(), "bit {bit}");
+            assert!(decode(&bytes[..bit / 8]).is_err(), "cut at {}", bit / 8);
+        }
+    }
 
     /// Check that a file that is not finished leaves nothing, and that one that is written replaces another whole.
     #[test]

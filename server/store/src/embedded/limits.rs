@@ -1,13 +1,17 @@
 //! How much is kept: by flags, or by limits that were chosen when the directory was new.
 
+use std::io;
+use std::path::Path;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::content::Content;
 use super::directory::Directory;
-use super::files::{self, write_whole};
+use super::files::{self, decode_checked, encode_checked, keep_damaged, write_whole};
 use super::plan::{Retention, plan_eviction};
+use super::recovery::RecoveryReport;
 use super::shared::now_ms;
 use super::span::DAY_MS;
 use crate::{BeyondDefaults, Kept, RollUp};
@@ -48,11 +52,10 @@ pub fn choose(
     directory: &Directory,
     content: &Content,
     flags: &RetentionFlags,
+    report: &mut RecoveryReport,
 ) -> Result<Retention> {
     let path = directory.path().join(FILE);
-    let known = files::read(&**directory.disk(), &path)
-        .ok()
-        .and_then(|json| serde_json::from_slice(&json).ok());
+    let known = read_chosen(directory, &path, report);
     let is_new = content.segments.is_empty()
         && content.unreadable.is_empty()
         && content.blocks.is_empty()
@@ -62,13 +65,13 @@ pub fn choose(
         age_ms: Some(AGE_MS),
         bytes_max: Some(free_bytes / FREE_SHARE),
     };
-    let chosen = known.unwrap_or(if is_new {
-        defaults
-    } else {
-        ChosenLimits::default()
-    });
-    if known.is_none()
-        && let Err(err) = write_whole(directory.disk(), &path, &serde_json::to_vec(&chosen)?)
+    let chosen = match known {
+        Known::Chosen(chosen) => chosen,
+        Known::Missing if is_new => defaults,
+        Known::Missing | Known::Unreadable => ChosenLimits::default(),
+    };
+    if known == Known::Missing
+        && let Err(err) = write_whole(directory.disk(), &path, &encode_checked(&chosen)?)
     {
         // On a full disk profiles can still be shown; the next start chooses again.
         warn!(%err, path = %path.display(), "failed to write the limits that were chosen");
@@ -85,7 +88,7 @@ pub fn choose(
                 days = AGE_MS / DAY_MS,
                 files_older = old.files,
                 bytes = old.bytes,
-                "nothing is evicted from this directory, which an earlier version filled, before --retention or --retention-bytes is given"
+                "nothing is evicted from this directory, whose limits an earlier version did not choose or cannot be read, before --retention or --retention-bytes is given"
             );
         }
         (age_ms, bytes_max) => info!(
@@ -134,8 +137,38 @@ fn find_beyond_defaults(content: &Content) -> BeyondDefaults {
     }
 }
 
+/// What is known of the limits that were chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Chosen(ChosenLimits),
+    Missing,
+    /// They stay as they are, and a later start may read them.
+    Unreadable,
+}
+
+/// Reads the limits that were chosen. A damaged file is kept under another name.
+fn read_chosen(directory: &Directory, path: &Path, report: &mut RecoveryReport) -> Known {
+    let read = files::read(&**directory.disk(), path);
+    let err = match read.and_then(|bytes| decode_checked(&bytes)) {
+        Ok(chosen) => return Known::Chosen(chosen),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Known::Missing,
+        Err(err) => err,
+    };
+    error!(%err, path = %path.display(), "the limits that were chosen cannot be read: give --retention and --retention-bytes");
+    report.limits_damaged = true;
+    if err.kind() != io::ErrorKind::InvalidData {
+        return Known::Unreadable;
+    }
+    match directory.disk().rename(path, &keep_damaged(path)) {
+        Ok(()) => Known::Missing,
+        Err(_) => Known::Unreadable,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::embedded::content::Unreadable;
     use crate::embedded::span::Level;
@@ -145,17 +178,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::lock(folder.path()).unwrap();
         let content = Content::default();
-        let first = choose(&directory, &content, &RetentionFlags::default()).unwrap();
+        let mut report = RecoveryReport::default();
+        let mut choose = |content: &Content, flags: &RetentionFlags| {
+            let chosen = choose(&directory, content, flags, &mut report).unwrap();
+            (chosen, std::mem::take(&mut report).limits_damaged)
+        };
+        let first = choose(&content, &RetentionFlags::default()).0;
         assert_eq!(first.age_ms, Some(30 * DAY_MS));
         assert!(first.bytes_max.is_some_and(|bytes| bytes > 0));
-        let again = choose(&directory, &content, &RetentionFlags::default()).unwrap();
-        assert_eq!(again, first);
+        let again = choose(&content, &RetentionFlags::default());
+        assert_eq!(again, (first.clone(), false));
         let flags = RetentionFlags {
             bytes_max: Some(7),
             ..RetentionFlags::default()
         };
-        let by_flag = choose(&directory, &content, &flags).unwrap();
+        let by_flag = choose(&content, &flags).0;
         assert_eq!((by_flag.age_ms, by_flag.bytes_max), (first.age_ms, Some(7)));
+
+        // Not even one digit of a damaged file is believed, and nothing is evicted by defaults.
+        let mut filled = Content::default();
+        let span = Level::Hour.span_of(0);
+        filled.note_unreadable(&directory, "x".into(), span, 1, "for the test");
+        let path = folder.path().join("default").join(FILE);
+        let damaged = fs::read_to_string(&path).unwrap().replacen('9', "8", 1);
+        fs::write(&path, damaged.replacen('2', "1", 1)).unwrap();
+        let none = choose(&filled, &RetentionFlags::default());
+        assert_eq!(
+            (none.0.age_ms, none.0.bytes_max, none.1),
+            (None, None, true)
+        );
+        assert!(keep_damaged(&path).exists());
     }
 
     /// Check that a directory of an earlier version has no limit, and tells what a new one would evict.
@@ -174,7 +226,9 @@ mod tests {
             };
             content.unreadable.insert(name.into(), found);
         }
-        let retention = choose(&directory, &content, &RetentionFlags::default()).unwrap();
+        let mut report = RecoveryReport::default();
+        let flags = RetentionFlags::default();
+        let retention = choose(&directory, &content, &flags, &mut report).unwrap();
         let kept = describe_kept(&content, &retention);
         let beyond = BeyondDefaults {
             age_ms: 30 * DAY_MS,
@@ -186,7 +240,7 @@ mod tests {
             age_ms: Some(DAY_MS),
             ..RetentionFlags::default()
         };
-        let retention = choose(&directory, &content, &flags).unwrap();
+        let retention = choose(&directory, &content, &flags, &mut report).unwrap();
         let kept = describe_kept(&content, &retention);
         assert_eq!((kept.age_ms, kept.beyond_defaults), (Some(DAY_MS), None));
     }

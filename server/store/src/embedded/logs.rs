@@ -28,7 +28,19 @@ pub fn read_logs(
     for file in directory.list_names(LOGS)? {
         if let Some((hour_ms, id)) = Block::parse_log_name(&file) {
             let path = directory.path().join(LOGS).join(&file);
-            let block = read_log(directory, &path, (hour_ms, id), content, report)
+            let bytes = match files::read(&**directory.disk(), &path) {
+                Ok(bytes) => bytes,
+                Err(err) => {
+                    error!(path = %path.display(), %err, "failed to read a log, leaving it as it is");
+                    report.records_damaged += 1;
+                    let reason = format!("the log cannot be read: {err}");
+                    let span = Level::Part.span_of(hour_ms);
+                    let path = Path::new(LOGS).join(&file);
+                    content.note_unreadable(directory, path, span, 0, &reason);
+                    continue;
+                }
+            };
+            let block = read_log(directory, &path, &bytes, (hour_ms, id), content, report)
                 .with_context(|| format!("failed to read the log `{}`", path.display()))?;
             content.blocks.extend(block.map(Arc::new));
         }
@@ -50,13 +62,13 @@ pub fn read_logs(
 fn read_log(
     directory: &Directory,
     path: &Path,
+    bytes: &[u8],
     (hour_ms, id): (i64, Ulid),
     content: &Content,
     report: &mut RecoveryReport,
 ) -> Result<Option<Block>> {
     let disk = &**directory.disk();
-    let bytes = files::read(disk, path)?;
-    let read = match replay(&bytes) {
+    let read = match replay(bytes) {
         Ok(read) => read,
         // No window in it was ever acknowledged.
         Err(LogError::Cut) => {

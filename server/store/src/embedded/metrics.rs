@@ -114,6 +114,7 @@ impl StoreMetrics {
             tail_bytes_cut,
             records_damaged,
             old_files,
+            limits_damaged,
         } = *report;
         for (kind, number) in [
             ("catalog_rebuilt", u64::from(catalog_rebuilt)),
@@ -129,6 +130,7 @@ impl StoreMetrics {
             ("tail_bytes_cut", tail_bytes_cut),
             ("records_damaged", records_damaged),
             ("old_files", old_files),
+            ("limits_damaged", u64::from(limits_damaged)),
         ] {
             self.recovery.of([kind]).set(number as i64);
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use segment::{Cause, Damage, Error as SegmentError};
 use tracing::{error, warn};
 use ulid::Ulid;
 
@@ -56,6 +57,8 @@ pub struct RecoveryReport {
     pub records_damaged: u64,
     /// Files of earlier versions.
     pub old_files: u64,
+    /// The limits that were chosen at the first start cannot be read: nothing is evicted before flags say so.
+    pub limits_damaged: bool,
 }
 
 /// What was found.
@@ -95,12 +98,8 @@ pub fn recover(directory: &Directory) -> Result<Recovered> {
     }
     read_logs(directory, &mut content, &mut report)?;
     for path in directory.list_old(DAMAGED)? {
-        let span = OldFile::hour_of(&path).map(|hour_ms| Level::Hour.span_of(hour_ms));
-        let relative = path.strip_prefix(directory.path()).unwrap_or(&path);
-        if let Some(span) = span {
-            let reason = "a file of an earlier version is damaged";
-            content.note_unreadable(directory, relative.to_owned(), span, 0, reason);
-        }
+        let reason = "a file of an earlier version is damaged";
+        note_old(directory, &mut content, &path, reason);
     }
     for path in directory.list_old(".seg")? {
         match OldFile::open(&**directory.disk(), directory.path(), &path) {
@@ -112,6 +111,7 @@ pub fn recover(directory: &Directory) -> Result<Recovered> {
             Err(err) => {
                 error!(path = %path.display(), err = %format_args!("{err:#}"), "failed to read a file of an earlier version, leaving it as it is");
                 report.segments_damaged += 1;
+                note_old(directory, &mut content, &path, &format!("{err:#}"));
             }
         }
     }
@@ -122,6 +122,15 @@ pub fn recover(directory: &Directory) -> Result<Recovered> {
         content,
         report,
     })
+}
+
+/// Notes a file of an earlier version that cannot be read.
+fn note_old(directory: &Directory, content: &mut Content, path: &Path, reason: &str) {
+    if let Some(hour_ms) = OldFile::hour_of(path) {
+        let relative = path.strip_prefix(directory.path()).unwrap_or(path);
+        let span = Level::Hour.span_of(hour_ms);
+        content.note_unreadable(directory, relative.to_owned(), span, 0, reason);
+    }
 }
 
 /// Takes what is in no file of an earlier version. The rest of its catalog is known from these files.
@@ -165,14 +174,28 @@ fn open_segments(
             Err(err) => {
                 error!(file, err = %format_args!("{err:#}"), "failed to open a segment, leaving it as it is");
                 report.segments_damaged += 1;
-                let windows = entry.map_or(0, |entry| entry.messages.len());
+                let messages = entry.map(|entry| entry.messages).unwrap_or_default();
                 let reason = format!("the segment cannot be opened: {err:#}");
                 let path = StoredSegment::path_of(&name);
-                content.note_unreadable(directory, path, name.span, windows, &reason);
+                content.note_unreadable(directory, path, name.span, messages.len(), &reason);
+                if !is_damage(&err) {
+                    content.hidden.extend(&messages);
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Whether the bytes of a segment are wrong. Else the disk failed, or a newer server wrote it, and a later start may read it.
+fn is_damage(err: &anyhow::Error) -> bool {
+    let cause = |damage: &Damage| !matches!(damage.cause, Cause::Read(_));
+    match err.downcast_ref() {
+        Some(SegmentError::NotASegment(_)) => true,
+        Some(SegmentError::Damaged(damage)) => cause(damage),
+        Some(_) => false,
+        None => err.downcast_ref().is_some_and(cause),
+    }
 }
 
 /// Removes segments whose windows are in others, after a list of replaced files was damaged.

@@ -12,7 +12,9 @@ use model::{
     WindowTotals,
 };
 use parking_lot::Mutex;
-use segment::{Builder, Damage, FunctionNames, Partial, Selection, Source, WindowSet, WindowSums};
+use segment::{
+    Builder, Cause, Damage, FunctionNames, Partial, Selection, Source, WindowSet, WindowSums,
+};
 use tracing::error;
 
 use super::block::Block;
@@ -185,7 +187,9 @@ impl EmbeddedSnapshot {
             return;
         };
         if let SnapshotSource::Segment(found) = source {
-            found.note_damage();
+            if !matches!(first.cause, Cause::Read(_)) {
+                found.note_damage();
+            }
             let reason = format!("segment {}: {first}", found.name);
             self.note_stretch(source.range(), windows, lost, &reason);
         }

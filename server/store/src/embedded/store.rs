@@ -75,9 +75,14 @@ impl EmbeddedStore {
     ) -> Result<Self> {
         let directory = Arc::new(Directory::lock_on(disk, &options.path)?);
         let recovered = recover(&directory)?;
-        let report = recovered.report;
+        let mut report = recovered.report;
+        let retention = choose(
+            &directory,
+            &recovered.content,
+            &options.retention,
+            &mut report,
+        )?;
         metrics.note_recovery(&report);
-        let retention = choose(&directory, &recovered.content, &options.retention)?;
         let space = Space::new(Arc::clone(&directory), options.reserve_bytes);
         directory.make_ballast(options.reserve_bytes);
         let shared = Arc::new(Shared::new(
