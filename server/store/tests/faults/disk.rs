@@ -198,6 +198,26 @@ impl SimDisk {
         state.trace[last..].join("\n")
     }
 
+    /// Flips a bit of a file, also on the disk.
+    pub(crate) fn flip(&self, path: &Path, bit: usize) {
+        let inode = self.state().find(path).unwrap();
+        let mut inode = inode.lock().unwrap();
+        let mut content = inode.content.clone();
+        content[bit / 8] ^= 1 << (bit % 8);
+        *inode = Inode {
+            durable: content.clone(),
+            content,
+            changes: Vec::new(),
+        };
+    }
+
+    /// Length of a file.
+    pub(crate) fn length(&self, path: &Path) -> usize {
+        let inode = self.state().find(path).unwrap();
+        let inode = inode.lock().unwrap();
+        inode.content.len()
+    }
+
     /// The names of all files.
     pub(crate) fn names(&self) -> Vec<PathBuf> {
         self.state().live.keys().cloned().collect()

@@ -130,7 +130,8 @@ impl Rig {
             let totals = count_totals(&*snapshot);
             let unread = snapshot.unread().into_iter().map(|unread| unread.reason);
             let unread: Vec<String> = unread.collect();
-            assert_eq!(totals, stacks, "routes disagree; unread: {unread:?}");
+            // The sums of a window may be whole where its stacks are damaged; then it is told.
+            assert!(totals == stacks || !unread.is_empty());
             (stacks, unread)
         })
     }
@@ -396,13 +397,13 @@ fn run_history(seed: u64, fault: Fault, writes_short: bool) {
 /// Check that windows are there once after a crash at any operation.
 #[test]
 fn a_crash_loses_nothing() {
-    run_histories(3, [4, usize::MAX], |_, at| Fault::Crash { at });
+    run_histories(2, [6, usize::MAX], |_, at| Fault::Crash { at });
 }
 
 /// Check that windows are there once after a failure of any operation, and of some after it.
 #[test]
 fn a_failure_loses_nothing() {
-    run_histories(3, [5, 60], |random, at| Fault::Fail {
+    run_histories(2, [9, 150], |random, at| Fault::Fail {
         at,
         count: random.choice([1, 1, 2, 3, u64::MAX]).unwrap(),
         kind: random

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod damage;
 mod disk;
 mod history;
 mod steps;
