@@ -259,6 +259,11 @@ impl Default for Names {
 }
 
 impl Names {
+    /// Finds a file by its path, build id and file id.
+    pub(crate) fn find_mapping(&self, key: [u32; 3]) -> Option<u32> {
+        self.files.find(&key)
+    }
+
     /// Finds or adds a file, and adds what this mapping says of it.
     pub(crate) fn intern_mapping(&mut self, mapping: &Mapping) -> u32 {
         let key = [mapping.file, mapping.build_id, mapping.file_id];
@@ -387,6 +392,18 @@ fn place(location: &Location) -> (u32, u64) {
     (location.mapping, location.address)
 }
 
+/// What a location is, but for its lines.
+fn marks(location: &Location) -> (u32, u64, u32, u32) {
+    let Location {
+        mapping,
+        address,
+        flags,
+        unnamed,
+        lines: _,
+    } = *location;
+    (mapping, address, flags, unnamed)
+}
+
 impl Locations {
     /// The first location at the address of a location.
     pub(crate) fn first_at(&self, location: &Location) -> Option<u32> {
@@ -395,32 +412,27 @@ impl Locations {
         self.places.find(hash, is_there).copied()
     }
 
-    /// Finds or adds a location with its lines; the range of lines in `location` is ignored.
-    pub(crate) fn intern(&mut self, location: Location, lines: &[Line]) -> u32 {
-        let first = self.first_at(&location);
-        let key = |location: &Location| {
-            let Location {
-                mapping,
-                address,
-                flags,
-                unnamed,
-                lines: _,
-            } = *location;
-            (mapping, address, flags, unnamed)
-        };
+    /// Finds a location with its lines; the range of lines in `location` is ignored.
+    pub(crate) fn find(&self, location: &Location, lines: &[Line]) -> Option<u32> {
+        let first = self.first_at(location)?;
         let is_same = |number: u32| {
             let (known, known_lines) = self.get(number);
-            key(known) == key(&location) && known_lines == lines
+            marks(known) == marks(location) && known_lines == lines
         };
-        if let Some(first) = first.filter(|first| is_same(*first)) {
-            return first;
+        if is_same(first) {
+            return Some(first);
         }
-        let hash = self.hasher.hash_one((key(&location), lines));
-        if first.is_some()
-            && let Some(known) = self.others.find(hash, |number| is_same(*number))
-        {
-            return *known;
+        let hash = self.hasher.hash_one((marks(location), lines));
+        self.others.find(hash, |number| is_same(*number)).copied()
+    }
+
+    /// Finds or adds a location with its lines; the range of lines in `location` is ignored.
+    pub(crate) fn intern(&mut self, location: Location, lines: &[Line]) -> u32 {
+        if let Some(known) = self.find(&location, lines) {
+            return known;
         }
+        let first = self.first_at(&location);
+        let hash = self.hasher.hash_one((marks(&location), lines));
         let number = self.push(location, lines);
         let Self {
             entries,
@@ -435,7 +447,7 @@ impl Locations {
         } else {
             others.insert_unique(hash, number, |number| {
                 let location = &entries[*number as usize];
-                hasher.hash_one((key(location), location.lines_in(lines)))
+                hasher.hash_one((marks(location), location.lines_in(lines)))
             });
         }
         number

@@ -6,7 +6,7 @@
 //! # Writing
 //!
 //! A [`Builder`] takes [windows](model::Window) in any order until it [is full](Builder::is_full), answers questions while it grows, and
-//! writes a segment. [`merge()`] makes one segment of several, or a few if the dictionary would be too large; it reads its inputs as
+//! writes a segment. [`Builder::measure_growth`] tells what a window would add to its dictionary. [`merge()`] makes one segment of several, or a few if the dictionary would be too large; it reads its inputs as
 //! streams. It can add up the windows of a collector that start in the same minute, or in any other length of time. The caller syncs and
 //! names the files.
 //!
@@ -110,7 +110,7 @@ mod read_at;
 mod section;
 mod write;
 
-pub use build::{BUILDER_BYTES_MAX, Builder, NODES_MAX};
+pub use build::{BUILDER_BYTES_MAX, Builder, Growth, NODES_MAX};
 pub use chunk::accounts::WindowAccount;
 pub use chunk::cells::{Cell, UsageCell};
 pub use chunk::digests::Digest;

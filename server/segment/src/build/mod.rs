@@ -1,6 +1,7 @@
 //! Builds a segment from windows.
 
 mod compare;
+mod growth;
 mod import;
 mod questions;
 pub(crate) mod row_buffer;
@@ -28,6 +29,8 @@ use crate::write::dictionary::DictionaryWriter;
 use crate::write::series::SeriesWriter;
 use crate::write::tree::TreeWriter;
 use crate::write::{WindowEntry, WriteOptions, write_accounts, write_labels, write_windows};
+
+pub use self::growth::Growth;
 
 use self::import::Import;
 use self::row_buffer::{RowBuffer, Run};

@@ -61,6 +61,34 @@ impl Tree {
         self.nodes[node as usize].location
     }
 
+    /// Finds the child of a node with a location.
+    pub(crate) fn find_child(&self, parent: u32, location: u32) -> Option<u32> {
+        let mut listed = 0;
+        let mut child = self.nodes[parent as usize].first_child;
+        while child != ROOT {
+            let node = &self.nodes[child as usize];
+            if node.location == location {
+                return Some(child);
+            }
+            child = node.next_sibling;
+            listed += 1;
+        }
+        if listed == LISTED_MAX {
+            self.find_unlisted(parent, location)
+        } else {
+            None
+        }
+    }
+
+    fn find_unlisted(&self, parent: u32, location: u32) -> Option<u32> {
+        let hash = self.hasher.hash_one((parent, location));
+        let is_same = |number: &u32| {
+            let node = &self.nodes[*number as usize];
+            (node.parent, node.location) == (parent, location)
+        };
+        self.unlisted.find(hash, is_same).copied()
+    }
+
     /// Finds or adds the child of a node with a location.
     pub(crate) fn child(&mut self, parent: u32, location: u32) -> u32 {
         let mut last = ROOT;
@@ -88,12 +116,11 @@ impl Tree {
     }
 
     fn unlisted_child(&mut self, parent: u32, location: u32) -> u32 {
+        if let Some(known) = self.find_unlisted(parent, location) {
+            return known;
+        }
         let key = |node: &Node| (node.parent, node.location);
         let hash = self.hasher.hash_one((parent, location));
-        let is_same = |number: &u32| key(&self.nodes[*number as usize]) == (parent, location);
-        if let Some(known) = self.unlisted.find(hash, is_same) {
-            return *known;
-        }
         let number = self.push(parent, location);
         let Self {
             nodes,

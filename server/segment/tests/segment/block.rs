@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use model::{LabelSet, Window};
+use model::{LabelSet, Window, text};
 use segment::{
     Builder, Effort, FunctionNames, Selection, Source, StackSum, WindowSet, WriteOptions,
 };
@@ -208,4 +208,46 @@ fn windows_can_be_taken_back() {
     let listed: std::collections::BTreeSet<_> =
         added.iter().flat_map(|window| &window.series).collect();
     assert_eq!(segment.series_count(), listed.len());
+}
+
+/// Check that the growth that is measured before a window is added is what adding it brings, and that measuring changes nothing.
+#[test]
+fn growth_is_measured_before_a_window_is_added() {
+    let mut random = Rng::with_seed(17);
+    let mut builder = Builder::default();
+    let mut grew = 0;
+    for window in random::windows(&mut random, 4, 12) {
+        let before = builder.dictionary_size();
+        let measured = builder.measure_growth(&window);
+        assert_eq!(builder.dictionary_size(), before);
+        builder.add(&window).unwrap();
+        let after = builder.dictionary_size();
+        // The random windows have several mappings of a file.
+        assert!(measured.stack_nodes >= after.stack_nodes - before.stack_nodes);
+        assert!(measured.locations >= after.locations - before.locations);
+        grew += u32::from(measured != segment::Growth::default());
+        assert_eq!(builder.measure_growth(&window), segment::Growth::default());
+    }
+    assert!(grew > 10, "{grew} windows had something new");
+
+    let mut builder = Builder::default();
+    for (lines, stack_nodes, locations) in [
+        ("comm=a | main work@/lib/a.so | 1", 2, 2),
+        (
+            "comm=b | main work@/lib/a.so | 5\ncomm=b | main work@/lib/a.so work@/lib/b.so | 1",
+            1,
+            1,
+        ),
+        ("comm=b | work@/lib/b.so main | 5", 2, 0),
+        ("comm=c | main work@/lib/a.so | 5", 0, 0),
+    ] {
+        let window = text::window(lines);
+        let measured = builder.measure_growth(&window);
+        assert_eq!(
+            (measured.stack_nodes, measured.locations),
+            (stack_nodes, locations),
+            "{lines}"
+        );
+        builder.add(&window).unwrap();
+    }
 }
