@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use listen::hosts::read_name;
-use store::{RetentionFlags, RollUp, StoreOptions};
+use store::{HourLimits, RetentionFlags, RollUp, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::store_command::{DATA_DIR, DataDir, StatsArguments};
@@ -39,6 +39,11 @@ const CACHE_BYTES_MAX: &str = "256MiB";
 
 /// After a day windows of a minute, after a week of ten: a month of 20 nodes is then asked in a second.
 const ROLL_UP: &str = "1d:1m 7d:10m";
+
+/// What a node may bring to an hour. [`HourLimits`] has the arithmetic.
+const HOUR_SERIES_MAX: &str = "65536";
+const HOUR_STACKS_MAX: &str = "100000000";
+const HOUR_LOCATIONS_MAX: &str = "20000000";
 
 /// Indexes of symbols: an index is at most as large as the lines and names of its file, 32 MiB for a program of 55
 /// MiB. This is room for some hundred such programs, or thousands of common libraries.
@@ -117,6 +122,18 @@ pub struct Typed {
     /// Profiles in memory that are in no segment yet
     #[arg(long, env = "PILOTLIGHT_CACHE_BYTES_MAX", value_name = "SIZE", default_value = CACHE_BYTES_MAX)]
     cache_bytes_max: String,
+
+    /// Different label sets that a node may bring in an hour; a window beyond it is refused, like those beyond the next two
+    #[arg(long, env = "PILOTLIGHT_HOUR_SERIES_MAX", value_name = "NUMBER", default_value = HOUR_SERIES_MAX)]
+    hour_series_max: String,
+
+    /// Frames of different stacks that a node may bring in an hour, those that begin alike counted once
+    #[arg(long, env = "PILOTLIGHT_HOUR_STACKS_MAX", value_name = "NUMBER", default_value = HOUR_STACKS_MAX)]
+    hour_stacks_max: String,
+
+    /// Different locations that a node may bring in an hour
+    #[arg(long, env = "PILOTLIGHT_HOUR_LOCATIONS_MAX", value_name = "NUMBER", default_value = HOUR_LOCATIONS_MAX)]
+    hour_locations_max: String,
 
     /// How long profiles are kept, as in 30d or 12h; `forever` for no limit [default: 30d for a new directory, no limit for one that
     /// an earlier version filled]
@@ -305,6 +322,11 @@ impl Typed {
                     bytes_max: check.retention_bytes("--retention-bytes", self.retention_bytes),
                     roll_ups: check.roll_ups("--roll-up", &self.roll_up),
                 },
+                hour_limits: HourLimits {
+                    series: check.number("--hour-series-max", &self.hour_series_max),
+                    stack_nodes: check.number("--hour-stacks-max", &self.hour_stacks_max),
+                    locations: check.number("--hour-locations-max", &self.hour_locations_max),
+                },
             },
             symbols,
             debuginfod_urls: check.urls("--debuginfod-url", self.debuginfod_url),
@@ -375,6 +397,10 @@ impl Check {
     fn count(&mut self, option: &str, text: &str) -> usize {
         let parsed = text.parse().ok().filter(|count| *count <= 100_000);
         self.parsed(option, text, parsed, "a number up to 100000", 0)
+    }
+
+    fn number(&mut self, option: &str, text: &str) -> u64 {
+        self.parsed(option, text, text.parse().ok(), "a number", 0)
     }
 
     fn urls(&mut self, option: &str, texts: Vec<String>) -> Vec<String> {

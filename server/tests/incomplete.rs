@@ -16,7 +16,7 @@ use model::text::window_at;
 use pprof::protos::{Message, Profile};
 use running::Running;
 use serde_json::Value;
-use store::{EmbeddedStore, RetentionFlags, StoreMetrics, StoreOptions};
+use store::{EmbeddedStore, HourLimits, RetentionFlags, StoreMetrics, StoreOptions};
 use test_push::push_request;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -59,6 +59,7 @@ fn settle(data: &Path) {
         path: data.to_owned(),
         block_bytes_max: 64 << 20,
         block_time: Duration::from_secs(3600),
+        hour_limits: HourLimits::default(),
         reserve_bytes: 0,
         retention: RetentionFlags::default(),
     };

@@ -13,7 +13,8 @@ use query::{Profiles, Selector, build_tree};
 use render::folded::{FoldedUnit, fold};
 use store::embedded::inspect::{check, stats};
 use store::{
-    Appended, EmbeddedStore, RetentionFlags, RollUp, Store, StoreError, StoreMetrics, StoreOptions,
+    Appended, EmbeddedStore, HourLimits, RetentionFlags, RollUp, Store, StoreError, StoreMetrics,
+    StoreOptions,
 };
 use tempfile::TempDir;
 
@@ -33,6 +34,7 @@ fn open_with(path: &Path, retention: RetentionFlags) -> anyhow::Result<EmbeddedS
         path: path.to_owned(),
         block_bytes_max: 64 << 20,
         block_time: Duration::from_secs(3600),
+        hour_limits: HourLimits::default(),
         reserve_bytes: 0,
         retention,
     };

@@ -282,6 +282,13 @@ const SAMPLE_TYPES_MAX: u64 = 16;
 const NODES_MAX: u64 = 16 << 20;
 const NODES_A_BYTE: u64 = 8;
 
+/// Nodes of the tree of stacks, each counted once: four times those of the largest window of a collector, which drops samples beyond
+/// 1,048,576 of them. A question about the window takes 90 ns for each.
+const STACK_NODES_MAX: u64 = 4 << 20;
+
+/// Label sets: a collector knows 32,768 processes, and those of one program in one container have the same.
+const SERIES_MAX: u64 = 32 << 10;
+
 /// Numbers of entries of a profile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProfileCounts([u64; PROFILE_PLACES]);
@@ -350,6 +357,28 @@ pub fn check_node_count(nodes: u64, packed_bytes: u64) -> Result<(), Refusal> {
         nodes,
         max,
     )
+}
+
+/// Checks the number of different stacks of a window, as nodes of their tree.
+///
+/// # Errors
+/// There are more than a collector sends.
+pub fn check_stack_nodes(nodes: u64) -> Result<(), Refusal> {
+    check_count("nodes of the tree of stacks", nodes, STACK_NODES_MAX)
+}
+
+/// Checks the number of label sets of a window.
+///
+/// # Errors
+/// There are more than a collector sends.
+pub fn check_series_count(series: u64) -> Result<(), Refusal> {
+    if series <= SERIES_MAX {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        RefusalReason::Entries,
+        format!("series: {series} label sets, and at most {SERIES_MAX} are taken"),
+    ))
 }
 
 fn samples_max(frequency: u64, window_ms: u64) -> u64 {

@@ -38,6 +38,16 @@ pub enum RefusalReason {
     Account,
     /// The load segments of files.
     Layouts,
+    /// The node brings too many label sets to an hour.
+    NewSeries,
+    /// The node brings too long labels to an hour.
+    NewLabels,
+    /// The node brings too many different stacks to an hour.
+    NewStacks,
+    /// The node brings too many locations to an hour.
+    NewLocations,
+    /// Too many names of nodes come in an hour.
+    NewNodes,
     /// The store's disk is full.
     DiskFull,
     /// The store failed for another reason.
@@ -48,7 +58,7 @@ pub enum RefusalReason {
 
 impl RefusalReason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::Identity,
         Self::Time,
         Self::Labels,
@@ -57,6 +67,11 @@ impl RefusalReason {
         Self::Profile,
         Self::Account,
         Self::Layouts,
+        Self::NewSeries,
+        Self::NewLabels,
+        Self::NewStacks,
+        Self::NewLocations,
+        Self::NewNodes,
         Self::DiskFull,
         Self::Store,
         Self::Stopping,
@@ -81,6 +96,11 @@ impl RefusalReason {
             Self::Profile => "profile",
             Self::Account => "account",
             Self::Layouts => "layouts",
+            Self::NewSeries => "new_series",
+            Self::NewLabels => "new_labels",
+            Self::NewStacks => "new_stacks",
+            Self::NewLocations => "new_locations",
+            Self::NewNodes => "new_nodes",
             Self::DiskFull => "disk_full",
             Self::Store => "store",
             Self::Stopping => "stopping",
@@ -98,7 +118,13 @@ impl RefusalReason {
             | Self::Compression
             | Self::Profile
             | Self::Account
-            | Self::Layouts => tonic::Code::InvalidArgument,
+            | Self::Layouts
+            // A window belongs to its hour, so that it is refused later too.
+            | Self::NewSeries
+            | Self::NewLabels
+            | Self::NewStacks
+            | Self::NewLocations
+            | Self::NewNodes => tonic::Code::InvalidArgument,
             Self::TooLarge | Self::DiskFull => tonic::Code::ResourceExhausted,
             Self::Slow | Self::Busy | Self::Store | Self::Stopping => tonic::Code::Unavailable,
         }

@@ -23,10 +23,10 @@ mod memory;
 mod store;
 mod unread;
 
-pub use embedded::{EmbeddedStore, RetentionFlags, StoreMetrics, StoreOptions};
+pub use embedded::{EmbeddedStore, HourLimits, RetentionFlags, StoreMetrics, StoreOptions};
 pub use kept::{BeyondDefaults, Kept, RollUp};
 pub use memory::MemoryStore;
 pub use store::{
-    Appended, DiskSpace, REPORTS_MAX, SeriesFilter, Snapshot, Store, StoreError, StoreNumbers,
-    StoreState, UNREAD_MAX,
+    Appended, DiskSpace, HourLimit, REPORTS_MAX, SeriesFilter, Snapshot, Store, StoreError,
+    StoreNumbers, StoreState, UNREAD_MAX,
 };

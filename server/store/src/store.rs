@@ -41,9 +41,63 @@ pub enum StoreError {
         /// Number of the message.
         sequence: u64,
     },
+    /// The node has brought so much to the hour of the window that this one would be beyond a limit.
+    #[error("{message}")]
+    HourLimit {
+        /// The limit.
+        limit: HourLimit,
+        /// The node, what it brought, and what a person can do.
+        message: String,
+    },
     /// The store is being closed.
     #[error("the server is stopping")]
     Stopping,
+}
+
+/// What is limited for each hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HourLimit {
+    /// Different label sets.
+    Series,
+    /// Bytes of different label sets.
+    Labels,
+    /// Nodes of the tree of stacks.
+    Stacks,
+    /// Locations.
+    Locations,
+    /// Nodes of the cluster.
+    Nodes,
+}
+
+impl HourLimit {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Series => "label sets",
+            Self::Labels => "bytes of labels",
+            Self::Stacks => "frames of stacks that no stack before had",
+            Self::Locations => "locations",
+            Self::Nodes => "names of nodes",
+        }
+    }
+
+    /// What a person can do.
+    pub(crate) fn remedy(self) -> &'static str {
+        match self {
+            Self::Series => {
+                "drop the label that has many values with --relabel-config of the collector, or raise --hour-series-max of the server"
+            }
+            Self::Labels => {
+                "drop long labels with --relabel-config of the collector, or raise --hour-series-max of the server"
+            }
+            Self::Stacks => {
+                "lower --frequency of the collector, exclude the program by its policy, or raise --hour-stacks-max of the server"
+            }
+            Self::Locations => {
+                "exclude the program that makes code all the time by the policy of the collector, or raise --hour-locations-max of the server"
+            }
+            Self::Nodes => "give each collector the same --node at each start",
+        }
+    }
 }
 
 /// The series that a query selects.

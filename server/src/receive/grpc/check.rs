@@ -11,6 +11,7 @@ use profile::LABEL_BYTES_MAX;
 use proto::v1;
 use tracing::debug;
 
+use crate::receive::entries::{check_series_count, check_stack_nodes};
 use crate::receive::pprof::{CountedProfile, ProfileContext, UnnamedLocations};
 use crate::receive::profile_bytes::ProfileBytes;
 use crate::receive::refusal::{Refusal, RefusalReason};
@@ -117,6 +118,7 @@ impl<'a> Checked<'a> {
     /// The first mistake in the profile, named.
     pub fn into_window(self) -> Result<Window, Refusal> {
         let content = self.profile.read()?;
+        check_stack_nodes(content.tables.stacks.len() as u64)?;
         let head = WindowHead {
             key: self.key,
             node: self.node.to_owned(),
@@ -207,6 +209,7 @@ fn check_key(request: &v1::PushRequest, now_ms: i64) -> Result<WindowKey, Refusa
 }
 
 fn check_series(sets: Vec<v1::LabelSet>, node: &str) -> Result<Vec<LabelSet>, Refusal> {
+    check_series_count(sets.len() as u64)?;
     check_label_sets("series", sets, node)
 }
 

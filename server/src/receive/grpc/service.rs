@@ -7,7 +7,7 @@ use elf::BuildId;
 use model::unnamed::UnnamedCounts;
 use proto::v1;
 use proto::v1::ingest_server::Ingest;
-use store::{Appended, Store, StoreError};
+use store::{Appended, HourLimit, Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
@@ -211,6 +211,13 @@ impl From<StoreError> for Refusal {
             StoreError::DiskFull(_) => RefusalReason::DiskFull,
             StoreError::Failed(_) => RefusalReason::Store,
             StoreError::OtherContent { .. } => RefusalReason::Identity,
+            StoreError::HourLimit { limit, .. } => match limit {
+                HourLimit::Series => RefusalReason::NewSeries,
+                HourLimit::Labels => RefusalReason::NewLabels,
+                HourLimit::Stacks => RefusalReason::NewStacks,
+                HourLimit::Locations => RefusalReason::NewLocations,
+                HourLimit::Nodes => RefusalReason::NewNodes,
+            },
             StoreError::Stopping => RefusalReason::Stopping,
         };
         Self::new(reason, err.to_string())

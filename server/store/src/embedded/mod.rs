@@ -8,6 +8,7 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`writer`] | adds windows, the only thread that does |
+//! | [`hour_limits`] | how much new a node may bring to an hour |
 //! | [`compactor`] | writes blocks as segments, converts files of earlier versions, merges, evicts |
 //! | [`plan`] | which segments are merged, rolled up and evicted; pure |
 //! | [`output`] | new segments, checked before they count |
@@ -27,6 +28,7 @@ pub mod directory;
 pub mod disk;
 pub mod doubles;
 pub mod files;
+pub mod hour_limits;
 pub mod inspect;
 pub mod limits;
 pub mod logs;
@@ -46,5 +48,6 @@ pub mod wakeup;
 pub mod writer;
 
 pub use self::metrics::StoreMetrics;
+pub use hour_limits::HourLimits;
 pub use limits::RetentionFlags;
 pub use store::{EmbeddedStore, StoreOptions};

@@ -18,6 +18,7 @@ use super::catalog::CatalogError;
 use super::compactor::{run_compactor, run_sealer};
 use super::directory::Directory;
 use super::disk::{Disk, RealDisk};
+use super::hour_limits::HourLimits;
 use super::limits::{RetentionFlags, choose, describe_kept};
 use super::metrics::StoreMetrics;
 use super::recovery::{RecoveryReport, recover};
@@ -44,6 +45,8 @@ pub struct StoreOptions {
     pub reserve_bytes: u64,
     /// What is kept.
     pub retention: RetentionFlags,
+    /// What a node may bring to an hour.
+    pub hour_limits: HourLimits,
 }
 
 /// The store in files.
@@ -98,6 +101,7 @@ impl EmbeddedStore {
             Arc::clone(&shared),
             options.block_bytes_max,
             options.block_time,
+            options.hour_limits,
         );
         let writer = spawn("store-writer", move || writer.run(&jobs))?;
         let background = [

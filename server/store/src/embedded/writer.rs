@@ -18,6 +18,7 @@ use super::block::Block;
 use super::directory::LOGS;
 use super::disk::DiskFile;
 use super::files::write_all_at;
+use super::hour_limits::{HourCounts, HourLimits};
 use super::plan::hour_of;
 use super::sequences::Sequences;
 use super::shared::{Shared, now_ms};
@@ -72,12 +73,19 @@ pub struct Writer {
     block_time: Duration,
     /// By the start of their hour.
     open: BTreeMap<i64, OpenBlock>,
+    hour_counts: HourCounts,
 }
 
 impl Writer {
     /// A writer without blocks.
-    pub fn new(shared: Arc<Shared>, bytes_max: usize, block_time: Duration) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        bytes_max: usize,
+        block_time: Duration,
+        hour_limits: HourLimits,
+    ) -> Self {
         Self {
+            hour_counts: HourCounts::new(hour_limits),
             shared,
             bytes_max,
             block_time,
@@ -159,9 +167,9 @@ impl Writer {
         {
             let mut builder = open.block.write();
             for job in jobs {
-                match builder.add_message(&job.window, Some(job.digest)) {
+                match add(&mut self.hour_counts, hour_ms, &mut builder, &job) {
                     Ok(()) => added.push(job),
-                    Err(err) => answer(&job, Err(StoreError::Failed(err.to_string()))),
+                    Err(err) => answer(&job, Err(err)),
                 }
             }
             open.log.encode(&builder, &mut bytes);
@@ -272,6 +280,21 @@ impl Writer {
             self.shared.seal(open.block);
         }
     }
+}
+
+/// Adds a window to the block of its hour, if its node may bring what it has.
+fn add(
+    hour_counts: &mut HourCounts,
+    hour_ms: i64,
+    builder: &mut Builder,
+    job: &AppendJob,
+) -> Result<(), StoreError> {
+    let admitted = hour_counts.admit(hour_ms, &job.window, builder)?;
+    builder
+        .add_message(&job.window, Some(job.digest))
+        .map_err(|err| StoreError::Failed(err.to_string()))?;
+    hour_counts.count(admitted, builder);
+    Ok(())
 }
 
 /// Appends records and waits until they are durable. On an error says whether the log is as it was before.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use model::{NodeReport, TimeRange, Window};
 use store::{
-    Appended, EmbeddedStore, Kept, MemoryStore, RetentionFlags, Snapshot, Store, StoreError,
-    StoreMetrics, StoreNumbers, StoreOptions, StoreState,
+    Appended, EmbeddedStore, HourLimits, Kept, MemoryStore, RetentionFlags, Snapshot, Store,
+    StoreError, StoreMetrics, StoreNumbers, StoreOptions, StoreState,
 };
 use tempfile::TempDir;
 
@@ -50,6 +50,7 @@ fn open(folder: &TempDir) -> EmbeddedStore {
         path: folder.path().to_owned(),
         block_bytes_max: 64 << 20,
         block_time: Duration::from_secs(3600),
+        hour_limits: HourLimits::default(),
         reserve_bytes: 0,
         retention: RetentionFlags {
             age_ms: Some(i64::MAX),

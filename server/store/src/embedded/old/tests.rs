@@ -12,8 +12,8 @@ use super::file::{FRAME_BYTES, FooterEntry, encode_footer, encode_header, put_re
 use super::record::encode::{finish_record, prepare_window};
 use crate::embedded::span::{HOUR_MS, Level};
 use crate::{
-    Appended, EmbeddedStore, MemoryStore, RetentionFlags, SeriesFilter, Snapshot, Store,
-    StoreMetrics, StoreOptions,
+    Appended, EmbeddedStore, HourLimits, MemoryStore, RetentionFlags, SeriesFilter, Snapshot,
+    Store, StoreMetrics, StoreOptions,
 };
 
 const START_MS: i64 = 1_795_312_800_000;
@@ -75,6 +75,7 @@ fn open(folder: &TempDir) -> EmbeddedStore {
         path: folder.path().to_owned(),
         block_bytes_max: 64 << 20,
         block_time: Duration::from_secs(3600),
+        hour_limits: HourLimits::default(),
         reserve_bytes: 0,
         retention: RetentionFlags::default(),
     };
