@@ -58,7 +58,7 @@ pub use joined::{JoinedLines, Lines, NamedTables};
 pub use node_report::NodeReport;
 pub use profile::{LabelSet, UnnamedReason};
 pub use series::{SeriesId, SeriesTable};
-pub use stored::{Messages, StackSum, StackSums, Unread, WindowTotals};
+pub use stored::{Messages, StackSum, StackSums, Unread, WindowOverlap, WindowTotals};
 pub use tables::{
     Function, Line, Location, Mapping, MappingFlags, StackNode, Tables, Tag, TagValue, Unnamed,
 };

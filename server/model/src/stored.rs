@@ -14,6 +14,36 @@ pub struct Messages {
     pub last_sequence: u64,
 }
 
+/// How much of a window another collector of the node sampled too, which started later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowOverlap {
+    /// Milliseconds of that.
+    pub overlap_ms: i64,
+    /// Milliseconds that the window's messages have.
+    pub sampled_ms: i64,
+}
+
+impl WindowOverlap {
+    /// Adds a message of the window.
+    pub fn add(&mut self, overlap_ms: i64, sampled_ms: i64) {
+        self.overlap_ms = self.overlap_ms.saturating_add(overlap_ms);
+        self.sampled_ms = self.sampled_ms.saturating_add(sampled_ms);
+    }
+
+    /// Whether the window is left out: all of its time is in windows of a collector that started later.
+    pub fn is_left_out(self) -> bool {
+        self.overlap_ms > 0 && self.overlap_ms >= self.sampled_ms
+    }
+
+    /// The part of a number that is proportional to the time that both sampled.
+    pub fn share_of(self, number: u64) -> u64 {
+        let [overlap_ms, sampled_ms] =
+            [self.overlap_ms, self.sampled_ms.max(1)].map(|ms| ms.max(0) as u128);
+        let share = u128::from(number) * overlap_ms / sampled_ms;
+        u64::try_from(share).unwrap_or(u64::MAX).min(number)
+    }
+}
+
 /// The sums of one window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WindowTotals {
@@ -29,6 +59,8 @@ pub struct WindowTotals {
     pub ns: Vec<u64>,
     /// The kernel's accounts of containers, with the number of their labels.
     pub containers: Vec<(SeriesId, ContainerUsage)>,
+    /// How much of it another collector of the node sampled too.
+    pub overlap: WindowOverlap,
 }
 
 /// Samples of one group of series with one stack and one tag set.

@@ -80,6 +80,10 @@
 //! A merge that was split has all windows in each output, with equal numbers; heads are those of the first
 //! ([`Segment::has_accounts`]), and sums are those of all.
 //!
+//! # Two collectors of a node
+//!
+//! [`find_overlaps`] tells which time of a window another collector sampled too. A roll-up keeps windows that can be left out apart.
+//!
 //! # Checking
 //!
 //! [`Segment::verify`] reads a file to the last byte. [`Builder::compare`] reads a segment and compares it with the windows that were
@@ -105,6 +109,7 @@ mod file;
 pub mod fuzzing;
 mod log;
 mod merge;
+mod overlap;
 mod read;
 mod read_at;
 mod section;
@@ -119,6 +124,7 @@ pub use error::{Cause, Damage, Error, Partial};
 pub use file::footer::Summary;
 pub use log::{LogDamage, LogError, LogWriter, Replay, replay};
 pub use merge::{MergeOptions, merge};
+pub use overlap::{NodeMessage, find_overlaps};
 pub use read::Segment;
 pub use read::parallel::Effort;
 pub use read::questions::{Pair, SegmentRow, StackSum};

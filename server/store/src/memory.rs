@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use model::{
     LabelSet, Messages, NodeReport, Row, SeriesId, SeriesTable, StackSum, StackSums, Tables,
-    TimeRange, Unread, Window, WindowKey, WindowTotals,
+    TimeRange, Unread, Window, WindowHead, WindowKey, WindowOverlap, WindowTotals,
 };
 use parking_lot::RwLock;
 
@@ -40,8 +40,71 @@ struct StoredWindow {
 /// Windows of a store in memory.
 struct MemorySnapshot<'a> {
     store: &'a MemoryStore,
-    /// By time.
-    windows: Vec<Arc<StoredWindow>>,
+    /// By time, each with what other windows have of its time.
+    windows: Vec<(Arc<StoredWindow>, WindowOverlap)>,
+}
+
+impl MemorySnapshot<'_> {
+    /// The windows that are not left out.
+    fn kept(&self) -> impl Iterator<Item = &Arc<StoredWindow>> {
+        let windows = self.windows.iter();
+        let kept = windows.filter(|(_, overlap)| !overlap.is_left_out());
+        kept.map(|(window, _)| window)
+    }
+
+    /// The series of some windows that a filter selects.
+    fn find_in<'w>(
+        &self,
+        windows: impl Iterator<Item = &'w Arc<StoredWindow>>,
+        filter: &SeriesFilter<'_>,
+    ) -> SeriesTable {
+        let series = windows.flat_map(|window| &window.totals.series);
+        let ids: HashSet<SeriesId> = series.copied().collect();
+        let content = self.store.0.read();
+        let found = ids.into_iter().filter_map(|id| {
+            let labels = &content.labels[id.0 as usize];
+            let mut equal = filter.equal.iter();
+            let is_found =
+                equal.all(|(name, value)| labels.value(name) == *value) && (filter.matches)(labels);
+            is_found.then(|| (id, Arc::clone(labels)))
+        });
+        SeriesTable::new(found.collect())
+    }
+}
+
+/// Whether the collector of `other` counts where both sampled: it is another one of the node, and started later. Its first window was
+/// ten seconds for each window before `other`. Of two that started at once, the one with the smaller instance counts.
+fn counts_over(other: &WindowHead, window: &WindowHead) -> bool {
+    let started_ms =
+        |head: &WindowHead| head.key.start_ms - 10_000 * (head.key.sequence as i64 - 1);
+    let (other_ms, own_ms) = (started_ms(other), started_ms(window));
+    other.node == window.node
+        && other.key.instance != window.key.instance
+        && (other_ms > own_ms || other_ms == own_ms && other.key.instance < window.key.instance)
+}
+
+/// How much of a window is in windows that count over it.
+fn find_overlap<'a>(
+    window: &WindowHead,
+    all: impl Iterator<Item = &'a WindowHead>,
+) -> WindowOverlap {
+    let end_ms = |head: &WindowHead| head.key.start_ms + head.window_ms;
+    let others = all.filter(|other| counts_over(other, window));
+    let shared = others.map(|other| {
+        let from_ms = other.key.start_ms.max(window.key.start_ms);
+        (from_ms, end_ms(other).min(end_ms(window)))
+    });
+    let mut shared: Vec<(i64, i64)> = shared.collect();
+    shared.sort_unstable();
+    let (mut overlap_ms, mut until_ms) = (0, window.key.start_ms);
+    for (from_ms, to_ms) in shared {
+        overlap_ms += (to_ms - from_ms.max(until_ms)).max(0);
+        until_ms = until_ms.max(to_ms);
+    }
+    WindowOverlap {
+        overlap_ms,
+        sampled_ms: window.window_ms,
+    }
 }
 
 impl Content {
@@ -79,6 +142,7 @@ impl Content {
             ns: vec![0; series.len()],
             containers: Vec::new(),
             series,
+            overlap: WindowOverlap::default(),
         };
         for row in &rows {
             totals.samples[row.series as usize] += row.samples;
@@ -121,9 +185,15 @@ impl Store for MemoryStore {
         let content = self.0.read();
         let in_range = |key: &WindowKey| range.contains(key.start_ms);
         let windows = content.windows.iter().filter(|(key, _)| in_range(key));
+        let all = content.windows.values();
+        let with_overlap = |window: &Arc<StoredWindow>| {
+            let heads = all.clone().map(|window| &window.totals.head);
+            let overlap = find_overlap(&window.totals.head, heads);
+            (Arc::clone(window), overlap)
+        };
         Ok(Box::new(MemorySnapshot {
             store: self,
-            windows: windows.map(|(_, window)| Arc::clone(window)).collect(),
+            windows: windows.map(|(_, window)| with_overlap(window)).collect(),
         }))
     }
 
@@ -169,21 +239,12 @@ impl Store for MemoryStore {
 
 impl Snapshot for MemorySnapshot<'_> {
     fn find_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
-        let series = self.windows.iter().flat_map(|window| &window.totals.series);
-        let ids: HashSet<SeriesId> = series.copied().collect();
-        let content = self.store.0.read();
-        let found = ids.into_iter().filter_map(|id| {
-            let labels = &content.labels[id.0 as usize];
-            let mut equal = filter.equal.iter();
-            let is_found =
-                equal.all(|(name, value)| labels.value(name) == *value) && (filter.matches)(labels);
-            is_found.then(|| (id, Arc::clone(labels)))
-        });
-        Ok(SeriesTable::new(found.collect()))
+        let windows = self.windows.iter().map(|(window, _)| window);
+        Ok(self.find_in(windows, filter))
     }
 
     fn list_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
-        self.find_series(filter)
+        Ok(self.find_in(self.kept(), filter))
     }
 
     fn find_labels(&self, ids: &[SeriesId]) -> Result<Vec<Arc<LabelSet>>, StoreError> {
@@ -196,8 +257,12 @@ impl Snapshot for MemorySnapshot<'_> {
     }
 
     fn scan_totals(&self, visit: &mut dyn FnMut(&WindowTotals)) -> Result<(), StoreError> {
-        let totals = self.windows.iter().map(|window| &window.totals);
-        totals.for_each(visit);
+        for (window, overlap) in &self.windows {
+            visit(&WindowTotals {
+                overlap: *overlap,
+                ..window.totals.clone()
+            });
+        }
         Ok(())
     }
 
@@ -207,7 +272,7 @@ impl Snapshot for MemorySnapshot<'_> {
         groups: &[u32],
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError> {
-        for window in &self.windows {
+        for window in self.kept() {
             let sum = |row: &Row| {
                 let position = series.position(window.totals.series[row.series as usize])?;
                 Some(StackSum {
@@ -227,6 +292,11 @@ impl Snapshot for MemorySnapshot<'_> {
             }
         }
         Ok(())
+    }
+
+    fn has_overlaps(&self) -> Result<bool, StoreError> {
+        let mut windows = self.windows.iter();
+        Ok(windows.any(|(_, overlap)| overlap.overlap_ms > 0))
     }
 
     fn unread(&self) -> Vec<Unread> {

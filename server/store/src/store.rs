@@ -193,10 +193,15 @@ pub trait Store: Send + Sync {
 /// The windows that start in a range, as the store had them when the snapshot was taken: all that were durable then. Later windows are
 /// not in it, and nothing in it is taken away, whatever the store removes.
 ///
+/// Where two collectors of a node sampled at the same time, the one that started later counts: a window all of whose time is in windows of
+/// such collectors, in the range or not, is left out of [`Self::list_series`] and [`Self::sum_stacks`], and [`Self::scan_totals`] shows it with
+/// that ([`WindowTotals::overlap`]). A window of which a part is there counts whole. So the answer about a range is the sum of those
+/// about its parts.
+///
 /// All methods may block, and may be called any number of times by any number of threads. What they cannot read they leave out, and
 /// [`Self::unread`] tells it.
 pub trait Snapshot: Send + Sync {
-    /// Finds series; some may have no window in the range, or only a later one.
+    /// Finds series; some may have no window in the range, only a later one, or only some that are left out.
     ///
     /// # Errors
     /// The catalog failed.
@@ -214,7 +219,7 @@ pub trait Snapshot: Send + Sync {
     /// The catalog failed.
     fn find_labels(&self, ids: &[SeriesId]) -> Result<Vec<Arc<LabelSet>>, StoreError>;
 
-    /// Shows the sums of each window, by time.
+    /// Shows the sums of each window, by time, also of those that are left out.
     ///
     /// # Errors
     /// The catalog failed.
@@ -232,6 +237,12 @@ pub trait Snapshot: Send + Sync {
         groups: &[u32],
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError>;
+
+    /// Whether windows of the snapshot overlap windows of other collectors of their nodes. If not, [`WindowTotals::overlap`] has no time.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn has_overlaps(&self) -> Result<bool, StoreError>;
 
     /// What could not be read by now, by time: at most [`UNREAD_MAX`] entries, of which the last has the rest. A window counts once,
     /// however often it was asked for.

@@ -1,12 +1,13 @@
 //! The windows of all inputs, and their roll-up.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::chunk::accounts::WindowAccount;
 use crate::chunk::digests::Digest;
 use crate::chunk::rows::WINDOWS_MAX;
 use crate::chunk::windows::{Message, WINDOW_MESSAGES_MAX, WindowInfo};
 use crate::error::Error;
+use crate::overlap::{NodeMessage, find_overlaps};
 use crate::read::Segment;
 use crate::read_at::ReadAt;
 use crate::write::WindowEntry;
@@ -14,7 +15,7 @@ use crate::write::WindowEntry;
 use super::in_input;
 
 /// What makes windows of the inputs one window of the output: the stretch of time, the node and the collector; and the message, if
-/// windows are not rolled up, or whether another collector of the node has a window at the same time, if they are.
+/// windows are not rolled up, or whether another collector of the node makes it one that is left out, if they are.
 type Group = (i64, String, [u8; 16], u64);
 
 /// The windows of the outputs.
@@ -46,10 +47,10 @@ impl MergedWindows {
             sources.extend(read_sources(input, segment)?);
         }
         let infos: Vec<&WindowInfo> = sources.iter().map(|source| &source.info).collect();
-        let overlaps = find_overlaps(&infos);
+        let left_out = find_left_out(&infos);
         let mut groups: BTreeMap<Group, Vec<Source>> = BTreeMap::new();
-        for (source, overlaps) in sources.into_iter().zip(overlaps) {
-            let group = group_of(&source.info, overlaps, resolution_ms);
+        for (source, is_left_out) in sources.into_iter().zip(left_out) {
+            let group = group_of(&source.info, is_left_out, resolution_ms);
             groups.entry(group).or_default().push(source);
         }
         let mut merged = Vec::new();
@@ -110,94 +111,43 @@ fn read_sources<R: ReadAt>(input: usize, segment: &Segment<R>) -> Result<Vec<Sou
     Ok(sources.collect())
 }
 
-fn group_of(info: &WindowInfo, overlaps: bool, resolution_ms: Option<u64>) -> Group {
+fn group_of(info: &WindowInfo, is_left_out: bool, resolution_ms: Option<u64>) -> Group {
     let (start_ms, node, instance, sequence) = info.sort_key();
     let node = node.to_owned();
     let resolution_ms = resolution_ms.and_then(|resolution_ms| i64::try_from(resolution_ms).ok());
     match resolution_ms {
         Some(resolution_ms @ 1..) => {
             let stretch = start_ms.div_euclid(resolution_ms);
-            (stretch, node, instance, u64::from(overlaps))
+            (stretch, node, instance, u64::from(is_left_out))
         }
         _ => (start_ms, node, instance, sequence),
     }
 }
 
-/// For each window, whether one of its messages overlaps a message of another collector of the node.
-fn find_overlaps(windows: &[&WindowInfo]) -> Vec<bool> {
-    let mut spans = Vec::new();
-    for (window, info) in windows.iter().enumerate() {
-        spans.extend(info.messages.iter().map(|message| NodeSpan {
-            node: &info.node,
-            start_ms: message.start_ms,
-            end_ms: message.start_ms.saturating_add(message.window_ms),
-            instance: info.instance,
-            window,
-        }));
-    }
-    let mut overlaps = vec![false; windows.len()];
-    spans.sort_unstable_by_key(|span| (span.node, span.start_ms));
-    // First a span is compared with those that start before it; then, with time running backwards, with those that start after it.
-    for _ in 0..2 {
-        for of_node in spans.chunk_by(|a, b| a.node == b.node) {
-            let mut last = LastEnds::default();
-            for span in of_node {
-                overlaps[span.window] |= last.of_others(span.instance) > span.start_ms;
-                last.add(span);
-            }
-        }
-        for span in &mut spans {
-            (span.start_ms, span.end_ms) = (!span.end_ms, !span.start_ms);
-        }
-        spans.reverse();
-    }
-    overlaps
-}
-
-struct NodeSpan<'a> {
-    node: &'a str,
-    start_ms: i64,
-    end_ms: i64,
-    instance: [u8; 16],
-    window: usize,
-}
-
-/// The last end of any collector's spans, and the last one of the others.
-struct LastEnds {
-    instance: [u8; 16],
-    own_ms: i64,
-    others_ms: i64,
-}
-
-impl Default for LastEnds {
-    fn default() -> Self {
-        Self {
-            instance: [0; 16],
-            own_ms: i64::MIN,
-            others_ms: i64::MIN,
+/// For each window, whether another collector of its node sampled all of it too, and started later.
+fn find_left_out(windows: &[&WindowInfo]) -> Vec<bool> {
+    // The inputs that were split from one have the same messages.
+    let mut numbers: HashMap<([u8; 16], Message), usize> = HashMap::new();
+    let mut messages = Vec::new();
+    for info in windows {
+        for message in &info.messages {
+            let number = numbers.entry((info.instance, *message));
+            number.or_insert_with(|| {
+                messages.push(NodeMessage {
+                    node: &info.node,
+                    instance: info.instance,
+                    message: *message,
+                });
+                messages.len() - 1
+            });
         }
     }
-}
-
-impl LastEnds {
-    fn of_others(&self, instance: [u8; 16]) -> i64 {
-        if instance == self.instance {
-            self.others_ms
-        } else {
-            self.own_ms
-        }
-    }
-
-    fn add(&mut self, span: &NodeSpan<'_>) {
-        if span.instance == self.instance {
-            self.own_ms = self.own_ms.max(span.end_ms);
-        } else if span.end_ms > self.own_ms {
-            self.others_ms = self.own_ms;
-            (self.instance, self.own_ms) = (span.instance, span.end_ms);
-        } else {
-            self.others_ms = self.others_ms.max(span.end_ms);
-        }
-    }
+    let overlaps = find_overlaps(&messages);
+    let is_left_out = |info: &&WindowInfo| {
+        let mut own = info.messages.iter();
+        own.all(|message| overlaps[numbers[&(info.instance, *message)]] >= message.window_ms)
+    };
+    windows.iter().map(is_left_out).collect()
 }
 
 /// Joins windows of one collector, by time. An account counts once, whichever inputs have it.
@@ -245,52 +195,4 @@ fn join(sources: Vec<Source>) -> Result<WindowEntry, Error> {
         account: sum.unwrap_or_default(),
         digests,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Check against all pairs of windows.
-    #[test]
-    fn overlaps_are_found() {
-        let mut random = fastrand::Rng::with_seed(1);
-        for round in 0..500 {
-            let window = |_| {
-                let instance = random.u8(0..4);
-                let messages = (0..random.usize(1..3)).map(|_| Message {
-                    start_ms: random.i64(-50..50),
-                    sequence: 1,
-                    window_ms: random.i64(1..10),
-                });
-                WindowInfo {
-                    node: format!("node-{}", instance / 3),
-                    instance: [instance; 16],
-                    messages: messages.collect(),
-                }
-            };
-            let windows: Vec<WindowInfo> = (0..round % 20).map(window).collect();
-            let overlap = |a: &Message, b: &Message| {
-                let end_ms = |message: &Message| message.start_ms + message.window_ms;
-                a.start_ms < end_ms(b) && b.start_ms < end_ms(a)
-            };
-            let expected = windows.iter().map(|window| {
-                let is_other = |other: &&WindowInfo| {
-                    other.node == window.node && other.instance != window.instance
-                };
-                let mut others = windows
-                    .iter()
-                    .filter(is_other)
-                    .flat_map(|other| &other.messages);
-                others.any(|other| {
-                    window
-                        .messages
-                        .iter()
-                        .any(|message| overlap(message, other))
-                })
-            });
-            let expected: Vec<bool> = expected.collect();
-            assert_eq!(find_overlaps(&windows.iter().collect::<Vec<_>>()), expected);
-        }
-    }
 }

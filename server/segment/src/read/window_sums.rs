@@ -1,6 +1,6 @@
 //! The sums of windows, without their rows.
 
-use model::{ContainerUsage, Messages, SeriesId, WindowHead, WindowTotals};
+use model::{ContainerUsage, Messages, SeriesId, WindowHead, WindowOverlap, WindowTotals};
 
 use crate::chunk::accounts::{WindowAccount, join_head};
 use crate::chunk::windows::WindowInfo;
@@ -41,7 +41,8 @@ impl WindowSums {
         join_head(&self.info, self.account.clone().unwrap_or_default())
     }
 
-    /// As a store shows the window, with the store's numbers of the source's series and containers.
+    /// As a store shows the window, with the store's numbers of the source's series and containers. Whether it overlaps windows of other
+    /// sources, the store knows.
     pub fn to_totals(&self, series: &[SeriesId], containers: &[SeriesId]) -> WindowTotals {
         let usage = self.containers.iter();
         let messages = self.info.messages.iter();
@@ -62,6 +63,7 @@ impl WindowSums {
             containers: usage
                 .map(|(container, usage)| (containers[*container as usize], *usage))
                 .collect(),
+            overlap: WindowOverlap::default(),
         }
     }
 }

@@ -144,16 +144,17 @@ fn a_roll_up_adds_up_the_windows_of_a_collector() {
 
     let group_of = |window: &Window| {
         let key = window.head.key;
-        // Two collectors of a node have windows at the same time.
-        let overlaps = windows.iter().any(|other| {
-            other.head.node == window.head.node
-                && other.head.key.instance != key.instance
-                && (other.head.key.start_ms - key.start_ms).abs() < random::WINDOW_MS
-        });
+        // The other collector of the node started 3 ms later, and two of its windows cover this one.
+        let has_other = |start_ms: i64| {
+            windows.iter().any(|other| {
+                other.head.node == window.head.node && other.head.key.start_ms == start_ms
+            })
+        };
+        let later_ms = key.start_ms + 3;
         (
             key.start_ms.div_euclid(resolution_ms as i64),
             key.instance,
-            overlaps,
+            has_other(later_ms) && has_other(later_ms - random::WINDOW_MS),
         )
     };
     let mut groups: BTreeMap<_, Vec<Window>> = BTreeMap::new();
@@ -255,15 +256,16 @@ fn rolled_up_windows_tell_what_they_stand_for() {
     );
     windows.extend(second.iter().map(|message| window(2, *message)));
 
-    // Instance, start, messages, span, covered time; those of the first collector during the second's are apart.
+    // Instance, start, messages, span, covered time. The window of the first collector whose time the second has is apart; that of which it
+    // has the first half is not.
     let minutes = [
-        (1, 0, 4, 80, 55),
+        (1, 0, 5, 80, 60),
         (2, 35, 2, 20, 20),
-        (1, 40, 2, 20, 20),
+        (1, 40, 1, 10, 10),
         (1, 80, 1, 60, 60),
         (1, 140, 1, 300, 300),
     ];
-    let ten_minutes = [(1, 0, 6, 440, 415), (2, 35, 2, 20, 20), (1, 40, 2, 20, 20)];
+    let ten_minutes = [(1, 0, 7, 440, 420), (2, 35, 2, 20, 20), (1, 40, 1, 10, 10)];
     let all = [build(&windows)];
     let minute = roll_up(&all, 60_000, &minutes);
     roll_up(&[minute], 600_000, &ten_minutes);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use model::{TimeRange, WindowKey};
 use segment::{Digest, Segment, Source};
@@ -15,6 +15,7 @@ use super::directory::{Directory, SEGMENTS};
 use super::disk::DiskFile;
 use super::files;
 use super::old::OldFile;
+use super::overlap::{CollectorSpan, list_spans};
 use super::plan::{Evictable, SegmentFacts};
 use super::sequences::Sequences;
 use super::span::{SegmentName, Span};
@@ -33,6 +34,8 @@ pub struct StoredSegment {
     pub segment: Segment<SegmentFile>,
     /// Whether a part of it was found damaged: it is not merged any more.
     is_damaged: AtomicBool,
+    /// The collectors in it, when somebody has asked.
+    collectors: OnceLock<Vec<CollectorSpan>>,
 }
 
 impl StoredSegment {
@@ -53,6 +56,7 @@ impl StoredSegment {
             messages,
             segment,
             is_damaged: AtomicBool::new(false),
+            collectors: OnceLock::new(),
         }
     }
 
@@ -73,6 +77,14 @@ impl StoredSegment {
             None => read_messages(&segment)?,
         };
         Ok(Self::new(name, messages, segment))
+    }
+
+    /// The collectors in it; none if it is damaged, which a question finds.
+    pub fn collectors(&self) -> &[CollectorSpan] {
+        self.collectors.get_or_init(|| {
+            let windows = self.segment.read_windows();
+            windows.map_or_else(|_| Vec::new(), |windows| list_spans(&windows))
+        })
     }
 
     /// What the catalog keeps of it.

@@ -16,6 +16,7 @@
 //! | [`files`], [`disk`] | small steps on files, and the file system |
 //! | [`recovery`] | the start, after a kill at any moment; [`logs`] and [`doubles`] are parts of it |
 //! | [`snapshot`] | answers questions |
+//! | [`overlap`] | windows that an answer leaves out |
 //! | [`inspect`] | what is damaged, and what takes how many bytes |
 //! | [`catalog`] | sled: what is small; segments are the truth |
 //! | [`old`] | files of earlier versions |
@@ -35,6 +36,7 @@ pub mod logs;
 pub mod metrics;
 pub mod old;
 pub mod output;
+pub mod overlap;
 pub mod plan;
 pub mod recovery;
 pub mod replace;

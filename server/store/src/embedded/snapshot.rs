@@ -3,8 +3,9 @@
 //! A snapshot is a list of sources: segments, blocks, and files of earlier versions, which are read into blocks of the question's own.
 //! Each has its own numbers for series; the snapshot gives equal label sets the same number.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use model::{
@@ -13,7 +14,7 @@ use model::{
 };
 use parking_lot::Mutex;
 use segment::{
-    Builder, Cause, Damage, FunctionNames, Partial, Selection, Source, WindowSet, WindowSums,
+    Builder, Cause, Damage, FunctionNames, Partial, Selection, Source, WindowInfo, WindowSet,
 };
 use tracing::error;
 
@@ -21,6 +22,7 @@ use super::block::Block;
 use super::content::{Content, StoredSegment};
 use super::metrics::StoreMetrics;
 use super::old::OldFile;
+use super::overlap::{CollectorSpan, Overlaps, REACH_MS, find_nodes, list_spans};
 use super::shared::effort;
 use crate::unread::UnreadLog;
 use crate::{SeriesFilter, Snapshot, StoreError};
@@ -29,6 +31,9 @@ use crate::{SeriesFilter, Snapshot, StoreError};
 pub struct EmbeddedSnapshot {
     range: TimeRange,
     sources: Vec<SnapshotSource>,
+    /// Segments and blocks whose windows may reach into the range.
+    neighbours: Vec<SnapshotSource>,
+    overlaps: OnceLock<Overlaps>,
     metrics: StoreMetrics,
     numbers: Mutex<Numbers>,
     unread: Mutex<UnreadLog>,
@@ -76,7 +81,57 @@ impl SnapshotSource {
     }
 }
 
+/// The time in which windows may start that overlap windows of sources.
+fn reach_of(sources: &[SnapshotSource]) -> TimeRange {
+    let ranges = || sources.iter().map(SnapshotSource::range);
+    let from_ms = ranges().map(|range| range.from_ms).min();
+    let to_ms = ranges().map(|range| range.to_ms).max();
+    TimeRange {
+        from_ms: from_ms.unwrap_or(0).saturating_sub(REACH_MS),
+        to_ms: to_ms.unwrap_or(0).saturating_add(REACH_MS),
+    }
+}
+
 impl SnapshotSource {
+    /// The segments and blocks that may have windows in a range.
+    fn list(content: &Content, range: TimeRange) -> Vec<Self> {
+        let segments = content.segments_in(range).cloned().map(Self::Segment);
+        let blocks = content.blocks.iter();
+        let blocks = blocks.filter(|block| block.span().touches(range));
+        let blocks = blocks.map(|block| Self::Block(Arc::clone(block), block.durable()));
+        segments.chain(blocks).collect()
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Segment(own), Self::Segment(other)) => Arc::ptr_eq(own, other),
+            (Self::Block(own, _), Self::Block(other, _)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+
+    /// Its collectors; none of files of earlier versions.
+    fn collectors(&self) -> Cow<'_, [CollectorSpan]> {
+        match self {
+            Self::Segment(found) => Cow::Borrowed(found.collectors()),
+            Self::Block(..) => Cow::Owned(list_spans(&self.read_windows())),
+            Self::Old(_) => Cow::Borrowed(&[]),
+        }
+    }
+
+    /// Its windows, as far as they can be read; none of files of earlier versions.
+    fn read_windows(&self) -> Vec<WindowInfo> {
+        match self {
+            Self::Segment(found) => found.segment.read_windows().unwrap_or_default(),
+            Self::Block(block, durable) => {
+                let mut windows = block.read().read_windows().unwrap_or_default();
+                windows.truncate(*durable);
+                windows
+            }
+            Self::Old(_) => Vec::new(),
+        }
+    }
+
     /// Number of its windows, in the range or not.
     fn windows(&self) -> u64 {
         match self {
@@ -90,12 +145,9 @@ impl SnapshotSource {
 impl EmbeddedSnapshot {
     /// Takes what the store has of a range.
     pub fn new(content: &Content, range: TimeRange, metrics: StoreMetrics) -> Self {
-        let segments = content.segments_in(range).cloned();
-        let mut sources: Vec<SnapshotSource> = segments.map(SnapshotSource::Segment).collect();
-        let blocks = content.blocks.iter();
-        let blocks = blocks.filter(|block| block.span().touches(range));
-        sources
-            .extend(blocks.map(|block| SnapshotSource::Block(Arc::clone(block), block.durable())));
+        let mut sources = SnapshotSource::list(content, range);
+        let mut neighbours = SnapshotSource::list(content, reach_of(&sources));
+        neighbours.retain(|other| !sources.iter().any(|source| source.is_same(other)));
         let old = content.old.iter().cloned().map(SnapshotSource::Old);
         sources.extend(old.filter(|file| {
             let own = file.range();
@@ -105,6 +157,8 @@ impl EmbeddedSnapshot {
         let snapshot = Self {
             range,
             sources,
+            neighbours,
+            overlaps: OnceLock::new(),
             metrics,
             numbers: Mutex::default(),
             unread: Mutex::default(),
@@ -117,13 +171,59 @@ impl EmbeddedSnapshot {
         snapshot
     }
 
-    /// Shows a source as one that can be asked, and its windows in the range; a file of an earlier version in several pieces.
-    fn ask(&self, source: &SnapshotSource, mut visit: impl FnMut(&dyn Source, &WindowSet)) {
-        let mut ask = |found: &dyn Source, windows: usize| match found.read_window_starts() {
-            Ok(mut starts_ms) => {
-                starts_ms.truncate(windows);
-                visit(found, &WindowSet::in_range(&starts_ms, self.range));
+    /// Windows that overlap those of other collectors.
+    fn overlaps(&self) -> &Overlaps {
+        self.overlaps.get_or_init(|| {
+            let sources = || self.sources.iter().chain(&self.neighbours);
+            let collectors: Vec<_> = sources().map(SnapshotSource::collectors).collect();
+            let nodes = find_nodes(collectors.iter().flat_map(|spans| spans.iter()));
+            if nodes.is_empty() {
+                return Overlaps::default();
             }
+            let mut windows: Vec<WindowInfo> =
+                sources().flat_map(SnapshotSource::read_windows).collect();
+            windows.retain(|window| nodes.contains(window.node.as_str()));
+            Overlaps::find(&windows)
+        })
+    }
+
+    /// Shows a source as one that can be asked, and its windows in the range that are not left out; a file of an earlier version in
+    /// several pieces.
+    fn ask(&self, source: &SnapshotSource, visit: impl FnMut(&dyn Source, &WindowSet)) {
+        let overlaps = self.overlaps();
+        if overlaps.is_empty() {
+            return self.ask_all(source, visit);
+        }
+        let select = |found: &dyn Source, count: usize| {
+            let mut windows = found.read_windows()?;
+            windows.truncate(count);
+            let is_asked = |window: &WindowInfo| {
+                self.range.contains(window.start_ms()) && !overlaps.of_window(window).is_left_out()
+            };
+            Ok(WindowSet::of(&windows, is_asked))
+        };
+        self.ask_some(source, select, visit);
+    }
+
+    /// As [`Self::ask`], with all windows in the range.
+    fn ask_all(&self, source: &SnapshotSource, visit: impl FnMut(&dyn Source, &WindowSet)) {
+        let select = |found: &dyn Source, count: usize| {
+            let mut starts_ms = found.read_window_starts()?;
+            starts_ms.truncate(count);
+            Ok(WindowSet::in_range(&starts_ms, self.range))
+        };
+        self.ask_some(source, select, visit);
+    }
+
+    /// Shows a source, and those of its first windows that are selected.
+    fn ask_some(
+        &self,
+        source: &SnapshotSource,
+        select: impl Fn(&dyn Source, usize) -> Result<WindowSet, Damage>,
+        mut visit: impl FnMut(&dyn Source, &WindowSet),
+    ) {
+        let mut ask = |found: &dyn Source, count: usize| match select(found, count) {
+            Ok(windows) => visit(found, &windows),
             Err(damage) => self.note_damage(source, source.windows(), [0; 2], &[damage]),
         };
         match source {
@@ -214,7 +314,8 @@ impl EmbeddedSnapshot {
 
     /// The sums of a source's windows, added to those of windows that were split among several sources.
     fn add_totals(&self, source: &SnapshotSource, totals: &mut BTreeMap<WindowKey, WindowTotals>) {
-        self.ask(source, |found, windows| {
+        let overlaps = self.overlaps();
+        self.ask_all(source, |found, windows| {
             let (series, labels) = Self::select(found, |_| true);
             let containers = match found.read_containers() {
                 Ok(containers) => containers,
@@ -239,24 +340,25 @@ impl EmbeddedSnapshot {
                 }
             };
             for sums in sums {
-                add_window(totals, &sums, &ids, &container_ids);
+                let mut window = sums.to_totals(&ids, &container_ids);
+                window.overlap = overlaps.of_window(&sums.info);
+                add_window(totals, window, sums.account.is_some());
             }
         });
     }
 }
 
+/// Adds the sums of a window, or of a part of one that was split; one of its parts has its account.
 fn add_window(
     totals: &mut BTreeMap<WindowKey, WindowTotals>,
-    sums: &WindowSums,
-    ids: &[SeriesId],
-    container_ids: &[SeriesId],
+    window: WindowTotals,
+    has_account: bool,
 ) {
-    let window = sums.to_totals(ids, container_ids);
     let Some(known) = totals.get_mut(&window.head.key) else {
         totals.insert(window.head.key, window);
         return;
     };
-    if sums.account.is_some() {
+    if has_account {
         known.head = window.head;
     }
     known.series.extend(window.series);
@@ -378,6 +480,10 @@ impl Snapshot for EmbeddedSnapshot {
             });
         }
         Ok(())
+    }
+
+    fn has_overlaps(&self) -> Result<bool, StoreError> {
+        Ok(!self.overlaps().is_empty())
     }
 
     fn unread(&self) -> Vec<Unread> {

@@ -64,7 +64,9 @@ pub(crate) fn totals(snapshot: &dyn Snapshot) -> BTreeMap<WindowKey, Vec<Vec<Str
             let containers = labels(ids).into_iter().zip(&totals.containers);
             let containers = containers.map(|(labels, (_, usage))| format!("{labels} {usage:?}"));
             let lines = [sorted(series.collect()), sorted(containers.collect())];
-            let head = vec![format!("{:?}", totals.head)];
+            let overlap = totals.overlap.is_left_out().then_some("left out");
+            let part = totals.overlap.share_of(1_000_000);
+            let head = vec![format!("{:?} {overlap:?} {part}", totals.head)];
 
             let key = totals.head.key;
             assert!(last_ms <= Some(key.start_ms), "{key} comes late");

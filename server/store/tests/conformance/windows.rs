@@ -44,6 +44,16 @@ pub(crate) fn random_window(random: &mut Rng, sequence: u64) -> Window {
     window
 }
 
+/// The window, or one of another collector of its node, at a time near an hour's edge at which several have windows.
+pub(crate) fn of_any_collector(random: &mut Rng, mut window: Window) -> Window {
+    if random.bool() {
+        let hour_ms = HOUR_MS * random.i64(0..2);
+        window.head.key.start_ms = START_MS + hour_ms + 2_500 * random.i64(-8..8);
+        window.head.key.instance[15] = random.u8(64..67);
+    }
+    window
+}
+
 /// Lines in the test language; each (series, stack, tags) once.
 fn random_lines(random: &mut Rng, node: u8) -> String {
     let mut rows: BTreeMap<[String; 3], u64> = BTreeMap::new();

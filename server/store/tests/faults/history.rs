@@ -11,8 +11,8 @@ use fastrand::Rng;
 use model::text::window_at;
 use model::{SeriesTable, TimeRange, Window};
 use store::{
-    Appended, EmbeddedStore, RetentionFlags, RollUp, SeriesFilter, Snapshot, Store, StoreMetrics,
-    StoreOptions,
+    Appended, EmbeddedStore, HourLimits, RetentionFlags, RollUp, SeriesFilter, Snapshot, Store,
+    StoreMetrics, StoreOptions,
 };
 use tempfile::TempDir;
 
@@ -70,6 +70,7 @@ impl Rig {
             block_bytes_max: 64 << 20,
             block_time: Duration::from_secs(3600),
             reserve_bytes: 0,
+            hour_limits: HourLimits::default(),
             retention: RetentionFlags {
                 age_ms: Some(now_ms.as_millis() as i64 - START_MS + 200 * DAY_MS),
                 bytes_max: Some(u64::MAX),

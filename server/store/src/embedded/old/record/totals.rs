@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 #[cfg(any(test, fuzzing))]
 use model::ContainerAccount;
 use model::{
-    Account, ContainerUsage, Messages, ProfileHead, SeriesId, WindowHead, WindowKey, WindowTotals,
+    Account, ContainerUsage, Messages, ProfileHead, SeriesId, WindowHead, WindowKey, WindowOverlap,
+    WindowTotals,
 };
 
 #[cfg(any(test, fuzzing))]
@@ -127,6 +128,7 @@ pub fn decode_totals(bytes: &[u8]) -> Result<WindowTotals, Damaged> {
         samples,
         ns,
         containers,
+        overlap: WindowOverlap::default(),
     })
 }
 
