@@ -144,6 +144,19 @@ impl Account {
         }
         *self = Self::from_numbers(numbers, outcomes, dropped);
     }
+
+    /// Whether the account is right for a window with so many samples and nanoseconds: each entry has an outcome, each sample is one of
+    /// the entries that were not dropped, and the sum of the weights is that of the samples.
+    pub fn is_balanced(&self, samples: u64, ns: u64) -> bool {
+        let sum = |counts: &BTreeMap<String, u64>| {
+            let counts = counts.values();
+            counts.fold(0, |sum: u64, count| sum.saturating_add(*count))
+        };
+        let recorded = self.entries.checked_sub(sum(&self.dropped));
+        sum(&self.outcomes) == self.entries
+            && recorded.is_some_and(|recorded| samples <= recorded)
+            && self.sampled_ns == ns
+    }
 }
 
 /// The kernel's account of one container or systemd unit in a window.
@@ -220,4 +233,53 @@ pub struct Window {
     pub rows: Vec<Row>,
     /// The kernel's accounts of containers; none from collectors that do not state them.
     pub containers: Vec<ContainerAccount>,
+}
+
+impl Window {
+    /// Whether its [account is right](Account::is_balanced).
+    pub fn is_balanced(&self) -> bool {
+        let sum = |number: fn(&Row) -> u64| {
+            let numbers = self.rows.iter().map(number);
+            numbers.fold(0, u64::saturating_add)
+        };
+        let (samples, ns) = (sum(|row| row.samples), sum(|row| row.ns));
+        self.head.account.is_balanced(samples, ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Window;
+    use crate::text::window;
+
+    #[test]
+    fn accounts_balance_or_not() {
+        let is_balanced = |change: fn(&mut Window)| {
+            let mut window = window("comm=a | main | 3");
+            change(&mut window);
+            window.is_balanced()
+        };
+        assert!(is_balanced(|_| {}));
+        // Two were lost: one before there was a record, one after it.
+        assert!(is_balanced(|window| {
+            let account = &mut window.head.account;
+            account.entries = 5;
+            account.outcomes.insert("ring_full".into(), 1);
+            account.outcomes.insert("aggregate".into(), 1);
+            account.dropped.insert("aggregate".into(), 1);
+        }));
+        assert!(!is_balanced(|window| window.head.account.entries = 4));
+        assert!(!is_balanced(|window| window.head.account.sampled_ns += 1));
+        assert!(!is_balanced(|window| window.rows[0].samples = 4));
+        assert!(!is_balanced(|window| {
+            window.head.account.dropped.insert("aggregate".into(), 1);
+        }));
+        assert!(!is_balanced(|window| {
+            window
+                .head
+                .account
+                .dropped
+                .insert("aggregate".into(), u64::MAX);
+        }));
+    }
 }

@@ -251,10 +251,10 @@ const PROFILE: Schema = Schema(&[
 ]);
 
 /// Processors of the largest common servers: two sockets of 256 threads.
-const PROCESSORS_MAX: u64 = 512;
+pub const PROCESSORS_MAX: u64 = 512;
 
 /// Maximum and default of the collector's `--frequency`, in samples a second and processor.
-const FREQUENCY_MAX: u64 = 1000;
+pub const FREQUENCY_MAX: u64 = 1000;
 const FREQUENCY_DEFAULT: u64 = 100;
 
 /// Maximum of the collector's `--window`.

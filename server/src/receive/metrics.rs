@@ -14,6 +14,7 @@ const BINARIES_MAX: usize = 1000;
 pub struct ReceiveMetrics {
     windows: Family<Counter>,
     refused: Family<Counter>,
+    unbalanced: Counter,
     reports: Family<Counter>,
     rows: Counter,
     samples: Counter,
@@ -28,6 +29,7 @@ impl Default for ReceiveMetrics {
         Self {
             windows: Family::new(["result"]),
             refused: Family::new(["reason"]),
+            unbalanced: Counter::default(),
             reports: Family::new(["result"]),
             rows: Counter::default(),
             samples: Counter::default(),
@@ -57,6 +59,11 @@ impl ReceiveMetrics {
         for reason in RefusalReason::ALL {
             self.refused.of([reason.name()]);
         }
+        registry.register(
+            "windows_unbalanced",
+            "Stored windows whose account of samples does not balance",
+            self.unbalanced.clone(),
+        );
         registry.register(
             "node_reports",
             "Reports of nodes, by result: kept, or the reason why it was refused",
@@ -122,6 +129,11 @@ impl ReceiveMetrics {
                 )
                 .inc_by(*samples);
         }
+    }
+
+    /// Counts a stored window whose account does not balance.
+    pub fn count_unbalanced(&self) {
+        self.unbalanced.inc();
     }
 
     /// Counts a refused window.

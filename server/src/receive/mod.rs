@@ -4,8 +4,9 @@
 //! durable. A message that is not completely valid changes nothing.
 //!
 //! [`grpc`] is the protocol of Pilotlight's collectors. What a message is refused for ([`refusal`]), limits on its entries
-//! ([`entries`], [`wire`]), and reading a profile ([`profile_bytes`], [`pprof`]) do not depend on how it came.
+//! ([`entries`], [`wire`]) and its accounts ([`accounts`]), and reading a profile ([`profile_bytes`], [`pprof`]) do not depend on how it came.
 
+pub mod accounts;
 pub mod entries;
 pub mod grpc;
 pub mod metrics;

@@ -11,6 +11,7 @@ use profile::LABEL_BYTES_MAX;
 use proto::v1;
 use tracing::debug;
 
+use crate::receive::accounts::check_accounts;
 use crate::receive::entries::{check_series_count, check_stack_nodes};
 use crate::receive::pprof::{CountedProfile, ProfileContext, UnnamedLocations};
 use crate::receive::profile_bytes::ProfileBytes;
@@ -115,7 +116,7 @@ impl<'a> Checked<'a> {
     /// Makes the window.
     ///
     /// # Errors
-    /// The first mistake in the profile, named.
+    /// The first mistake in the profile or the accounts, named.
     pub fn into_window(self) -> Result<Window, Refusal> {
         let content = self.profile.read()?;
         check_stack_nodes(content.tables.stacks.len() as u64)?;
@@ -126,13 +127,15 @@ impl<'a> Checked<'a> {
             account: self.account,
             profile: content.head,
         };
-        Ok(Window {
+        let window = Window {
             head,
             series: self.series,
             tables: content.tables,
             rows: content.rows,
             containers: self.containers,
-        })
+        };
+        check_accounts(&window)?;
+        Ok(window)
     }
 }
 

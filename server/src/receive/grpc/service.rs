@@ -100,6 +100,7 @@ impl IngestService {
             let instance = window.head.key.instance;
             let rows = window.rows.len();
             let counts = UnnamedCounts::of(&window);
+            let is_balanced = window.is_balanced();
             drop(request);
             let appended = store.append(window)?;
             drop(permit);
@@ -113,6 +114,9 @@ impl IngestService {
                 Appended::Stored => {
                     metrics.count_window("stored", rows);
                     metrics.count_samples(&counts);
+                    if !is_balanced {
+                        metrics.count_unbalanced();
+                    }
                 }
                 Appended::Duplicate => metrics.count_window("duplicate", 0),
             }
