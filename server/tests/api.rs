@@ -53,9 +53,11 @@ async fn a_repeat_is_stored_once_and_a_second_collector_is_kept_apart() {
             &node["samples"],
             &node["missing_windows"]
         ),
-        (&json!("a"), &json!(2), &json!(3), &json!(60), &json!(0)),
+        (&json!("a"), &json!(2), &json!(3), &json!(40), &json!(0)),
     );
-    assert_eq!(node["outcomes"], json!({"complete": 60}));
+    // The second collector started before, by its ninth window.
+    assert_eq!(node["overlap_ns"], json!(200_000_000));
+    assert_eq!(node["outcomes"], json!({"complete": 40}));
 }
 
 /// An account of a container of the node `a`, in milliseconds.

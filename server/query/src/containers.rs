@@ -116,7 +116,7 @@ pub fn report_containers(
     let mut sampled: HashMap<SeriesId, Usage> = HashMap::new();
     let mut stolen: HashMap<String, u64> = HashMap::new();
     snapshot.scan_totals(&mut |totals| {
-        if totals.containers.is_empty() {
+        if totals.containers.is_empty() || totals.overlap.is_left_out() {
             return;
         }
         for (id, usage) in &totals.containers {

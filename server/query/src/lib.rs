@@ -14,6 +14,7 @@
 //! | [`timeseries::sum_over_time`] | CPU time over time, by a label |
 //! | [`series::list_series`], [`label_values`] | the series, their labels and values |
 //! | [`containers::report_containers`] | samples against the kernel's accounts of containers |
+//! | [`overlap::sum_overlap`] | what two collectors of a node sampled at once |
 //! | [`nodes::list_nodes`] | nodes: their windows, accounts and reports |
 //!
 //! Sums saturate and never wrap. Equal questions about equal windows have equal answers, whatever is in a cache: lists are ordered
@@ -31,6 +32,7 @@ pub mod label_values;
 pub mod lines;
 pub mod names;
 pub mod nodes;
+pub mod overlap;
 pub mod profiles;
 pub mod selection;
 pub mod selector;

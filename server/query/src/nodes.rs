@@ -6,8 +6,10 @@ use model::node_report::NodeReport;
 use model::{Account, LabelSet, WindowTotals};
 use store::{Snapshot, Store, StoreError};
 
+use super::overlap::OverlapSum;
 use super::selection::Selection;
 use super::selector::Selector;
+use super::series::Usage;
 
 /// A node and the sums over its windows in a range.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +28,10 @@ pub struct NodeSummary {
     pub end_ms: i64,
     /// Windows missing between received ones, by their sequence numbers.
     pub missing_windows: u64,
+    /// Windows whose account does not balance.
+    pub unbalanced_windows: u64,
+    /// What two collectors sampled at once. What is left out is in no other sum.
+    pub overlap: OverlapSum,
     /// Stored samples.
     pub samples: u64,
     /// Sum of the collectors' accounts.
@@ -119,11 +125,22 @@ fn add_window(node: &mut NodeState, totals: &WindowTotals) {
     summary.last_ms = summary.last_ms.max(key.start_ms);
     let end_ms = key.start_ms.saturating_add(totals.head.window_ms);
     summary.end_ms = summary.end_ms.max(end_ms);
-    summary.samples = totals
-        .samples
-        .iter()
-        .fold(summary.samples, |sum, samples| sum.saturating_add(*samples));
-    summary.account.add(&totals.head.account);
+    let sum = |numbers: &[u64]| {
+        let numbers = numbers.iter();
+        numbers.fold(0, |sum: u64, number| sum.saturating_add(*number))
+    };
+    let usage = Usage {
+        samples: sum(&totals.samples),
+        ns: sum(&totals.ns),
+    };
+    if !totals.head.account.is_balanced(usage.samples, usage.ns) {
+        summary.unbalanced_windows += totals.messages.count;
+    }
+    summary.overlap.add(totals, usage);
+    if !totals.overlap.is_left_out() {
+        summary.samples = summary.samples.saturating_add(usage.samples);
+        summary.account.add(&totals.head.account);
+    }
 }
 
 fn finish_node(node: NodeState) -> NodeSummary {

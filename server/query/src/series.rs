@@ -53,6 +53,9 @@ pub fn list_series(
     let table = selector.find_series(snapshot)?;
     let mut usage: Vec<Option<Usage>> = vec![None; table.len()];
     snapshot.scan_totals(&mut |totals| {
+        if totals.overlap.is_left_out() {
+            return;
+        }
         for (i, id) in totals.series.iter().enumerate() {
             if let Some(position) = table.position(*id) {
                 let window = Usage {

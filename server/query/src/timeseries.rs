@@ -92,6 +92,9 @@ pub fn sum_over_time(
     let mut groups: Vec<Group> = values.into_iter().map(empty).collect();
     let mut coverage = Coverage::new(steps);
     snapshot.scan_totals(&mut |totals| {
+        if totals.overlap.is_left_out() {
+            return;
+        }
         coverage.add(totals);
         let step = steps.position(totals.head.key.start_ms);
         for (i, id) in totals.series.iter().enumerate() {

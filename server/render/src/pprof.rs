@@ -16,6 +16,7 @@ use model::{
     TagValue, TimeRange,
 };
 use query::frame_names::describe_unnamed;
+use query::overlap::sum_overlap;
 use query::series::Usage;
 use query::{NamedSums, Profiles, Selector};
 use store::{Snapshot, StoreError};
@@ -70,9 +71,11 @@ pub fn render_pprof(
     let mut profile = merge.finish(&table, layout_of);
     profile.time_nanos = span.from_ms.saturating_mul(1_000_000);
     profile.duration_nanos = (span.to_ms - span.from_ms).saturating_mul(1_000_000);
-    for unread in snapshot.unread() {
+    let unread = snapshot.unread();
+    let overlap = sum_overlap(snapshot, selector)?.describe();
+    for comment in unread.iter().map(query::unread::describe).chain(overlap) {
         profile.comment.push(profile.string_table.len() as i64);
-        profile.string_table.push(query::unread::describe(&unread));
+        profile.string_table.push(comment);
     }
     // Levels above 3 save 5 % and take twice as long.
     let mut gzip = GzEncoder::new(Vec::new(), Compression::new(3));
@@ -85,7 +88,7 @@ fn find_span(snapshot: &dyn Snapshot, series: &SeriesTable) -> Result<TimeRange,
     let mut span: Option<TimeRange> = None;
     snapshot.scan_totals(&mut |totals| {
         let mut ids = totals.series.iter();
-        if ids.any(|id| series.position(*id).is_some()) {
+        if !totals.overlap.is_left_out() && ids.any(|id| series.position(*id).is_some()) {
             let from_ms = totals.head.key.start_ms;
             let to_ms = from_ms.saturating_add(totals.head.window_ms);
             let span = span.get_or_insert(TimeRange { from_ms, to_ms });

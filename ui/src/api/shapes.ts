@@ -244,6 +244,11 @@ export interface NodeEntry {
   first_ms: number;
   last_ms: number;
   missing_windows: number;
+  /** Windows whose account of samples does not balance. */
+  unbalanced_windows: number;
+  /** CPU time that another collector of the node sampled too and that is left out, and that counts twice. */
+  overlap_ns: number;
+  overlap_kept_ns: number;
   samples: number;
   sampled_ns: number;
   busy_ns: number;

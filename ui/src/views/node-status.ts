@@ -1,5 +1,6 @@
 // What a node's status means to a person.
 import type { NodeEntry, NodeReport, NodeStatus } from "../api/shapes.ts";
+import { formatDuration, formatNumberOf } from "../lib/format.ts";
 
 const WORDS: Record<NodeStatus, string> = {
   starting: "starting",
@@ -14,8 +15,10 @@ export function describeStatus(status: NodeStatus): string {
   return WORDS[status];
 }
 
-/** Whether somebody should look at the node: it does not sample, does less than it could, or has not the policy of its source. */
-export function needsAttention({ status, report }: NodeEntry): boolean {
+/** Whether somebody should look at the node: it does not sample, does less than it could, has not the policy of its source, or its windows do not fit together. */
+export function needsAttention(node: NodeEntry): boolean {
+  const { status, report } = node;
+  if (listAccountTroubles(node).length > 0) return true;
   if (status === "cannot_sample" || status === "silent") return true;
   return report !== null && (report.checks.some(({ outcome }) => outcome === "degraded") || !hasOwnPolicy(report));
 }
@@ -24,8 +27,22 @@ function hasOwnPolicy({ policy }: NodeReport): boolean {
   return policy === null || policy.state === "current" || policy.state === "unknown";
 }
 
-/** Why the node does not sample, and what it does not do: a line each, with the remedy. */
-export function listTroubles({ report }: NodeEntry): string[] {
+/** What is wrong with the node's windows in the range. */
+function listAccountTroubles({ overlap_ns: leftOutNs, overlap_kept_ns: keptNs, unbalanced_windows: unbalanced }: NodeEntry): string[] {
+  const lines: string[] = [];
+  if (leftOutNs > 0 || keptNs > 0) {
+    lines.push(`Two collectors sampled this node at the same time: ${formatDuration(leftOutNs)} of the older one are left out, about ${formatDuration(keptNs)} count twice.`);
+  }
+  if (unbalanced > 0) lines.push(`The account of ${formatNumberOf(unbalanced, "window")} does not balance: samples may be missing, and are not counted as lost.`);
+  return lines;
+}
+
+/** Why the node does not sample, what it does not do, and what is wrong with its windows: a line each, with the remedy. */
+export function listTroubles(node: NodeEntry): string[] {
+  return [...listReportTroubles(node), ...listAccountTroubles(node)];
+}
+
+function listReportTroubles({ report }: NodeEntry): string[] {
   if (!report) return [];
   const checks = report.checks.filter(({ outcome }) => outcome === "degraded" || outcome === "failed");
   const lines = checks.map(({ name, found, effect, remedy }) => `${name}: ${[found, effect, remedy].filter(Boolean).join("; ")}`);

@@ -5,20 +5,21 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, USER_AGENT};
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use model::{PROCESS_LABELS, TimeRange, Unread};
+use model::PROCESS_LABELS;
 use profile::is_label_name;
 use query::containers::{ContainerOrder, report_containers};
 use query::functions::{FunctionOrder, list_functions};
 use query::label_values::{list_label_names, list_label_values};
 use query::lines::{FunctionFilter, report_lines};
 use query::nodes::{add_reports, list_nodes};
+use query::overlap::sum_overlap;
 use query::series::list_series;
 use query::stacks::report_stacks;
 use query::timeseries::{Steps, sum_over_time};
 use query::unknown::report_unknown;
-use query::{Profiles, Selection, Tree, build_tree, unread};
+use query::{Profiles, Selection, Selector, Tree, build_tree, unread};
 use render::folded::{FoldedUnit, fold};
 use render::graph::lay_out;
 use render::pprof::render_pprof;
@@ -54,6 +55,9 @@ const LINES_MAX: usize = 1000;
 /// Header of answers that are files, with the number of windows that could not be read.
 const INCOMPLETE: HeaderName = HeaderName::from_static("pilotlight-incomplete");
 
+/// Header of answers that are files, with the CPU time that two collectors of a node sampled and that is left out.
+const OVERLAP: HeaderName = HeaderName::from_static("pilotlight-overlap");
+
 /// A window's usual length; steps are multiples of it.
 const STEP_UNIT_MS: i64 = 10_000;
 
@@ -71,13 +75,14 @@ type Answer = Result<Encoded, ApiError>;
 /// Puts a question to one snapshot of the store. The answer is JSON, and tells what could not be read.
 fn ask<T: Serialize>(
     store: &dyn Store,
-    range: TimeRange,
+    selection: &Selection,
     encoding: Encoding,
     question: impl FnOnce(&dyn Snapshot) -> Result<T, ApiError>,
 ) -> Answer {
-    let snapshot = store.snapshot(range)?;
+    let snapshot = store.snapshot(selection.range)?;
     let answer = question(&*snapshot)?;
-    encoding.json(&Answered::new(answer, snapshot.unread()))
+    let overlap = sum_overlap(&*snapshot, &selection.selector)?;
+    encoding.json(&Answered::new(answer, snapshot.unread(), overlap))
 }
 
 /// `GET /api/v1/labels`
@@ -93,7 +98,7 @@ pub async fn labels(
     state
         .gate
         .run(move || {
-            ask(&*store, selection.range, encoding, |snapshot| {
+            ask(&*store, &selection, encoding, |snapshot| {
                 let labels = list_label_names(snapshot, &selection.selector)?;
                 Ok(LabelsAnswer { labels })
             })
@@ -116,7 +121,7 @@ pub async fn label_values(
     state
         .gate
         .run(move || {
-            ask(&*store, selection.range, encoding, |snapshot| {
+            ask(&*store, &selection, encoding, |snapshot| {
                 let values = list_label_values(snapshot, &selection.selector, &name)?;
                 Ok(ValuesAnswer { values })
             })
@@ -139,7 +144,7 @@ pub async fn series(
     state
         .gate
         .run(move || {
-            ask(&*store, selection.range, encoding, |snapshot| {
+            ask(&*store, &selection, encoding, |snapshot| {
                 let series = list_series(snapshot, &selection.selector)?;
                 Ok(SeriesAnswer::new(&series, limit))
             })
@@ -169,11 +174,11 @@ pub async fn timeseries(
     }
     let store = state.store;
     let query = move || {
-        let Selection { selector, range } = selection;
-        ask(&*store, range, encoding, |snapshot| {
+        ask(&*store, &selection, encoding, |snapshot| {
             let by = by.as_deref();
-            let answer = sum_over_time(snapshot, &selector, by, steps)?;
-            Ok(TimeseriesAnswer::new(answer, by, range.to_ms, unit, limit))
+            let answer = sum_over_time(snapshot, &selection.selector, by, steps)?;
+            let to_ms = selection.range.to_ms;
+            Ok(TimeseriesAnswer::new(answer, by, to_ms, unit, limit))
         })
     };
     state.gate.run(query).await
@@ -210,9 +215,9 @@ pub async fn flamegraph(
     let path = read_path(&parameters)?;
     let (store, names) = (state.store, state.names);
     let query = move || {
-        let Selection { selector, range } = selection;
-        ask(&*store, range, encoding, |snapshot| {
-            let tree = build_tree(Profiles::new(snapshot, &*names), &selector)?;
+        let range = selection.range;
+        ask(&*store, &selection, encoding, |snapshot| {
+            let tree = build_tree(Profiles::new(snapshot, &*names), &selection.selector)?;
             let Some(path) = path else {
                 let graph = lay_out(&tree, nodes_max);
                 return Ok(FlamegraphAnswer::new(range, &tree, graph, None));
@@ -269,7 +274,7 @@ pub async fn top(
     let search = parameters.text("search").unwrap_or_default().to_owned();
     let (store, names) = (state.store, state.names);
     let query = move || {
-        ask(&*store, selection.range, encoding, |snapshot| {
+        ask(&*store, &selection, encoding, |snapshot| {
             let tree = build_tree(Profiles::new(snapshot, &*names), &selection.selector)?;
             let functions = list_functions(&tree, order, &search);
             Ok(TopAnswer::new(&tree, &functions, offset, limit))
@@ -302,7 +307,7 @@ pub async fn lines(
     };
     let (store, names) = (state.store, state.names);
     let query = move || {
-        ask(&*store, selection.range, encoding, |snapshot| {
+        ask(&*store, &selection, encoding, |snapshot| {
             let profiles = Profiles::new(snapshot, &*names);
             let report = report_lines(profiles, &selection.selector, &function)?;
             Ok(LinesAnswer::new(report, limit))
@@ -324,7 +329,7 @@ pub async fn stacks(
     let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
     let (store, names) = (state.store, state.names);
     let query = move || {
-        ask(&*store, selection.range, encoding, |snapshot| {
+        ask(&*store, &selection, encoding, |snapshot| {
             let report = report_stacks(Profiles::new(snapshot, &*names), &selection.selector)?;
             Ok(StacksAnswer::new(&report, limit))
         })
@@ -345,7 +350,7 @@ pub async fn unknown(
     let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
     let (store, names) = (state.store, state.names);
     let query = move || {
-        ask(&*store, selection.range, encoding, |snapshot| {
+        ask(&*store, &selection, encoding, |snapshot| {
             let profiles = Profiles::new(snapshot, &*names);
             let report = report_unknown(profiles, &selection.selector, limit)?;
             Ok(UnknownAnswer::new(&report))
@@ -382,16 +387,29 @@ pub async fn flamegraph_svg(
         let svg = draw_svg(&tree, options)
             .map_err(|err| ApiError::new(ErrorKind::Internal, format!("{err:#}")))?;
         let svg = encoding.bytes("image/svg+xml", &svg)?;
-        Ok((unread_header(&unread), svg))
+        Ok((file_headers(&*snapshot, &selection.selector)?, svg))
     };
-    let (unread, svg) = state.gate.run(query).await?;
-    Ok((unread, [(CONTENT_SECURITY_POLICY, SVG_POLICY)], svg).into_response())
+    let (headers, svg) = state.gate.run(query).await?;
+    Ok((headers, [(CONTENT_SECURITY_POLICY, SVG_POLICY)], svg).into_response())
 }
 
-/// For answers that are files: `pilotlight-incomplete` with the number of windows that could not be read.
-fn unread_header(unread: &[Unread]) -> Option<[(HeaderName, String); 1]> {
-    let windows: u64 = unread.iter().map(|unread| unread.windows).sum();
-    (windows > 0).then(|| [(INCOMPLETE, format!("{windows} windows"))])
+/// Headers of answers that are files: `pilotlight-incomplete` with the number of windows that could not be read, and
+/// `pilotlight-overlap` with the nanoseconds that are left out since another collector of the node sampled them too.
+fn file_headers(snapshot: &dyn Snapshot, selector: &Selector) -> Result<HeaderMap, StoreError> {
+    let mut headers = HeaderMap::new();
+    let windows: u64 = snapshot.unread().iter().map(|unread| unread.windows).sum();
+    let left_out_ns = sum_overlap(snapshot, selector)?.left_out.ns;
+    for (name, number, unit) in [
+        (INCOMPLETE, windows, "windows"),
+        (OVERLAP, left_out_ns, "ns"),
+    ] {
+        if number > 0
+            && let Ok(value) = HeaderValue::from_str(&format!("{number} {unit}"))
+        {
+            headers.insert(name, value);
+        }
+    }
+    Ok(headers)
 }
 
 fn build_sampled_tree(
@@ -460,12 +478,12 @@ async fn answer_pprof(state: HttpState, parameters: Parameters) -> Result<Respon
         let bytes = render_pprof(profiles, &selection.selector, &layout_of)
             .map_err(|err| ApiError::new(ErrorKind::Internal, err.to_string()))?
             .ok_or_else(|| no_samples(&parameters))?;
-        Ok((unread_header(&snapshot.unread()), bytes))
+        Ok((file_headers(&*snapshot, &selection.selector)?, bytes))
     };
-    let (unread, bytes) = state.gate.run(query).await?;
+    let (headers, bytes) = state.gate.run(query).await?;
     let name = "attachment; filename=\"profile.pb.gz\"";
     Ok((
-        unread,
+        headers,
         [
             (CONTENT_TYPE, "application/octet-stream"),
             (CONTENT_DISPOSITION, name),
@@ -526,7 +544,7 @@ pub async fn folded(
         let tree = build_sampled_tree(profiles, &selection, &parameters)?;
         let text = fold(&tree, FoldedUnit::Samples);
         let text = encoding.bytes("text/plain; charset=utf-8", text.as_bytes())?;
-        Ok((unread_header(&snapshot.unread()), text))
+        Ok((file_headers(&*snapshot, &selection.selector)?, text))
     };
     Ok(state.gate.run(query).await?.into_response())
 }
@@ -542,7 +560,7 @@ pub async fn nodes(
     let selection = parameters.allow(&[])?.selection(now_ms())?;
     let store = state.store;
     let query = move || {
-        ask(&*store, selection.range, encoding, |snapshot| {
+        ask(&*store, &selection, encoding, |snapshot| {
             let mut nodes = list_nodes(snapshot, &selection.selector)?;
             add_reports(&*store, &selection, &mut nodes)?;
             Ok(NodesAnswer::new(nodes, now_ms()))
@@ -587,7 +605,7 @@ pub async fn containers(
     }
     let store = state.store;
     let query = move || {
-        ask(&*store, selection.range, encoding, |snapshot| {
+        ask(&*store, &selection, encoding, |snapshot| {
             let report = report_containers(snapshot, &selection.selector, order)?;
             Ok(ContainersAnswer::new(&report, limit))
         })

@@ -13,6 +13,7 @@ mod unknown;
 
 use model::Unread;
 use model::outcome::is_complete;
+use query::overlap::OverlapSum;
 use query::series::Usage;
 use serde::Serialize;
 
@@ -34,6 +35,14 @@ pub struct Answered<T> {
     answer: T,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<UnreadEntry>,
+    #[serde(flatten)]
+    overlap: Option<OverlapEntry>,
+}
+
+#[derive(Serialize)]
+struct OverlapEntry {
+    overlap_ns: u64,
+    overlap_kept_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -47,8 +56,8 @@ struct UnreadEntry {
 }
 
 impl<T> Answered<T> {
-    /// An answer without these windows.
-    pub fn new(answer: T, unread: Vec<Unread>) -> Self {
+    /// An answer without these windows, and what two collectors sampled.
+    pub fn new(answer: T, unread: Vec<Unread>, overlap: OverlapSum) -> Self {
         let entry = |unread: Unread| UnreadEntry {
             from_ms: unread.range.from_ms,
             to_ms: unread.range.to_ms,
@@ -60,6 +69,10 @@ impl<T> Answered<T> {
         Self {
             answer,
             incomplete: unread.into_iter().map(entry).collect(),
+            overlap: (overlap != OverlapSum::default()).then_some(OverlapEntry {
+                overlap_ns: overlap.left_out.ns,
+                overlap_kept_ns: overlap.kept_ns,
+            }),
         }
     }
 }
