@@ -26,11 +26,13 @@ async fn metric(server: &Running, name: &str) -> String {
         .to_owned()
 }
 
+type Change = fn(&mut Window);
+
 /// Check that sums that no node can have are refused with words, and change nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn impossible_accounts_are_refused() {
     let server = Running::start().await;
-    let changes: [(&str, fn(&mut Window)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("account.busy_ns is 18446744073709551615 ns", |window| {
             window.head.account.busy_ns = u64::MAX;
         }),

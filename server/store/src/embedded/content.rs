@@ -185,18 +185,19 @@ impl Content {
             found?.digest
         };
         let has = |messages: &Sequences| messages.contains(instance, *sequence);
-        let mut blocks = self.blocks.iter();
-        let mut segments = self.segments.values();
-        let mut old = self.old.iter();
-        let stored =
-            if let Some(block) = blocks.find(|block| block.has_message(instance, *sequence)) {
-                read(&*block.read())
-            } else if let Some(found) = segments.find(|found| has(&found.messages)) {
-                read(&found.segment)
-            } else {
-                old.find(|file| has(file.messages()))?;
-                None
-            };
+        let blocks = self.blocks.iter();
+        let blocks = blocks.filter(|block| block.has_message(instance, *sequence));
+        let segments = self.segments.values();
+        let segments = segments.filter(|found| has(&found.messages));
+        // Of segments that were split from one, only the first has digests.
+        let mut found = blocks
+            .map(|block| read(&*block.read()))
+            .chain(segments.map(|found| read(&found.segment)))
+            .peekable();
+        if found.peek().is_none() {
+            self.old.iter().find(|file| has(file.messages()))?;
+        }
+        let stored = found.flatten().next();
         // What earlier versions stored has no digest, and what cannot be read has none that is known.
         let is_repeat = stored.is_none_or(|stored| stored == *digest);
         Some(if is_repeat {
