@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use model::TimeRange;
 use model::text::window_at;
+use model::{TimeRange, WindowTotals};
 use query::{Profiles, Selector, build_tree};
 use render::folded::{FoldedUnit, fold};
 use store::embedded::inspect::{check, stats};
@@ -369,6 +369,70 @@ fn roll_ups_lose_nothing() {
     assert_eq!((windows, messages, samples), (11, 60, (1..=60).sum()));
     drop(snapshot);
     assert_eq!(append(&store, 7, START_MS + 70_000), Appended::Duplicate);
+}
+
+/// Check that a roll-up changes nothing in what is left out where two collectors of a node sampled at once.
+#[test]
+fn roll_ups_keep_what_is_left_out() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path()).unwrap();
+    let lines = |collector: &str, number: i64| {
+        format!("comm={collector},node=a | main {collector}_{number} | {number}")
+    };
+    // The later one begins at 187 s, in the middle of the older one's window 18, which so counts whole.
+    for number in 1..=30 {
+        let mut window = window_at(&lines("older", number), START_MS + 10_000 * number, 500);
+        window.head.key.sequence += number as u64;
+        store.append(window).unwrap();
+        let start_ms = START_MS + 180_000 + 10_000 * number - 3_000 * i64::from(number == 1);
+        let mut window = window_at(&lines("later", number), start_ms, number as u64);
+        window.head.key.instance = [8; 16];
+        window.head.window_ms += 3_000 * i64::from(number == 1);
+        store.append(window).unwrap();
+    }
+    let sums = |store: &EmbeddedStore| {
+        let snapshot = store
+            .snapshot(TimeRange {
+                from_ms: 0,
+                to_ms: i64::MAX,
+            })
+            .unwrap();
+        let (mut windows, mut samples) = (0, [0; 2]);
+        let mut add = |totals: &WindowTotals| {
+            windows += 1;
+            samples[usize::from(totals.overlap.is_left_out())] +=
+                totals.samples.iter().sum::<u64>();
+        };
+        snapshot.scan_totals(&mut add).unwrap();
+        assert!(snapshot.has_overlaps().unwrap());
+        (windows, samples)
+    };
+    let left_out: u64 = (19..=30).sum();
+    let expected = [2 * (1..=30).sum::<u64>() - left_out, left_out];
+    let before = folded(&store);
+    assert_eq!(sums(&store), (60, expected));
+    assert!(
+        before.contains(&"main;older_18 18".to_owned()),
+        "{before:?}"
+    );
+    assert!(
+        !before.contains(&"main;older_19 19".to_owned()),
+        "{before:?}"
+    );
+    drop(store);
+    let retention = RetentionFlags {
+        roll_ups: vec![RollUp {
+            after_ms: 24 * HOUR_MS,
+            resolution_ms: 60_000,
+        }],
+        ..forever()
+    };
+    let store = open_with(folder.path(), retention).unwrap();
+    store.settle();
+    let (windows, samples) = sums(&store);
+    assert!(windows < 20, "{windows} windows are not rolled up");
+    assert_eq!(samples, expected);
+    assert_eq!(folded(&store), before);
 }
 
 /// Check that old segments go, and that a question that began before keeps what it had.

@@ -47,6 +47,10 @@ pub fn check_sampled_once(
             windows_ms <= time_ms + LATE_MS_MAX,
             "sampled twice: windows of {windows_ms} ms in the time {time:?}: {node}"
         );
+        ensure!(
+            number(&node, "overlap_ns")? == 0,
+            "sampled twice: windows in the time {time:?} are left out: {node}"
+        );
         let gap_ms = time_ms.saturating_sub(windows_ms);
         ensure!(
             gap_ms < GAP_MS_MAX,
@@ -108,7 +112,7 @@ mod tests {
     fn account(expected: u64, entries: u64, instances: u64) -> Value {
         json!({
             "expected": expected, "entries": entries, "instances": instances, "windows": instances, "stolen_ns": 20_000_000,
-            "busy_ns": expected * SAMPLE_MS * 1_000_000
+            "busy_ns": expected * SAMPLE_MS * 1_000_000, "overlap_ns": 0
         })
     }
 
