@@ -81,14 +81,19 @@ impl SnapshotSource {
     }
 }
 
-/// The time in which windows may start that overlap windows of sources.
-fn reach_of(sources: &[SnapshotSource]) -> TimeRange {
-    let ranges = || sources.iter().map(SnapshotSource::range);
-    let from_ms = ranges().map(|range| range.from_ms).min();
-    let to_ms = ranges().map(|range| range.to_ms).max();
+/// The time in which windows may start that overlap windows of a range. A window that was rolled up has messages that start later than
+/// itself, but not behind the end of its source.
+fn reach_of(sources: &[SnapshotSource], range: TimeRange) -> TimeRange {
+    let resolution_ms = sources.iter().map(SnapshotSource::resolution_ms).max();
+    let ends_ms = sources.iter().map(|source| source.range().to_ms);
+    let to_ms = range.to_ms.saturating_add(resolution_ms.unwrap_or(0));
     TimeRange {
-        from_ms: from_ms.unwrap_or(0).saturating_sub(REACH_MS),
-        to_ms: to_ms.unwrap_or(0).saturating_add(REACH_MS),
+        from_ms: range.from_ms.saturating_sub(REACH_MS),
+        to_ms: ends_ms
+            .max()
+            .unwrap_or(0)
+            .min(to_ms)
+            .saturating_add(REACH_MS),
     }
 }
 
@@ -100,6 +105,16 @@ impl SnapshotSource {
         let blocks = blocks.filter(|block| block.span().touches(range));
         let blocks = blocks.map(|block| Self::Block(Arc::clone(block), block.durable()));
         segments.chain(blocks).collect()
+    }
+
+    /// Length of its windows that were rolled up, in milliseconds.
+    fn resolution_ms(&self) -> i64 {
+        match self {
+            Self::Segment(found) => {
+                i64::try_from(found.segment.summary().resolution_ms).unwrap_or(i64::MAX)
+            }
+            Self::Block(..) | Self::Old(_) => 0,
+        }
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -146,7 +161,7 @@ impl EmbeddedSnapshot {
     /// Takes what the store has of a range.
     pub fn new(content: &Content, range: TimeRange, metrics: StoreMetrics) -> Self {
         let mut sources = SnapshotSource::list(content, range);
-        let mut neighbours = SnapshotSource::list(content, reach_of(&sources));
+        let mut neighbours = SnapshotSource::list(content, reach_of(&sources, range));
         neighbours.retain(|other| !sources.iter().any(|source| source.is_same(other)));
         let old = content.old.iter().cloned().map(SnapshotSource::Old);
         sources.extend(old.filter(|file| {
