@@ -109,7 +109,7 @@ fn random_window(random: &mut StdRng, start_ms: i64, sequence: u64) -> Window {
             .map(|_| format!("f{}", random.random_range(0..50)))
             .collect();
         lines += &format!(
-            "comm=c{comm},node=a | {} | {}\n",
+            "comm=c{comm} | {} | {}\n",
             frames.join(" "),
             random.random_range(1..9)
         );
@@ -267,6 +267,8 @@ async fn send_until_killed(
         let mut random = StdRng::seed_from_u64(sequence << 8 | u64::from(plan.sender));
         let mut window = random_window(&mut random, start_ms, sequence);
         window.head.key.instance = [plan.sender; 16];
+        // Two collectors of one node would count once.
+        window.head.node = format!("node-{}", plan.sender);
         let answer = tokio::time::timeout(ANSWER_TIME, client.push(push_request(&window)));
         if !matches!(answer.await, Ok(Ok(_))) {
             break;

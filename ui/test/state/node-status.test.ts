@@ -16,7 +16,7 @@ describe("troubles of a node's windows", () => {
     const twice = node({ overlap_ns: 3_000_000_000, overlap_kept_ns: 500_000_000, unbalanced_windows: 2 });
     expect(needsAttention(twice)).toBe(true);
     expect(listTroubles(twice)).toEqual([
-      "Two collectors sampled this node at the same time: 3.0 s of the older one are left out, about 500 ms count twice.",
+      "Two collectors sampled this node at the same time: 3.00 s of the older one are left out, about 500 ms count twice.",
       "The account of 2 windows does not balance: samples may be missing, and are not counted as lost.",
     ]);
     expect(needsAttention(node({ overlap_kept_ns: 1 }))).toBe(true);
