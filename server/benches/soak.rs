@@ -100,7 +100,7 @@ fn run(options: &BTreeMap<&str, u64>) {
     let retention = format!("--retention-bytes={}MiB", options["retention-mib"]);
     let process = Process::start(folder.path(), &[&retention]).unwrap();
     let times = Shared::default();
-    let (mut pods, mut rows) = (Vec::new(), 0);
+    let (mut pods, mut senders, mut rows) = (Vec::new(), Vec::new(), 0);
     for node in 0..options["collectors"] as usize {
         let windows = (0..WINDOWS).map(|number| fleet.window(node, number));
         let windows: Vec<_> = windows.collect();
@@ -115,7 +115,7 @@ fn run(options: &BTreeMap<&str, u64>) {
         let share = node as u64 * WINDOW_MS as u64 / options["collectors"];
         let delay = Duration::from_millis(share);
         let (grpc, times) = (process.grpc, Arc::clone(&times));
-        runtime().spawn(send(grpc, node, requests, delay, times));
+        senders.push(runtime().spawn(send(grpc, node, requests, delay, times)));
     }
     println!(
         "{} collectors with {} pods, {rows} rows each 10 s, {retention}",
@@ -135,6 +135,7 @@ fn run(options: &BTreeMap<&str, u64>) {
         let mut minute = std::mem::take(&mut *times.lock().unwrap());
         print(started, &process, folder.path(), &mut minute);
     }
+    senders.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 fn print(started: Instant, process: &Process, data: &Path, minute: &mut Times) {

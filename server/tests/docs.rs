@@ -12,7 +12,7 @@ use server::config::Typed;
 use server::receive::RefusalReason;
 use server::serve::http::error::{ApiError, ErrorKind};
 use server::store_state::register_numbers;
-use store::embedded::recovery::RecoveryReport;
+use store::embedded::report::RecoveryReport;
 use store::{MemoryStore, StoreMetrics};
 use symbolize::index::RefusalKind;
 

@@ -11,7 +11,7 @@ use super::content::Content;
 use super::directory::Directory;
 use super::files::{self, decode_checked, encode_checked, keep_damaged, write_whole};
 use super::plan::{Retention, plan_eviction};
-use super::recovery::RecoveryReport;
+use super::report::RecoveryReport;
 use super::shared::now_ms;
 use super::span::DAY_MS;
 use crate::{BeyondDefaults, Kept, RollUp};
@@ -88,7 +88,7 @@ pub fn choose(
                 days = AGE_MS / DAY_MS,
                 files_older = old.files,
                 bytes = old.bytes,
-                "nothing is evicted from this directory, whose limits an earlier version did not choose or cannot be read, before --retention or --retention-bytes is given"
+                "nothing is evicted from this directory, which an earlier version filled or whose limits cannot be read, before --retention or --retention-bytes is given"
             );
         }
         (age_ms, bytes_max) => info!(

@@ -12,7 +12,7 @@ use super::block::Block;
 use super::content::{Content, read_messages};
 use super::directory::{Directory, LOGS};
 use super::files::{self, DAMAGED, ignore_existing, ignore_missing, keep_damaged};
-use super::recovery::RecoveryReport;
+use super::report::RecoveryReport;
 use super::shared::effort;
 use super::span::Level;
 

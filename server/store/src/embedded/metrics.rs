@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Family, Gauge, Histogram, Registry, Unit};
 
-use super::recovery::RecoveryReport;
+use super::report::RecoveryReport;
 
 /// From a disk with a write cache to an overloaded one.
 const SYNC_SECONDS: [f64; 10] = [

@@ -40,6 +40,7 @@ pub mod overlap;
 pub mod plan;
 pub mod recovery;
 pub mod replace;
+pub mod report;
 pub mod sequences;
 pub mod shared;
 pub mod snapshot;

@@ -120,11 +120,11 @@ fn damaged_lists_double_nothing() {
     ] {
         for bit in [3, 100, 500] {
             let mut rig = prepare();
-            rig.disk.break_operations(Some(broken));
+            rig.disk.break_operations(&[broken], u64::MAX);
             rig.disk.set_fault(None);
             assert!(!rig.settle(), "{broken:?}");
             rig.close();
-            rig.disk.break_operations(None);
+            rig.disk.break_operations(&[], 0);
             rig.disk.flip(&find(&rig, "replacements/"), bit);
             rig.open().unwrap();
             let what = format!("{broken:?}, bit {bit}");

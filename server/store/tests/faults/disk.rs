@@ -12,11 +12,12 @@ use store::embedded::disk::{Disk, DiskFile};
 /// What goes wrong, by the number of the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// So many operations fail with this error.
+    /// So many operations fail with this error, and the machine crashes so many operations after the first of them.
     Fail {
         at: u64,
         count: u64,
         kind: io::ErrorKind,
+        crash_after: Option<u64>,
     },
     /// Nothing reaches the disk from then on.
     Crash { at: u64 },
@@ -40,8 +41,13 @@ struct State {
     operations: u64,
     failures: u64,
     fault: Option<Fault>,
-    /// Operations on paths with both of these in them fail.
-    broken: Option<[&'static str; 2]>,
+    /// Operations with a name, on paths with a part, fail so many times more.
+    broken: Vec<([&'static str; 2], u64)>,
+    /// The machine crashes so many operations after the first failure.
+    crash_after: Option<u64>,
+    crash_at: Option<u64>,
+    /// The last failure was that of a machine that crashed: nothing of it is done.
+    is_crashed: bool,
     is_paused: bool,
     writes_short: bool,
     trace: Vec<String>,
@@ -137,7 +143,10 @@ impl SimDisk {
             operations: 0,
             failures: 0,
             fault: None,
-            broken: None,
+            broken: Vec::new(),
+            crash_after: None,
+            crash_at: None,
+            is_crashed: false,
             is_paused: false,
             writes_short: false,
             trace: Vec::new(),
@@ -160,11 +169,22 @@ impl SimDisk {
         let mut state = self.state();
         (state.fault, state.operations, state.failures) = (fault, 0, 0);
         (state.changing, state.reading) = (Vec::new(), Vec::new());
+        state.crash_at = None;
+        state.crash_after = match fault {
+            Some(Fault::Fail { crash_after, .. }) => crash_after,
+            _ => None,
+        };
     }
 
-    /// Lets operations with this name, on paths with this part, fail.
-    pub(crate) fn break_operations(&self, broken: Option<[&'static str; 2]>) {
-        self.state().broken = broken;
+    /// Lets operations with these names, on paths with these parts, fail so many times.
+    pub(crate) fn break_operations(&self, broken: &[[&'static str; 2]], times: u64) {
+        let broken = broken.iter().map(|broken| (*broken, times));
+        self.state().broken = broken.collect();
+    }
+
+    /// Lets the machine crash so many operations after the first that fails.
+    pub(crate) fn crash_after_failure(&self, operations: u64) {
+        self.state().crash_after = Some(operations);
     }
 
     /// Writes write a part of what they are given.
@@ -263,7 +283,10 @@ impl SimDisk {
             operations: 0,
             failures: 0,
             fault: None,
-            broken: None,
+            broken: Vec::new(),
+            crash_after: None,
+            crash_at: None,
+            is_crashed: false,
             is_paused: false,
             writes_short: state.writes_short,
             trace: Vec::new(),
@@ -289,21 +312,27 @@ impl State {
             true => self.reading.push(operation),
             false => self.changing.push(operation),
         }
+        let is_crashed = self.crash_at.is_some_and(|at| operation >= at)
+            || matches!(self.fault, Some(Fault::Crash { at }) if operation >= at);
+        let needs_no_room = is_reading || name == "remove";
         let error = match self.fault {
-            Some(Fault::Crash { at }) if operation >= at => Some(io::ErrorKind::Other),
-            Some(Fault::Fail { at, count, kind })
-                if operation >= at
-                    && self.failures < count
-                    && !(kind == io::ErrorKind::StorageFull
-                        && (is_reading || name == "remove")) =>
+            _ if is_crashed => Some(io::ErrorKind::Other),
+            Some(Fault::Fail {
+                at, count, kind, ..
+            }) if operation >= at
+                && self.failures < count
+                && !(kind == io::ErrorKind::StorageFull && needs_no_room) =>
             {
                 Some(kind)
             }
             _ => None,
         };
-        let is_broken = self.broken.is_some_and(|[operation, part]| {
-            operation == name && path.to_string_lossy().contains(part)
+        let text = path.to_string_lossy();
+        let broken = self.broken.iter_mut();
+        let mut broken = broken.filter(|([operation, part], times)| {
+            *operation == name && text.contains(part) && *times > 0
         });
+        let is_broken = broken.next().map(|(_, times)| *times -= 1).is_some();
         let error = error.or(is_broken.then_some(io::ErrorKind::Other));
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let outcome = error.map_or("", |_| " FAILS");
@@ -311,6 +340,9 @@ impl State {
             .push(format!("{operation} {name} {file}{outcome}"));
         let Some(kind) = error else { return Ok(()) };
         self.failures += 1;
+        self.is_crashed = is_crashed;
+        let crash_at = self.crash_after.map(|after| operation + after);
+        self.crash_at = self.crash_at.or(crash_at);
         Err(io::Error::new(kind, "a fault of the test"))
     }
 
@@ -406,7 +438,7 @@ impl Disk for SimDisk {
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         let begun = state.begin("sync_folder", path);
-        if begun.is_err() && state.random.bool() {
+        if begun.is_err() && (state.is_crashed || state.random.bool()) {
             return begun;
         }
         // A sync that fails may have done it.
@@ -492,7 +524,7 @@ impl DiskFile for SimFile {
         } else if state.writes_short {
             written = state.random.usize(1..=written);
         }
-        let is_lost = matches!(state.fault, Some(Fault::Crash { .. })) && begun.is_err();
+        let is_lost = state.is_crashed && begun.is_err();
         drop(state);
         if !is_lost {
             self.change(Change::Written(offset, bytes[..written].to_vec()));
@@ -508,6 +540,9 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let (begun, mut state) = self.begin("sync");
+        if begun.is_err() && state.is_crashed {
+            return begun;
+        }
         let mut inode = self.inode.lock().unwrap();
         let is_done = begun.is_ok() || state.random.bool();
         let changes = std::mem::take(&mut inode.changes);

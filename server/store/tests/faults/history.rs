@@ -410,5 +410,6 @@ fn a_failure_loses_nothing() {
         kind: random
             .choice([ErrorKind::Other, ErrorKind::StorageFull])
             .unwrap(),
+        crash_after: random.bool().then(|| random.u64(1..40)),
     });
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use store::Store as _;
+use store::{Appended, Store as _};
 
 use crate::disk::Fault;
 use crate::history::{Rig, window};
@@ -12,7 +12,11 @@ const START_MS: i64 = 1_795_312_800_000;
 
 /// A store with windows in two parts of an hour and in a log.
 fn prepare() -> Rig {
-    let mut rig = Rig::new(1);
+    prepare_with(1)
+}
+
+fn prepare_with(seed: u64) -> Rig {
+    let mut rig = Rig::new(seed);
     rig.open().unwrap();
     for number in 1..=6 {
         let start_ms = START_MS + 10_000 * number as i64;
@@ -50,7 +54,12 @@ fn a_failed_step_is_done_again() {
     for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
         for at in changing.iter().chain(reading.iter().step_by(10)).copied() {
             let mut rig = prepare();
-            rig.disk.set_fault(Some(Fault::Fail { at, count: 1, kind }));
+            rig.disk.set_fault(Some(Fault::Fail {
+                at,
+                count: 1,
+                kind,
+                crash_after: None,
+            }));
             assert!(rig.settle());
             assert_whole(&rig, &format!("operation {at} failed with {kind}"));
             // A file that could not be removed is left to the next start.
@@ -74,7 +83,7 @@ fn a_step_that_counts_is_finished() {
         for is_restarted in [false, true] {
             let mut rig = prepare();
             rig.disk.set_fault(None);
-            rig.disk.break_operations(Some(broken));
+            rig.disk.break_operations(&[broken], u64::MAX);
             let started = Instant::now();
             std::thread::scope(|scope| {
                 let settling = scope.spawn(|| rig.store().settle());
@@ -87,7 +96,7 @@ fn a_step_that_counts_is_finished() {
                 if is_restarted {
                     rig.store().close();
                 }
-                rig.disk.break_operations(None);
+                rig.disk.break_operations(&[], 0);
             });
             if is_restarted {
                 rig.crash();
@@ -100,5 +109,56 @@ fn a_step_that_counts_is_finished() {
             rig.open().unwrap();
             assert_whole(&rig, "after a restart");
         }
+    }
+}
+
+/// Check that a crash soon after a failure finds the old files or the new ones, and not a list of files that were removed.
+#[test]
+fn a_crash_after_a_failure_loses_nothing() {
+    for broken in [
+        ["sync", ".seg.tmp"],
+        ["sync_folder", "segments"],
+        ["rename", ".json"],
+        ["sync_folder", "replacements"],
+        ["rename", ".seg"],
+        ["remove", ".log"],
+    ] {
+        for after in 1..10 {
+            let mut rig = prepare_with(after);
+            rig.disk.set_fault(None);
+            rig.disk.break_operations(&[broken], 1);
+            rig.disk.crash_after_failure(after);
+            rig.settle();
+            rig.crash();
+            rig.open().unwrap();
+            assert_whole(
+                &rig,
+                &format!("{broken:?}, crashed {after} operations later"),
+            );
+        }
+    }
+}
+
+/// Check that a window whose record could be neither synced nor cut, and that was sent again, is there once after a restart.
+#[test]
+fn a_window_in_two_logs_counts_once() {
+    let mut rig = prepare();
+    let sent = || window(7, START_MS);
+    // No block becomes a segment.
+    let broken = [["create", ".seg"], ["sync", ".log"], ["set_len", ".log"]];
+    rig.disk.break_operations(&broken, u64::MAX);
+    assert!(rig.store().append(sent()).is_err());
+    rig.disk.break_operations(&broken[..1], u64::MAX);
+    assert_eq!(rig.store().append(sent()), Ok(Appended::Stored));
+    rig.close();
+    rig.disk.break_operations(&[], 0);
+    for repeated in [1, 0] {
+        rig.open().unwrap();
+        assert_eq!(rig.store().report().windows_repeated, repeated);
+        let (times, unread) = rig.ask();
+        assert_eq!(times, (1..=7).map(|number| (number, 1)).collect());
+        assert_eq!(unread, [""; 0]);
+        assert!(rig.settle());
+        rig.close();
     }
 }
