@@ -119,16 +119,15 @@ pub fn encode_checked<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
 /// # Errors
 /// The bytes are damaged.
 pub fn decode_checked<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    let (json, _) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0));
-    let value = serde_json::from_slice(json)?;
-    let crc = crc32c::crc32c(json);
-    if bytes[json.len()..] != *format!("\n{crc:08x}\n").as_bytes() {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    let (json, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+    if rest != format!("\n{:08x}\n", crc32c::crc32c(json)).as_bytes() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "the checksum differs",
         ));
     }
-    Ok(value)
+    Ok(serde_json::from_slice(json)?)
 }
 
 /// Length of a file; 0 if it cannot be opened.
