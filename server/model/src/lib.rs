@@ -34,16 +34,23 @@
 //! ([`NamedTables`]); they are no part of a location's identity. A location without lines has a reason ([`Unnamed`],
 //! [`WhyNot`]).
 //!
+//! # Questions
+//!
+//! A [`Question`] goes with the work on an answer, through all parts: it tells when nobody waits for the answer any more, and has the
+//! account of the memory that the work takes ([`Charge`]).
+//!
 //! # Limits
 //!
 //! Numbers of entries have 32 bits. Nothing here checks lengths: a message is checked before a window is made of it.
 
+mod charged_buffer;
 pub mod dictionary;
 mod digest;
 mod import;
 pub mod joined;
 pub mod node_report;
 pub mod outcome;
+pub mod question;
 pub mod series;
 pub mod stored;
 pub mod tables;
@@ -52,11 +59,13 @@ pub mod time_range;
 pub mod unnamed;
 pub mod window;
 
+pub use charged_buffer::ChargedBuffer;
 pub use dictionary::Dictionary;
 pub use import::Import;
 pub use joined::{JoinedLines, Lines, NamedTables};
 pub use node_report::NodeReport;
 pub use profile::{LabelSet, UnnamedReason};
+pub use question::{Charge, Question, QuestionMemory, Stop};
 pub use series::{SeriesId, SeriesTable};
 pub use stored::{Messages, StackSum, StackSums, Unread, WindowOverlap, WindowTotals};
 pub use tables::{

@@ -1,7 +1,7 @@
 //! Stretches of time.
 
 /// A stretch of time, `from` included, `to` excluded. Milliseconds since the Unix epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimeRange {
     /// First millisecond.
     pub from_ms: i64,
