@@ -18,8 +18,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use model::tables::{LocationId, StackId, TagSetId};
 use model::text;
 use model::{
-    Dictionary, Function, LabelSet, Line, Location, Mapping, MappingFlags, Row, StackNode, Tag,
-    TagValue, TimeRange, Unnamed, Window,
+    Charge, ChargedBuffer, Dictionary, Function, LabelSet, Line, Location, Mapping, MappingFlags,
+    Row, StackNode, Tag, TagValue, TimeRange, Unnamed, Window,
 };
 use query::functions::{FunctionOrder, list_functions};
 use query::stacks::report_stacks;
@@ -281,7 +281,8 @@ fn bench_queries(criterion: &mut Criterion) {
     let (tree, _) = flame_graph(&store, &all);
     let answer = FlamegraphAnswer::new(all.range, &tree, lay_out(&tree, 200_000), None);
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
-        let encode = || encoding.json(&answer).unwrap().into_response();
+        let buffer = || ChargedBuffer::new(Charge::default(), usize::MAX);
+        let encode = || encoding.json(&answer, buffer()).unwrap().into_response();
         let bytes = encode().body().size_hint().exact().unwrap_or(0);
         let name = format!("flame graph as JSON, {encoding:?}, {bytes} bytes");
         group.bench_function(name, |bencher| bencher.iter(encode));
@@ -290,7 +291,7 @@ fn bench_queries(criterion: &mut Criterion) {
         bencher.iter(|| {
             let snapshot = store.snapshot(all.range).unwrap();
             let profiles = Profiles::unnamed(&*snapshot);
-            let pprof = render_pprof(profiles, &all.selector, &|_| None).unwrap();
+            let pprof = render_pprof(profiles, &all.selector, &|_| None, Vec::new()).unwrap();
             pprof.unwrap().len()
         })
     });

@@ -33,8 +33,8 @@ use crate::receive::grpc::{
 };
 use crate::serve::http::debuginfo::UPLOADS_MAX;
 use crate::serve::http::error::refuse_head;
-use crate::serve::http::gate::Gate;
 use crate::serve::http::metrics::HttpMetrics;
+use crate::serve::http::questions::Questions;
 use crate::serve::http::{HttpState, admin_router, router};
 use crate::store_state::{StoreWatch, register_numbers, register_state, watch_store};
 use crate::symbol::fetch::start_fetchers;
@@ -191,6 +191,15 @@ impl App {
             store_state.clone(),
         );
         let wait = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
+        let questions = Questions::new(
+            Arc::clone(&store) as Arc<dyn Store>,
+            config.queries,
+            metrics.http.clone(),
+        );
+        let shown = questions.clone();
+        register_figures(registry.sub_registry_with_prefix(PREFIX), move |figures| {
+            shown.show(figures);
+        });
         let state = HttpState {
             store: Arc::clone(&store) as Arc<dyn Store>,
             names,
@@ -199,7 +208,7 @@ impl App {
             registry: Arc::new(registry),
             symbols: Arc::clone(&symbols),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
-            gate: Gate::new(config.queries_max, config.queries_waiting_max),
+            questions,
             own_profile: Arc::new(Mutex::new(())),
         };
         let serve = |listener: TcpListener, router, protocol, limits| -> Result<_> {
@@ -273,7 +282,11 @@ impl App {
 }
 
 fn memory_needs(config: &Config) -> MemoryNeeds {
-    MemoryNeeds::new(config.store.block_bytes_max as u64, config.ingest_bytes_max)
+    MemoryNeeds::new(
+        config.store.block_bytes_max as u64,
+        config.ingest_bytes_max,
+        config.queries.bytes_max as u64,
+    )
 }
 
 /// Opens the symbols, after the store: the store's lock is the directory's.

@@ -10,6 +10,7 @@ use listen::hosts::read_name;
 use store::{HourLimits, RetentionFlags, RollUp, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
+use crate::serve::http::questions::QuestionLimits;
 use crate::store_command::{DATA_DIR, DataDir, StatsArguments};
 use crate::symbol::IndexStoreOptions;
 use crate::symbol::child::ChildLimits;
@@ -60,6 +61,12 @@ const RESERVE_BYTES: &str = "64MiB";
 
 /// Queries that wait: some people with one page each, which asks five things at once.
 const QUERIES_WAITING_MAX: &str = "64";
+
+/// A pprof of a busy cluster's hour takes some 200 MB, and an answer with a million nodes 30 MB.
+const QUERY_BYTES_MAX: &str = "512MiB";
+
+/// Longer than anybody waits for an answer, and than a query for a month takes.
+const QUERY_TIMEOUT: &str = "2m";
 
 /// A push takes milliseconds, a query less than a few seconds; an orchestrator kills after 30 s.
 const DRAIN_TIMEOUT: &str = "10s";
@@ -178,13 +185,21 @@ pub struct Typed {
     )]
     debuginfod_url: Vec<String>,
 
-    /// Queries that run at the same time [default: the number of CPUs]
+    /// Queries that read much and run at the same time; as many that read little have places of their own [default: the number of CPUs]
     #[arg(long, env = "PILOTLIGHT_QUERIES_MAX", value_name = "NUMBER")]
     queries_max: Option<String>,
 
     /// Queries that wait while others run; more are told to come back
     #[arg(long, env = "PILOTLIGHT_QUERIES_WAITING_MAX", value_name = "NUMBER", default_value = QUERIES_WAITING_MAX)]
     queries_waiting_max: String,
+
+    /// Memory of queries that run, and of answers that clients have not read yet; these may take a quarter of it
+    #[arg(long, env = "PILOTLIGHT_QUERY_BYTES_MAX", value_name = "SIZE", default_value = QUERY_BYTES_MAX)]
+    query_bytes_max: String,
+
+    /// How long a query may wait and run
+    #[arg(long, env = "PILOTLIGHT_QUERY_TIMEOUT", value_name = "DURATION", default_value = QUERY_TIMEOUT)]
+    query_timeout: String,
 
     /// How long requests may take to end after SIGTERM or SIGINT
     #[arg(long, env = "PILOTLIGHT_DRAIN_TIMEOUT", value_name = "DURATION", default_value = DRAIN_TIMEOUT)]
@@ -256,10 +271,8 @@ pub struct Config {
     pub profile_bytes_max: u64,
     /// Bytes of decompressed profiles at once.
     pub ingest_bytes_max: u64,
-    /// Queries that run.
-    pub queries_max: usize,
-    /// Queries that wait.
-    pub queries_waiting_max: usize,
+    /// Limits of queries.
+    pub queries: QuestionLimits,
     /// Longest time for a stop.
     pub drain_timeout: Duration,
     /// File for the addresses.
@@ -333,11 +346,15 @@ impl Typed {
             message_bytes_max: check.size("--message-bytes-max", &self.message_bytes_max) as usize,
             profile_bytes_max: check.size("--profile-bytes-max", &self.profile_bytes_max),
             ingest_bytes_max: check.size("--ingest-bytes-max", &self.ingest_bytes_max),
-            queries_max: self
-                .queries_max
-                .map_or(queries_default, |text| check.count("--queries-max", &text))
-                .max(1),
-            queries_waiting_max: check.count("--queries-waiting-max", &self.queries_waiting_max),
+            queries: QuestionLimits {
+                running_max: self
+                    .queries_max
+                    .map_or(queries_default, |text| check.count("--queries-max", &text))
+                    .max(1),
+                waiting_max: check.count("--queries-waiting-max", &self.queries_waiting_max),
+                bytes_max: check.size("--query-bytes-max", &self.query_bytes_max) as usize,
+                time_max: check.duration("--query-timeout", &self.query_timeout),
+            },
             drain_timeout: check.duration("--drain-timeout", &self.drain_timeout),
             addresses_file: self.addresses_file,
             log: check.filter("--log", &self.log),
@@ -572,6 +589,8 @@ mod tests {
             "--retention-bytes=0",
             "--roll-up=1d",
             "--queries-max=many",
+            "--query-bytes-max=1GB",
+            "--query-timeout=2",
             "--symbol-bytes-max=4GB",
             "--debuginfod-url=debuginfod.debian.net",
             "--drain-timeout=10",
@@ -599,6 +618,8 @@ mod tests {
                 "--debuginfod-url",
                 "--message-bytes-max",
                 "--queries-max",
+                "--query-bytes-max",
+                "--query-timeout",
                 "--drain-timeout",
                 "--log",
                 "--log-format"

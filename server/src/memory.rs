@@ -7,15 +7,13 @@
 //! before the cgroup is full.
 
 use cgroupfs::MemoryLimit;
-use query::names::NAMES_BYTES_MAX;
 use tracing::warn;
 
 use crate::symbol::child::ChildLimits;
 
-/// The server without windows in memory, names and profiles in progress. The catalog's cache has 16 MiB, reports of nodes up to 24 MB,
-/// windows that are received some 30 MB, tables of symbols some 20 MB. Each thread of a query takes up to 60 MB for a busy hour,
-/// and an answer with a million nodes 30 MB: the rest is for six of them.
-const SERVER_BYTES: u64 = 512 << 20;
+/// The server without windows in memory, profiles in progress and queries. The catalog's cache has 16 MiB, reports of nodes up to
+/// 24 MB, windows that are received some 30 MB, tables of symbols some 20 MB; chunks that queries decode have some MB a thread.
+const SERVER_BYTES: u64 = 128 << 20;
 
 /// The least that the child needs: 55 MiB of a Rust program with line tables take 74 MiB.
 const CHILD_BYTES_MIN: u64 = 128 << 20;
@@ -29,10 +27,10 @@ const CHILD_FILE_BYTES: u64 = 32 << 20;
 pub struct MemoryNeeds {
     /// Windows that are in no segment yet: `--cache-bytes-max`.
     pub cache: u64,
-    /// Names of frames from symbols in a query.
-    pub names: u64,
     /// Decompressed profiles in progress: `--ingest-bytes-max`.
     pub ingest: u64,
+    /// Queries, and answers that are not read yet: `--query-bytes-max`.
+    pub queries: u64,
     /// The rest of the server's own process.
     pub server: u64,
     /// The child, at least.
@@ -40,12 +38,12 @@ pub struct MemoryNeeds {
 }
 
 impl MemoryNeeds {
-    /// The needs with `--cache-bytes-max` and `--ingest-bytes-max`.
-    pub fn new(cache: u64, ingest: u64) -> Self {
+    /// The needs with `--cache-bytes-max`, `--ingest-bytes-max` and `--query-bytes-max`.
+    pub fn new(cache: u64, ingest: u64, queries: u64) -> Self {
         Self {
             cache,
-            names: NAMES_BYTES_MAX as u64,
             ingest,
+            queries,
             server: SERVER_BYTES,
             child: CHILD_BYTES_MIN,
         }
@@ -55,12 +53,12 @@ impl MemoryNeeds {
     pub fn bytes(&self) -> u64 {
         let Self {
             cache,
-            names,
             ingest,
+            queries,
             server,
             child,
         } = *self;
-        let parts = [cache, names, ingest, server, child];
+        let parts = [cache, ingest, queries, server, child];
         parts.into_iter().fold(0, u64::saturating_add)
     }
 
@@ -87,7 +85,7 @@ impl MemoryNeeds {
                 limit_mib = limit >> 20,
                 needed_mib = self.bytes() >> 20,
                 "the memory limit of this container or service is lower than what the server may take, and the kernel may end it: \
-                 raise the limit, or lower --cache-bytes-max or --ingest-bytes-max"
+                 raise the limit, or lower --cache-bytes-max, --ingest-bytes-max or --query-bytes-max"
             );
         }
     }
@@ -101,7 +99,7 @@ mod tests {
     /// that the child keeps its least below one that is not.
     #[test]
     fn the_child_gets_the_rest() {
-        let needs = MemoryNeeds::new(256 << 20, 512 << 20);
+        let needs = MemoryNeeds::new(256 << 20, 512 << 20, 512 << 20);
         assert_eq!(needs.bytes() >> 20, 1536);
         let private = |mib: u64| {
             let limit = MemoryLimit::Bytes(mib << 20);
@@ -109,7 +107,7 @@ mod tests {
             limited.data_bytes_max >> 20
         };
         assert_eq!([100, 1536, 1920].map(private), [96, 96, 480]);
-        assert_eq!(256 + 128 + 512 + 512 + 480 + 32, 1920);
+        assert_eq!(256 + 512 + 512 + 128 + 480 + 32, 1920);
         // Much memory does not raise the limit.
         assert_eq!(private(16 << 10), 2048);
         for limit in [MemoryLimit::Unknown, MemoryLimit::Unlimited] {

@@ -1,9 +1,12 @@
 //! Stored samples as questions read them: with the names that their nodes did not know.
 
-use model::{NamedTables, SeriesTable, StackSum};
+use model::{JoinedLines, NamedTables, SeriesTable, StackSum};
 use store::{Snapshot, StoreError};
 
 use super::names::{NameSource, join_names};
+
+/// Bytes that a question needs for each stack of tables while it reads them: its samples and CPU time, its node, and some flags.
+const STACK_BYTES: usize = 24;
 
 /// A snapshot of a store, and names for its frames.
 #[derive(Clone, Copy)]
@@ -67,12 +70,17 @@ impl<'a> Profiles<'a> {
         if series.is_empty() {
             return Ok(());
         }
+        let question = self.snapshot.question();
         self.snapshot.sum_stacks(series, groups, &mut |part| {
             let joined = self.names.map(|names| join_names(part.tables, names));
-            visit(&NamedSums {
-                tables: NamedTables::new(part.tables, joined.as_ref()),
-                sums: part.sums,
-            });
+            let names = joined.as_ref().map_or(0, JoinedLines::heap_bytes);
+            // If there is no memory for it, the question is stopped, and fails when this returns.
+            if let Ok(_charge) = question.charge(names + STACK_BYTES * part.tables.stacks.len()) {
+                visit(&NamedSums {
+                    tables: NamedTables::new(part.tables, joined.as_ref()),
+                    sums: part.sums,
+                });
+            }
         })
     }
 }

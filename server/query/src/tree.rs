@@ -9,13 +9,16 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use model::outcome::{OUTCOME_TAG, is_complete};
 use model::tables::{StringId, TagSetId};
-use model::{Dictionary, NamedTables, Tables, WhyNot};
+use model::{Charge, Dictionary, NamedTables, Tables, WhyNot};
 use store::StoreError;
 
 use super::frame_names::LocationFrames;
 use super::profiles::{NamedSums, Profiles};
 use super::selector::Selector;
 use super::series::Usage;
+
+/// Stacks that are merged between two looks at the memory of the tree and at the question: they add 1 MB or less, usually.
+const STACKS_A_CHECK: usize = 4096;
 
 /// Kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +82,7 @@ pub struct Tree {
     nodes: Vec<Node>,
     node_index: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    charge: Charge,
     /// Samples by outcome, where the outcome is known.
     pub outcomes: BTreeMap<String, Usage>,
     /// Samples with a complete stack, or without a user stack.
@@ -107,6 +111,7 @@ impl Children {
 pub fn build_tree(profiles: Profiles<'_>, selector: &Selector) -> Result<Tree, StoreError> {
     let series = selector.find_series(profiles.snapshot())?;
     let mut tree = Tree::new();
+    tree.charge = profiles.snapshot().question().charge(0)?;
     profiles.sum_stacks(&series, &mut |part| tree.add_part(part))?;
     tree.sum_totals();
     Ok(tree)
@@ -129,10 +134,26 @@ impl Tree {
             nodes: vec![root],
             node_index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
+            charge: Charge::default(),
             outcomes: BTreeMap::new(),
             complete: Usage::default(),
             kernel_only: Usage::default(),
         }
+    }
+
+    /// An empty charge on the account of the question that the tree is for.
+    pub fn charge(&self) -> Charge {
+        self.charge.another()
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        // An entry of an index has four bytes and one of control.
+        self.strings.heap_bytes()
+            + (size_of::<Frame>() + size_of::<i64>()) * self.frames.capacity()
+            + size_of::<(FrameId, Unknown)>() * self.why_not.len()
+            + size_of::<Node>() * self.nodes.capacity()
+            + 5 * (self.frame_index.capacity() + self.node_index.capacity())
     }
 
     /// The nodes, parents before their children.
@@ -258,6 +279,9 @@ impl Tree {
             return None;
         }
         let mut tree = Self::new();
+        tree.charge = self.charge.another();
+        // It is no larger than this tree. Without memory for it the question is stopped.
+        tree.charge.set(self.heap_bytes()).ok()?;
         // Frames of the same name in different files are different nodes; their subtrees are merged.
         let mut pending: Vec<(u32, u32)> = roots.into_iter().map(|root| (root, 0)).collect();
         while let Some((from, to)) = pending.pop() {
@@ -329,6 +353,7 @@ impl Tree {
         }
         self.add_outcomes(&tables, &by_tags);
         self.add_stacks(tables, &by_stack);
+        self.make_room();
     }
 
     /// Adds the samples of each tag set, without and with a user stack.
@@ -369,6 +394,9 @@ impl Tree {
         let mut node_of = vec![0_u32; by_stack.len()];
         self.nodes[0].own.add(by_stack[0]);
         for stack in (1..used.len()).filter(|stack| used[*stack]) {
+            if stack.is_multiple_of(STACKS_A_CHECK) && !self.make_room() {
+                return;
+            }
             let entry = tables.stacks[stack];
             let mut node = node_of[entry.parent.position()];
             for at in frames.of(self, tables, entry.location) {
@@ -377,6 +405,12 @@ impl Tree {
             node_of[stack] = node;
             self.nodes[node as usize].own.add(by_stack[stack]);
         }
+    }
+
+    /// Takes memory for what the tree has. False if there is none: the question is stopped, and the tree lacks stacks.
+    fn make_room(&mut self) -> bool {
+        let bytes = self.heap_bytes();
+        self.charge.set(bytes).is_ok()
     }
 
     /// Finds or adds the child of a node with a frame.

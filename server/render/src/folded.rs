@@ -1,5 +1,7 @@
 //! Folded stacks: `root;child;leaf 12`.
 
+use std::io::{self, Write};
+
 use query::Tree;
 
 /// Stands for a stack without any frame.
@@ -14,25 +16,42 @@ pub enum FoldedUnit {
     Microseconds,
 }
 
+/// How stacks are folded.
+#[derive(Clone, Copy, Debug)]
+pub struct FoldedOptions {
+    /// The unit of the numbers.
+    pub unit: FoldedUnit,
+    /// A frame with less CPU time than this has no line of its own: it counts for its caller.
+    pub ns_min: u64,
+}
+
 /// Writes a line for each stack that has samples, the one with most CPU first at each branch.
-pub fn fold(tree: &Tree, unit: FoldedUnit) -> String {
+///
+/// # Errors
+/// `out` failed.
+pub fn write_folded(tree: &Tree, options: FoldedOptions, out: &mut impl Write) -> io::Result<()> {
+    let children = tree.children();
+    let is_kept = |node: &u32| tree.nodes()[*node as usize].total.ns >= options.ns_min;
     let value = |node: u32| {
-        let own = tree.nodes()[node as usize].own;
-        match unit {
+        let mut own = tree.nodes()[node as usize].own;
+        let below = children.of(node).iter();
+        for child in below.filter(|child| !is_kept(child)) {
+            own.add(tree.nodes()[*child as usize].total);
+        }
+        match options.unit {
             FoldedUnit::Samples => own.samples,
             FoldedUnit::Microseconds => own.ns / 1000,
         }
     };
-    let mut out = String::new();
     if value(0) > 0 {
-        out += &format!("{NO_STACK} {}\n", value(0));
+        writeln!(out, "{NO_STACK} {}", value(0))?;
     }
-    let children = tree.children();
     let mut stack = String::new();
     let mut pending: Vec<(u32, usize)> = children
         .of(0)
         .iter()
         .rev()
+        .filter(|child| is_kept(child))
         .map(|child| (*child, 0))
         .collect();
     while let Some((node, stack_length)) = pending.pop() {
@@ -47,17 +66,26 @@ pub fn fold(tree: &Tree, unit: FoldedUnit) -> String {
             c => c,
         }));
         if value(node) > 0 {
-            out += &format!("{stack} {}\n", value(node));
+            writeln!(out, "{stack} {}", value(node))?;
         }
         pending.extend(
             children
                 .of(node)
                 .iter()
                 .rev()
+                .filter(|child| is_kept(child))
                 .map(|child| (*child, stack.len())),
         );
     }
-    out
+    Ok(())
+}
+
+/// As [`write_folded`], all stacks as one text.
+pub fn fold(tree: &Tree, unit: FoldedUnit) -> String {
+    let mut out = Vec::new();
+    // SANITY: a vector takes all bytes, and names are UTF-8.
+    let _written = write_folded(tree, FoldedOptions { unit, ns_min: 0 }, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
@@ -76,5 +104,20 @@ mod tests {
         );
         assert!(fold(&tree, FoldedUnit::Microseconds).contains("main;a:b 30000\n"));
         assert_eq!(fold(&text::tree(""), FoldedUnit::Samples), "");
+    }
+
+    #[test]
+    fn small_frames_count_for_their_callers() {
+        let tree = text::tree(
+            "comm=a | main work deep | 1\ncomm=a | main work | 4\ncomm=a | main rest | 1\ncomm=a | other | 1",
+        );
+        let fold = |ns_min| {
+            let unit = FoldedUnit::Samples;
+            let mut out = Vec::new();
+            write_folded(&tree, FoldedOptions { unit, ns_min }, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(fold(20_000_000), "[no stack] 1\nmain 1\nmain;work 5\n");
+        assert_eq!(fold(10_000_000).lines().count(), 4);
     }
 }

@@ -12,7 +12,7 @@ use flate2::{Compression, write::GzEncoder};
 use hashbrown::HashMap;
 use model::tables::{LocationId, StackId, StringId, TagSetId};
 use model::{
-    Dictionary, Function, Import, Line, Location, MappingFlags, SAMPLE_TYPES, SeriesTable,
+    Charge, Dictionary, Function, Import, Line, Location, MappingFlags, SAMPLE_TYPES, SeriesTable,
     TagValue, TimeRange,
 };
 use query::frame_names::describe_unnamed;
@@ -30,11 +30,18 @@ const PERIOD_NS: i64 = 10_000_000;
 /// Identity of a sample.
 type SampleKey = (u32, TagSetId, StackId);
 
+/// Samples between two looks at the memory and at the question: their stacks add 1 MB or less, usually.
+const SAMPLES_A_CHECK: usize = 4096;
+
+/// Field 2 of a profile, with its length in front: the samples.
+const SAMPLE_FIELD: u8 = 2 << 3 | 2;
+
 #[derive(Default)]
 struct Merge {
     dictionary: Dictionary,
     positions: HashMap<SampleKey, usize>,
     samples: Vec<(SampleKey, Usage)>,
+    charge: Charge,
 }
 
 /// Why no pprof was made.
@@ -43,32 +50,38 @@ pub enum PprofError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// gzip failed.
-    #[error("failed to compress the profile: {0}")]
-    Compress(#[from] io::Error),
+    /// It cannot be written.
+    #[error("failed to write the profile: {0}")]
+    Write(#[from] io::Error),
 }
 
-/// Merges the samples of a selection; `None` if there are none.
+/// Merges the samples of a selection, and writes them to `out`, which is returned; `None` if there are none.
 ///
 /// Locations of files whose layout `layout_of` knows by build id have addresses, so that they can be disassembled.
 ///
 /// # Errors
-/// The store failed.
-pub fn render_pprof(
+/// The store failed, or `out` did.
+pub fn render_pprof<W: Write>(
     profiles: Profiles<'_>,
     selector: &Selector,
     layout_of: &dyn Fn(&str) -> Option<Layout>,
-) -> Result<Option<Vec<u8>>, PprofError> {
+    out: W,
+) -> Result<Option<W>, PprofError> {
     let snapshot = profiles.snapshot();
     let table = selector.find_series(snapshot)?;
-    let mut merge = Merge::default();
+    let mut merge = Merge {
+        charge: snapshot.question().charge(0).map_err(StoreError::from)?,
+        ..Merge::default()
+    };
     let each: Vec<u32> = (0..table.len() as u32).collect();
     profiles.sum_groups(&table, &each, &mut |part| merge.add_part(part))?;
     if merge.samples.is_empty() {
         return Ok(None);
     }
     let span = find_span(snapshot, &table)?;
-    let mut profile = merge.finish(&table, layout_of);
+    // Levels above 3 save 5 % and take twice as long.
+    let mut gzip = GzEncoder::new(out, Compression::new(3));
+    let mut profile = merge.write_samples(&table, layout_of, &mut gzip)?;
     profile.time_nanos = span.from_ms.saturating_mul(1_000_000);
     profile.duration_nanos = (span.to_ms - span.from_ms).saturating_mul(1_000_000);
     let unread = snapshot.unread();
@@ -77,8 +90,6 @@ pub fn render_pprof(
         profile.comment.push(profile.string_table.len() as i64);
         profile.string_table.push(comment);
     }
-    // Levels above 3 save 5 % and take twice as long.
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::new(3));
     gzip.write_all(&profile.encode_to_vec())?;
     Ok(Some(gzip.finish()?))
 }
@@ -105,11 +116,24 @@ fn find_span(snapshot: &dyn Snapshot, series: &SeriesTable) -> Result<TimeRange,
 impl Merge {
     fn add_part(&mut self, part: &NamedSums<'_>) {
         let mut import = Import::named(part.tables);
-        for sum in part.sums {
+        for (number, sum) in part.sums.iter().enumerate() {
+            if number.is_multiple_of(SAMPLES_A_CHECK) && !self.make_room() {
+                return;
+            }
             let tags = import.tag_set(&mut self.dictionary, sum.tags);
             let stack = import.stack(&mut self.dictionary, sum.stack);
             self.add_sample((sum.group, tags, stack), sum.into());
         }
+        self.make_room();
+    }
+
+    /// Takes memory for all of it, and twice for the dictionary, which is copied when it is written. False if there is none: the question
+    /// is stopped.
+    fn make_room(&mut self) -> bool {
+        let bytes = 2 * self.dictionary.heap_bytes()
+            + size_of::<(SampleKey, Usage)>() * self.samples.capacity()
+            + (size_of::<(SampleKey, usize)>() + 1) * self.positions.capacity();
+        self.charge.set(bytes).is_ok()
     }
 
     fn add_sample(&mut self, key: SampleKey, usage: Usage) {
@@ -120,11 +144,14 @@ impl Merge {
         self.samples[position].1.add(usage);
     }
 
-    fn finish(
+    /// Writes the samples, one after the other: with the numbers of their stacks' locations, all together take many times the memory of
+    /// the stacks. Returns the rest of the profile.
+    fn write_samples(
         mut self,
         table: &SeriesTable,
         layout_of: &dyn Fn(&str) -> Option<Layout>,
-    ) -> protos::Profile {
+        out: &mut impl Write,
+    ) -> Result<protos::Profile, PprofError> {
         self.name_unnamed();
         let main = self.find_main(table);
         let Placed {
@@ -142,8 +169,11 @@ impl Merge {
             unit: index(strings.intern_string(unit)),
         });
         let mut labels_of = HashMap::new();
-        let mut sample = Vec::with_capacity(self.samples.len());
-        for ((series, tags, stack), usage) in &self.samples {
+        let mut encoded = Vec::new();
+        for (number, ((series, tags, stack), usage)) in self.samples.iter().enumerate() {
+            if number.is_multiple_of(SAMPLES_A_CHECK) && self.charge.check().is_err() {
+                break;
+            }
             let labels = labels_of.entry(*series).or_insert_with(|| {
                 let mut label = |name: &str, value: &str| protos::Label {
                     key: index(strings.intern_string(name)),
@@ -170,18 +200,23 @@ impl Merge {
                     ..Default::default()
                 },
             });
-            sample.push(protos::Sample {
+            let sample = protos::Sample {
                 location_id: tables
                     .walk_stack(*stack)
                     .map(|location| u64::from(location.0) + 1)
                     .collect(),
                 value: vec![signed(usage.samples), signed(usage.ns)],
                 label: labels.iter().cloned().chain(tags).collect(),
-            });
+            };
+            encoded.clear();
+            encoded.push(SAMPLE_FIELD);
+            sample
+                .encode_length_delimited(&mut encoded)
+                .map_err(io::Error::other)?;
+            out.write_all(&encoded)?;
         }
-        protos::Profile {
+        Ok(protos::Profile {
             sample_type: sample_type.to_vec(),
-            sample,
             mapping: mappings,
             location: locations(&strings, &places),
             function: functions(&strings),
@@ -192,7 +227,7 @@ impl Merge {
                 .map(|id| strings.tables().string(StringId(id)).to_owned())
                 .collect(),
             ..Default::default()
-        }
+        })
     }
 
     /// The main program of the profile: the mapped one with the most CPU time.

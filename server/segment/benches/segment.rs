@@ -17,7 +17,7 @@ use segment::{
 
 const TWO: Effort<'static> = Effort {
     threads: 2,
-    is_cancelled: None,
+    question: None,
 };
 
 fn read_number(name: &str, default: usize) -> usize {

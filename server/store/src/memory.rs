@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use model::{
-    LabelSet, Messages, NodeReport, Row, SeriesId, SeriesTable, StackSum, StackSums, Tables,
-    TimeRange, Unread, Window, WindowHead, WindowKey, WindowOverlap, WindowTotals,
+    LabelSet, Messages, NodeReport, Question, Row, SeriesId, SeriesTable, StackSum, StackSums,
+    Tables, TimeRange, Unread, Window, WindowHead, WindowKey, WindowOverlap, WindowTotals,
 };
 use parking_lot::RwLock;
 
@@ -40,6 +40,7 @@ struct StoredWindow {
 /// Windows of a store in memory.
 struct MemorySnapshot<'a> {
     store: &'a MemoryStore,
+    question: Arc<Question>,
     /// By time, each with what other windows have of its time.
     windows: Vec<(Arc<StoredWindow>, WindowOverlap)>,
 }
@@ -181,7 +182,11 @@ impl Store for MemoryStore {
         Ok(Appended::Stored)
     }
 
-    fn snapshot(&self, range: TimeRange) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+    fn ask(
+        &self,
+        range: TimeRange,
+        question: &Arc<Question>,
+    ) -> Result<Box<dyn Snapshot + '_>, StoreError> {
         let content = self.0.read();
         let in_range = |key: &WindowKey| range.contains(key.start_ms);
         let windows = content.windows.iter().filter(|(key, _)| in_range(key));
@@ -193,6 +198,7 @@ impl Store for MemoryStore {
         };
         Ok(Box::new(MemorySnapshot {
             store: self,
+            question: Arc::clone(question),
             windows: windows.map(|(_, window)| with_overlap(window)).collect(),
         }))
     }
@@ -238,6 +244,19 @@ impl Store for MemoryStore {
 }
 
 impl Snapshot for MemorySnapshot<'_> {
+    fn question(&self) -> &Arc<Question> {
+        &self.question
+    }
+
+    fn version(&self) -> u64 {
+        self.windows.len() as u64
+    }
+
+    fn estimate_bytes(&self, _: &SeriesFilter<'_>) -> u64 {
+        let rows = self.windows.iter().map(|(window, _)| window.rows.len());
+        (size_of::<Row>() * rows.sum::<usize>()) as u64
+    }
+
     fn find_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
         let windows = self.windows.iter().map(|(window, _)| window);
         Ok(self.find_in(windows, filter))
@@ -273,6 +292,7 @@ impl Snapshot for MemorySnapshot<'_> {
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError> {
         for window in self.kept() {
+            self.question.check()?;
             let sum = |row: &Row| {
                 let position = series.position(window.totals.series[row.series as usize])?;
                 Some(StackSum {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use model::{
-    LabelSet, NodeReport, SeriesId, SeriesTable, StackSums, TimeRange, Unread, Window, WindowTotals,
+    LabelSet, NodeReport, Question, SeriesId, SeriesTable, StackSums, Stop, TimeRange, Unread,
+    Window, WindowTotals,
 };
 
 use crate::Kept;
@@ -52,6 +53,9 @@ pub enum StoreError {
     /// The store is being closed.
     #[error("the server is stopping")]
     Stopping,
+    /// The question was stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stop),
 }
 
 /// What is limited for each hour.
@@ -165,7 +169,19 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// The catalog failed.
-    fn snapshot(&self, range: TimeRange) -> Result<Box<dyn Snapshot + '_>, StoreError>;
+    fn ask(
+        &self,
+        range: TimeRange,
+        question: &Arc<Question>,
+    ) -> Result<Box<dyn Snapshot + '_>, StoreError>;
+
+    /// As [`Self::ask`], for a question that may take any memory and is never stopped.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn snapshot(&self, range: TimeRange) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        self.ask(range, &Question::unlimited())
+    }
 
     /// Keeps a node's report in place of the one before, if it [replaces](NodeReport::replaces) that. Above
     /// [`REPORTS_MAX`] nodes the one that was silent longest is forgotten. Is durable within a second.
@@ -199,8 +215,18 @@ pub trait Store: Send + Sync {
 /// about its parts.
 ///
 /// All methods may block, and may be called any number of times by any number of threads. What they cannot read they leave out, and
-/// [`Self::unread`] tells it.
+/// [`Self::unread`] tells it. What they keep in memory is on the account of the question; they end with an error soon after it was
+/// stopped.
 pub trait Snapshot: Send + Sync {
+    /// The question.
+    fn question(&self) -> &Arc<Question>;
+
+    /// A number for what it has: another one, if the store got, changed or removed something of the range meanwhile.
+    fn version(&self) -> u64;
+
+    /// About how many bytes a question for the samples of these series reads. Takes less than a millisecond for a hundred files.
+    fn estimate_bytes(&self, filter: &SeriesFilter<'_>) -> u64;
+
     /// Finds series; some may have no window in the range, only a later one, or only some that are left out.
     ///
     /// # Errors

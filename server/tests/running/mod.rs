@@ -47,6 +47,11 @@ impl Running {
         Self::start_named(TempDir::new().unwrap(), &[], Some(names)).await
     }
 
+    /// A server with this source of names and these options.
+    pub async fn start_with_names_and(names: Arc<dyn NameSource>, options: &[&str]) -> Self {
+        Self::start_named(TempDir::new().unwrap(), options, Some(names)).await
+    }
+
     async fn start_in(folder: TempDir, options: &[&str]) -> Self {
         Self::start_named(folder, options, None).await
     }

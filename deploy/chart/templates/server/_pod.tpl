@@ -15,7 +15,7 @@ seccompProfile:
 {{- end -}}
 {{- end -}}
 
-{{/* Memory by the flags whose defaults docs/configuration.md has, 128 MiB for names in a query, and 1 GiB for the rest: server/src/memory.rs divides it. */}}
+{{/* Memory by the flags whose defaults docs/configuration.md has, and 640 MiB for the rest: server/src/memory.rs divides it. */}}
 {{- define "pilotlight.serverResources" -}}
 {{- if .Values.server.resources -}}
 {{- toYaml .Values.server.resources -}}
@@ -23,7 +23,8 @@ seccompProfile:
 {{- $flags := .Values.server.flags -}}
 {{- $cache := include "pilotlight.mebibytes" (get $flags "cache-bytes-max" | default "256MiB") -}}
 {{- $ingest := include "pilotlight.mebibytes" (get $flags "ingest-bytes-max" | default "512MiB") -}}
-{{- $limit := add $cache 128 $ingest 1024 -}}
+{{- $queries := include "pilotlight.mebibytes" (get $flags "query-bytes-max" | default "512MiB") -}}
+{{- $limit := add $cache $ingest $queries 640 -}}
 requests:
   cpu: 100m
   memory: {{ div $limit 2 }}Mi

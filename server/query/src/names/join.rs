@@ -19,7 +19,7 @@ const LINES_MAX: usize = 1024;
 const NAME_BYTES_MAX: usize = 16 << 10;
 
 /// Bytes that the names of one set of tables may take: the million addresses of a large program have some 60 MB of them.
-pub const NAMES_BYTES_MAX: usize = 128 << 20;
+const NAMES_BYTES_MAX: usize = 128 << 20;
 
 /// The lines that the source has now for locations that have none, or none with a source file.
 pub(crate) fn join_names(tables: &Tables, names: &dyn NameSource) -> JoinedLines {

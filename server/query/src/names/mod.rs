@@ -11,6 +11,5 @@ mod source;
 #[cfg(test)]
 pub mod table;
 
-pub use join::NAMES_BYTES_MAX;
 pub(crate) use join::join_names;
 pub use source::{NameSource, SourceFrame};

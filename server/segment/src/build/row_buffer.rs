@@ -155,7 +155,10 @@ mod tests {
         }
         let mut count = runs.len();
         loop {
-            assert_eq!(buffer.rows(), runs[..count].iter().map(Vec::len).sum());
+            assert_eq!(
+                buffer.rows(),
+                runs[..count].iter().map(Vec::len).sum::<usize>()
+            );
             assert_eq!(buffer.runs().count(), count);
             assert_eq!(buffer.is_empty(), count == 0);
             for (number, run) in buffer.runs().enumerate() {

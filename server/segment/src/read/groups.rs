@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use model::Charge;
+
 use crate::error::Partial;
 use crate::read::Segment;
 use crate::read::parallel::Effort;
@@ -12,6 +14,12 @@ use crate::read_at::ReadAt;
 /// Sums of a stack that are searched one by one: most stacks have one or two. The others are in a table.
 const LISTED_MAX: usize = 16;
 
+/// Sums that there is room for at first: 160 KB.
+const SUMS_MIN: usize = 4096;
+
+/// Bytes of an entry of the table: its key, its value and a byte of control.
+const UNLISTED_BYTES: usize = 17;
+
 /// No sum.
 const NONE: u32 = u32::MAX;
 
@@ -21,6 +29,7 @@ pub(crate) struct GroupSums {
     first: Vec<u32>,
     sums: Vec<ListedSum>,
     unlisted: HashMap<(u32, u32, u32), u32>,
+    charge: Charge,
 }
 
 struct ListedSum {
@@ -34,16 +43,24 @@ fn key(pair: &Pair) -> (u32, u32, u32) {
 }
 
 impl GroupSums {
-    pub(crate) fn new(stacks: usize) -> Self {
+    /// For stacks of so many numbers. `charge` gets the memory; if there is none, sums are left out, and the question is stopped.
+    pub(crate) fn new(stacks: usize, mut charge: Charge) -> Self {
+        let stacks = match charge.set(size_of::<u32>() * stacks) {
+            Ok(()) => stacks,
+            Err(_) => 0,
+        };
         Self {
             first: vec![NONE; stacks],
             sums: Vec::new(),
             unlisted: HashMap::new(),
+            charge,
         }
     }
 
     pub(crate) fn add(&mut self, pair: &Pair) {
-        let mut number = self.first[pair.stack as usize];
+        let Some(mut number) = self.first.get(pair.stack as usize).copied() else {
+            return;
+        };
         for _ in 0..LISTED_MAX {
             if number == NONE {
                 self.list(pair);
@@ -73,7 +90,25 @@ impl GroupSums {
     }
 
     fn push(&mut self, pair: &Pair, next: u32) {
+        if self.sums.len() == self.sums.capacity() && !self.make_room() {
+            // So that nothing more is added.
+            self.first.clear();
+            return;
+        }
         self.sums.push(ListedSum { pair: *pair, next });
+    }
+
+    /// Takes memory for as many sums again. False if there is none.
+    fn make_room(&mut self) -> bool {
+        let more = self.sums.len().max(SUMS_MIN);
+        let bytes = size_of::<u32>() * self.first.len()
+            + size_of::<ListedSum>() * (self.sums.len() + more)
+            + UNLISTED_BYTES * self.unlisted.capacity();
+        let has_room = self.charge.set(bytes).is_ok();
+        if has_room {
+            self.sums.reserve_exact(more);
+        }
+        has_room
     }
 
     fn join(mut self, other: Self) -> Self {
@@ -106,7 +141,7 @@ impl<R: ReadAt> Segment<R> {
         for (series, group) in selection.series.iter().zip(groups) {
             group_of[*series as usize] = *group;
         }
-        let new = || GroupSums::new(self.stack_count());
+        let new = || GroupSums::new(self.stack_count(), effort.charge(0));
         let sums = self.fold_pairs(selection, effort, new, |sums, pair| {
             let series = group_of[pair.series as usize];
             sums.add(&Pair { series, ..*pair });
@@ -130,7 +165,7 @@ mod tests {
     fn sums_are_those_of_a_map() {
         let mut random = fastrand::Rng::with_seed(1);
         for tag_sets in [1, 2, LISTED_MAX as u32 + 1, 200] {
-            let mut sums = [GroupSums::new(5), GroupSums::new(5)];
+            let mut sums = [(); 2].map(|()| GroupSums::new(5, Charge::default()));
             let mut expected: BTreeMap<(u32, u32, u32), (u64, u64)> = BTreeMap::new();
             for _ in 0..3000 {
                 let pair = Pair {

@@ -1,6 +1,9 @@
 //! Work on chunks by several threads.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use model::{Charge, Question};
 
 use crate::read::Scratch;
 
@@ -9,24 +12,30 @@ use crate::read::Scratch;
 pub struct Effort<'a> {
     /// Threads, the caller's own among them.
     pub threads: usize,
-    /// Set when nobody waits for the answer any more; what is returned then is not complete.
-    pub is_cancelled: Option<&'a AtomicBool>,
+    /// What the work is for: it has the account of the memory, and may be stopped. What is returned then is not complete.
+    pub question: Option<&'a Arc<Question>>,
 }
 
 impl Effort<'_> {
     /// One thread.
     pub const ONE: Self = Self {
         threads: 1,
-        is_cancelled: None,
+        question: None,
     };
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.is_cancelled
-            .is_some_and(|is_cancelled| is_cancelled.load(Ordering::Relaxed))
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.question
+            .is_some_and(|question| question.stopped().is_some())
+    }
+
+    /// A charge of so many bytes. If they are not there, the question is stopped, and the charge is empty.
+    pub(crate) fn charge(&self, bytes: usize) -> Charge {
+        let charge = self.question.map(|question| question.charge(bytes));
+        charge.and_then(Result::ok).unwrap_or_default()
     }
 
     /// What `work` makes of each task, in their order, each thread with a state of its own. `None` for what was not done when the question
-    /// was cancelled.
+    /// was stopped.
     pub(crate) fn map<T: Sync, S, O: Send>(
         &self,
         tasks: &[T],
@@ -74,7 +83,7 @@ impl Effort<'_> {
         work: impl Fn(&dyn Fn() -> Option<&'t T>) -> O + Sync,
     ) -> Vec<O> {
         let next = AtomicUsize::new(0);
-        let next_task = || match self.is_cancelled() {
+        let next_task = || match self.is_stopped() {
             true => None,
             false => tasks.get(next.fetch_add(1, Ordering::Relaxed)),
         };

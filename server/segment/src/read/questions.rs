@@ -147,7 +147,7 @@ impl<R: ReadAt> Segment<R> {
             },
         );
         let mut value = Vec::new();
-        // Chunks are in the order of pairs. Those that were cancelled are none.
+        // Chunks are in the order of pairs. Those that were not read, as the question was stopped, are none.
         for (pairs, found) in sums.into_iter().flatten() {
             value.extend(pairs);
             damage.extend(found);

@@ -127,7 +127,7 @@ pub trait Source: Send + Sync {
         effort: Effort<'_>,
     ) -> Partial<Vec<Pair>> {
         let pairs = self.sum_pairs(selection, effort);
-        let mut sums = GroupSums::new(self.stack_count());
+        let mut sums = GroupSums::new(self.stack_count(), effort.charge(0));
         for mut pair in pairs.value {
             // Each series of the sums is a selected one.
             let position = selection.series.binary_search(&pair.series);

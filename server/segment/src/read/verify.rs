@@ -25,7 +25,7 @@ impl<R: ReadAt> Segment<R> {
     /// Reads the whole file and checks the checksum of each chunk, that it is as the format says, each reference, that sections agree
     /// with each other, and the counts of the footer. Returns what is damaged; nothing if the file is whole.
     ///
-    /// Sections that this version does not know are not read. A check that is cancelled has checked a part.
+    /// Sections that this version does not know are not read. A check that is stopped has checked a part.
     pub fn verify(&self, effort: Effort<'_>) -> Vec<Damage> {
         let mut chunks = Vec::new();
         for section in Section::ALL {
@@ -45,7 +45,7 @@ impl<R: ReadAt> Segment<R> {
         // A chunk that others need was found by each of them.
         let mut known = HashSet::new();
         damage.retain(|damage| known.insert((damage.section, damage.chunk)));
-        if damage.is_empty() && !effort.is_cancelled() {
+        if damage.is_empty() && !effort.is_stopped() {
             damage.extend(self.verify_together().err());
         }
         damage
@@ -227,7 +227,7 @@ impl<R: ReadAt> Segment<R> {
 
 #[cfg(test)]
 mod tests {
-    use model::text;
+    use model::{Question, Stop, text};
 
     use super::*;
     use crate::build::Builder;
@@ -326,14 +326,15 @@ mod tests {
         assert_eq!(messages(&damage), [expected]);
     }
 
-    /// Check that nothing is found after it was cancelled.
+    /// Check that nothing is found after it was stopped.
     #[test]
-    fn a_cancelled_check_ends() {
+    fn a_stopped_check_ends() {
         let segment = build();
-        let is_cancelled = true.into();
+        let question = Question::unlimited();
+        question.stop(Stop::Cancelled);
         let effort = Effort {
             threads: 2,
-            is_cancelled: Some(&is_cancelled),
+            question: Some(&question),
         };
         assert_eq!(segment.verify(effort), []);
     }

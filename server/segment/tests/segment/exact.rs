@@ -35,7 +35,7 @@ fn build_bytes_with(windows: &[Window], digest: impl Fn(&Window) -> Option<Diges
 
 pub(crate) const TWO: Effort<'static> = Effort {
     threads: 2,
-    is_cancelled: None,
+    question: None,
 };
 
 /// All windows of a segment or block.

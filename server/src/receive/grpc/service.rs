@@ -213,7 +213,7 @@ impl From<StoreError> for Refusal {
     fn from(err: StoreError) -> Self {
         let reason = match err {
             StoreError::DiskFull(_) => RefusalReason::DiskFull,
-            StoreError::Failed(_) => RefusalReason::Store,
+            StoreError::Failed(_) | StoreError::Stopped(_) => RefusalReason::Store,
             StoreError::OtherContent { .. } => RefusalReason::Identity,
             StoreError::HourLimit { limit, .. } => match limit {
                 HourLimit::Series => RefusalReason::NewSeries,

@@ -127,7 +127,7 @@ pub async fn list(
                 .collect(),
         }))
     };
-    state.gate.run(query).await
+    state.questions.run_light(query).await
 }
 
 /// `GET` and `HEAD /api/v1/debuginfo/{build_id}`
@@ -165,7 +165,7 @@ pub async fn remove(
             format!("failed to remove the index: {err}"),
         )),
     };
-    state.gate.run(query).await
+    state.questions.run_light(query).await
 }
 
 /// `PUT /api/v1/debuginfo/{build_id}`

@@ -1,15 +1,17 @@
 //! Compression of answers: gzip or zstd, if the client takes one.
 //!
-//! An answer is written straight into its encoder, so that it is never in memory as a whole without compression, and a client that
+//! An answer is written straight into its encoder, on the account of the question, so that it is never in memory as a whole without compression, and a client that
 //! reads slowly holds the compressed bytes only. A layer over the routes would compress while the client reads, and hold all of it.
 
 use std::io::{self, BufWriter, Write};
 
+use axum::body::Bytes;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use model::ChargedBuffer;
 use serde::Serialize;
 
 use super::error::{ApiError, ErrorKind};
@@ -25,7 +27,7 @@ const ZSTD_LEVEL: i32 = 1;
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// A compression.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// None.
     Identity,
@@ -35,11 +37,13 @@ pub enum Encoding {
     Zstd,
 }
 
-/// The body of an answer, and its headers.
+/// The body of an answer, and its headers. The bytes are on the account of the question until the last client has read them.
+#[derive(Clone)]
 pub struct Encoded {
     encoding: Encoding,
     content_type: &'static str,
-    bytes: Vec<u8>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    bytes: Bytes,
 }
 
 impl Encoding {
@@ -61,45 +65,61 @@ impl Encoding {
     /// Writes an answer as JSON.
     ///
     /// # Errors
-    /// It has no form in JSON.
-    pub fn json(self, answer: &impl Serialize) -> Result<Encoded, ApiError> {
-        self.write("application/json", |writer| {
+    /// It has no form in JSON, or `buffer` is full.
+    pub fn json(self, answer: &impl Serialize, buffer: ChargedBuffer) -> Result<Encoded, ApiError> {
+        self.write("application/json", buffer, |writer| {
             Ok(serde_json::to_writer(writer, answer)?)
         })
     }
 
-    /// Writes the bytes of another answer.
+    /// Makes an answer of what `write` writes.
     ///
     /// # Errors
-    /// The encoder failed.
-    pub fn bytes(self, content_type: &'static str, bytes: &[u8]) -> Result<Encoded, ApiError> {
-        self.write(content_type, |writer| writer.write_all(bytes))
-    }
-
-    fn write(
+    /// It or the encoder failed, or `buffer` is full.
+    pub fn write(
         self,
         content_type: &'static str,
+        buffer: ChargedBuffer,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Encoded, ApiError> {
         let written = match self {
-            Self::Identity => buffered(Vec::new(), write),
+            Self::Identity => buffered(buffer, write),
             Self::Gzip => {
-                let gzip = GzEncoder::new(Vec::new(), Compression::new(GZIP_LEVEL));
+                let gzip = GzEncoder::new(buffer, Compression::new(GZIP_LEVEL));
                 buffered(gzip, write).and_then(GzEncoder::finish)
             }
-            Self::Zstd => zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)
+            Self::Zstd => zstd::Encoder::new(buffer, ZSTD_LEVEL)
                 .and_then(|zstd| buffered(zstd, write))
                 .and_then(zstd::Encoder::finish),
         };
-        let bytes = written.map_err(|err| {
+        let buffer = written.map_err(|err| {
             let message = format!("failed to write the answer: {err}");
             ApiError::new(ErrorKind::Internal, message)
         })?;
         Ok(Encoded {
             encoding: self,
-            content_type,
-            bytes,
+            ..Encoded::new(content_type, buffer)
         })
+    }
+}
+
+impl Encoded {
+    /// An answer that is not compressed, or by its own form.
+    pub fn new(content_type: &'static str, mut buffer: ChargedBuffer) -> Self {
+        buffer.shrink();
+        Self {
+            encoding: Encoding::Identity,
+            content_type,
+            headers: Vec::new(),
+            bytes: Bytes::from_owner(buffer),
+        }
+    }
+
+    /// Adds a header, if there is one.
+    #[must_use]
+    pub fn with_header(mut self, header: impl Into<Option<(HeaderName, HeaderValue)>>) -> Self {
+        self.headers.extend(header.into());
+        self
     }
 }
 
@@ -127,7 +147,9 @@ impl IntoResponse for Encoded {
             Encoding::Zstd => Some([(CONTENT_ENCODING, HeaderValue::from_static("zstd"))]),
         };
         let headers = [(CONTENT_TYPE, self.content_type), (VARY, "accept-encoding")];
-        (encoding, headers, self.bytes).into_response()
+        let mut response = (encoding, headers, self.bytes).into_response();
+        response.headers_mut().extend(self.headers);
+        response
     }
 }
 

@@ -1,7 +1,8 @@
 //! Errors as answers: one table from kinds of errors to statuses.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use query::SelectorError;
 use serde::Serialize;
@@ -9,6 +10,9 @@ use store::StoreError;
 use symbolize::index::RefusalKind;
 
 use crate::symbol::error::AddError;
+
+/// Seconds after which a client that was refused may ask again: as long as a long query takes.
+const RETRY_SECONDS: &str = "5";
 
 /// Kinds of errors, as the answer names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +48,8 @@ pub enum ErrorKind {
     FileTooLarge,
     /// A client that sends too slowly.
     TooSlow,
+    /// A query that takes too long.
+    TimedOut,
     /// No space is left on the server's disk.
     DiskFull,
     /// A failure of the server.
@@ -73,7 +79,7 @@ pub struct ApiError {
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadSelector,
         Self::BadTime,
         Self::BadParameter,
@@ -89,6 +95,7 @@ impl ErrorKind {
         Self::BadFile,
         Self::FileTooLarge,
         Self::TooSlow,
+        Self::TimedOut,
         Self::DiskFull,
         Self::Internal,
     ];
@@ -141,7 +148,7 @@ impl ApiError {
             ErrorKind::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             ErrorKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::TooLarge => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Busy | ErrorKind::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::WrongFile => StatusCode::CONFLICT,
             ErrorKind::BadFile => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -149,6 +156,11 @@ impl ApiError {
             ErrorKind::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// The header that says when to ask again, if that helps.
+    pub fn retry_after(&self) -> Option<[(HeaderName, &'static str); 1]> {
+        (self.kind == ErrorKind::Busy).then_some([(RETRY_AFTER, RETRY_SECONDS)])
     }
 
     /// The error as one line, for tools that do not read JSON.
@@ -190,7 +202,8 @@ pub fn refuse_head(status: StatusCode) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status(), Json(Body { error: self })).into_response()
+        let retry = self.retry_after();
+        (self.status(), retry, Json(Body { error: self })).into_response()
     }
 }
 
@@ -214,7 +227,9 @@ impl From<SelectorError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(err: StoreError) -> Self {
-        tracing::error!(%err, "failed to answer a query");
+        if !matches!(err, StoreError::Stopped(_)) {
+            tracing::error!(%err, "failed to answer a query");
+        }
         Self::new(ErrorKind::Internal, err.to_string())
     }
 }

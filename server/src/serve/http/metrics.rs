@@ -14,6 +14,10 @@ const QUERY_SECONDS: [f64; 12] = [
 pub struct HttpMetrics {
     queries: Family<Counter, 2>,
     query_seconds: Family<Histogram>,
+    stopped: Family<Counter>,
+    refused: Family<Counter>,
+    /// Queries that were answered by the answer to an identical one.
+    pub joined: Counter,
 }
 
 impl Default for HttpMetrics {
@@ -21,6 +25,9 @@ impl Default for HttpMetrics {
         Self {
             queries: Family::new(["route", "status"]),
             query_seconds: Family::with_constructor(["route"], || Histogram::new(QUERY_SECONDS)),
+            stopped: Family::new(["reason"]),
+            refused: Family::new(["reason"]),
+            joined: Counter::default(),
         }
     }
 }
@@ -39,6 +46,31 @@ impl HttpMetrics {
             Unit::Seconds,
             self.query_seconds.clone(),
         );
+        registry.register(
+            "queries_stopped",
+            "Queries that ran and ended without an answer, by reason",
+            self.stopped.clone(),
+        );
+        registry.register(
+            "queries_refused",
+            "Queries that waited for a place and got none, by reason",
+            self.refused.clone(),
+        );
+        registry.register(
+            "queries_joined",
+            "Queries that got the answer to an identical one that ran already",
+            self.joined.clone(),
+        );
+    }
+
+    /// Notes a query that ended without an answer.
+    pub fn count_stopped(&self, reason: &'static str) {
+        self.stopped.of([reason]).inc();
+    }
+
+    /// Notes a query that got no place.
+    pub fn count_refused(&self, reason: &'static str) {
+        self.refused.of([reason]).inc();
     }
 
     /// Notes a request.

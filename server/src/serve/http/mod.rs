@@ -7,12 +7,14 @@ pub mod answer;
 pub mod debuginfo;
 pub mod encoding;
 pub mod error;
-pub mod gate;
+pub mod flights;
+pub mod lane;
 pub mod metrics;
 pub mod own;
 pub mod page;
 pub mod parameters;
 mod prefix;
+pub mod questions;
 pub mod routes;
 
 use std::sync::Arc;
@@ -37,22 +39,21 @@ use self::metrics::HttpMetrics;
 use crate::store_state::StoreWatch;
 use crate::symbol::IndexStore;
 use error::{ApiError, ErrorKind};
-use gate::Gate;
 use prefix::serve_below;
+use questions::Questions;
 
 /// The page may load its own files only. Names of frames come from untrusted programs; should one ever become markup,
 /// it still runs nothing.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; \
      font-src 'self'; connect-src 'self'; worker-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
-/// Bytes of answers that clients have not read yet: 26 flame graphs of a million nodes.
-const UNREAD_BYTES_MAX: u64 = 1 << 30;
-
 /// State shared by all routes.
 #[derive(Clone)]
 pub struct HttpState {
     /// The store.
     pub store: Arc<dyn Store>,
+    /// Asks it.
+    pub questions: Questions,
     /// Names that its windows lack.
     pub names: Arc<dyn NameSource>,
     /// Its state, for probes and the page.
@@ -65,8 +66,6 @@ pub struct HttpState {
     pub symbols: Arc<IndexStore>,
     /// Admits uploads of symbols.
     pub uploads: Arc<tokio::sync::Semaphore>,
-    /// Admits queries.
-    pub gate: Gate,
     /// Admits one profile of the server itself at a time.
     pub own_profile: Arc<tokio::sync::Mutex<()>>,
 }
@@ -120,7 +119,7 @@ pub fn router(state: HttpState, path_prefix: Option<&str>) -> Router {
         .route("/debug/pprof/profile", get(own::profile))
         .fallback(page::serve)
         .method_not_allowed_fallback(refuse_method)
-        .layer(middleware::from_fn(bound_unread))
+        .layer(middleware::from_fn_with_state(state.clone(), bound_unread))
         .layer(middleware::from_fn_with_state(state.clone(), observe))
         .with_state(state);
     let routes = match path_prefix {
@@ -162,7 +161,7 @@ async fn observe(State(state): State<HttpState>, request: Request, next: Next) -
 }
 
 /// Bounds the bytes of answers that clients have not read.
-async fn bound_unread(request: Request, next: Next) -> Response {
+async fn bound_unread(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     let connection: Option<RequestConnection> = request.extensions().get().cloned();
     let response = next.run(request).await;
     let Some(connection) = connection else {
@@ -175,9 +174,15 @@ async fn bound_unread(request: Request, next: Next) -> Response {
     } = connection;
     let bytes = response.body().size_hint().exact().unwrap_or(0);
     let note_loss = || metrics.count_closed_connection("gave_way");
-    if slots.reserve_unread(&holder, bytes, UNREAD_BYTES_MAX, note_loss) {
+    if slots.reserve_unread(
+        &holder,
+        bytes,
+        state.questions.answer_bytes_max(),
+        note_loss,
+    ) {
         return response;
     }
+    state.metrics.count_refused("unread_answers");
     let busy = "answers that clients have not read take too much memory at this moment";
     ApiError::new(ErrorKind::Busy, busy)
         .with_hint("ask again in a few seconds")

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,15 +13,18 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::Method;
 use axum::http::request::Parts;
 use http_body_util::LengthLimitError;
+use listen::slots::Client;
 use model::TimeRange;
 use query::time::{DURATION_FORMS, TIME_FORMS, parse_duration, parse_time};
 use query::{Selection, parse_selector};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use tokio::time::timeout;
+use tonic::transport::server::TcpConnectInfo;
 
 use super::encoding::Encoding;
 use super::error::{ApiError, ErrorKind};
+use super::questions::Asker;
 
 /// The parameters that all queries have.
 const SHARED: [&str; 3] = ["query", "from", "to"];
@@ -68,8 +72,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
 pub struct QueryRequest {
     /// The parameters.
     pub parameters: Parameters,
-    /// The compression of the answer.
-    pub encoding: Encoding,
+    /// Who asks for which answer.
+    pub asker: Asker,
 }
 
 impl<S: Send + Sync> FromRequest<S> for QueryRequest {
@@ -82,11 +86,21 @@ impl<S: Send + Sync> FromRequest<S> for QueryRequest {
             let body = read_body(body).await?;
             parameters.pairs.extend(parse_body(&body)?);
         }
-        Ok(Self {
-            parameters,
+        let asker = Asker {
+            client: client_of(&parts),
+            path: parts.uri.path().to_owned(),
+            parameters: parameters.without_range(),
             encoding: Encoding::accepted(&parts.headers),
-        })
+        };
+        Ok(Self { parameters, asker })
     }
+}
+
+/// The client of a request.
+fn client_of(parts: &Parts) -> Client {
+    let connection: Option<&TcpConnectInfo> = parts.extensions.get();
+    let address = connection.and_then(TcpConnectInfo::remote_addr);
+    Client::new(address.map_or(IpAddr::from(Ipv4Addr::UNSPECIFIED), |address| address.ip()))
 }
 
 async fn read_body(body: Body) -> Result<Bytes, ApiError> {
@@ -156,6 +170,15 @@ impl<'de> Deserialize<'de> for JsonPairs {
 }
 
 impl Parameters {
+    /// All but the range, sorted.
+    fn without_range(&self) -> Vec<(String, String)> {
+        let is_range = |name: &str| matches!(name, "from" | "to");
+        let pairs = self.pairs.iter().filter(|(name, _)| !is_range(name));
+        let mut pairs: Vec<_> = pairs.cloned().collect();
+        pairs.sort();
+        pairs
+    }
+
     /// Checks that all parameters are in `known`, or are common to all queries.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The routes below `/api/v1`: parameters in, a query, an answer out. All but `status` also take POST.
 
+use std::io;
 use std::time::SystemTime;
 
 use axum::Json;
@@ -7,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use model::PROCESS_LABELS;
+use model::{Charge, PROCESS_LABELS, TimeRange};
 use profile::is_label_name;
 use query::containers::{ContainerOrder, report_containers};
 use query::functions::{FunctionOrder, list_functions};
@@ -20,22 +21,21 @@ use query::stacks::report_stacks;
 use query::timeseries::{Steps, sum_over_time};
 use query::unknown::report_unknown;
 use query::{Profiles, Selection, Selector, Tree, build_tree, unread};
-use render::folded::{FoldedUnit, fold};
+use render::folded::{FoldedOptions, FoldedUnit, write_folded};
 use render::graph::lay_out;
 use render::pprof::render_pprof;
 use render::svg::{SvgOptions, draw_svg};
-use serde::Serialize;
-use store::{Snapshot, Store, StoreError};
+use store::{Snapshot, StoreError};
 
 use super::HttpState;
 use super::answer::{
-    Answered, ContainersAnswer, FlamegraphAnswer, LabelsAnswer, LinesAnswer, NodesAnswer,
-    SeriesAnswer, StacksAnswer, StatusAnswer, TimeseriesAnswer, TopAnswer, Unit, UnknownAnswer,
-    ValuesAnswer,
+    ContainersAnswer, FlamegraphAnswer, LabelsAnswer, LinesAnswer, NodesAnswer, SeriesAnswer,
+    StacksAnswer, StatusAnswer, TimeseriesAnswer, TopAnswer, Unit, UnknownAnswer, ValuesAnswer,
 };
-use super::encoding::{Encoded, Encoding};
+use super::encoding::Encoded;
 use super::error::{ApiError, ErrorKind};
 use super::parameters::{PLUS_HINT, Parameters, QueryRequest};
+use super::questions::{Asked, Asker, Work};
 
 /// Nodes of a flame graph in one answer: a million are some 30 MB of JSON.
 const NODES_MAX: usize = 1_000_000;
@@ -72,93 +72,63 @@ const SVG_POLICY: &str = "sandbox allow-scripts; default-src 'none'; script-src 
 
 type Answer = Result<Encoded, ApiError>;
 
-/// Puts a question to one snapshot of the store. The answer is JSON, and tells what could not be read.
-fn ask<T: Serialize>(
-    store: &dyn Store,
-    selection: &Selection,
-    encoding: Encoding,
-    question: impl FnOnce(&dyn Snapshot) -> Result<T, ApiError>,
-) -> Answer {
-    let snapshot = store.snapshot(selection.range)?;
-    let answer = question(&*snapshot)?;
-    let overlap = sum_overlap(&*snapshot, &selection.selector)?;
-    encoding.json(&Answered::new(answer, snapshot.unread(), overlap))
+/// A charge for an answer that is made of a tree: it takes no more than the tree.
+fn charge_answer(tree: &Tree) -> Result<Charge, StoreError> {
+    let mut charge = tree.charge();
+    charge.set(tree.heap_bytes())?;
+    Ok(charge)
 }
 
 /// `GET /api/v1/labels`
 pub async fn labels(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let selection = parameters.allow(&[])?.selection(now_ms())?;
-    let store = state.store;
-    state
-        .gate
-        .run(move || {
-            ask(&*store, &selection, encoding, |snapshot| {
-                let labels = list_label_names(snapshot, &selection.selector)?;
-                Ok(LabelsAnswer { labels })
-            })
-        })
-        .await
+    let answer = move |asked: &Asked<'_>| {
+        let labels = list_label_names(asked.snapshot, &asked.selection.selector)?;
+        asked.json(LabelsAnswer { labels })
+    };
+    let questions = state.questions;
+    questions.ask(asker, Work::Labels, selection, answer).await
 }
 
 /// `GET /api/v1/label/{name}/values`
 pub async fn label_values(
     State(state): State<HttpState>,
     Path(name): Path<String>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let selection = parameters.allow(&[])?.selection(now_ms())?;
     check_label_name("name", &name)?;
-    let store = state.store;
-    state
-        .gate
-        .run(move || {
-            ask(&*store, &selection, encoding, |snapshot| {
-                let values = list_label_values(snapshot, &selection.selector, &name)?;
-                Ok(ValuesAnswer { values })
-            })
-        })
-        .await
+    let answer = move |asked: &Asked<'_>| {
+        let values = list_label_values(asked.snapshot, &asked.selection.selector, &name)?;
+        asked.json(ValuesAnswer { values })
+    };
+    let questions = state.questions;
+    questions.ask(asker, Work::Labels, selection, answer).await
 }
 
 /// `GET /api/v1/series`
 pub async fn series(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["limit"])?;
     let selection = parameters.selection(now_ms())?;
     let limit = parameters.number("limit", 1000, 0..=LIST_MAX)?;
-    let store = state.store;
-    state
-        .gate
-        .run(move || {
-            ask(&*store, &selection, encoding, |snapshot| {
-                let series = list_series(snapshot, &selection.selector)?;
-                Ok(SeriesAnswer::new(&series, limit))
-            })
-        })
-        .await
+    let answer = move |asked: &Asked<'_>| {
+        let series = list_series(asked.snapshot, &asked.selection.selector)?;
+        asked.json(SeriesAnswer::new(&series, limit))
+    };
+    let questions = state.questions;
+    questions.ask(asker, Work::Sums, selection, answer).await
 }
 
 /// `GET /api/v1/timeseries`
 pub async fn timeseries(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["by", "unit", "step", "limit"])?;
     let selection = parameters.selection(now_ms())?;
@@ -172,16 +142,14 @@ pub async fn timeseries(
     if let Some(by) = &by {
         check_label_name("by", by)?;
     }
-    let store = state.store;
-    let query = move || {
-        ask(&*store, &selection, encoding, |snapshot| {
-            let by = by.as_deref();
-            let answer = sum_over_time(snapshot, &selection.selector, by, steps)?;
-            let to_ms = selection.range.to_ms;
-            Ok(TimeseriesAnswer::new(answer, by, to_ms, unit, limit))
-        })
+    let answer = move |asked: &Asked<'_>| {
+        let Selection { selector, range } = asked.selection;
+        let by = by.as_deref();
+        let sums = sum_over_time(asked.snapshot, selector, by, steps)?;
+        asked.json(TimeseriesAnswer::new(sums, by, range.to_ms, unit, limit))
     };
-    state.gate.run(query).await
+    let questions = state.questions;
+    questions.ask(asker, Work::Sums, selection, answer).await
 }
 
 fn read_steps(parameters: &Parameters, selection: &Selection) -> Result<Steps, ApiError> {
@@ -204,33 +172,30 @@ fn read_steps(parameters: &Parameters, selection: &Selection) -> Result<Steps, A
 /// `GET /api/v1/flamegraph`
 pub async fn flamegraph(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["max_nodes", "path"])?;
     let selection = parameters.selection(now_ms())?;
     let nodes_max = parameters.number("max_nodes", 200_000, 2..=NODES_MAX)?;
     let path = read_path(&parameters)?;
-    let (store, names) = (state.store, state.names);
-    let query = move || {
-        let range = selection.range;
-        ask(&*store, &selection, encoding, |snapshot| {
-            let tree = build_tree(Profiles::new(snapshot, &*names), &selection.selector)?;
-            let Some(path) = path else {
-                let graph = lay_out(&tree, nodes_max);
-                return Ok(FlamegraphAnswer::new(range, &tree, graph, None));
-            };
-            let below = tree.subtree(&path).ok_or_else(|| {
-                let message = "no stack of the selection begins with this path";
-                ApiError::in_parameter(ErrorKind::NotFound, "path", message)
-            })?;
-            let (graph, total_ns) = (lay_out(&below, nodes_max), below.total().ns);
-            Ok(FlamegraphAnswer::new(range, &tree, graph, Some(total_ns)))
-        })
+    let names = state.names;
+    let answer = move |asked: &Asked<'_>| {
+        let Selection { selector, range } = asked.selection;
+        let tree = build_tree(Profiles::new(asked.snapshot, &*names), selector)?;
+        let _charge = charge_answer(&tree)?;
+        let Some(path) = path else {
+            let graph = lay_out(&tree, nodes_max);
+            return asked.json(FlamegraphAnswer::new(*range, &tree, graph, None));
+        };
+        let below = tree.subtree(&path).ok_or_else(|| {
+            let message = "no stack of the selection begins with this path";
+            ApiError::in_parameter(ErrorKind::NotFound, "path", message)
+        })?;
+        let (graph, total_ns) = (lay_out(&below, nodes_max), below.total().ns);
+        asked.json(FlamegraphAnswer::new(*range, &tree, graph, Some(total_ns)))
     };
-    state.gate.run(query).await
+    let questions = state.questions;
+    questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 fn read_path(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError> {
@@ -255,10 +220,7 @@ fn read_path(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError> {
 /// `GET /api/v1/top`
 pub async fn top(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["sort", "limit", "offset", "search"])?;
     let selection = parameters.selection(now_ms())?;
@@ -272,24 +234,22 @@ pub async fn top(
     let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
     let offset = parameters.number("offset", 0, 0..=usize::MAX)?;
     let search = parameters.text("search").unwrap_or_default().to_owned();
-    let (store, names) = (state.store, state.names);
-    let query = move || {
-        ask(&*store, &selection, encoding, |snapshot| {
-            let tree = build_tree(Profiles::new(snapshot, &*names), &selection.selector)?;
-            let functions = list_functions(&tree, order, &search);
-            Ok(TopAnswer::new(&tree, &functions, offset, limit))
-        })
+    let names = state.names;
+    let answer = move |asked: &Asked<'_>| {
+        let profiles = Profiles::new(asked.snapshot, &*names);
+        let tree = build_tree(profiles, &asked.selection.selector)?;
+        let _charge = charge_answer(&tree)?;
+        let functions = list_functions(&tree, order, &search);
+        asked.json(TopAnswer::new(&tree, &functions, offset, limit))
     };
-    state.gate.run(query).await
+    let questions = state.questions;
+    questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/lines`
 pub async fn lines(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["function", "binary", "file", "limit"])?;
     let selection = parameters.selection(now_ms())?;
@@ -305,111 +265,102 @@ pub async fn lines(
         binary: text("binary"),
         file: text("file"),
     };
-    let (store, names) = (state.store, state.names);
-    let query = move || {
-        ask(&*store, &selection, encoding, |snapshot| {
-            let profiles = Profiles::new(snapshot, &*names);
-            let report = report_lines(profiles, &selection.selector, &function)?;
-            Ok(LinesAnswer::new(report, limit))
-        })
+    let names = state.names;
+    let answer = move |asked: &Asked<'_>| {
+        let profiles = Profiles::new(asked.snapshot, &*names);
+        let report = report_lines(profiles, &asked.selection.selector, &function)?;
+        asked.json(LinesAnswer::new(report, limit))
     };
-    state.gate.run(query).await
+    let questions = state.questions;
+    questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/stacks`
 pub async fn stacks(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["limit"])?;
     let selection = parameters.selection(now_ms())?;
     let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
-    let (store, names) = (state.store, state.names);
-    let query = move || {
-        ask(&*store, &selection, encoding, |snapshot| {
-            let report = report_stacks(Profiles::new(snapshot, &*names), &selection.selector)?;
-            Ok(StacksAnswer::new(&report, limit))
-        })
+    let names = state.names;
+    let answer = move |asked: &Asked<'_>| {
+        let profiles = Profiles::new(asked.snapshot, &*names);
+        let report = report_stacks(profiles, &asked.selection.selector)?;
+        asked.json(StacksAnswer::new(&report, limit))
     };
-    state.gate.run(query).await
+    let questions = state.questions;
+    questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/unknown`
 pub async fn unknown(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["limit"])?;
     let selection = parameters.selection(now_ms())?;
     let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
-    let (store, names) = (state.store, state.names);
-    let query = move || {
-        ask(&*store, &selection, encoding, |snapshot| {
-            let profiles = Profiles::new(snapshot, &*names);
-            let report = report_unknown(profiles, &selection.selector, limit)?;
-            Ok(UnknownAnswer::new(&report))
-        })
+    let names = state.names;
+    let answer = move |asked: &Asked<'_>| {
+        let profiles = Profiles::new(asked.snapshot, &*names);
+        let report = report_unknown(profiles, &asked.selection.selector, limit)?;
+        asked.json(UnknownAnswer::new(&report))
     };
-    state.gate.run(query).await
+    let questions = state.questions;
+    questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/flamegraph.svg`
 pub async fn flamegraph_svg(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
-) -> Result<Response, ApiError> {
+    QueryRequest { parameters, asker }: QueryRequest,
+) -> Answer {
     let parameters = parameters.allow(&["title", "width", "min_width"])?;
     let selection = parameters.selection(now_ms())?;
     let title = parameters.text("title").unwrap_or("CPU").to_owned();
     let width = parameters.number("width", 1200, 100..=20_000)?;
     let min_width = parameters.number("min_width", 0.1, 0.0..=100.0)?;
-    let (store, names) = (state.store, state.names);
-    let query = move || {
-        let snapshot = store.snapshot(selection.range)?;
-        let profiles = Profiles::new(&*snapshot, &*names);
-        let tree = build_sampled_tree(profiles, &selection, &parameters)?;
-        let unread = snapshot.unread();
+    let names = state.names;
+    let answer = move |asked: &Asked<'_>| {
+        let profiles = Profiles::new(asked.snapshot, &*names);
+        let tree = build_sampled_tree(profiles, asked.selection, &parameters)?;
+        let _charge = charge_answer(&tree)?;
+        let unread = asked.snapshot.unread();
         let options = SvgOptions {
             title,
             subtitle: unread.first().map(unread::describe),
             width,
             min_width,
         };
-        let svg = draw_svg(&tree, options)
-            .map_err(|err| ApiError::new(ErrorKind::Internal, format!("{err:#}")))?;
-        let svg = encoding.bytes("image/svg+xml", &svg)?;
-        Ok((file_headers(&*snapshot, &selection.selector)?, svg))
+        let svg = asked.bytes("image/svg+xml", |out| {
+            draw_svg(&tree, options, out).map_err(io::Error::other)
+        })?;
+        let policy = HeaderValue::from_static(SVG_POLICY);
+        let policy = (CONTENT_SECURITY_POLICY, policy);
+        let svg = svg.with_header(policy);
+        Ok(tell_losses(svg, asked.snapshot, &asked.selection.selector)?)
     };
-    let (headers, svg) = state.gate.run(query).await?;
-    Ok((headers, [(CONTENT_SECURITY_POLICY, SVG_POLICY)], svg).into_response())
+    let questions = state.questions;
+    questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
-/// Headers of answers that are files: `pilotlight-incomplete` with the number of windows that could not be read, and
+/// Adds the headers of answers that are files: `pilotlight-incomplete` with the number of windows that could not be read, and
 /// `pilotlight-overlap` with the nanoseconds that are left out since another collector of the node sampled them too.
-fn file_headers(snapshot: &dyn Snapshot, selector: &Selector) -> Result<HeaderMap, StoreError> {
-    let mut headers = HeaderMap::new();
-    let windows: u64 = snapshot.unread().iter().map(|unread| unread.windows).sum();
+fn tell_losses(
+    answer: Encoded,
+    snapshot: &dyn Snapshot,
+    selector: &Selector,
+) -> Result<Encoded, StoreError> {
+    let windows = snapshot.unread().iter().map(|unread| unread.windows).sum();
     let left_out_ns = sum_overlap(snapshot, selector)?.left_out.ns;
-    for (name, number, unit) in [
-        (INCOMPLETE, windows, "windows"),
-        (OVERLAP, left_out_ns, "ns"),
-    ] {
-        if number > 0
-            && let Ok(value) = HeaderValue::from_str(&format!("{number} {unit}"))
-        {
-            headers.insert(name, value);
-        }
-    }
-    Ok(headers)
+    let header = |name: HeaderName, number: u64, unit: &str| {
+        let text = HeaderValue::from_str(&format!("{number} {unit}")).ok()?;
+        (number > 0).then_some((name, text))
+    };
+    Ok(answer
+        .with_header(header(INCOMPLETE, windows, "windows"))
+        .with_header(header(OVERLAP, left_out_ns, "ns")))
 }
 
 fn build_sampled_tree(
@@ -442,16 +393,16 @@ fn no_samples(parameters: &Parameters) -> ApiError {
 pub async fn pprof(
     State(state): State<HttpState>,
     headers: HeaderMap,
-    QueryRequest { parameters, .. }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Response {
-    match answer_pprof(state, parameters).await {
-        Ok(response) => response,
+    match answer_pprof(state, parameters, asker).await {
+        Ok(answer) => answer.into_response(),
         Err(error) if is_go(&headers) => pprof_error(&error),
         Err(error) => error.into_response(),
     }
 }
 
-async fn answer_pprof(state: HttpState, parameters: Parameters) -> Result<Response, ApiError> {
+async fn answer_pprof(state: HttpState, parameters: Parameters, asker: Asker) -> Answer {
     let parameters = parameters.allow(&["seconds"])?;
     // `go tool pprof` rewrites every URL, and silently drops a parameter whose value has a `;`. The profile of
     // everything would be taken for that of the selection.
@@ -462,54 +413,46 @@ async fn answer_pprof(state: HttpState, parameters: Parameters) -> Result<Respon
             "write query={} for everything; Go's tools drop a parameter with a `;`: write it %3B",
         ));
     }
-    let mut selection = parameters.selection(now_ms())?;
+    let selection = parameters.selection(now_ms())?;
     let seconds = match parameters.text("seconds") {
         Some(_) => Some(parameters.number("seconds", 1, 1..=SECONDS_MAX)?),
         None => None,
     };
-    let (store, names, symbols) = (state.store, state.names, state.symbols);
-    let query = move || {
+    let (names, symbols) = (state.names, state.symbols);
+    let answer = move |asked: &Asked<'_>| {
+        let Selection { selector, range } = asked.selection;
+        let mut range = *range;
         if let Some(seconds) = seconds {
-            keep_last(&mut selection, seconds as i64 * 1000, &*store)?;
+            range = keep_last(asked, seconds as i64 * 1000)?;
         }
         let layout_of = |build_id: &str| symbols.find_layout(build_id);
-        let snapshot = store.snapshot(selection.range)?;
+        let snapshot = asked.store.ask(range, asked.snapshot.question())?;
         let profiles = Profiles::new(&*snapshot, &*names);
-        let bytes = render_pprof(profiles, &selection.selector, &layout_of)
+        let pprof = render_pprof(profiles, selector, &layout_of, asked.buffer()?)
             .map_err(|err| ApiError::new(ErrorKind::Internal, err.to_string()))?
             .ok_or_else(|| no_samples(&parameters))?;
-        Ok((file_headers(&*snapshot, &selection.selector)?, bytes))
+        let name = HeaderValue::from_static("attachment; filename=\"profile.pb.gz\"");
+        let pprof = Encoded::new("application/octet-stream", pprof);
+        let pprof = pprof.with_header((CONTENT_DISPOSITION, name));
+        Ok(tell_losses(pprof, &*snapshot, selector)?)
     };
-    let (headers, bytes) = state.gate.run(query).await?;
-    let name = "attachment; filename=\"profile.pb.gz\"";
-    Ok((
-        headers,
-        [
-            (CONTENT_TYPE, "application/octet-stream"),
-            (CONTENT_DISPOSITION, name),
-        ],
-        bytes,
-    )
-        .into_response())
+    let questions = state.questions;
+    questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// Cuts the range to the last stored windows of the selection that together have at least this length.
 ///
 /// `go tool pprof -seconds N` asks for the next N seconds, and does not wait until their windows are stored. The
 /// latest stored profile of the same length is the answer.
-fn keep_last(
-    selection: &mut Selection,
-    length_ms: i64,
-    store: &dyn Store,
-) -> Result<(), StoreError> {
-    let snapshot = store.snapshot(selection.range)?;
-    let nodes = list_nodes(&*snapshot, &selection.selector)?;
+fn keep_last(asked: &Asked<'_>, length_ms: i64) -> Result<TimeRange, StoreError> {
+    let Selection { selector, range } = asked.selection;
+    let mut range = *range;
+    let nodes = list_nodes(asked.snapshot, selector)?;
     if let Some(end_ms) = nodes.iter().map(|node| node.end_ms).max() {
         let windows = (length_ms + STEP_UNIT_MS - 1) / STEP_UNIT_MS;
-        let from_ms = end_ms - windows * STEP_UNIT_MS;
-        selection.range.from_ms = selection.range.from_ms.max(from_ms);
+        range.from_ms = range.from_ms.max(end_ms - windows * STEP_UNIT_MS);
     }
-    Ok(())
+    Ok(range)
 }
 
 fn is_go(headers: &HeaderMap) -> bool {
@@ -524,58 +467,58 @@ fn pprof_error(error: &ApiError) -> Response {
         (CONTENT_TYPE.as_str(), "text/plain; charset=utf-8"),
         ("x-go-pprof", "1"),
     ];
-    (error.status(), headers, error.line()).into_response()
+    let retry = error.retry_after();
+    (error.status(), headers, retry, error.line()).into_response()
 }
 
 /// `GET /api/v1/folded`
 pub async fn folded(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
-) -> Result<Response, ApiError> {
+    QueryRequest { parameters, asker }: QueryRequest,
+) -> Answer {
     let parameters = parameters.allow(&[])?;
     let selection = parameters.selection(now_ms())?;
-    let (store, names) = (state.store, state.names);
-    let query = move || {
-        let snapshot = store.snapshot(selection.range)?;
-        let profiles = Profiles::new(&*snapshot, &*names);
-        let tree = build_sampled_tree(profiles, &selection, &parameters)?;
-        let text = fold(&tree, FoldedUnit::Samples);
-        let text = encoding.bytes("text/plain; charset=utf-8", text.as_bytes())?;
-        Ok((file_headers(&*snapshot, &selection.selector)?, text))
+    let names = state.names;
+    let answer = move |asked: &Asked<'_>| {
+        let profiles = Profiles::new(asked.snapshot, &*names);
+        let tree = build_sampled_tree(profiles, asked.selection, &parameters)?;
+        let _charge = charge_answer(&tree)?;
+        let options = FoldedOptions {
+            unit: FoldedUnit::Samples,
+            ns_min: 0,
+        };
+        let text = asked.bytes("text/plain; charset=utf-8", |mut out| {
+            write_folded(&tree, options, &mut out)
+        })?;
+        Ok(tell_losses(
+            text,
+            asked.snapshot,
+            &asked.selection.selector,
+        )?)
     };
-    Ok(state.gate.run(query).await?.into_response())
+    let questions = state.questions;
+    questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/nodes`
 pub async fn nodes(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let selection = parameters.allow(&[])?.selection(now_ms())?;
-    let store = state.store;
-    let query = move || {
-        ask(&*store, &selection, encoding, |snapshot| {
-            let mut nodes = list_nodes(snapshot, &selection.selector)?;
-            add_reports(&*store, &selection, &mut nodes)?;
-            Ok(NodesAnswer::new(nodes, now_ms()))
-        })
+    let answer = move |asked: &Asked<'_>| {
+        let mut nodes = list_nodes(asked.snapshot, &asked.selection.selector)?;
+        add_reports(asked.store, asked.selection, &mut nodes)?;
+        asked.json(NodesAnswer::new(nodes, now_ms()))
     };
-    state.gate.run(query).await
+    let questions = state.questions;
+    questions.ask(asker, Work::Sums, selection, answer).await
 }
 
 /// `GET /api/v1/containers`
 pub async fn containers(
     State(state): State<HttpState>,
-    QueryRequest {
-        parameters,
-        encoding,
-    }: QueryRequest,
+    QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["sort", "limit"])?;
     let selection = parameters.selection(now_ms())?;
@@ -603,14 +546,12 @@ pub async fn containers(
             error.with_hint("select by node, namespace, pod, container, container_id or unit")
         );
     }
-    let store = state.store;
-    let query = move || {
-        ask(&*store, &selection, encoding, |snapshot| {
-            let report = report_containers(snapshot, &selection.selector, order)?;
-            Ok(ContainersAnswer::new(&report, limit))
-        })
+    let answer = move |asked: &Asked<'_>| {
+        let report = report_containers(asked.snapshot, &asked.selection.selector, order)?;
+        asked.json(ContainersAnswer::new(&report, limit))
     };
-    state.gate.run(query).await
+    let questions = state.questions;
+    questions.ask(asker, Work::Sums, selection, answer).await
 }
 
 /// `GET /api/v1/status`

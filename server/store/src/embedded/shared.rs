@@ -34,7 +34,7 @@ pub fn effort() -> Effort<'static> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     Effort {
         threads: threads.min(THREADS_MAX),
-        is_cancelled: None,
+        question: None,
     }
 }
 

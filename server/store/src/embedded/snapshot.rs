@@ -2,19 +2,23 @@
 //!
 //! A snapshot is a list of sources: segments, blocks, and files of earlier versions, which are read into blocks of the question's own.
 //! Each has its own numbers for series; the snapshot gives equal label sets the same number.
+//!
+//! A block is locked while it is read, so that no window is added: meanwhile a question never waits, not even for memory.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use model::{
-    LabelSet, Row, SeriesId, SeriesTable, StackSum, StackSums, TimeRange, Unread, WindowKey,
-    WindowTotals,
+    Charge, ContainerUsage, LabelSet, Question, Row, SeriesId, SeriesTable, StackSum, StackSums,
+    Stop, TimeRange, Unread, WindowKey, WindowTotals,
 };
 use parking_lot::Mutex;
 use segment::{
-    Builder, Cause, Damage, FunctionNames, Partial, Selection, Source, WindowInfo, WindowSet,
+    Builder, Cause, Damage, Effort, FunctionNames, Pair, Partial, Selection, Source, SummedRows,
+    WindowInfo, WindowSet,
 };
 use tracing::error;
 
@@ -27,9 +31,13 @@ use super::shared::effort;
 use crate::unread::UnreadLog;
 use crate::{SeriesFilter, Snapshot, StoreError};
 
+/// Series that an estimate looks at in a file: for 100 files it takes 10 ms at most.
+const ESTIMATE_SERIES: usize = 256;
+
 /// What the store had.
 pub struct EmbeddedSnapshot {
     range: TimeRange,
+    question: Arc<Question>,
     sources: Vec<SnapshotSource>,
     /// Segments and blocks whose windows may reach into the range.
     neighbours: Vec<SnapshotSource>,
@@ -155,11 +163,71 @@ impl SnapshotSource {
             Self::Old(file) => file.messages().len(),
         }
     }
+
+    /// The part of its windows that is in a range.
+    fn share_of_time(&self, range: TimeRange) -> f64 {
+        match self {
+            Self::Segment(found) => {
+                let summary = found.segment.summary();
+                let (from_ms, to_ms) = (summary.from_ms, summary.to_ms);
+                share_of_time(TimeRange { from_ms, to_ms }, range)
+            }
+            // It has some minutes.
+            Self::Block(..) => 1.0,
+            Self::Old(_) => share_of_time(self.range(), range),
+        }
+    }
+
+    /// Bytes of its file.
+    fn file_bytes(&self) -> u64 {
+        match self {
+            Self::Segment(found) => found.segment.file_bytes(),
+            Self::Block(block, _) => block.log_bytes(),
+            Self::Old(file) => file.bytes(),
+        }
+    }
+
+    /// The part of its series that a filter selects, from some of them.
+    fn share_of_series(&self, filter: &SeriesFilter<'_>) -> f64 {
+        match self {
+            Self::Segment(found) => share_of_series(&found.segment, filter),
+            Self::Block(block, _) => share_of_series(&*block.read(), filter),
+            // Its windows are read as a whole.
+            Self::Old(_) => 1.0,
+        }
+    }
+}
+
+fn share_of_series(source: &dyn Source, filter: &SeriesFilter<'_>) -> f64 {
+    let count = source.series_count();
+    let step = count.div_ceil(ESTIMATE_SERIES).max(1);
+    let asked = (0..count).step_by(step);
+    let (all, selected) = asked.fold((0, 0), |(all, selected), series| {
+        let labels = source.series_label_set(series as u32);
+        (
+            all + 1,
+            selected + usize::from(is_selected(filter, &labels)),
+        )
+    });
+    selected as f64 / f64::from(all.max(1))
+}
+
+/// The part of a time that a range has.
+fn share_of_time(own: TimeRange, range: TimeRange) -> f64 {
+    let from_ms = own.from_ms.max(range.from_ms);
+    let to_ms = own.to_ms.min(range.to_ms);
+    let length_ms = own.to_ms.saturating_sub(own.from_ms).max(1);
+    to_ms.saturating_sub(from_ms).max(0) as f64 / length_ms as f64
 }
 
 impl EmbeddedSnapshot {
     /// Takes what the store has of a range.
-    pub fn new(content: &Content, range: TimeRange, metrics: StoreMetrics) -> Self {
+    pub fn new(
+        content: &Content,
+        range: TimeRange,
+        question: Arc<Question>,
+        metrics: StoreMetrics,
+    ) -> Self {
         let mut sources = SnapshotSource::list(content, range);
         let mut neighbours = SnapshotSource::list(content, reach_of(&sources, range));
         neighbours.retain(|other| !sources.iter().any(|source| source.is_same(other)));
@@ -171,6 +239,7 @@ impl EmbeddedSnapshot {
         sources.sort_by_key(|source| source.range().from_ms);
         let snapshot = Self {
             range,
+            question,
             sources,
             neighbours,
             overlaps: OnceLock::new(),
@@ -204,12 +273,27 @@ impl EmbeddedSnapshot {
 
     /// Shows a source as one that can be asked, and its windows in the range that are not left out; a file of an earlier version in
     /// several pieces.
-    fn ask(&self, source: &SnapshotSource, visit: impl FnMut(&dyn Source, &WindowSet)) {
+    fn ask(
+        &self,
+        source: &SnapshotSource,
+        visit: impl FnMut(&dyn Source, &WindowSet),
+    ) -> Result<(), Stop> {
+        self.read(source, visit, |()| {})
+    }
+
+    /// As [`Self::ask`]; what was read goes to `take`, while the source is not locked any more.
+    fn read<T>(
+        &self,
+        source: &SnapshotSource,
+        read: impl FnMut(&dyn Source, &WindowSet) -> T,
+        take: impl FnMut(T),
+    ) -> Result<(), Stop> {
+        // Found before a block is locked: it locks others.
         let overlaps = self.overlaps();
-        if overlaps.is_empty() {
-            return self.ask_all(source, visit);
-        }
         let select = |found: &dyn Source, count: usize| {
+            if overlaps.is_empty() {
+                return self.select_all(found, count);
+            }
             let mut windows = found.read_windows()?;
             windows.truncate(count);
             let is_asked = |window: &WindowInfo| {
@@ -217,36 +301,55 @@ impl EmbeddedSnapshot {
             };
             Ok(WindowSet::of(&windows, is_asked))
         };
-        self.ask_some(source, select, visit);
+        self.read_some(source, select, read, take)
     }
 
     /// As [`Self::ask`], with all windows in the range.
-    fn ask_all(&self, source: &SnapshotSource, visit: impl FnMut(&dyn Source, &WindowSet)) {
-        let select = |found: &dyn Source, count: usize| {
-            let mut starts_ms = found.read_window_starts()?;
-            starts_ms.truncate(count);
-            Ok(WindowSet::in_range(&starts_ms, self.range))
-        };
-        self.ask_some(source, select, visit);
+    fn ask_all(
+        &self,
+        source: &SnapshotSource,
+        visit: impl FnMut(&dyn Source, &WindowSet),
+    ) -> Result<(), Stop> {
+        let select = |found: &dyn Source, count: usize| self.select_all(found, count);
+        self.read_some(source, select, visit, |()| {})
     }
 
-    /// Shows a source, and those of its first windows that are selected.
-    fn ask_some(
+    /// Those of the first windows that are in the range.
+    fn select_all(&self, found: &dyn Source, count: usize) -> Result<WindowSet, Damage> {
+        let mut starts_ms = found.read_window_starts()?;
+        starts_ms.truncate(count);
+        Ok(WindowSet::in_range(&starts_ms, self.range))
+    }
+
+    /// Reads the windows of a source that are selected among its first ones.
+    fn read_some<T>(
         &self,
         source: &SnapshotSource,
         select: impl Fn(&dyn Source, usize) -> Result<WindowSet, Damage>,
-        mut visit: impl FnMut(&dyn Source, &WindowSet),
-    ) {
+        mut read: impl FnMut(&dyn Source, &WindowSet) -> T,
+        mut take: impl FnMut(T),
+    ) -> Result<(), Stop> {
+        self.question.check()?;
         let mut ask = |found: &dyn Source, count: usize| match select(found, count) {
-            Ok(windows) => visit(found, &windows),
-            Err(damage) => self.note_damage(source, source.windows(), [0; 2], &[damage]),
+            Ok(windows) => Some(read(found, &windows)),
+            Err(damage) => {
+                self.note_damage(source, source.windows(), [0; 2], &[damage]);
+                None
+            }
         };
         match source {
-            SnapshotSource::Segment(found) => ask(&found.segment, usize::MAX),
-            SnapshotSource::Block(block, durable) => ask(&*block.read(), *durable),
+            SnapshotSource::Segment(found) => {
+                ask(&found.segment, usize::MAX).into_iter().for_each(take);
+            }
+            SnapshotSource::Block(block, durable) => {
+                let read = ask(&*block.read(), *durable);
+                read.into_iter().for_each(take);
+            }
             SnapshotSource::Old(file) => {
+                let mut charge = self.question.charge(0)?;
                 let mut builder = Builder::default();
                 for window in file.windows(self.range) {
+                    charge.set(builder.heap_bytes())?;
                     let added = window.and_then(|window| {
                         let added = builder.add(&window);
                         added.map_err(|err| (window.head.key, err.into()))
@@ -255,12 +358,25 @@ impl EmbeddedSnapshot {
                         self.note_window(source, key, &err);
                     }
                     if builder.is_full() {
-                        ask(&builder, usize::MAX);
+                        ask(&builder, usize::MAX).into_iter().for_each(&mut take);
                         builder = Builder::default();
                     }
                 }
-                ask(&builder, usize::MAX);
+                ask(&builder, usize::MAX).into_iter().for_each(take);
             }
+        }
+        self.question.check()
+    }
+
+    /// How hard a source is worked on. What is read of a block is charged when it is not locked any more.
+    fn effort(&self, source: &SnapshotSource) -> Effort<'_> {
+        let question = match source {
+            SnapshotSource::Block(..) => None,
+            SnapshotSource::Segment(_) | SnapshotSource::Old(_) => Some(&self.question),
+        };
+        Effort {
+            question,
+            ..effort()
         }
     }
 
@@ -328,7 +444,11 @@ impl EmbeddedSnapshot {
     }
 
     /// The sums of a source's windows, added to those of windows that were split among several sources.
-    fn add_totals(&self, source: &SnapshotSource, totals: &mut BTreeMap<WindowKey, WindowTotals>) {
+    fn add_totals(
+        &self,
+        source: &SnapshotSource,
+        totals: &mut BTreeMap<WindowKey, WindowTotals>,
+    ) -> Result<(), Stop> {
         let overlaps = self.overlaps();
         self.ask_all(source, |found, windows| {
             let (series, labels) = Self::select(found, |_| true);
@@ -359,8 +479,96 @@ impl EmbeddedSnapshot {
                 window.overlap = overlaps.of_window(&sums.info);
                 add_window(totals, window, sums.account.is_some());
             }
+        })
+    }
+
+    /// Adds up the samples of some series of a source, by the groups of their label sets.
+    fn sum_source(
+        &self,
+        source: &SnapshotSource,
+        found: &dyn Source,
+        windows: &WindowSet,
+        groups: &HashMap<&LabelSet, u32>,
+    ) -> SourceSums {
+        let (series, labels) = Self::select(found, |labels| groups.contains_key(labels));
+        if series.is_empty() {
+            return SourceSums::default();
+        }
+        let selection = Selection {
+            series: &series,
+            windows,
+        };
+        let asked: Vec<u32> = labels.iter().map(|labels| groups[labels]).collect();
+        let effort = self.effort(source);
+        let pairs = found.sum_groups(&selection, &asked, effort);
+        let Ok(charge) = self.charge(source, size_of::<Pair>() * pairs.value.len()) else {
+            return SourceSums::default();
+        };
+        let mut read = found.resolve_pairs(&pairs.value, FunctionNames::All, effort);
+        if self.question.check().is_err() {
+            return SourceSums::default();
+        }
+        read.damage.extend(pairs.damage);
+        let lost = match read.damage.is_empty() {
+            true => [0; 2],
+            false => lost_of(found, &selection, &read.value.rows),
+        };
+        self.note_damage(source, windows.count() as u64, lost, &read.damage);
+        SourceSums {
+            read: read.value,
+            charge,
+        }
+    }
+
+    /// A charge for what was read of a source; none for that of a block, which is locked.
+    fn charge(&self, source: &SnapshotSource, bytes: usize) -> Result<Charge, Stop> {
+        match source {
+            SnapshotSource::Block(..) => self.question.charge(0),
+            SnapshotSource::Segment(_) | SnapshotSource::Old(_) => self.question.charge(bytes),
+        }
+    }
+}
+
+/// What was read of a source.
+#[derive(Default)]
+struct SourceSums {
+    read: SummedRows,
+    charge: Charge,
+}
+
+impl SourceSums {
+    /// Shows the sums, on the account of the question.
+    fn show(self, visit: &mut dyn FnMut(&StackSums<'_>)) {
+        let Self {
+            read: SummedRows { tables, rows },
+            mut charge,
+        } = self;
+        let bytes = tables.heap_bytes() + (size_of::<Row>() + size_of::<StackSum>()) * rows.len();
+        if rows.is_empty() || charge.set(bytes).is_err() {
+            return;
+        }
+        let sum = |row: &Row| StackSum {
+            group: row.series,
+            stack: row.stack,
+            tags: row.tags,
+            samples: row.samples,
+            ns: row.ns,
+        };
+        let sums: Vec<StackSum> = rows.iter().map(sum).collect();
+        visit(&StackSums {
+            tables: &tables,
+            sums: &sums,
         });
     }
+}
+
+/// Bytes of the sums of a window.
+fn totals_bytes(totals: &WindowTotals) -> usize {
+    let a_series = size_of::<SeriesId>() + 2 * size_of::<u64>();
+    let a_container = size_of::<(SeriesId, ContainerUsage)>();
+    size_of::<WindowTotals>()
+        + a_series * totals.series.len()
+        + a_container * totals.containers.len()
 }
 
 /// Adds the sums of a window, or of a part of one that was split; one of its parts has its account.
@@ -383,6 +591,33 @@ fn add_window(
 }
 
 impl Snapshot for EmbeddedSnapshot {
+    fn question(&self) -> &Arc<Question> {
+        &self.question
+    }
+
+    fn version(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for source in &self.sources {
+            match source {
+                SnapshotSource::Segment(found) => found.name.to_string().hash(&mut hasher),
+                SnapshotSource::Block(block, durable) => {
+                    (block.segment_name().to_string(), durable).hash(&mut hasher);
+                }
+                SnapshotSource::Old(file) => file.path().hash(&mut hasher),
+            }
+        }
+        self.unread.lock().entries().len().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn estimate_bytes(&self, filter: &SeriesFilter<'_>) -> u64 {
+        let bytes = self.sources.iter().map(|source| {
+            let share = source.share_of_time(self.range) * source.share_of_series(filter);
+            source.file_bytes() as f64 * share
+        });
+        bytes.sum::<f64>() as u64
+    }
+
     fn find_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
         let mut found = Vec::new();
         for source in &self.sources {
@@ -390,7 +625,7 @@ impl Snapshot for EmbeddedSnapshot {
                 let (_, labels) = Self::select(source, |labels| is_selected(filter, labels));
                 let mut numbers = self.numbers.lock();
                 found.extend(labels.into_iter().map(|labels| numbers.number(labels)));
-            });
+            })?;
         }
         Ok(self.table(found))
     }
@@ -419,7 +654,7 @@ impl Snapshot for EmbeddedSnapshot {
                 let labels = series.into_iter().zip(labels);
                 let labels = labels.filter(|(series, _)| listed.contains(series));
                 found.extend(labels.map(|(_, labels)| numbers.number(labels)));
-            });
+            })?;
         }
         Ok(self.table(found))
     }
@@ -436,6 +671,7 @@ impl Snapshot for EmbeddedSnapshot {
     fn scan_totals(&self, visit: &mut dyn FnMut(&WindowTotals)) -> Result<(), StoreError> {
         // Windows of sources whose time overlaps are sorted together.
         let mut totals = BTreeMap::new();
+        let mut charge = self.question.charge(0)?;
         let mut end_ms = i64::MIN;
         for source in &self.sources {
             let range = source.range();
@@ -443,7 +679,8 @@ impl Snapshot for EmbeddedSnapshot {
                 std::mem::take(&mut totals).values().for_each(&mut *visit);
             }
             end_ms = end_ms.max(range.to_ms);
-            self.add_totals(source, &mut totals);
+            self.add_totals(source, &mut totals)?;
+            charge.set(totals.values().map(totals_bytes).sum())?;
         }
         totals.values().for_each(visit);
         Ok(())
@@ -455,44 +692,13 @@ impl Snapshot for EmbeddedSnapshot {
         groups: &[u32],
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError> {
-        let positions: HashMap<&LabelSet, u32> = series.iter().zip(0..).collect();
+        let groups: HashMap<&LabelSet, u32> = series.iter().zip(groups.iter().copied()).collect();
         for source in &self.sources {
-            self.ask(source, |found, windows| {
-                let (numbers, labels) =
-                    Self::select(found, |labels| positions.contains_key(labels));
-                if numbers.is_empty() {
-                    return;
-                }
-                let selection = Selection {
-                    series: &numbers,
-                    windows,
-                };
-                let asked: Vec<u32> = labels
-                    .iter()
-                    .map(|labels| groups[positions[labels] as usize])
-                    .collect();
-                let pairs = found.sum_groups(&selection, &asked, effort());
-                let mut read = found.resolve_pairs(&pairs.value, FunctionNames::All, effort());
-                read.damage.extend(pairs.damage);
-                let lost = match read.damage.is_empty() {
-                    true => [0; 2],
-                    false => lost_of(found, &selection, &read.value.rows),
-                };
-                self.note_damage(source, windows.count() as u64, lost, &read.damage);
-                let read = read.value;
-                let sum = |row: &Row| StackSum {
-                    group: row.series,
-                    stack: row.stack,
-                    tags: row.tags,
-                    samples: row.samples,
-                    ns: row.ns,
-                };
-                let sums: Vec<StackSum> = read.rows.iter().map(sum).collect();
-                visit(&StackSums {
-                    tables: &read.tables,
-                    sums: &sums,
-                });
-            });
+            self.read(
+                source,
+                |found, windows| self.sum_source(source, found, windows, &groups),
+                |sums| sums.show(visit),
+            )?;
         }
         Ok(())
     }

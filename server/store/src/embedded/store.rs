@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use model::node_report::NodeReport;
-use model::{TimeRange, Window};
+use model::{Question, TimeRange, Window};
 use parking_lot::Mutex;
 use tracing::error;
 
@@ -217,10 +217,15 @@ impl Store for EmbeddedStore {
             .unwrap_or(Err(StoreError::Failed("the store's writer stopped".into())))
     }
 
-    fn snapshot(&self, range: TimeRange) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+    fn ask(
+        &self,
+        range: TimeRange,
+        question: &Arc<Question>,
+    ) -> Result<Box<dyn Snapshot + '_>, StoreError> {
         let content = self.shared.content();
-        let metrics = self.shared.metrics.clone();
-        Ok(Box::new(EmbeddedSnapshot::new(&content, range, metrics)))
+        let (question, metrics) = (Arc::clone(question), self.shared.metrics.clone());
+        let snapshot = EmbeddedSnapshot::new(&content, range, question, metrics);
+        Ok(Box::new(snapshot))
     }
 
     fn put_report(&self, report: NodeReport) -> Result<(), StoreError> {

@@ -1,8 +1,9 @@
 //! The stores under test.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::{NodeReport, TimeRange, Window};
+use model::{NodeReport, Question, TimeRange, Window};
 use store::{
     Appended, EmbeddedStore, HourLimits, Kept, MemoryStore, RetentionFlags, Snapshot, Store,
     StoreError, StoreMetrics, StoreNumbers, StoreOptions, StoreState,
@@ -118,8 +119,12 @@ impl Store for Settling {
         appended
     }
 
-    fn snapshot(&self, range: TimeRange) -> Result<Box<dyn Snapshot + '_>, StoreError> {
-        self.0.snapshot(range)
+    fn ask(
+        &self,
+        range: TimeRange,
+        question: &Arc<Question>,
+    ) -> Result<Box<dyn Snapshot + '_>, StoreError> {
+        self.0.ask(range, question)
     }
 
     fn put_report(&self, report: NodeReport) -> Result<(), StoreError> {

@@ -6,14 +6,14 @@ pub(crate) mod assemble;
 mod tables;
 mod tree;
 
-use model::Tables;
 use model::tables::{StackId, StringId, TagSetId};
+use model::{Charge, Tables};
 
 use crate::chunk::dictionary::{
     LocationChunk, decode_functions, decode_mappings, decode_strings, decode_tag_sets,
 };
 use crate::codec::column::Unpacker;
-use crate::dictionary::{Function, Location, Mapping, Tag};
+use crate::dictionary::{Function, Line, Location, Mapping, Tag};
 use crate::error::{Damage, Malformed, Partial};
 use crate::file::footer::Chunk;
 use crate::read::Segment;
@@ -58,6 +58,19 @@ impl FunctionNames {
 /// Chunks that are decoded before what is needed of them is copied: of strings, 16 MiB.
 const CHUNKS_AT_ONCE: usize = 16;
 
+/// Bytes of a node while tables are made: twice as it is read, its numbers in two lists, and a stack of the tables.
+const NODE_BYTES: usize = 2 * size_of::<Node>() + 4 + 8 + size_of::<model::StackNode>();
+
+/// The same of a location with one line.
+const LOCATION_BYTES: usize = size_of::<Location>()
+    + size_of::<Line>()
+    + 12
+    + size_of::<model::Location>()
+    + size_of::<model::Line>();
+
+/// The same of a function.
+const FUNCTION_BYTES: usize = size_of::<Function>() + 12 + size_of::<model::Function>();
+
 impl<R: ReadAt> Segment<R> {
     /// Reads stacks and tag sets. Each list is sorted, and has each number once.
     pub fn read_stacks(
@@ -71,6 +84,7 @@ impl<R: ReadAt> Segment<R> {
             segment: self,
             names,
             effort,
+            charge: effort.charge(0),
             damage: Vec::new(),
         };
         let value = make_tables(&mut reading, stacks, tag_sets);
@@ -85,7 +99,15 @@ struct Reading<'a, R> {
     segment: &'a Segment<R>,
     names: FunctionNames,
     effort: Effort<'a>,
+    charge: Charge,
     damage: Vec<Damage>,
+}
+
+impl<R> Reading<'_, R> {
+    /// Takes memory for entries of the tables. If there is none, the question is stopped, and nothing more is read.
+    fn note_entries(&mut self, count: usize, bytes: usize) {
+        let _stopped = self.charge.add(count * bytes);
+    }
 }
 
 impl<R: ReadAt> Reading<'_, R> {
@@ -120,7 +142,7 @@ impl<R: ReadAt> Reading<'_, R> {
                         self.damage.push(damage);
                         None
                     }
-                    // Cancelled.
+                    // The question was stopped.
                     None => None,
                 };
                 for entry in *own {
@@ -139,6 +161,7 @@ impl<R: ReadAt> EntrySource for Reading<'_, R> {
     fn read_nodes(&mut self, stacks: &[u32]) -> (Vec<Node>, Vec<Option<u32>>) {
         let Nodes { nodes, found, .. } =
             read_tree(self.segment, stacks, self.effort, &mut self.damage);
+        self.note_entries(nodes.len(), NODE_BYTES);
         (nodes, found)
     }
 
@@ -163,6 +186,7 @@ impl<R: ReadAt> EntrySource for Reading<'_, R> {
                 }
             },
         );
+        self.note_entries(needed.len(), LOCATION_BYTES);
         (locations, is_there)
     }
 
@@ -181,6 +205,7 @@ impl<R: ReadAt> EntrySource for Reading<'_, R> {
                 functions.push(function.map(|function| names.of(&function)));
             },
         );
+        self.note_entries(needed.len(), FUNCTION_BYTES);
         functions
     }
 
@@ -226,6 +251,7 @@ impl<R: ReadAt> EntrySource for Reading<'_, R> {
                 }));
             },
         );
+        self.note_entries(1, tables.heap_bytes());
         strings
     }
 }

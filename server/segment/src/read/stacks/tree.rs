@@ -45,7 +45,7 @@ pub(super) fn read_tree<R: ReadAt>(
         match read {
             Some(Ok(chunk)) => all.append(&chunk),
             Some(Err(found)) => damage.push(found),
-            // Cancelled.
+            // The question was stopped.
             None => {}
         }
         all.found.resize(range.end, None);
