@@ -55,6 +55,10 @@ fn main() {
         ),
         Trial::test("a_second_server_is_told", a_second_server_is_told),
         Trial::test("a_stop_answers_everybody", a_stop_answers_everybody),
+        Trial::test(
+            "memory_of_queries_is_given_back",
+            memory_of_queries_is_given_back,
+        ),
         needs(
             Trial::test(
                 "go_tool_pprof_shows_the_profile",
@@ -351,6 +355,51 @@ fn a_second_server_is_told() -> Result<(), Failed> {
         "{stderr}"
     );
     Ok(())
+}
+
+/// Check that the memory of the process follows the account of queries: many at once take no more than the flag allows and a fixed part
+/// besides, and when they are done it goes back to nearly what it was before them.
+fn memory_of_queries_is_given_back() -> Result<(), Failed> {
+    const MIB: u64 = 1 << 20;
+    let folder = tempfile::tempdir()?;
+    let process = Process::start(
+        folder.path(),
+        &["--query-bytes-max=64MiB", "--queries-max=4"],
+    )?;
+    let mut text = String::new();
+    for number in 0_u64..30_000 {
+        let digest = blake3::hash(&number.to_le_bytes()).to_hex();
+        text += &format!("comm=rustc,node=a | main parse {digest} | 1\n");
+    }
+    let start_ms = server::serve::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
+    let request = push_request(&window_at(&text, start_ms, 1));
+    let grpc = process.grpc;
+    runtime().block_on(async move {
+        let mut client = running::connect(grpc).await?;
+        client.push(request).await?;
+        Ok::<(), Failed>(())
+    })?;
+    assert_eq!(process.get("/api/v1/series")?.status, 200);
+    let before = process.resident_bytes()?;
+    process.forget_peak()?;
+    std::thread::scope(|scope| {
+        let ask = |number: usize| {
+            let routes = ["flamegraph", "top", "pprof?query={}", "folded"];
+            let path = format!("/api/v1/{}", routes[number % routes.len()]);
+            let http = process.http;
+            scope.spawn(move || running::get(http, &path, "test").unwrap().status)
+        };
+        let asked: Vec<_> = (0..16).map(ask).collect();
+        for thread in asked {
+            let status = thread.join().unwrap();
+            assert!(matches!(status, 200 | 503), "{status}");
+        }
+    });
+    let peak = process.peak_bytes()?;
+    let after = process.resident_bytes()?;
+    assert!(peak < before + (64 + 64) * MIB, "{before} {peak}");
+    assert!(after < before + 48 * MIB, "{before} {after}");
+    process.stop()
 }
 
 /// Check that SIGTERM ends the server with 0, after the pushes that it was working on.

@@ -95,25 +95,22 @@ impl Process {
         Ok(std::fs::write(path, "5")?)
     }
 
+    /// Resident memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> Result<u64, Failed> {
+        self.status_bytes("VmRSS:")
+    }
+
     /// Peak of resident memory since the reset, in bytes.
     pub(crate) fn peak_bytes(&self) -> Result<u64, Failed> {
-        self.memory("VmHWM:")
+        self.status_bytes("VmHWM:")
     }
 
-    /// Resident memory in bytes.
-    pub(crate) fn resident_bytes(&self) -> Result<u64, Failed> {
-        self.memory("VmRSS:")
-    }
-
-    fn memory(&self, field: &str) -> Result<u64, Failed> {
+    fn status_bytes(&self, name: &str) -> Result<u64, Failed> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
-        Ok(kib
-            .ok_or_else(|| format!("no {field}"))?
-            .trim()
-            .parse::<u64>()?
-            * 1024)
+        let kib = kib.ok_or_else(|| format!("no {name}"))?;
+        Ok(kib.trim().parse::<u64>()? * 1024)
     }
 
     /// Kills the server with SIGKILL.
