@@ -37,9 +37,9 @@ pub struct HourLimits {
 }
 
 impl Default for HourLimits {
-    /// A machine of two processors that builds and tests software all the time, sampled by three collectors, brought 2,593 label sets,
-    /// 2.0 million stack nodes (2.9 a row) and 0.4 million locations in an hour; with what is in several blocks, a processor that
-    /// compiles brings less than 0.5 million nodes and 0.1 million locations of one collector. A node with 64 of them reaches a third of
+    /// A machine of two processors that builds and tests software all the time, sampled by three collectors, had 2,593 label sets, 2.0
+    /// million stack nodes (2.9 a row) and 0.4 million locations in an hour. Counted in each block, that is about 0.5 million nodes and
+    /// 0.1 million locations for a processor that compiles and one collector (estimated). A node with 64 of them would reach a third of
     /// these limits, one with 250 pods of 40 programs a sixth of the label sets.
     fn default() -> Self {
         Self {
