@@ -9,8 +9,8 @@ use std::time::Duration;
 use model::text::window_at;
 use model::{Question, QuestionMemory, SeriesTable, Stop, TimeRange};
 use store::{
-    EmbeddedStore, RetentionFlags, SeriesFilter, Snapshot, Store, StoreError, StoreMetrics,
-    StoreOptions,
+    EmbeddedStore, HourLimits, RetentionFlags, SeriesFilter, Snapshot, Store, StoreError,
+    StoreMetrics, StoreOptions,
 };
 
 /// Windows of two weeks are never in one segment.
@@ -32,6 +32,7 @@ fn open(path: &Path) -> EmbeddedStore {
         block_bytes_max: 64 << 20,
         block_time: Duration::from_secs(3600),
         reserve_bytes: 0,
+        hour_limits: HourLimits::default(),
         retention: RetentionFlags {
             age_ms: Some(i64::MAX),
             bytes_max: Some(u64::MAX),
