@@ -4,7 +4,7 @@
 //! it is accepted: zstd makes 256 MiB out of 24 KB.
 
 use std::borrow::Cow;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader};
 
 use super::refusal::{Refusal, RefusalReason};
 use super::wire::Wire;
@@ -22,8 +22,15 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub enum ProfileBytes<'a> {
     /// All of them.
     Plain(Cow<'a, [u8]>),
-    /// A zstd frame, and the number of bytes in it.
-    Compressed(&'a [u8], u64),
+    /// A zstd frame that has them.
+    Compressed(Frame<'a>),
+}
+
+/// A zstd frame, and the number of bytes in it.
+#[derive(Clone, Copy)]
+pub struct Frame<'a> {
+    zstd: &'a [u8],
+    length: u64,
 }
 
 impl<'a> ProfileBytes<'a> {
@@ -33,7 +40,10 @@ impl<'a> ProfileBytes<'a> {
     /// The frame has another length.
     pub fn new(zstd: &'a [u8], stated: u64) -> Result<Self, Refusal> {
         if stated > PLAIN_BYTES_MAX {
-            return Ok(Self::Compressed(zstd, stated));
+            return Ok(Self::Compressed(Frame {
+                zstd,
+                length: stated,
+            }));
         }
         Ok(Self::Plain(Cow::Owned(decompress(zstd, stated)?)))
     }
@@ -42,7 +52,7 @@ impl<'a> ProfileBytes<'a> {
     pub fn length(&self) -> u64 {
         match self {
             Self::Plain(bytes) => bytes.len() as u64,
-            Self::Compressed(_, length) => *length,
+            Self::Compressed(frame) => frame.length,
         }
     }
 
@@ -53,36 +63,32 @@ impl<'a> ProfileBytes<'a> {
     pub fn decompress_all(self) -> Result<Self, Refusal> {
         match self {
             Self::Plain(_) => Ok(self),
-            Self::Compressed(zstd, stated) => {
-                Ok(Self::Plain(Cow::Owned(decompress(zstd, stated)?)))
+            Self::Compressed(Frame { zstd, length }) => {
+                Ok(Self::Plain(Cow::Owned(decompress(zstd, length)?)))
             }
         }
     }
+}
 
-    /// Walks it from its start.
+impl<'a> Frame<'a> {
+    /// Walks the bytes from their start.
     ///
     /// # Errors
     /// zstd has no memory.
-    pub fn walk(&self) -> Result<Wire<Source<'_>>, Refusal> {
-        let source = match self {
-            Self::Plain(bytes) => Source::Plain(bytes),
-            Self::Compressed(zstd, stated) => {
-                let failed = |err: io::Error| fails_to_decompress(*stated, &err);
-                let mut decoder =
-                    zstd::stream::read::Decoder::with_buffer(*zstd).map_err(failed)?;
-                decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
-                Source::Compressed(BufReader::with_capacity(CHUNK_BYTES, decoder))
-            }
-        };
-        Ok(Wire::new(source, self.length()))
+    pub fn walk(&self) -> Result<Wire<Unpacked<'a>>, Refusal> {
+        let failed = |err: io::Error| fails_to_decompress(self.length, &err);
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(self.zstd).map_err(failed)?;
+        decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
+        let source = BufReader::with_capacity(CHUNK_BYTES, decoder);
+        Ok(Wire::new(source, self.length))
     }
 
     /// Checks that nothing follows the stated length.
     ///
     /// # Errors
     /// The frame has more bytes.
-    pub fn check_end(&self, wire: &mut Wire<Source<'_>>) -> Result<(), Refusal> {
-        let stated = self.length();
+    pub fn check_end(&self, wire: &mut Wire<Unpacked<'_>>) -> Result<(), Refusal> {
+        let stated = self.length;
         match wire.is_at_end_of_source() {
             Ok(true) => Ok(()),
             Ok(false) => Err(compression(format!(
@@ -91,44 +97,16 @@ impl<'a> ProfileBytes<'a> {
             Err(err) => Err(fails_to_decompress(stated, &err)),
         }
     }
-
-    /// The refusal for a failed walk.
-    pub fn explain(&self, err: &io::Error) -> Refusal {
-        fails_to_decompress(self.length(), err)
-    }
 }
 
-/// Source of the bytes of a walk.
-pub enum Source<'a> {
-    /// Memory.
-    Plain(&'a [u8]),
-    /// A zstd frame.
-    Compressed(BufReader<zstd::stream::read::Decoder<'a, &'a [u8]>>),
-}
+/// The bytes in a zstd frame.
+pub type Unpacked<'a> = BufReader<zstd::stream::read::Decoder<'a, &'a [u8]>>;
 
-impl Read for Source<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(bytes) => bytes.read(out),
-            Self::Compressed(reader) => reader.read(out),
-        }
-    }
-}
-
-impl BufRead for Source<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self {
-            Self::Plain(bytes) => Ok(bytes),
-            Self::Compressed(reader) => reader.fill_buf(),
-        }
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        match self {
-            Self::Plain(rest) => rest.consume(bytes),
-            Self::Compressed(reader) => reader.consume(bytes),
-        }
-    }
+/// The refusal of a frame of which `stated` bytes were to be decompressed.
+pub fn fails_to_decompress(stated: u64, err: &io::Error) -> Refusal {
+    compression(format!(
+        "profile_zstd does not decompress to {stated} bytes: {err}"
+    ))
 }
 
 fn decompress(zstd: &[u8], stated: u64) -> Result<Vec<u8>, Refusal> {
@@ -141,12 +119,6 @@ fn decompress(zstd: &[u8], stated: u64) -> Result<Vec<u8>, Refusal> {
         )));
     }
     Ok(bytes)
-}
-
-fn fails_to_decompress(stated: u64, err: &io::Error) -> Refusal {
-    compression(format!(
-        "profile_zstd does not decompress to {stated} bytes: {err}"
-    ))
 }
 
 fn compression(message: String) -> Refusal {

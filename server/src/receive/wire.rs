@@ -142,29 +142,52 @@ impl<R: BufRead> Wire<R> {
     }
 
     fn take_number(&mut self) -> Result<u64, WireError> {
-        // Most keys, lengths and numbers have one byte.
-        if self.left > 0
-            && let Some(byte @ ..0x80) = self.from.fill_buf()?.first()
-        {
-            let number = u64::from(*byte);
-            self.from.consume(1);
-            self.left -= 1;
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let chunk = self.from.fill_buf()?;
+        let chunk = &chunk[..chunk.len().min(left)];
+        if let Some((number, length)) = decode_number(chunk) {
+            self.from.consume(length);
+            self.left -= length as u64;
             return Ok(number);
         }
-        let mut number = 0;
-        for at in 0..10 {
-            let mut byte = 0;
+        // It may go on in the next chunk.
+        let mut bytes = [0; NUMBER_BYTES_MAX];
+        for at in 0..NUMBER_BYTES_MAX {
             if self.left == 0 {
-                return Err(WireError::Malformed("a number has no end"));
+                break;
             }
-            self.each_chunk(1, |chunk| byte = chunk[0])?;
-            number |= u64::from(byte & 0x7f) << (7 * at);
-            if byte < 0x80 {
+            self.each_chunk(1, |chunk| bytes[at] = chunk[0])?;
+            if let Some((number, _)) = decode_number(&bytes[..=at]) {
                 return Ok(number);
             }
         }
         Err(WireError::Malformed("a number has no end"))
     }
+}
+
+/// 64 bits, seven a byte.
+const NUMBER_BYTES_MAX: usize = 10;
+
+/// The number in base 128 that bytes begin with, and its length; `None` if it does not end, or has more than 64 bits.
+#[inline]
+pub fn decode_number(bytes: &[u8]) -> Option<(u64, usize)> {
+    // Nearly all keys, lengths and ids have one or two bytes.
+    match *bytes {
+        [byte @ ..0x80, ..] => return Some((byte.into(), 1)),
+        [low, high @ ..0x80, ..] => {
+            return Some((u64::from(low & 0x7f) | u64::from(high) << 7, 2));
+        }
+        _ => {}
+    }
+    let mut number = 0;
+    for (at, byte) in bytes.iter().take(NUMBER_BYTES_MAX).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * at);
+        if *byte < 0x80 {
+            let is_whole = at + 1 < NUMBER_BYTES_MAX || *byte < 2;
+            return is_whole.then_some((number, at + 1));
+        }
+    }
+    None
 }
 
 /// Appends a number in base 128, as keys and lengths are written.

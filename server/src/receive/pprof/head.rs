@@ -2,14 +2,16 @@
 
 use std::hash::BuildHasher;
 
+use ::pprof::protos::{self, Message};
 use model::tables::StringId;
-use model::{Dictionary, ProfileHead, SAMPLE_TYPES};
+use model::{ProfileHead, SAMPLE_TYPES, Tables};
 
 use super::super::entries::{ProfileCounts, ProfilePlace};
 use super::super::profile_bytes::ProfileBytes;
 use super::super::refusal::Refusal;
-use super::super::wire::{Value, put_number};
-use super::fields::{DEFAULT_SAMPLE_TYPE, SAMPLE, STRING, decode, each_field, read_entry, skip};
+use super::super::wire::put_number;
+use super::fields::{DEFAULT_SAMPLE_TYPE, SAMPLE, STRING, each_field};
+use super::scan::Value;
 use super::{Reader, refuse};
 
 /// A string: the collector cuts names and paths at 4,096 bytes.
@@ -26,46 +28,28 @@ impl Reader {
     ) -> Result<(), Refusal> {
         let strings = counts.get(ProfilePlace::Strings) as usize;
         self.hashes.reserve_exact(strings);
-        if self.dictionary.is_some() {
+        if self.tables.is_some() {
             self.strings.reserve_exact(strings);
         }
-        let (mut head, mut entry) = (Vec::new(), Vec::new());
-        each_field(profile, |wire, field, value| {
-            match (field, value) {
-                (STRING, Value::Bytes(bytes)) => {
-                    read_entry(profile, wire, bytes, STRING_BYTES_MAX, &mut entry)?;
-                    let text = std::str::from_utf8(&entry).map_err(|_| {
-                        refuse(format!("string {} is not UTF-8", self.hashes.len()))
-                    })?;
-                    self.hashes.push(self.hasher.hash_one(text));
-                    if let Some(dictionary) = &mut self.dictionary {
-                        self.strings.push(dictionary.intern_string(text));
-                    }
-                }
-                (SAMPLE..=STRING, Value::Bytes(bytes)) => skip(profile, wire, bytes)?,
-                (1..=DEFAULT_SAMPLE_TYPE, Value::Bytes(bytes)) => {
-                    put_number(&mut head, u64::from(field) << 3 | 2);
-                    put_number(&mut head, bytes);
-                    read_entry(profile, wire, bytes, HEAD_BYTES_MAX as u64, &mut entry)?;
-                    head.extend_from_slice(&entry);
-                }
-                (_, Value::Bytes(bytes)) => skip(profile, wire, bytes)?,
-                (1..=DEFAULT_SAMPLE_TYPE, Value::Number(number)) => {
-                    put_number(&mut head, u64::from(field) << 3);
-                    put_number(&mut head, number);
-                }
-                (_, Value::Number(_) | Value::Fixed) => {}
-            }
-            if head.len() > HEAD_BYTES_MAX {
-                return Err(refuse(format!(
-                    "more than {HEAD_BYTES_MAX} bytes beside its tables"
-                )));
-            }
-            Ok(())
+        let mut head = Vec::new();
+        each_field(profile, bytes_max, |field, value| match field {
+            STRING => self.read_string(value.bytes()?),
+            _ => add_to_head(&mut head, field, value),
         })?;
-        self.head = decode(&head)?;
+        let decoded = protos::Profile::decode(&*head);
+        self.head = decoded.map_err(|err| refuse(format!("not a pprof: {err}")))?;
         if self.hashes.first() != Some(&self.hasher.hash_one("")) {
             return Err(refuse("string_table[0] must be the empty string".into()));
+        }
+        Ok(())
+    }
+
+    fn read_string(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|_| refuse(format!("string {} is not UTF-8", self.hashes.len())))?;
+        self.hashes.push(self.hasher.hash_one(text));
+        if let Some(tables) = &mut self.tables {
+            self.strings.push(push_string(tables, text));
         }
         Ok(())
     }
@@ -97,7 +81,7 @@ impl Reader {
 
     pub(super) fn text(&self, index: i64, whose: &str) -> Result<&str, Refusal> {
         let id = self.string(index, || whose.to_owned())?;
-        let tables = self.dictionary.as_ref().map(Dictionary::tables);
+        let tables = self.tables.as_ref();
         Ok(tables.map_or("", |tables| tables.string(id)))
     }
 
@@ -142,5 +126,42 @@ impl Reader {
                 .text(head.default_sample_type, "default_sample_type")?
                 .into(),
         })
+    }
+}
+
+/// The limits of strings and of the fields that are in no table.
+fn bytes_max(field: u32) -> Option<u64> {
+    match field {
+        STRING => Some(STRING_BYTES_MAX),
+        SAMPLE..STRING => None,
+        ..=DEFAULT_SAMPLE_TYPE => Some(HEAD_BYTES_MAX as u64),
+        _ => None,
+    }
+}
+
+/// Adds a field to the message of those that are in no table.
+fn add_to_head(head: &mut Vec<u8>, field: u32, value: Value<'_>) -> Result<(), Refusal> {
+    if let Value::Bytes(bytes) = value {
+        put_number(head, u64::from(field) << 3 | 2);
+        put_number(head, bytes.len() as u64);
+        head.extend_from_slice(bytes);
+    } else {
+        put_number(head, u64::from(field) << 3);
+        put_number(head, value.number()?);
+    }
+    if head.len() > HEAD_BYTES_MAX {
+        return Err(refuse(format!(
+            "more than {HEAD_BYTES_MAX} bytes beside its tables"
+        )));
+    }
+    Ok(())
+}
+
+/// Adds a string, of which only the empty one has to be found again: the tables have it.
+pub(super) fn push_string(tables: &mut Tables, text: &str) -> StringId {
+    if text.is_empty() {
+        StringId(0)
+    } else {
+        tables.push_string(text)
     }
 }

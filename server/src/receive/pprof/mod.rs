@@ -1,40 +1,55 @@
 //! Bytes of a pprof -> tables and rows. Pure.
 //!
 //! Takes the form that the protocol agrees on and nothing else: two sample types, offsets in files instead of addresses, and
-//! the numeric label `series` on each sample. Equal entries become one; nothing else is lost.
+//! the numeric label `series` on each sample. Equal stacks and tag sets become one, since samples repeat them. Other entries stay as
+//! they are: the store finds equal ones.
 //!
 //! The profile is never decoded as a whole. It is walked once for each kind of entry (`head`, `tables`, `samples`), since
-//! its samples come before the entries that they refer to, and entries are decoded one at a time (`fields`). A profile whose
-//! tables may become large is walked without making any first ([`CountedProfile::new`]): a refusal then costs no more than the ids of
-//! its entries.
+//! its samples come before the entries that they refer to (`fields`), and entries are scanned one at a time (`scan`, `entry`). A profile
+//! whose tables may become large is walked without making any first ([`CountedProfile::new`]): a refusal then costs no more than the ids
+//! of its entries.
 
+mod entry;
 mod fields;
 mod head;
 mod ids;
+mod index;
+#[cfg(any(test, fuzzing))]
+pub mod reference;
 mod samples;
+mod scan;
 mod tables;
 mod unnamed;
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod tests;
 
 use ::pprof::protos;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use model::tables::{FunctionId, LocationId, MappingId, StringId};
-use model::{Dictionary, ProfileHead, Row, Tables};
+use model::{ProfileHead, Row, Tables};
 use proto::v1;
 
 use self::fields::explain;
 use self::ids::Ids;
+use self::index::Index;
 pub use self::unnamed::UnnamedLocations;
 use super::entries::{
     ProfileCounts, ProfilePlace, check_node_count, check_profile_counts, check_sample_count,
 };
 use super::profile_bytes::ProfileBytes;
 use super::refusal::{Refusal, RefusalReason};
+use super::wire::Wire;
 
 /// Bytes of tables that are made before the profile is checked.
 const TABLE_BYTES_UNCHECKED: u64 = 8 << 20;
+
+/// Nodes of the tree of stacks that room is made for at first: samples share two thirds of their frames, and a node with 30 pods has 40,000
+/// nodes in a window. They take a MiB.
+const FRAMES_A_NODE: u64 = 3;
+const FIRST_NODES_MAX: u64 = 64 << 10;
 
 /// Content of a profile.
 pub struct ProfileContent {
@@ -75,10 +90,7 @@ impl<'a> CountedProfile<'a> {
     /// # Errors
     /// The first mistake, named.
     pub fn new(profile: ProfileBytes<'a>, context: ProfileContext<'a>) -> Result<Self, Refusal> {
-        let mut wire = profile.walk()?;
-        let counts = ProfileCounts::read(&mut wire).map_err(|err| explain(&profile, err))?;
-        profile.check_end(&mut wire)?;
-        drop(wire);
+        let counts = count(&profile)?;
         check_profile_counts(&counts, context.packed_bytes)?;
         let mut counted = Self {
             table_bytes: estimate_tables(&counts, counts.get(ProfilePlace::LocationIds)),
@@ -116,23 +128,28 @@ impl<'a> CountedProfile<'a> {
     /// The first mistake, named.
     pub fn read(mut self) -> Result<ProfileContent, Refusal> {
         self.profile = self.profile.decompress_all()?;
-        let (reader, rows) = self.walk(Some(Dictionary::default()))?;
+        let (reader, rows) = self.walk(Some(Tables::default()))?;
         let head = reader.read_head()?;
         Ok(ProfileContent {
             head,
-            tables: reader.dictionary.unwrap_or_default().into_tables(),
+            tables: reader.tables.unwrap_or_default(),
             rows,
         })
     }
 
-    fn walk(&self, dictionary: Option<Dictionary>) -> Result<(Reader, Vec<Row>), Refusal> {
+    fn walk(&self, tables: Option<Tables>) -> Result<(Reader, Vec<Row>), Refusal> {
         let mut reader = Reader {
-            dictionary,
+            tables,
             file_ids: (self.context.files.iter())
                 .map(|file| (file.mapping_id, file.file_id.clone()))
                 .collect(),
             ..Reader::default()
         };
+        if let Some(tables) = &mut reader.tables {
+            let nodes = self.counts.get(ProfilePlace::LocationIds) / FRAMES_A_NODE;
+            let nodes = nodes.min(FIRST_NODES_MAX);
+            reader.index.reserve_stacks(tables, nodes as usize);
+        }
         reader.read_strings(&self.profile, &self.counts)?;
         reader.check_head()?;
         let samples = self.counts.get(ProfilePlace::Samples);
@@ -141,6 +158,22 @@ impl<'a> CountedProfile<'a> {
         reader.read_locations(&self.profile, self.context.unnamed)?;
         let rows = reader.read_samples(&self.profile, self.context.series_count, samples)?;
         Ok((reader, rows))
+    }
+}
+
+fn count(profile: &ProfileBytes<'_>) -> Result<ProfileCounts, Refusal> {
+    let explain = |err| explain(profile.length(), err);
+    match profile {
+        ProfileBytes::Plain(bytes) => {
+            let mut wire = Wire::new(&**bytes, bytes.len() as u64);
+            ProfileCounts::read(&mut wire).map_err(explain)
+        }
+        ProfileBytes::Compressed(frame) => {
+            let mut wire = frame.walk()?;
+            let counts = ProfileCounts::read(&mut wire).map_err(explain)?;
+            frame.check_end(&mut wire)?;
+            Ok(counts)
+        }
     }
 }
 
@@ -166,15 +199,16 @@ fn refuse(message: String) -> Refusal {
     Refusal::new(RefusalReason::Profile, format!("profile: {message}"))
 }
 
-/// Walks a profile. Without a dictionary it checks, and keeps no more than ids and hashes.
+/// Walks a profile. Without tables it checks, and keeps no more than ids and hashes.
 #[derive(Default)]
 struct Reader {
-    dictionary: Option<Dictionary>,
+    tables: Option<Tables>,
+    index: Index,
     hasher: DefaultHashBuilder,
     head: protos::Profile,
     /// A hash of each string.
     hashes: Vec<u64>,
-    /// The strings, if there is a dictionary.
+    /// The strings, if there are tables.
     strings: Vec<StringId>,
     /// Ids of files, by pprof's ids of their mappings.
     file_ids: HashMap<u64, String>,
@@ -187,7 +221,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn make<T: Default>(&mut self, make: impl FnOnce(&mut Dictionary) -> T) -> T {
-        self.dictionary.as_mut().map_or_else(T::default, make)
+    fn make<T: Default>(&mut self, make: impl FnOnce(&mut Tables) -> T) -> T {
+        self.tables.as_mut().map_or_else(T::default, make)
     }
 }

@@ -2,13 +2,13 @@
 
 use std::hash::BuildHasher;
 
-use ::pprof::protos::{self, Message};
 use hashbrown::DefaultHashBuilder;
 use model::tables::StackId;
 use model::{Row, StackNode, Tag, TagValue};
 
 use super::super::profile_bytes::ProfileBytes;
 use super::super::refusal::Refusal;
+use super::entry::{Label, Sample};
 use super::fields::{SAMPLE, each_entry};
 use super::{Reader, refuse};
 
@@ -30,28 +30,24 @@ impl Reader {
         sample_count: u64,
     ) -> Result<Vec<Row>, Refusal> {
         let mut rows = Vec::new();
-        if self.dictionary.is_some() {
+        if self.tables.is_some() {
             rows.reserve_exact(sample_count as usize);
         }
-        let mut sample = protos::Sample::default();
-        let mut before = Vec::new();
+        let mut sample = Sample::default();
+        let mut path = Path::default();
         let mut tags = Tags::new(&self.hasher);
         let (mut all_samples, mut all_ns) = (0_u64, 0_u64);
         let mut at = 0;
         each_entry(profile, &[SAMPLE], |_, bytes| {
-            sample.clear();
-            sample
-                .merge(bytes)
-                .map_err(|err| refuse(format!("not a pprof: {err}")))?;
-            let (samples, ns) = read_values(at, &sample.value)?;
+            sample.read(bytes)?;
+            let (samples, ns) = read_values(at, &sample.values)?;
             all_samples = all_samples.saturating_add(samples);
             all_ns = all_ns.saturating_add(ns);
-            let series = self.read_tags(at, &sample.label, series_count, &mut tags)?;
-            let tags = self.make(|dictionary| dictionary.intern_tag_set(&tags.tags));
-            let stack = self.read_stack(at, &sample.location_id, &before)?;
-            std::mem::swap(&mut before, &mut sample.location_id);
+            let series = self.read_tags(at, &sample.labels, series_count, &mut tags)?;
+            let stack = self.read_stack(at, &sample.locations, &mut path)?;
             at += 1;
-            if self.dictionary.is_some() {
+            if let Some(tables) = &mut self.tables {
+                let tags = self.index.intern_tag_set(tables, &tags.tags);
                 rows.push(Row {
                     series,
                     tags,
@@ -71,7 +67,7 @@ impl Reader {
         Ok(rows)
     }
 
-    fn read_stack(&mut self, at: usize, ids: &[u64], before: &[u64]) -> Result<StackId, Refusal> {
+    fn read_stack(&mut self, at: usize, ids: &[u64], path: &mut Path) -> Result<StackId, Refusal> {
         if ids.len() > STACK_LOCATIONS_MAX {
             return Err(refuse(format!(
                 "sample {at}: {} locations, and at most {STACK_LOCATIONS_MAX} are taken",
@@ -80,28 +76,31 @@ impl Reader {
         }
         // pprof has the innermost frame first; the tree grows from the outermost.
         let outermost_first = || ids.iter().rev();
-        let pairs = outermost_first().zip(before.iter().rev());
+        let pairs = outermost_first().zip(&path.ids);
         let same = pairs.take_while(|(id, before)| id == before).count();
-        self.nodes += (ids.len() - same) as u64;
-        let mut stack = StackId(0);
-        for id in outermost_first() {
+        path.ids.truncate(same);
+        path.stacks.truncate(same);
+        let mut parent = path.stacks.last().copied().unwrap_or_default();
+        for id in outermost_first().skip(same) {
             let Some(location) = self.locations.get(*id) else {
                 return Err(refuse(format!("sample {at}: no location {id}")));
             };
-            let node = StackNode {
-                parent: stack,
-                location,
-            };
-            stack = self.make(|dictionary| dictionary.intern_stack(node));
+            if let Some(tables) = &mut self.tables {
+                let node = StackNode { parent, location };
+                parent = self.index.intern_stack(tables, node);
+            }
+            path.ids.push(*id);
+            path.stacks.push(parent);
         }
-        Ok(stack)
+        self.nodes += (ids.len() - same) as u64;
+        Ok(parent)
     }
 
     /// Fills `tags` with all labels but `series`, whose value it returns.
     fn read_tags(
         &self,
         at: usize,
-        labels: &[protos::Label],
+        labels: &[Label],
         series_count: usize,
         tags: &mut Tags,
     ) -> Result<u32, Refusal> {
@@ -120,18 +119,18 @@ impl Reader {
                 Some((_, name)) => format!("{name:?}"),
                 None => format!("(string {})", label.key),
             };
-            let text = self.find_string(label.str, whose)?;
-            let unit = self.string(label.num_unit, whose)?;
+            let text = self.find_string(label.text, whose)?;
+            let unit = self.string(label.unit, whose)?;
             if tags.keys.contains(&key) {
                 return Err(refuse(format!("sample {at}: label {} comes twice", name())));
             }
             tags.keys.push(key);
             let known = tags.names.iter().position(|(hash, _)| *hash == key);
             if known == Some(0) {
-                let number = usize::try_from(label.num).ok();
-                let number = number.filter(|number| label.str == 0 && *number < series_count);
+                let number = usize::try_from(label.number).ok();
+                let number = number.filter(|number| label.text == 0 && *number < series_count);
                 let Some(number) = number else {
-                    let number = label.num;
+                    let number = label.number;
                     return Err(refuse(format!(
                         "sample {at}: series {number} of a table of {series_count}"
                     )));
@@ -139,16 +138,16 @@ impl Reader {
                 series = Some(number as u32);
                 continue;
             }
-            if known.is_some() && label.num != 0 {
+            if known.is_some() && label.number != 0 {
                 return Err(refuse(format!(
                     "sample {at}: label {} must be a string",
                     name()
                 )));
             }
             let value = if self.hashes[text] == self.hashes[0] {
-                TagValue::Number(label.num, unit)
+                TagValue::Number(label.number, unit)
             } else {
-                TagValue::Text(self.string(label.str, whose)?)
+                TagValue::Text(self.string(label.text, whose)?)
             };
             tags.tags.push(Tag {
                 key: self.string(label.key, whose)?,
@@ -157,6 +156,14 @@ impl Reader {
         }
         series.ok_or_else(|| refuse(format!("sample {at} has no label \"series\"")))
     }
+}
+
+/// The stack of the sample before: most of it is that of the next one.
+#[derive(Default)]
+struct Path {
+    /// Ids of locations, the outermost first, and the stack up to each.
+    ids: Vec<u64>,
+    stacks: Vec<StackId>,
 }
 
 /// The labels of a sample, in memory that is reused.

@@ -1,12 +1,13 @@
 //! Mappings, functions and locations.
 
-use ::pprof::protos;
-use model::tables::{MappingId, StringId};
+use model::tables::{FunctionId, LocationId, MappingId, StringId};
 use model::{Function, Line, Location, Mapping, MappingFlags, Unnamed};
 
 use super::super::profile_bytes::ProfileBytes;
 use super::super::refusal::Refusal;
-use super::fields::{FUNCTION, LOCATION, MAPPING, decode, each_entry};
+use super::entry;
+use super::fields::{FUNCTION, LOCATION, MAPPING, each_entry};
+use super::head::push_string;
 use super::unnamed::{UnnamedLocations, read_unnamed};
 use super::{Reader, refuse};
 
@@ -20,14 +21,14 @@ impl Reader {
     ) -> Result<(), Refusal> {
         each_entry(profile, &[MAPPING, FUNCTION], |field, bytes| {
             if field == MAPPING {
-                self.read_mapping(&decode(bytes)?)
+                self.read_mapping(entry::Mapping::read(bytes)?)
             } else {
-                self.read_function(&decode(bytes)?)
+                self.read_function(entry::Function::read(bytes)?)
             }
         })
     }
 
-    fn read_mapping(&mut self, mapping: &protos::Mapping) -> Result<(), Refusal> {
+    fn read_mapping(&mut self, mapping: entry::Mapping) -> Result<(), Refusal> {
         let id = mapping.id;
         let whose = || format!("mapping {id}");
         if mapping.memory_start != 0 || mapping.file_offset != 0 {
@@ -35,17 +36,14 @@ impl Reader {
                 "mapping {id}: memory_start and file_offset must be 0: addresses are offsets"
             )));
         }
-        let statements = [
-            (mapping.has_functions, MappingFlags::FUNCTIONS),
-            (mapping.has_filenames, MappingFlags::FILES),
-            (mapping.has_line_numbers, MappingFlags::LINES),
-            (mapping.has_inline_frames, MappingFlags::INLINES),
+        let flags = [
+            MappingFlags::FUNCTIONS,
+            MappingFlags::FILES,
+            MappingFlags::LINES,
+            MappingFlags::INLINES,
         ];
-        let flags = statements
-            .iter()
-            .filter(|(made, _)| *made)
-            .map(|(_, flag)| flag)
-            .sum();
+        let flags = flags.into_iter().zip(mapping.has);
+        let flags = flags.map(|(flag, has)| if has { flag } else { 0 }).sum();
         let mut copy = Mapping {
             file: self.string(mapping.filename, whose)?,
             build_id: self.string(mapping.build_id, whose)?,
@@ -56,14 +54,15 @@ impl Reader {
             file_id: StringId::default(),
         };
         let file_id = self.file_ids.remove(&id).unwrap_or_default();
-        let made = self.make(|dictionary| {
-            copy.file_id = dictionary.intern_string(&file_id);
-            dictionary.intern_mapping(copy)
+        let made = self.make(|tables| {
+            copy.file_id = push_string(tables, &file_id);
+            tables.mappings.push(copy);
+            MappingId(tables.mappings.len() as u32 - 1)
         });
         self.mappings.insert(id, (made, copy.limit), "mapping")
     }
 
-    fn read_function(&mut self, function: &protos::Function) -> Result<(), Refusal> {
+    fn read_function(&mut self, function: entry::Function) -> Result<(), Refusal> {
         let id = function.id;
         let whose = || format!("function {id}");
         let copy = Function {
@@ -72,7 +71,10 @@ impl Reader {
             file: self.string(function.filename, whose)?,
             start_line: function.start_line,
         };
-        let made = self.make(|dictionary| dictionary.intern_function(copy));
+        let made = self.make(|tables| {
+            tables.functions.push(copy);
+            FunctionId(tables.functions.len() as u32 - 1)
+        });
         self.functions.insert(id, made, "function")
     }
 
@@ -82,11 +84,11 @@ impl Reader {
         unnamed: UnnamedLocations<'_>,
     ) -> Result<(), Refusal> {
         let mut unnamed = read_unnamed(unnamed)?;
-        let mut lines = Vec::new();
+        let mut location = entry::Location::default();
         each_entry(profile, &[LOCATION], |_, bytes| {
-            let location: protos::Location = decode(bytes)?;
+            location.read(bytes)?;
             let unnamed = unnamed.remove(&location.id);
-            self.read_location(&location, unnamed, &mut lines)
+            self.read_location(&location, unnamed)
         })?;
         match unnamed.keys().min() {
             Some(id) => Err(refuse(format!(
@@ -98,29 +100,30 @@ impl Reader {
 
     fn read_location(
         &mut self,
-        location: &protos::Location,
+        location: &entry::Location,
         unnamed: Option<Unnamed>,
-        lines: &mut Vec<Line>,
     ) -> Result<(), Refusal> {
         let id = location.id;
         let mapping = self.find_mapping(location)?;
-        if location.line.len() > LINES_MAX {
+        let lines = &location.lines;
+        if lines.len() > LINES_MAX {
             return Err(refuse(format!(
                 "location {id}: {} lines, and at most {LINES_MAX} are taken",
-                location.line.len()
+                lines.len()
             )));
         }
-        lines.clear();
-        for line in &location.line {
+        for line in lines {
             let Some(function) = self.functions.get(line.function_id) else {
                 return Err(refuse(format!(
                     "location {id}: no function {}",
                     line.function_id
                 )));
             };
-            lines.push(Line {
-                function,
-                line: line.line,
+            self.make(|tables| {
+                tables.lines.push(Line {
+                    function,
+                    line: line.line,
+                });
             });
         }
         if unnamed.is_some() && !lines.is_empty() {
@@ -128,19 +131,22 @@ impl Reader {
                 "location {id} is listed as unnamed, and has lines"
             )));
         }
-        let copy = Location {
-            mapping,
-            address: location.address,
-            lines_start: 0,
-            lines_end: 0,
-            is_folded: location.is_folded,
-            unnamed: unnamed.unwrap_or_default(),
-        };
-        let made = self.make(|dictionary| dictionary.intern_location(copy, lines));
+        let made = self.make(|tables| {
+            let lines_end = tables.lines.len() as u32;
+            tables.locations.push(Location {
+                mapping,
+                address: location.address,
+                lines_start: lines_end - lines.len() as u32,
+                lines_end,
+                is_folded: location.is_folded,
+                unnamed: unnamed.unwrap_or_default(),
+            });
+            LocationId(tables.locations.len() as u32 - 1)
+        });
         self.locations.insert(id, made, "location")
     }
 
-    fn find_mapping(&self, location: &protos::Location) -> Result<Option<MappingId>, Refusal> {
+    fn find_mapping(&self, location: &entry::Location) -> Result<Option<MappingId>, Refusal> {
         let id = location.id;
         if location.mapping_id == 0 {
             return Ok(None);
