@@ -279,6 +279,12 @@ impl Names {
         number
     }
 
+    /// Finds a file by its path, build id and file id.
+    pub(crate) fn find_file(&self, texts: [&str; 3]) -> Option<u32> {
+        let [file, build_id, file_id] = texts.map(|text| self.strings.find(text));
+        self.files.find(&[file?, build_id?, file_id?])
+    }
+
     /// The numbers of the files in the order of path, build id and file id.
     pub(crate) fn sorted_mappings(&self) -> Vec<u32> {
         let key = |number: &u32| {

@@ -94,7 +94,7 @@ impl Builder {
         let read = segment.read_stacks(&stacks, &tag_sets, FunctionNames::All, effort);
         let read = read.whole()?;
         let mappings = self.names.mappings.clone();
-        let mut import = Import::new(&read.tables);
+        let mut import = Import::new(&read.tables, self);
         // Nothing is damaged, so that each was found.
         let stacks = read.stacks.into_iter().map(Option::unwrap_or_default);
         let stacks: Result<Vec<u32>, Error> = stacks.map(|id| import.stack(self, id)).collect();

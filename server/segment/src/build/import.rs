@@ -13,26 +13,27 @@ use super::tree::ROOT;
 
 /// Copies what rows use, each entry at its first use, and remembers the new numbers.
 pub(super) struct Import<'a> {
-    from: &'a Tables,
-    strings: Vec<u32>,
+    pub(super) from: &'a Tables,
+    pub(super) strings: Vec<u32>,
     mappings: Vec<u32>,
-    functions: Vec<u32>,
-    locations: Vec<u32>,
-    stacks: Vec<u32>,
-    depths: Vec<u32>,
+    pub(super) functions: Vec<u32>,
+    pub(super) locations: Vec<u32>,
+    pub(super) stacks: Vec<u32>,
+    pub(super) depths: Vec<u32>,
     tag_sets: Vec<u32>,
     lines: Vec<Line>,
     pending: Vec<StackId>,
 }
 
 /// Not copied yet. No table has as many entries: each takes several bytes of a bounded message.
-const NEW: u32 = u32::MAX;
+pub(super) const NEW: u32 = u32::MAX;
 
 impl<'a> Import<'a> {
-    pub(super) fn new(from: &'a Tables) -> Self {
+    /// Finds what the builder has.
+    pub(super) fn new(from: &'a Tables, into: &mut Builder) -> Self {
         let mut stacks = vec![NEW; from.stacks.len()];
         stacks[0] = ROOT;
-        Self {
+        let mut import = Self {
             from,
             strings: vec![NEW; from.string_count()],
             mappings: vec![NEW; from.mappings.len()],
@@ -43,7 +44,9 @@ impl<'a> Import<'a> {
             tag_sets: vec![NEW; from.tag_set_count()],
             lines: Vec::new(),
             pending: Vec::new(),
-        }
+        };
+        import.find_known(into);
+        import
     }
 
     fn string(&mut self, into: &mut Names, id: StringId) -> u32 {
@@ -54,7 +57,7 @@ impl<'a> Import<'a> {
         *known
     }
 
-    fn mapping(&mut self, into: &mut Names, id: MappingId) -> u32 {
+    pub(super) fn mapping(&mut self, into: &mut Names, id: MappingId) -> u32 {
         if self.mappings[id.position()] == NEW {
             let model::Mapping {
                 file,
@@ -107,98 +110,27 @@ impl<'a> Import<'a> {
 
     fn location(&mut self, into: &mut Builder, id: LocationId) -> Result<u32, Error> {
         if self.locations[id.position()] == NEW {
-            let from = self.from.locations[id.position()];
+            let lines = self.from.own_lines_of(id);
+            if lines.len() > LIST_MAX {
+                return Err(Error::TooLarge("a location with more than 2^20 lines"));
+            }
+            let mut copied = std::mem::take(&mut self.lines);
+            copied.clear();
+            for line in lines {
+                copied.push(Line {
+                    function: self.function(&mut into.names, line.function),
+                    line: line.line,
+                    flags: 0,
+                });
+            }
+            let from = &self.from.locations[id.position()];
             let mapping = from.mapping;
             let mapping = mapping.map_or(0, |mapping| self.mapping(&mut into.names, mapping) + 1);
-            let location = Location {
-                mapping,
-                address: from.address,
-                flags: if from.is_folded { LOCATION_FOLDED } else { 0 },
-                unnamed: from.unnamed.bits(),
-                lines: 0..0,
-            };
-            let known = into.locations.first_at(&location);
-            let known = known.filter(|known| self.is_location(into, id, &location, *known));
-            self.locations[id.position()] = match known {
-                Some(known) => known,
-                None => self.copy_location(into, id, location)?,
-            };
+            let location = location_of(from, mapping);
+            self.locations[id.position()] = into.locations.intern(location, &copied);
+            self.lines = copied;
         }
         Ok(self.locations[id.position()])
-    }
-
-    fn copy_location(
-        &mut self,
-        into: &mut Builder,
-        id: LocationId,
-        location: Location,
-    ) -> Result<u32, Error> {
-        let from = self.from.own_lines_of(id);
-        if from.len() > LIST_MAX {
-            return Err(Error::TooLarge("a location with more than 2^20 lines"));
-        }
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.clear();
-        for line in from {
-            lines.push(Line {
-                function: self.function(&mut into.names, line.function),
-                line: line.line,
-                flags: 0,
-            });
-        }
-        let copy = into.locations.intern(location, &lines);
-        self.lines = lines;
-        Ok(copy)
-    }
-
-    /// Whether a location is equal to a known one at its address. Comparing names takes a third of the time of looking each of them up.
-    fn is_location(
-        &mut self,
-        into: &Builder,
-        id: LocationId,
-        location: &Location,
-        known: u32,
-    ) -> bool {
-        let (known, known_lines) = into.locations.get(known);
-        let marks = |location: &Location| (location.flags, location.unnamed);
-        let lines = self.from.own_lines_of(id);
-        marks(location) == marks(known)
-            && lines.len() == known_lines.len()
-            && lines.iter().zip(known_lines).all(|(line, known)| {
-                (line.line, 0) == (known.line, known.flags)
-                    && self.is_function(&into.names, line.function, known.function)
-            })
-    }
-
-    fn is_function(&mut self, into: &Names, id: FunctionId, known: u32) -> bool {
-        let copy = self.functions[id.position()];
-        if copy != NEW {
-            return copy == known;
-        }
-        let from = self.from.functions[id.position()];
-        let Function {
-            name,
-            system_name,
-            file,
-            start_line,
-            language,
-        } = into.functions.entries()[known as usize];
-        let is_same = (from.start_line, 0) == (start_line, language)
-            && self.is_string(into, from.name, name)
-            && self.is_string(into, from.system_name, system_name)
-            && self.is_string(into, from.file, file);
-        if is_same {
-            self.functions[id.position()] = known;
-        }
-        is_same
-    }
-
-    fn is_string(&mut self, into: &Names, id: StringId, known: u32) -> bool {
-        let copy = &mut self.strings[id.position()];
-        if *copy == NEW && self.from.string(id) == into.strings.get(known) {
-            *copy = known;
-        }
-        *copy == known
     }
 
     /// Copies a stack and all stacks below it.
@@ -242,5 +174,16 @@ impl<'a> Import<'a> {
             self.tag_sets[id.position()] = names.tag_sets.intern(tags.into());
         }
         Ok(self.tag_sets[id.position()])
+    }
+}
+
+/// A location of a window without its lines, in the builder's form and with its number of the file.
+pub(super) fn location_of(from: &model::Location, mapping: u32) -> Location {
+    Location {
+        mapping,
+        address: from.address,
+        flags: if from.is_folded { LOCATION_FOLDED } else { 0 },
+        unnamed: from.unnamed.bits(),
+        lines: 0..0,
     }
 }

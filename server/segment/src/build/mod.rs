@@ -3,6 +3,7 @@
 mod compare;
 mod growth;
 mod import;
+mod known;
 mod questions;
 pub(crate) mod row_buffer;
 mod stacks;
@@ -110,7 +111,7 @@ impl Builder {
         if self.row_bytes >= ROW_BYTES_MAX {
             return Err(Error::TooLarge("more rows than a builder can hold"));
         }
-        let mut import = Import::new(&window.tables);
+        let mut import = Import::new(&window.tables, self);
         let mut rows = Vec::with_capacity(window.rows.len());
         for row in &window.rows {
             rows.push(SeriesRow {

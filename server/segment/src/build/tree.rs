@@ -177,7 +177,7 @@ impl Tree {
 }
 
 /// Sorts entries by a number below `bound`; equal ones stay in their order. Also gives the start of each number.
-fn sort_by_number(
+pub(crate) fn sort_by_number(
     entries: &[u32],
     bound: usize,
     number: impl Fn(u32) -> u32,
