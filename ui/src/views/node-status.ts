@@ -20,7 +20,8 @@ export function needsAttention(node: NodeEntry): boolean {
   const { status, report } = node;
   if (listAccountTroubles(node).length > 0) return true;
   if (status === "cannot_sample" || status === "silent") return true;
-  return report !== null && (report.checks.some(({ outcome }) => outcome === "degraded") || !hasOwnPolicy(report));
+  if (status === "stopped" || report === null) return false;
+  return report.reason !== "" || report.checks.some(({ outcome }) => outcome === "degraded") || !hasOwnPolicy(report);
 }
 
 function hasOwnPolicy({ policy }: NodeReport): boolean {
@@ -44,9 +45,10 @@ export function listTroubles(node: NodeEntry): string[] {
 
 function listReportTroubles({ report }: NodeEntry): string[] {
   if (!report) return [];
+  const reasons = report.reason.split("\n").filter(Boolean);
+  // The reason has the policy's too while no pod is profiled.
+  if (report.policy?.state === "last") reasons.push(report.policy.reason);
   const checks = report.checks.filter(({ outcome }) => outcome === "degraded" || outcome === "failed");
   const lines = checks.map(({ name, found, effect, remedy }) => `${name}: ${[found, effect, remedy].filter(Boolean).join("; ")}`);
-  // The reason has the policy's too while no pod is profiled.
-  if (report.policy?.state === "last") lines.unshift(report.policy.reason);
-  return report.reason ? [report.reason, ...lines] : lines;
+  return [...new Set([...reasons, ...lines])];
 }
