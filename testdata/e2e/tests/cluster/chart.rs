@@ -159,7 +159,7 @@ const REFUSED_BY_SCHEMA: [(&str, &str); 28] = [
 ];
 
 /// Values that do not work together, and the remedy in the message.
-const REFUSED_TOGETHER: [(&[&str], &str); 17] = [
+const REFUSED_TOGETHER: &[(&[&str], &str)] = &[
     (
         &[r#"image.repository="""#],
         "deploy/images/build --push registry.example.com/profiles",
@@ -202,6 +202,22 @@ const REFUSED_TOGETHER: [(&[&str], &str); 17] = [
             "collector.kubernetes.enabled=false",
         ],
         "Set `collector.kubernetes.enabled=true`",
+    ),
+    (
+        &[r#"collector.policy.rules=[{"action":"deny","namespaces":["payments"]}]"#],
+        "set collector.policy.enabled=true",
+    ),
+    (
+        &[r#"collector.policy.default="deny""#],
+        "set collector.policy.enabled=true",
+    ),
+    (
+        &[r#"collector.policy.host="deny""#],
+        "set collector.policy.enabled=true",
+    ),
+    (
+        &[r#"collector.policy.annotationPrefix="profiling.example.com""#],
+        "set collector.policy.enabled=true",
     ),
     (
         &["collector.serviceAccount.create=false"],
