@@ -1,5 +1,7 @@
 //! The chart without a cluster: rendered manifests, refused values, documentation.
 
+mod listen;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,10 @@ use serde_json::Value;
 use crate::Check;
 use crate::tools::{ask_tool, repository, run, run_tool};
 
-pub(crate) const CHECKS: [Check; 9] = [
+pub(crate) const CHECKS: [Check; 10] = [
     ("lint", check_lint),
     ("scenarios", check_scenarios),
+    ("listen_addresses", listen::check),
     ("schema_refuses", check_schema),
     ("combinations_fail", check_combinations),
     ("flags", check_flags),
