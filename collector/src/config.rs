@@ -293,7 +293,7 @@ fn parse_wait(text: &str) -> Result<Duration, &'static str> {
     let seconds = seconds.filter(|seconds| *seconds <= 3600);
     seconds
         .map(Duration::from_secs)
-        .ok_or("expected whole seconds up to 3600s, like 25s")
+        .ok_or("expected whole seconds up to 3600s, like 15s")
 }
 
 /// Behaviour on a machine that cannot be sampled.

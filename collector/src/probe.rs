@@ -4,7 +4,7 @@
 //! the command's output in the pod's events; one that asks a URL shows the status alone.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
@@ -12,8 +12,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Time for the connection, the request and the answer, each.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for one question with its answer. The last question begins when the wait is nearly over: `ready --wait=15s` answers within
+/// 20 s, and the kubelet, which shows no reason of a command that takes longer than `timeoutSeconds`, waits for 30 s.
+const ASK_TIME: Duration = Duration::from_secs(5);
 
 /// Time between two questions while a collector is not ready. A question takes a millisecond.
 const ASK_INTERVAL: Duration = Duration::from_millis(250);
@@ -21,7 +22,8 @@ const ASK_INTERVAL: Duration = Duration::from_millis(250);
 /// Bytes of an answer that are read: one has some twenty lines.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// Asks the collector that listens on `address` until it is ready, for at most `wait`. Returns whether it is, and its last text.
+/// Asks the collector that listens on `address` until it is ready, for at most `wait` and the time of one question. Returns whether it is,
+/// and its last text.
 ///
 /// # Errors
 /// No collector answers there in the end.
@@ -40,21 +42,36 @@ pub fn wait_ready(address: SocketAddr, wait: Duration) -> Result<(bool, String)>
 /// Asks the collector that listens on `address`. Returns whether it is ready, and its text.
 ///
 /// # Errors
-/// No collector answers there.
+/// No collector answers there within 5 s.
 pub fn ask_readiness(address: SocketAddr) -> Result<(bool, String)> {
     let address = reachable(address);
-    let asked = || {
-        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
-    };
-    let answer = asked()
+    let answer = exchange(address, Instant::now() + ASK_TIME)
         .with_context(|| format!("failed to ask the collector on {address}; does it run?"))?;
     split_answer(&answer).with_context(|| format!("no collector answers on {address}"))
+}
+
+fn exchange(address: SocketAddr, deadline: Instant) -> io::Result<String> {
+    let left = || {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A time-out of zero is none.
+        (!left.is_zero())
+            .then_some(left)
+            .ok_or(io::ErrorKind::TimedOut)
+    };
+    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
+    stream.set_write_timeout(Some(left()?))?;
+    stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut stream = stream.take(ANSWER_BYTES_MAX);
+    loop {
+        // Anew for each part: a listener that sends byte by byte must not prolong the question.
+        stream.get_ref().set_read_timeout(Some(left()?))?;
+        let mut part = [0; 4096];
+        match stream.read(&mut part)? {
+            0 => return Ok(String::from_utf8_lossy(&answer).into_owned()),
+            count => answer.extend_from_slice(&part[..count]),
+        }
+    }
 }
 
 /// The address of a listener on all addresses is no address to connect to.
@@ -119,6 +136,23 @@ mod tests {
         let (is_ready, text) = wait_ready(address, Duration::ZERO).unwrap();
         assert_eq!((is_ready, &*text), (false, "not ready\n"));
         server.join().unwrap();
+    }
+
+    /// Check that a listener that sends byte by byte does not prolong the question.
+    #[test]
+    fn a_question_has_a_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let slow = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Until the other side has closed the connection.
+            while stream.write_all(b"H").is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let deadline = Instant::now() + Duration::from_millis(300);
+        assert!(exchange(address, deadline).is_err());
+        slow.join().unwrap();
     }
 
     /// Check both answers, and what is none.
