@@ -1,8 +1,13 @@
-{{/* A map of flags as arguments. YAML's large numbers are floats, which Go prints as 3.3e+07. */}}
+{{/* A flag's value as text. YAML's large numbers are floats, which Go prints as 3.3e+07. */}}
+{{- define "pilotlight.flagValue" -}}
+{{- and (kindIs "float64" .) (eq (floor .) .) | ternary (toString (int64 .)) (toString .) -}}
+{{- end -}}
+
+{{/* A map of flags as arguments. */}}
 {{- define "pilotlight.flags" -}}
 {{- range $name, $value := . }}
 {{- range (kindIs "slice" $value | ternary $value (list $value)) }}
-- {{ printf "--%s=%s" $name (and (kindIs "float64" .) (eq (floor .) .) | ternary (toString (int64 .)) (toString .)) | quote }}
+- {{ printf "--%s=%s" $name (include "pilotlight.flagValue" .) | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}

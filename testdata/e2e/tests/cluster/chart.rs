@@ -391,7 +391,8 @@ fn check_refused(values: &[&str], message: &str) -> Result<()> {
     Ok(())
 }
 
-/// Check that `flags` takes all flags of docs/configuration.md except those that the chart sets.
+/// Check that `flags` takes all flags of docs/configuration.md except those that the chart sets, and that the variables of the collector's
+/// are those that the chart sets.
 fn check_flags() -> Result<()> {
     let schema = fs::read_to_string(repository().join("deploy/chart/values.schema.json"))?;
     let schema: Value = serde_json::from_str(&schema).context("failed to read the schema")?;
@@ -416,6 +417,14 @@ fn check_flags() -> Result<()> {
             accepted == documented,
             "{component}: the schema and docs/configuration.md differ in {:?}",
             accepted.symmetric_difference(&documented)
+        );
+        // The template makes the variable's name from the flag's.
+        let variable = |flag: &str| flag.to_uppercase().replace('-', "_");
+        let row = |flag| format!("| `--{flag}` | `PILOTLIGHT_COLLECTOR_{}` |", variable(flag));
+        let other = accepted.iter().find(|flag| !page.contains(&row(flag)));
+        ensure!(
+            component == "server" || other.is_none(),
+            "no such variable for {other:?}"
         );
     }
     Ok(())
