@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -18,7 +19,11 @@ use tempfile::TempDir;
 use crate::Check;
 use crate::tools::{command_of, repository, run, run_script};
 
-pub(crate) const CHECKS: [Check; 2] = [("content", check_content), ("push", check_push)];
+pub(crate) const CHECKS: [Check; 3] = [
+    ("missing_tools", check_missing_tools),
+    ("content", check_content),
+    ("push", check_push),
+];
 
 /// Maximum size of an image.
 const IMAGE_BYTES_MAX: u64 = 25_000_000;
@@ -30,6 +35,26 @@ pub(crate) fn build() -> Result<()> {
     if !*is_built {
         run_script::<&str>("deploy/images/build", &[])?;
         *is_built = true;
+    }
+    Ok(())
+}
+
+/// Check that each missing tool is named, with its package, before anything is built.
+fn check_missing_tools() -> Result<()> {
+    const TOOLS: [&str; 4] = ["buildah", "jq", "objcopy", "readelf"];
+    for missing in TOOLS {
+        let folder = TempDir::new().context("failed to make a directory")?;
+        let others = TOOLS.into_iter().filter(|tool| *tool != missing);
+        for tool in others.chain(["bash", "dirname", "env"]) {
+            symlink(Path::new("/usr/bin").join(tool), folder.path().join(tool))?;
+        }
+        let said = run(command_of("deploy/images/build").env("PATH", folder.path()))?;
+        let expected = format!("images: {missing} is missing\n        apt-get install");
+        ensure!(
+            !said.is_success && said.stderr.starts_with(&expected),
+            "without {missing}: {}",
+            said.stderr
+        );
     }
     Ok(())
 }
