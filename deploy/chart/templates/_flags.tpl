@@ -26,18 +26,24 @@ ipFamilies: [{{ .Values.ipFamily }}]
 {{- end }}
 {{- end -}}
 
-{{/* The flags of the server. Profiles get four fifths of the volume's size; symbols, and segments while they are merged, the rest. */}}
+{{/*
+The flags of the server. Profiles get four fifths of the volume's size; symbols, and segments while they are merged, the rest. The kubelet
+evicts a pod whose emptyDir is too large, so there the indexes of symbols have a limit that fits too.
+*/}}
 {{- define "pilotlight.serverFlags" -}}
 {{- $persistence := .persistence -}}
-{{- $limit := dict -}}
-{{- if and $persistence.enabled (not $persistence.existingClaim) -}}
-{{- $text := toString $persistence.size -}}
+{{- $limits := dict -}}
+{{- if not $persistence.existingClaim -}}
+{{- $text := toString ($persistence.enabled | ternary $persistence.size $persistence.emptyDirSize) -}}
 {{- $number := regexFind "^[0-9.]+(e[+]?[0-9]+)?" $text -}}
 {{- $units := dict "" 1 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
-{{- $bytes := mulf $number (get $units (trimPrefix $number $text)) 0.8 -}}
-{{- $limit = dict "retention-bytes" (printf "%dMiB" (divf $bytes 1048576 | floor | int64)) -}}
+{{- $mebibytes := divf (mulf $number (get $units (trimPrefix $number $text))) 1048576 -}}
+{{- $_ := set $limits "retention-bytes" (printf "%dMiB" (mulf $mebibytes 0.8 | floor | int64)) -}}
+{{- if not $persistence.enabled -}}
+{{- $_ := set $limits "symbol-bytes-max" (printf "%dMiB" (mulf $mebibytes 0.1 | floor | int64)) -}}
 {{- end -}}
-{{- include "pilotlight.flags" (merge (dict) .flags $limit) -}}
+{{- end -}}
+{{- include "pilotlight.flags" (merge (dict) .flags $limits) -}}
 {{- end -}}
 
 {{/* A size of the programs' flags in MiB, rounded up. */}}

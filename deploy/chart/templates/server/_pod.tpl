@@ -15,6 +15,16 @@ seccompProfile:
 {{- end -}}
 {{- end -}}
 
+{{/* The user of the server and its group, as chown takes them. Empty if the namespace or the image gives the user. */}}
+{{- define "pilotlight.serverOwner" -}}
+{{- $context := include "pilotlight.serverSecurityContext" . | fromYaml -}}
+{{- if hasKey $context "runAsUser" -}}
+{{- int64 $context.runAsUser -}}
+{{- $group := hasKey $context "runAsGroup" | ternary "runAsGroup" "fsGroup" -}}
+{{- if hasKey $context $group -}}:{{- get $context $group | int64 -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Memory by the flags whose defaults docs/configuration.md has, and 640 MiB for the rest: server/src/memory.rs divides it. */}}
 {{- define "pilotlight.serverResources" -}}
 {{- if .Values.server.resources -}}

@@ -253,6 +253,14 @@ const REFUSED_TOGETHER: &[(&[&str], &str)] = &[
         "Set `server.initChown.enabled=false`",
     ),
     (
+        &[
+            "server.initChown.enabled=true",
+            r#"server.initChown.image="a""#,
+            r#"server.podSecurityContext={"fsGroup":1000}"#,
+        ],
+        "Set `server.podSecurityContext` with `runAsUser`",
+    ),
+    (
         &["server.ingress.enabled=true"],
         "--set 'server.ingress.hosts={profiles.example.com}'",
     ),
