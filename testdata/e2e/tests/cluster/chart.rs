@@ -49,7 +49,7 @@ const OWN_FLAGS: [&str; 16] = [
 const REPOSITORY: &str = r#"image.repository="registry.example.com/profiles""#;
 
 /// `--set-json` of a wrong value, and what the message must have.
-const REFUSED_BY_SCHEMA: [(&str, &str); 28] = [
+const REFUSED_BY_SCHEMA: &[(&str, &str)] = &[
     (
         "colector={}",
         "additional properties 'colector' not allowed",
@@ -150,6 +150,10 @@ const REFUSED_BY_SCHEMA: [(&str, &str); 28] = [
     (
         r#"networkPolicy.apiServerPorts=["https"]"#,
         "'/networkPolicy/apiServerPorts/0': got string, want integer",
+    ),
+    (
+        r#"networkPolicy.dnsPorts=[]"#,
+        "'/networkPolicy/dnsPorts': minItems: got 0, want 1",
     ),
     (
         r#"monitoring.serviceMonitor.interval="often""#,
@@ -370,7 +374,7 @@ fn render(values: &Path) -> Result<String> {
 /// Check that the schema refuses each wrong value, with a message that names the value.
 fn check_schema() -> Result<()> {
     for (value, message) in REFUSED_BY_SCHEMA {
-        check_refused(&[value], message)?;
+        check_refused(&[*value], message)?;
     }
     Ok(())
 }
