@@ -265,6 +265,18 @@ const REFUSED_TOGETHER: &[(&[&str], &str)] = &[
         "Set `server.podSecurityContext` with `runAsUser`",
     ),
     (
+        &[r#"server.service.type="NodePort""#],
+        "--set-json 'networkPolicy.pageFrom=",
+    ),
+    (
+        &[r#"server.grpcService.type="LoadBalancer""#],
+        "--set-json 'networkPolicy.grpcFrom=",
+    ),
+    (
+        &["collector.enabled=false"],
+        "--set-json 'networkPolicy.grpcFrom=",
+    ),
+    (
         &["server.ingress.enabled=true"],
         "--set 'server.ingress.hosts={profiles.example.com}'",
     ),
