@@ -1,5 +1,6 @@
 //! The chart without a cluster: rendered manifests, refused values, documentation.
 
+mod dashboard;
 mod listen;
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::Check;
 use crate::tools::{ask_tool, repository, run, run_tool};
 
-pub(crate) const CHECKS: [Check; 10] = [
+pub(crate) const CHECKS: [Check; 11] = [
     ("lint", check_lint),
     ("scenarios", check_scenarios),
     ("listen_addresses", listen::check),
@@ -24,6 +25,7 @@ pub(crate) const CHECKS: [Check; 10] = [
     ("values_table", check_values_table),
     ("versions", check_versions),
     ("alerts", check_alerts),
+    ("dashboard", dashboard::check),
 ];
 
 /// Flags that the chart sets from its own values, so that `flags` may not have them.
