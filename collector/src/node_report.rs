@@ -34,16 +34,22 @@ pub fn first_report(config: &Config, instance: [u8; 16], kernel: String) -> Repo
 pub fn update_report(report: &mut ReportRequest, health: &Health, is_stopping: bool) {
     let conditions = health.readiness.conditions();
     let waits = health.hand_over.reason();
+    let alive = health.check_health();
     let state = if is_stopping {
         NodeState::Stopping
-    } else if conditions.contains_key(CANNOT_SAMPLE) {
+    } else if conditions.contains_key(CANNOT_SAMPLE) || !alive.is_well {
         NodeState::CannotSample
     } else if conditions.contains_key(STARTING) || waits.is_some() {
         NodeState::Starting
     } else {
         NodeState::Sampling
     };
-    let reasons: Vec<String> = conditions.into_values().chain(waits).collect();
+    let broken = (!alive.is_well).then(|| alive.text.trim_end().to_owned());
+    let reasons: Vec<String> = broken
+        .into_iter()
+        .chain(conditions.into_values())
+        .chain(waits)
+        .collect();
     report.state = state.into();
     report.reason = reasons.join("\n");
     report.checks = health.preflight().checks.iter().map(describe).collect();
@@ -135,6 +141,15 @@ mod tests {
         assert!(reason.ends_with("waits for it to stop: process 7"));
         health.hand_over.end();
         assert_eq!(told(false), (NodeState::Sampling, String::new()));
+        health.heartbeat.beat();
+        assert_eq!(told(false), (NodeState::Sampling, String::new()));
+        health.heartbeat.stall();
+        health.readiness.hold("host_cgroups", "not mounted");
+        let (state, reason) = told(false);
+        assert_eq!(state, NodeState::CannotSample);
+        let lines: Vec<&str> = reason.lines().collect();
+        assert!(lines[0].starts_with("broken: the thread `sample` has not drained"));
+        assert_eq!(lines[1..], ["not mounted"]);
     }
 
     /// Check that all checks are reported, in their order.
