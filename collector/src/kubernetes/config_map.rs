@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
-    runtime::{WatchStreamExt as _, watcher::watch_object},
+    runtime::watcher::{DefaultBackoff, watch_object},
 };
 use tokio::{sync::oneshot, time::sleep};
 
@@ -72,20 +72,27 @@ impl ConfigMapWatch {
 }
 
 async fn watch(api: &Api<ConfigMap>, name: &str, on_event: &mut impl FnMut(ConfigMapEvent)) {
+    let mut waits = DefaultBackoff::default();
     loop {
-        let mut events = pin!(watch_object(api.clone(), name).default_backoff());
+        let mut events = pin!(watch_object(api.clone(), name));
+        let mut wait = RESTART_WAIT;
         while let Some(event) = events.next().await {
             match event {
                 Ok(Some(map)) => on_event(ConfigMapEvent::Present(map.data.unwrap_or_default())),
                 Ok(None) => on_event(ConfigMapEvent::Absent),
                 // kube's watcher would ask for the same version again and again.
                 Err(err) if is_start_gone(&err) => break,
-                Err(err) => on_event(ConfigMapEvent::Failed {
-                    reason: reason_of(&err),
-                    error: err.to_string().replace('\n', " "),
-                }),
+                Err(err) => {
+                    on_event(ConfigMapEvent::Failed {
+                        reason: reason_of(&err),
+                        error: err.to_string().replace('\n', " "),
+                    });
+                    // kube's watcher would go on without news that the ConfigMap can be read again.
+                    wait = waits.next().unwrap_or(RESTART_WAIT);
+                    break;
+                }
             }
         }
-        sleep(RESTART_WAIT).await;
+        sleep(wait).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Counts of the watch.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem, time::Duration};
 
 use k8s::PodStats;
 use metrics::Figures;
@@ -23,11 +23,17 @@ const REASONS: [&str; 8] = [
 /// Results of requests for owners, beside the reasons of errors.
 const OWNER_RESULTS: [&str; 4] = ["owned", "alone", "gone", "timeout"];
 
+/// Time without an error after which a watch that had one works again. kube's watcher does not tell that a request succeeded, and a
+/// node may have no event of a pod for hours. A request that cannot connect fails within 30 s, and the next one follows within 30 s.
+const QUIET_TIME: Duration = Duration::from_secs(120);
+
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WatchStats {
-    /// The last that was heard of the API server was no error.
+    /// The last that was heard of the API server was no error, or it was one some minutes ago.
     pub(crate) is_connected: bool,
+    /// Time of the last error, in nanoseconds of CLOCK_MONOTONIC.
+    error_ns: u64,
     /// Events by kind.
     pub(crate) events: BTreeMap<&'static str, u64>,
     /// Errors by reason.
@@ -37,6 +43,20 @@ pub(crate) struct WatchStats {
 }
 
 impl WatchStats {
+    /// Counts an error. Returns whether the watch worked until now, and the errors for this reason.
+    pub(crate) fn note_error(&mut self, reason: &'static str, now_ns: u64) -> (bool, u64) {
+        self.error_ns = now_ns;
+        let count = self.errors.entry(reason).or_default();
+        *count += 1;
+        (mem::replace(&mut self.is_connected, false), *count)
+    }
+
+    /// The watch, which has listed all pods, works again if its last error is long ago.
+    pub(crate) fn note_quiet(&mut self, now_ns: u64) {
+        let quiet = Duration::from_nanos(now_ns.saturating_sub(self.error_ns));
+        self.is_connected |= quiet >= QUIET_TIME;
+    }
+
     /// Writes the figures.
     pub(crate) fn show(&self, pods: PodStats, has_listed: bool, figures: &mut Figures<'_>) {
         figures.gauge(
@@ -99,4 +119,25 @@ fn with_all(
     let zeros = names.iter().map(|name| ([*name], 0));
     let counted = counts.iter().map(|(name, count)| ([*name], *count));
     zeros.chain(counted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a watch works again after minutes without an error, although no pod changes.
+    #[test]
+    fn an_error_is_over_after_minutes() {
+        let mut stats = WatchStats {
+            is_connected: true,
+            ..WatchStats::default()
+        };
+        let minutes = |count: u64| count * 60_000_000_000;
+        assert_eq!(stats.note_error("unreachable", minutes(9)), (true, 1));
+        assert_eq!(stats.note_error("unreachable", minutes(10)), (false, 2));
+        stats.note_quiet(minutes(11));
+        assert!(!stats.is_connected);
+        stats.note_quiet(minutes(12));
+        assert!(stats.is_connected);
+    }
 }

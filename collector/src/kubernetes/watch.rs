@@ -198,7 +198,7 @@ impl WatchLoop {
                 () = sleep_until(self.owners_from), if is_paused => {}
                 () = sleep_until(maintain_at) => {
                     maintain_at = Instant::now() + MAINTAIN_INTERVAL;
-                    self.pods.change(|state| state.table.maintain(monotonic_ns()));
+                    self.maintain(monotonic_ns());
                 }
                 () = wait_for(list_deadline) => return Restart::Stalled,
             }
@@ -242,14 +242,20 @@ impl WatchLoop {
         }
     }
 
-    fn note_error(&self, reason: &'static str, err: &dyn std::fmt::Display) {
-        let (was_connected, count) = self.pods.change(|state| {
-            let count = state.stats.errors.entry(reason).or_default();
-            *count += 1;
-            let count = *count;
-            let was_connected = std::mem::replace(&mut state.stats.is_connected, false);
-            (was_connected, count)
+    fn maintain(&self, now_ns: u64) {
+        self.pods.change(|state| {
+            state.table.maintain(now_ns);
+            if state.table.has_listed() {
+                state.stats.note_quiet(now_ns);
+            }
         });
+    }
+
+    fn note_error(&self, reason: &'static str, err: &dyn std::fmt::Display) {
+        let now_ns = monotonic_ns();
+        let (was_connected, count) = self
+            .pods
+            .change(|state| state.stats.note_error(reason, now_ns));
         let remedy = match reason {
             "forbidden" => "; the collector's ClusterRole needs list and watch of pods",
             "unauthorized" => "; the collector's token is not valid",

@@ -170,6 +170,23 @@ fn a_start_without_the_api_server() {
     wait_until("the policy", || policy.now() == "all");
 }
 
+/// Check that an API server that was away is no failure once it is back, although the ConfigMap is the same.
+#[test]
+fn an_api_server_that_comes_back() {
+    let api = FakeApi::start();
+    set(&api, DENY_SHOP);
+    let policy = Policy::start(&api, None);
+    api.cluster().refuses_config_maps = Some(503);
+    api.cluster().close_watches();
+    policy
+        .wait_for_failure("failed to read ConfigMap profiling/policy (--policy-configmap): server");
+    assert_eq!(policy.now(), "some");
+    api.cluster().refuses_config_maps = None;
+    wait_until("the policy's source", || {
+        failing(policy.watch.state()).is_empty()
+    });
+}
+
 /// Check that the node's excluded pods are listed with their rule, and anew with another policy.
 #[test]
 fn excluded_pods() {
