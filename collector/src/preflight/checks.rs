@@ -236,7 +236,7 @@ fn check_seccomp(facts: &Facts) -> Check {
         NAME,
         format!("a filter refuses {}", refused.join(" and ")),
         "use a seccomp profile that permits bpf and perf_event_open: RuntimeDefault of containerd and Docker's \
-         default do so for CAP_BPF and CAP_PERFMON; else Unconfined",
+         default do so for CAP_BPF and CAP_PERFMON; else Unconfined (chart: collector.seccomp.type)",
     )
 }
 
@@ -313,8 +313,8 @@ fn check_process_access(facts: &Facts) -> Option<Check> {
                 effect: "the files of such processes cannot be opened: their frames have no names (reason `permission`), \
                          and many stacks are incomplete",
                 remedy: "start the collector without the container runtime's AppArmor profile \
-                         (`appArmorProfile.type: Unconfined`, `--security-opt apparmor=unconfined`) and with the \
-                         SELinux type spc_t; the node's kernel log has the refusal"
+                         (`--security-opt apparmor=unconfined`, chart: collector.appArmor.type) and with the SELinux type \
+                         spc_t (chart: collector.seLinuxOptions.type); the node's kernel log has the refusal"
                     .to_owned(),
             })
         }
@@ -477,8 +477,8 @@ fn check_buffers(facts: &Facts) -> Option<Check> {
     Some(fatal(NAME, found, remedy))
 }
 
-const MAP_MEMORY_REMEDY: &str =
-    "set RLIMIT_MEMLOCK to unlimited (LimitMEMLOCK=infinity of systemd), or grant CAP_SYS_RESOURCE";
+const MAP_MEMORY_REMEDY: &str = "set RLIMIT_MEMLOCK to unlimited (LimitMEMLOCK=infinity of systemd), or grant CAP_SYS_RESOURCE \
+     (chart: collector.extraCapabilities)";
 
 /// Whether the limit on locked memory keeps eBPF maps from being created. Programs are locked
 /// memory there too.
@@ -623,7 +623,7 @@ fn check_memory_limit(facts: &Facts, needs: &Needs) -> Check {
         found,
         effect: "the kernel may end the naming child or the collector (OOM), most likely while the server is away",
         remedy: format!(
-            "raise the limit to {}, or lower --buffer-bytes or --unwind-bytes",
+            "raise the limit to {} (chart: collector.resources.limits.memory), or lower --buffer-bytes or --unwind-bytes",
             show_bytes(bytes)
         ),
     }

@@ -29,7 +29,7 @@ use crate::restrict::{
 };
 
 const SECCOMP_REMEDY: &str = "use a seccomp profile that permits bpf and perf_event_open: RuntimeDefault of containerd \
-    and Docker's default do so for CAP_BPF and CAP_PERFMON; else Unconfined";
+    and Docker's default do so for CAP_BPF and CAP_PERFMON; else Unconfined (chart: collector.seccomp.type)";
 const CGROUPS_REST: &str = "processes outside of it have no labels `container_id` and `unit`; mount the host's \
     /sys/fs/cgroup read-only at /sys/fs/cgroup";
 
@@ -290,7 +290,7 @@ fn locked_memory_in_use() -> Result<()> {
 fn locked_maps() -> Result<()> {
     let row = "fatal map_memory: before Linux 5.11 eBPF maps are locked memory: up to 41 MiB, and RLIMIT_MEMLOCK is \
         64 KiB; failed to create one of 2 MiB: Operation not permitted (os error 1); nothing is sampled; set \
-        RLIMIT_MEMLOCK to unlimited (LimitMEMLOCK=infinity of systemd), or grant CAP_SYS_RESOURCE";
+        RLIMIT_MEMLOCK to unlimited (LimitMEMLOCK=infinity of systemd), or grant CAP_SYS_RESOURCE (chart: collector.extraCapabilities)";
     let condition = "cannot_sample";
     let before = with_memlock(64 << 10, "sys_resource");
     expect(&before, &Expected { row, condition })
@@ -351,8 +351,8 @@ fn security_module() -> Result<()> {
     let row = "degraded process_access: failed to read `/proc/1/root`: Permission denied (os error 13); CAP_SYS_PTRACE \
         is granted, so a security module refuses it; the files of such processes cannot be opened: their frames have no \
         names (reason `permission`), and many stacks are incomplete; start the collector without the container runtime's \
-        AppArmor profile (`appArmorProfile.type: Unconfined`, `--security-opt apparmor=unconfined`) and with the SELinux \
-        type spc_t; the node's kernel log has the refusal";
+        AppArmor profile (`--security-opt apparmor=unconfined`, chart: collector.appArmor.type) and with the SELinux type \
+        spc_t (chart: collector.seLinuxOptions.type); the node's kernel log has the refusal";
     let condition = "degraded";
     expect(&without_other_processes()?, &Expected { row, condition })
 }
@@ -458,7 +458,7 @@ fn memory_limit() -> Result<()> {
         "degraded memory_limit: 100 MiB, and {all} MiB are needed: collector 64 MiB, naming child 40 MiB, eBPF maps \
          and perf's buffers on {cpus} processors {kernel} MiB, --unwind-bytes 24 MiB, --buffer-bytes 64 MiB; the \
          naming child may take 40 MiB; the kernel may end the naming child or the collector (OOM), most likely \
-         while the server is away; raise the limit to {all} MiB, or lower --buffer-bytes or --unwind-bytes"
+         while the server is away; raise the limit to {all} MiB (chart: collector.resources.limits.memory), or lower --buffer-bytes or --unwind-bytes"
     );
     let condition = "degraded";
     expect(&in_cgroup(&cgroup.directory), &Expected { row, condition })?;

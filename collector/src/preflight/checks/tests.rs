@@ -174,7 +174,7 @@ fn seccomp_filters() {
         ..well()
     };
     let remedy = "use a seccomp profile that permits bpf and perf_event_open: RuntimeDefault of containerd and \
-                  Docker's default do so for CAP_BPF and CAP_PERFMON; else Unconfined";
+                  Docker's default do so for CAP_BPF and CAP_PERFMON; else Unconfined (chart: collector.seccomp.type)";
     assert_eq!(
         complaints(&refused(Err(Errno::PERM), Err(Errno::NOSYS))),
         [format!(
@@ -279,14 +279,14 @@ fn locked_maps() {
     };
     let line = "degraded map_memory: before Linux 5.11 eBPF maps are locked memory: up to 41 MiB, and RLIMIT_MEMLOCK \
         is 64 KiB; the collector may fail to start, or later lack unwind rows; set RLIMIT_MEMLOCK to unlimited \
-        (LimitMEMLOCK=infinity of systemd), or grant CAP_SYS_RESOURCE";
+        (LimitMEMLOCK=infinity of systemd), or grant CAP_SYS_RESOURCE (chart: collector.extraCapabilities)";
     assert_eq!(complaints(&facts), [line]);
     let mut refused = facts.clone();
     refused.bpf_load = BpfLoad::Failed(Errno::PERM);
     refused.map_create = Err(Errno::PERM);
     let line = "fatal map_memory: before Linux 5.11 eBPF maps are locked memory: up to 41 MiB, and RLIMIT_MEMLOCK is \
         64 KiB; failed to create one of 2 MiB: Operation not permitted (os error 1); nothing is sampled; set \
-        RLIMIT_MEMLOCK to unlimited (LimitMEMLOCK=infinity of systemd), or grant CAP_SYS_RESOURCE";
+        RLIMIT_MEMLOCK to unlimited (LimitMEMLOCK=infinity of systemd), or grant CAP_SYS_RESOURCE (chart: collector.extraCapabilities)";
     assert_eq!(complaints(&refused), [line]);
     // Without CAP_BPF, that alone is the cause.
     refused.effective = without(Capability::Bpf);
@@ -445,7 +445,7 @@ fn memory_limits() {
     let line = "degraded memory_limit: 100 MiB, and 209 MiB are needed: collector 64 MiB, naming child 40 MiB, eBPF \
         maps and perf's buffers on 2 processors 17 MiB, --unwind-bytes 24 MiB, --buffer-bytes 64 MiB; the naming \
         child may take 40 MiB; the kernel may end the naming child or the collector (OOM), most likely while the \
-        server is away; raise the limit to 209 MiB, or lower --buffer-bytes or --unwind-bytes";
+        server is away; raise the limit to 209 MiB (chart: collector.resources.limits.memory), or lower --buffer-bytes or --unwind-bytes";
     assert_eq!(complaints(&limited(100)), [line]);
 }
 

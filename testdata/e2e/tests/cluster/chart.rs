@@ -2,6 +2,7 @@
 
 mod dashboard;
 mod listen;
+mod named_values;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use crate::Check;
 use crate::tools::{ask_tool, repository, run, run_tool};
 
-pub(crate) const CHECKS: [Check; 11] = [
+pub(crate) const CHECKS: [Check; 12] = [
     ("lint", check_lint),
     ("scenarios", check_scenarios),
     ("listen_addresses", listen::check),
@@ -23,6 +24,7 @@ pub(crate) const CHECKS: [Check; 11] = [
     ("flags", check_flags),
     ("capabilities", check_capabilities),
     ("values_table", check_values_table),
+    ("named_values", named_values::check),
     ("versions", check_versions),
     ("alerts", check_alerts),
     ("dashboard", dashboard::check),
