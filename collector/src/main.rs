@@ -18,7 +18,7 @@ use collector::{
     name::{CHILD_ARGUMENT, run_child},
     node_report::{CANNOT_SAMPLE, STARTING, first_report, update_policy, update_report},
     pipeline::Pipeline,
-    policy::{PolicyState, PolicyWatch},
+    policy::PolicyWatch,
     preflight::{self, Report, Verdict},
     probe::wait_ready,
     send::{Reporter, ReporterTimes, draw_instance},
@@ -135,37 +135,27 @@ fn run(config: &Config, started: Instant) -> Result<()> {
         .to_string_lossy()
         .into_owned();
     let first = first_report(config, instance, kernel);
-    let mut policy = PolicyWatch::start(
-        config.policy.as_ref(),
-        config.cache_dir.as_deref(),
-        &health.readiness,
-    )?;
-    policy.register(registry.write().sub_registry_with_prefix(PREFIX));
     let reporter = Reporter::start(&config.server, first, ReporterTimes::default())?;
     reporter.register(registry.write().sub_registry_with_prefix(PREFIX));
-    let report = |policy: &PolicyWatch, is_stopping| {
+    let report = |policy: Option<&PolicyWatch>, is_stopping| {
         reporter.update(|report| {
             update_report(report, &health, is_stopping);
-            update_policy(report, policy.state(), policy.excluded());
+            if let Some(policy) = policy {
+                update_policy(report, policy.state(), policy.excluded());
+            }
         });
     };
     let mut signals = Signals::new()?;
     let mut known_causes = String::new();
+    let mut policy = None;
     let pipeline = loop {
-        let causes = match start(
-            config,
-            instance,
-            &registry,
-            &health,
-            policy.state(),
-            started,
-        ) {
+        let causes = match start(config, instance, &registry, &health, &mut policy, started) {
             Ok(pipeline) => break pipeline,
             Err(causes) => causes,
         };
         health.readiness.hold(CANNOT_SAMPLE, &*causes);
         health.readiness.release(STARTING);
-        report(&policy, false);
+        report(policy.as_ref(), false);
         if config.on_failure == OnFailure::Exit {
             bail!("cannot sample this machine:\n{causes}");
         }
@@ -177,13 +167,13 @@ fn run(config: &Config, started: Instant) -> Result<()> {
             known_causes = causes;
         }
         if signals.wait(RETRY_INTERVAL) {
-            report(&policy, true);
+            report(policy.as_ref(), true);
             return Ok(());
         }
     };
     health.readiness.release(CANNOT_SAMPLE);
     health.readiness.release(STARTING);
-    report(&policy, false);
+    report(policy.as_ref(), false);
     let doing = if health.hand_over.is_waiting() {
         "ready"
     } else {
@@ -199,10 +189,12 @@ fn run(config: &Config, started: Instant) -> Result<()> {
         if pipeline.has_failed() {
             bail!("a thread of the collector ended by itself");
         }
-        policy.list_excluded(pipeline.pods());
-        report(&policy, false);
+        if let Some(policy) = &mut policy {
+            policy.list_excluded(pipeline.pods());
+        }
+        report(policy.as_ref(), false);
     }
-    report(&policy, true);
+    report(policy.as_ref(), true);
     tracing::info!("stopping: sending what was sampled");
     if !pipeline.stop()? {
         bail!("the server did not take all windows in time: the last samples are lost");
@@ -210,13 +202,13 @@ fn run(config: &Config, started: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Checks the machine and starts to sample. The error has the causes, one a line.
+/// Checks the machine, starts to follow the policy, unless an earlier try did, and starts to sample. The error has the causes, one a line.
 fn start(
     config: &Config,
     instance: [u8; 16],
     registry: &SharedRegistry,
     health: &Health,
-    policy: &PolicyState,
+    policy: &mut Option<PolicyWatch>,
     started: Instant,
 ) -> Result<Pipeline, String> {
     let report = preflight::run(config);
@@ -224,11 +216,38 @@ fn start(
         report.log(config.log_format);
     }
     health.set_preflight(report.clone());
-    match report.refusal() {
-        None => Pipeline::start(config, instance, registry, health, policy.clone(), started)
-            .map_err(|err| explain_failed_start(&err, &report)),
-        Some(causes) => Err(causes),
+    let policy = match policy {
+        Some(policy) => Ok(policy),
+        None => start_policy(config, registry, health).map(|watch| policy.insert(watch)),
+    };
+    match (report.refusal(), policy) {
+        (None, Ok(policy)) => {
+            let policy = policy.state().clone();
+            Pipeline::start(config, instance, registry, health, policy, started)
+                .map_err(|err| explain_failed_start(&err, &report))
+        }
+        (Some(causes), Ok(_)) => Err(causes),
+        (causes, Err(cause)) => Err(causes
+            .into_iter()
+            .chain([cause])
+            .collect::<Vec<_>>()
+            .join("\n")),
     }
+}
+
+fn start_policy(
+    config: &Config,
+    registry: &SharedRegistry,
+    health: &Health,
+) -> Result<PolicyWatch, String> {
+    let policy = PolicyWatch::start(
+        config.policy.as_ref(),
+        config.cache_dir.as_deref(),
+        &health.readiness,
+    )
+    .map_err(|err| format!("policy: {err:#}").replace('\n', " "))?;
+    policy.register(registry.write().sub_registry_with_prefix(PREFIX));
+    Ok(policy)
 }
 
 /// The reason for a failure that the checks did not foresee: none of what they rule out is its cause.

@@ -35,7 +35,7 @@ const CGROUPS_REST: &str = "processes outside of it have no labels `container_id
 
 type Check = fn() -> Result<()>;
 
-const CHECKS: [(&str, Check); 23] = [
+const CHECKS: [(&str, Check); 24] = [
     ("all_rights", all_rights),
     ("without_bpf", without_bpf),
     ("without_perfmon", without_perfmon),
@@ -57,6 +57,7 @@ const CHECKS: [(&str, Check); 23] = [
     ("own_pid_namespace", own_pid_namespace),
     ("own_user_namespace", own_user_namespace),
     ("unforeseen_failure", unforeseen_failure),
+    ("unusable_policy", unusable_policy),
     ("json_log", json_log),
     ("no_tls", no_tls),
 ];
@@ -580,6 +581,33 @@ fn unforeseen_failure() -> Result<()> {
         "{status:?}: {log}"
     );
     Ok(())
+}
+
+/// Check that a collector whose policy has no usable source stays and says why, samples when it has one, and ends at once by default.
+fn unusable_policy() -> Result<()> {
+    let folder = tempfile::tempdir().context("failed to make a directory")?;
+    let path = folder.path().join("policy.yaml");
+    let file = &*format!("--policy-file={}", path.display());
+    let missing = format!("policy: there is no file `{}`", path.display());
+    let (status, log) = run(&Vec::new(), &[file])?;
+    ensure!(status == Some(1) && log.contains(&missing), "{log}");
+
+    let waits = |arguments: &[&str], cause: &str| {
+        let arguments = [&["--on-failure=wait"], arguments].concat();
+        let mut collector = Collector::start(&Vec::new(), &arguments)?;
+        let (is_ready, text) = collector.answer()?;
+        let line = format!("cannot_sample: {cause}");
+        ensure!(!is_ready && text.contains(&line), "{text}");
+        Ok(collector)
+    };
+    let kubeconfig = &*format!("--kubeconfig={}/kubeconfig", folder.path().display());
+    let cause = "policy: failed to read the kubeconfig file";
+    waits(&["--policy-configmap=profiling/policy", kubeconfig], cause)?;
+
+    let mut collector = waits(&[file], &missing)?;
+    fs::write(&path, "default: allow").context("failed to write a policy")?;
+    let has_started = |text: &str| !text.contains("cannot_sample") && !text.contains("no_policy");
+    collector.wait_answer(has_started).map(drop)
 }
 
 /// Check that each line of a JSON log is an object, that a collector which waits logs its reason, and
