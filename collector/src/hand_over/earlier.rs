@@ -1,7 +1,9 @@
 //! The collectors that started before this one, through `/proc`.
 //!
-//! In: `/proc`. Out: their open executables, on which a collector that samples has a lock. Every process whose executable has this
-//! one's file name counts, whatever its version; the naming child and the commands run the same file, and so lead to the same lock.
+//! In: `/proc`. Out: their open executables, on which a collector that samples has a lock. Every process of this one's user or of root
+//! whose executable has this one's file name counts, whatever its version; the naming child and the commands run the same file, and so
+//! lead to the same lock. Others are not believed: their users could keep this collector from sampling for ever. Those that are could also
+//! kill it.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,6 +21,9 @@ use crate::{
 /// Longest name in `/proc/PID/comm`: TASK_COMM_LEN in include/linux/sched.h, less its end.
 const COMM_BYTES_MAX: usize = 15;
 
+/// The user of root in the host's user namespace: in another one it is seen as another user.
+const ROOT: u32 = 0;
+
 /// The executable of another collector.
 #[derive(Debug)]
 pub(super) struct Executable {
@@ -31,6 +36,8 @@ pub(super) struct Executable {
 pub(super) struct Identity {
     /// File name of the executable.
     name: OsString,
+    /// Its real user: a program with the setuid bit belongs to the user who started it.
+    user: u32,
     /// A process of a container with a PID namespace of its own is no collector, whatever its name.
     pid_namespace: PathBuf,
     /// Start time and process id: the order of all processes.
@@ -55,17 +62,20 @@ impl Identity {
         let folder = folder_of(pid);
         let stat = fs::read(folder.join("stat"))?;
         let stat = Stat::parse(&stat).ok_or(io::ErrorKind::InvalidData)?;
+        let status = fs::read_to_string(folder.join("status"))?;
         Ok(Self {
             name: executable_name(&fs::read_link(folder.join("exe"))?),
+            user: real_user(&status).ok_or(io::ErrorKind::InvalidData)?,
             pid_namespace: fs::read_link(folder.join("ns/pid"))?,
             age: (stat.start_ticks, pid),
         })
     }
 
-    /// Whether this process is another one of the same kind, and started first.
+    /// Whether this process is another one of the same kind that is believed, and started first.
     fn precedes(&self, own: &Self) -> bool {
         let is_alike = self.name == own.name && self.pid_namespace == own.pid_namespace;
-        is_alike && self.age < own.age
+        let is_believed = self.user == own.user || self.user == ROOT;
+        is_alike && is_believed && self.age < own.age
     }
 }
 
@@ -102,6 +112,12 @@ pub(super) fn find_earlier(own: &Identity) -> Earlier {
 
 fn folder_of(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
+}
+
+/// The real user in a `/proc/PID/status`: the first number of the line `Uid:`.
+fn real_user(status: &str) -> Option<u32> {
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// The file name in the target of `/proc/PID/exe`, which ends in ` (deleted)` when the file was replaced.
@@ -176,6 +192,23 @@ mod tests {
         ] {
             assert_eq!(found(&other), [0_u32; 0], "{other:?}");
         }
+    }
+
+    /// Check that a process of another user is not waited for, unless it is root's.
+    #[test]
+    fn other_users_are_not_believed() {
+        let own = Identity::of_self().unwrap();
+        let of_user = |user| Identity {
+            user,
+            age: (0, 1),
+            ..own.clone()
+        };
+        assert!(of_user(own.user).precedes(&own));
+        assert!(of_user(ROOT).precedes(&own));
+        assert!(!of_user(own.user + 1).precedes(&own));
+        assert_eq!(own.user, rustix::process::getuid().as_raw());
+        assert_eq!(real_user("Pid:\t9\nUid:\t1000\t0\t0\t0\n"), Some(1000));
+        assert_eq!(real_user("Pid:\t9\n"), None);
     }
 
     /// Check that processes that run this program's own file are left out: the file has one lock.
