@@ -7,13 +7,11 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::sampled_once::{WINDOW, WINDOW_MS, check_sampled_once, number};
+use e2e::wait::wait_for_answer;
 use run::http;
-use run::wait::wait_for;
 use serde_json::{Value, json};
 
-use crate::release::{
-    NAMESPACE, RELEASE, STORED_TIMEOUT, apply, helm, kubectl, now_ms, wait_for_rollout,
-};
+use crate::release::{NAMESPACE, RELEASE, apply, helm, kubectl, now_ms, wait_for_rollout};
 use crate::tools::{ask_tool, run_script};
 
 /// A pod that keeps a processor busy until it is deleted.
@@ -39,20 +37,21 @@ pub(crate) fn check(http: SocketAddr) -> Result<()> {
     run_script("testdata/cluster/load", &names)?;
     apply(LOAD)?;
     let begun_ms = now_ms()?;
-    // Idle processors too, so that each moment counts; and a place for the lock, which the old one lacks.
+    // Idle processors too, so that each moment counts; and a place for the lock, which the old one lacks. A label tells whose samples
+    // they are.
     let window = format!("--set=collector.flags.window={WINDOW}");
     let values = [
-        "--set=collector.flags.label=measured=yes",
         "--set=collector.flags.include-idle=true",
         window.as_str(),
         "--set=collector.cache.hostPath=/var/lib/kubelet/pilotlight",
     ];
-    helm("upgrade", &values)?;
+    let first = ["--set=collector.flags.label=release=first"];
+    helm("upgrade", &[&values[..], &first].concat())?;
     wait_for_rollout()?;
     let revision = current_revision()?;
     let next_tag = format!("--set=image.tag={NEXT_TAG}");
-    let next = [&next_tag, "--set=collector.flags.name-cpu=10"];
-    helm("upgrade", &[&values[..], &next].concat())?;
+    let second = [&next_tag, "--set=collector.flags.label=release=second"];
+    helm("upgrade", &[&values[..], &second].concat())?;
     wait_for_rollout()?;
     ask_tool(&[
         "helm",
@@ -84,24 +83,26 @@ fn current_revision() -> Result<String> {
 }
 
 /// Check that no window is missing since the beginning, that no sample was dropped, and that each moment was sampled once by the
-/// collectors that sample idle processors.
+/// collectors of the first release, of the second one, and of the first one again.
 fn check_stored(http: SocketAddr, begun_ms: u64) -> Result<()> {
     let processors = available_parallelism().context("failed to count the processors")?;
-    let processors = processors.get() as u64;
     // The third collector samples now, since the second one's pod is gone. So it has the window that ends next.
     let end_ms = (now_ms()? / WINDOW_MS + 1) * WINDOW_MS;
-    let measured = |range: Range<u64>| ask_account(http, r#"{measured="yes"}"#, &range);
-    let all = wait_for("the last windows", STORED_TIMEOUT, || {
-        // The service leads to the server's new pod some time after the pod is ready.
-        let Ok(all) = measured(begun_ms..end_ms) else {
-            return Ok(None);
-        };
-        Ok((number(&all, "end_ms")? >= end_ms).then_some(all))
+    let (first, second) = (r#"{release="first"}"#, r#"{release="second"}"#);
+    // The service leads to the server's new pod some time after the pod is ready.
+    wait_for_answer("the last windows", || {
+        let all = ask_account(http, first, &(begun_ms..end_ms))?;
+        Ok((number(&all, "end_ms")? >= end_ms).then_some(()))
     })?;
-    let range = number(&all, "first_ms")?..end_ms;
-    let gaps = check_sampled_once(&range, processors, measured)?;
-    println!("not sampled in the windows with a hand-over: {gaps:?} ms");
-    ensure!(all["instances"] == 3, "two roll-outs, but: {all}");
+    let second = ask_account(http, second, &(begun_ms..end_ms))?;
+    let turn_ms = number(&second, "first_ms")?;
+    let accounts = [
+        ask_account(http, first, &(begun_ms..turn_ms))?,
+        second,
+        ask_account(http, first, &(turn_ms..end_ms))?,
+    ];
+    let gaps = check_sampled_once(&accounts, processors.get() as u64)?;
+    println!("not sampled while collectors were replaced: {gaps:?} ms");
     let node = ask_account(http, "{}", &(begun_ms..now_ms()?))?;
     ensure!(
         node["missing_windows"] == 0 && node["dropped"] == json!({}),

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::wait::wait_for_answer;
 use run::child::{Child, Privilege, Start};
-use run::wait::wait_for;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::names::{begin_early_in_window, find_tool, range};
-use crate::rig::{self, Range, Rig, WINDOW_TIMEOUT, now_ms};
-use crate::workload;
+use crate::names::find_tool;
+use crate::rig::{self, Range, Rig, now_ms};
+use crate::workload::{self, Running};
 
 /// A check with a rig of its own.
 type Check = fn() -> Result<()>;
@@ -23,8 +23,8 @@ pub(crate) const CHECKS: [(&str, Check); 1] = [("pid_namespace", check_pid_names
 /// Functions of `shares_c`.
 const FUNCTIONS: [&str; 4] = ["tenth", "fifth", "three_tenths", "two_fifths"];
 
-/// CPU seconds of a program: 200 samples.
-const SECONDS: &str = "2";
+/// CPU seconds of a program, which runs until it is killed.
+const SECONDS: &str = "100000";
 
 /// The minimum for a verdict.
 const SAMPLES_MIN: u64 = 50;
@@ -41,7 +41,6 @@ fn check_pid_namespace() -> Result<()> {
     };
     let node = Node::start(directory.path())?;
     let mut rig = Rig::start_by("namespace", node.enter_and_pass_signals())?;
-    begin_early_in_window()?;
     let from_ms = now_ms()?;
     let start = |mut words: Vec<String>, name| {
         words.extend([program(name)?, SECONDS.to_owned()]);
@@ -53,28 +52,23 @@ fn check_pid_namespace() -> Result<()> {
             .with_context(|| format!("failed to start `{name}`"))
     };
     let container = [node.enter(), own_namespace()].concat();
-    let mut programs = [
+    let _programs = Running(vec![
         start(node.enter(), "cn-inside")?,
         start(container, "cn-deeper")?,
         start(vec!["env".to_owned()], "cn-outside")?,
-    ];
-    for program in &mut programs {
-        let status = program.wait().context("failed to wait for a program")?;
-        ensure!(status.success(), "a program ended with {status}");
-    }
-    let ended_ms = now_ms()?;
-    rig.wait_stored(ended_ms)?;
-    let sampled = range(from_ms, ended_ms);
+    ]);
     for comm in ["cn-inside", "cn-deeper"] {
-        check_names(&rig, comm, sampled)?;
-        let query = format!(r#"{{comm="{comm}"}}"#);
-        let stacks = rig.get_json("/api/v1/stacks", &query, sampled, &[])?;
-        let count = |name: &str| stacks[name].as_u64().unwrap_or_default();
-        ensure!(
-            count("complete_samples") * 10 >= count("samples") * 9,
-            "the stacks of `{comm}` are incomplete: {stacks}"
-        );
+        wait_complete(&rig, comm, from_ms)?;
     }
+    rig.wait_metrics(0, "samples from outside", |metrics| {
+        let outcome = [("outcome", "other_namespace")];
+        let outside = metrics.sum_where("pilotlight_collector_outcomes_total", &outcome);
+        outside.is_some_and(|count| count >= 50.0)
+    })?;
+    let sampled = Range {
+        from_ms,
+        to_ms: now_ms()?,
+    };
     let answer = rig.get_json("/api/v1/series", "{}", sampled, &[])?;
     let series = answer["series"].as_array().context("no `series`")?;
     // `exe` is the naming child as it starts.
@@ -84,16 +78,28 @@ fn check_pid_namespace() -> Result<()> {
         let is_inside = inside.iter().any(|begin| comm.starts_with(begin));
         ensure!(is_inside && comm != "cn-outside", "from outside: {series}");
     }
-    let outcome = [("outcome", "other_namespace")];
-    let outside = rig.metrics(0)?;
-    let outside = outside.sum_where("pilotlight_collector_outcomes_total", &outcome);
-    ensure!(
-        outside.is_some_and(|count| count >= 50.0),
-        "{outside:?} samples from outside"
-    );
     rig.stop_collectors()?;
     rig.check_accounting()?;
     rig.stop_server()
+}
+
+/// Waits for windows in which a program's functions have names and its stacks are complete: in its first ones the unwind rows of its
+/// files may be lacking.
+fn wait_complete(rig: &Rig, comm: &str, from_ms: u64) -> Result<()> {
+    let query = format!(r#"{{comm="{comm}"}}"#);
+    let mut begun_ms = from_ms;
+    wait_for_answer(&format!("complete stacks of `{comm}`"), || {
+        let sampled = rig.wait_samples(&query, begun_ms, SAMPLES_MIN)?;
+        begun_ms = sampled.to_ms;
+        check_names(rig, comm, sampled)?;
+        let stacks = rig.get_json("/api/v1/stacks", &query, sampled, &[])?;
+        let count = |name: &str| stacks[name].as_u64().unwrap_or_default();
+        ensure!(
+            count("complete_samples") * 10 >= count("samples") * 9,
+            "the stacks of `{comm}` are incomplete: {stacks}"
+        );
+        Ok(Some(()))
+    })
 }
 
 /// Check that a program's functions have names.
@@ -140,7 +146,7 @@ impl Node {
             log: directory.join("node.log"),
         })?;
         let children = format!("/proc/{0}/task/{0}/children", child.pid());
-        let first = wait_for("a process in a namespace", WINDOW_TIMEOUT, || {
+        let first = wait_for_answer("a process in a namespace", || {
             let children = fs::read_to_string(&children).context("failed to read a process")?;
             let first = children.split_whitespace().next().map(str::to_owned);
             // Its `/proc` is mounted before it runs its program.

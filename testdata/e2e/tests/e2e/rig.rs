@@ -13,11 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::graph::FlameGraph;
 use e2e::pprof::{self, Row};
+use e2e::wait::{TIMEOUT, wait_while};
 use run::child::{Child, Privilege, Start};
 use run::http;
 use run::metrics::Metrics;
 use run::summary::LOST_OUTCOMES;
-use run::wait::wait_for;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde::Deserialize;
 use serde_json::Value;
@@ -27,11 +27,6 @@ use tempfile::TempDir;
 
 /// Node name of all collectors of the tests.
 pub(crate) const NODE: &str = "e2e";
-/// A window takes 10 s, and is delivered within two seconds of its end on an idle machine.
-pub(crate) const WINDOW_TIMEOUT: Duration = Duration::from_secs(60);
-/// Two seconds, but longer in an emulator.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
-pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A server with its store, and any number of collectors.
 pub(crate) struct Rig {
@@ -66,6 +61,14 @@ const UNTAKEN_OUTCOMES: [&str; 2] = ["excluded", "other_namespace"];
 pub(crate) struct Range {
     pub(crate) from_ms: u64,
     pub(crate) to_ms: u64,
+}
+
+/// The range of all windows.
+pub(crate) fn everything() -> Result<Range> {
+    Ok(Range {
+        from_ms: 0,
+        to_ms: now_ms()? + 60_000,
+    })
 }
 
 /// Lines of each log that are printed after a failure.
@@ -323,7 +326,7 @@ impl Rig {
             metrics,
         });
         let index = self.collectors.len() - 1;
-        self.wait_metrics(index, "its first sample", START_TIMEOUT, |metrics| {
+        self.wait_metrics(index, "its first sample", |metrics| {
             metrics
                 .sum("pilotlight_collector_entries_total")
                 .is_some_and(|entries| entries > 0.0)
@@ -336,19 +339,19 @@ impl Rig {
         &self,
         collector: usize,
         what: &str,
-        timeout: Duration,
         condition: impl Fn(&Metrics) -> bool,
     ) -> Result<Metrics> {
-        let Collector {
-            child,
-            metrics: address,
-        } = &self.collectors[collector];
-        wait_for(what, timeout, || {
-            lock(child)?.check_alive()?;
-            let metrics =
-                http::get_text(*address, "/metrics", &[]).map(|text| Metrics::parse(&text));
-            Ok(metrics.ok().filter(&condition))
-        })
+        let child = &self.collectors[collector].child;
+        wait_while(
+            what,
+            || lock(child)?.check_alive(),
+            || Ok(Some(self.metrics(collector)?).filter(&condition)),
+        )
+    }
+
+    /// The process id of a collector, or of the command that has started it.
+    pub(crate) fn collector_pid(&self, collector: usize) -> Result<u32> {
+        Ok(lock(&self.collectors[collector].child)?.pid())
     }
 
     /// The current metrics of a collector.
@@ -369,14 +372,14 @@ impl Rig {
                 .sum("pilotlight_collector_entries_total");
             self.entries_at_stop += entries.context("no entries in the metrics")?;
             let stopping = Instant::now();
-            lock(&self.collectors[index].child)?.stop(STOP_TIMEOUT)?;
+            lock(&self.collectors[index].child)?.stop(TIMEOUT)?;
             self.stopping += stopping.elapsed();
         }
         Ok(())
     }
 
     pub(crate) fn stop_server(&mut self) -> Result<()> {
-        lock(&self.server)?.stop(STOP_TIMEOUT)?;
+        lock(&self.server)?.stop(TIMEOUT)?;
         self.is_stopped = true;
         Ok(())
     }
@@ -394,22 +397,27 @@ impl Rig {
     }
 
     fn wait_ready(&self) -> Result<()> {
-        wait_for("the server to be ready", START_TIMEOUT, || {
-            lock(&self.server)?.check_alive()?;
-            Ok(http::get(self.http, "/readyz", &[])
-                .is_ok_and(|(status, _)| status == 200)
-                .then_some(()))
-        })
+        wait_while(
+            "the server to be ready",
+            || lock(&self.server)?.check_alive(),
+            || {
+                let (status, _) = http::get(self.http, "/readyz", &[])?;
+                Ok((status == 200).then_some(()))
+            },
+        )
+    }
+
+    /// Check that all programs run.
+    fn check_alive(&self) -> Result<()> {
+        let collectors = self.collectors.iter().map(|collector| &collector.child);
+        let mut programs = collectors.chain([&self.server]);
+        programs.try_for_each(|child| lock(child)?.check_alive())
     }
 
     /// Waits until all collectors' windows for the time `ms` are stored.
     pub(crate) fn wait_stored(&self, ms: u64) -> Result<()> {
         let window_start_ms = ms / 10_000 * 10_000;
-        wait_for("the last window to be stored", WINDOW_TIMEOUT, || {
-            lock(&self.server)?.check_alive()?;
-            for collector in &self.collectors {
-                lock(&collector.child)?.check_alive()?;
-            }
+        let look = || {
             let range = Range {
                 from_ms: window_start_ms,
                 to_ms: window_start_ms + 10_000,
@@ -423,7 +431,32 @@ impl Rig {
             let end_ms = node.as_ref().and_then(|node| node["end_ms"].as_u64());
             let is_over = end_ms.is_some_and(|end_ms| end_ms > ms);
             Ok((is_over && instances >= self.collectors.len() as u64).then_some(()))
-        })
+        };
+        wait_while("the last window to be stored", || self.check_alive(), look)
+    }
+
+    /// Waits until so many samples of a selection are in windows that begin at this time or later, and returns the range.
+    pub(crate) fn wait_samples(&self, query: &str, from_ms: u64, least: u64) -> Result<Range> {
+        let what = format!("{least} samples of {query}");
+        let look = || {
+            let range = Range {
+                from_ms,
+                to_ms: now_ms()? + 1,
+            };
+            let samples = self.count_samples(query, range)?;
+            Ok((samples >= least).then_some(range))
+        };
+        wait_while(&what, || self.check_alive(), look)
+    }
+
+    /// The samples of a selection.
+    pub(crate) fn count_samples(&self, query: &str, range: Range) -> Result<u64> {
+        let answer = self.get_json("/api/v1/series", query, range, &[])?;
+        let series = answer["series"].as_array().context("no `series`")?;
+        let samples = series
+            .iter()
+            .filter_map(|series| series["samples"].as_u64());
+        Ok(samples.sum())
     }
 
     /// The server's counts for the node within a range.
@@ -507,11 +540,7 @@ impl Rig {
     /// Check, after the collectors were stopped, that no sample vanished: each entry of the BPF
     /// program, by the kernel side's count, is in the store, or counted as lost or excluded.
     pub(crate) fn check_accounting(&self) -> Result<()> {
-        let everything = Range {
-            from_ms: 0,
-            to_ms: now_ms()? + 60_000,
-        };
-        let node = self.node(everything)?.context("nothing was stored")?;
+        let node = self.node(everything()?)?.context("nothing was stored")?;
         let entries = check_books(&node)?;
         // Until they had stopped, each CPU added 100 per second.
         let cpus = std::thread::available_parallelism().context("failed to count the CPUs")?;

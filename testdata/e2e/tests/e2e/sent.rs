@@ -6,23 +6,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::wait::wait_for_answer;
 use run::child::{Child, Privilege, Start};
 use run::http;
-use run::wait::wait_for;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::names::{SHARE_MIN, compile, find_tool, range, run, share_of, split, start};
+use crate::labels::{Cgroups, start_in};
+use crate::names::{SECONDS, SHARE_MIN, compile, find_tool, range, run, share_of, split, start};
 use crate::rig::{self, Range, Rig, free_address, now_ms};
-
-/// Enough to upload all files of a machine that may be compiling, until it is the program's turn.
-const SENT_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// Enough for a folder with one file.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Check = fn() -> Result<()>;
 
@@ -85,12 +79,27 @@ fn check_server_killed() -> Result<()> {
     compile(&at("ns-large"), "burn_sent_large", &["-g", &source])?;
     let file_bytes = fs::metadata(at("ns-large"))?.len();
 
-    let mut rig = Rig::start_with("resumed", &["--name-cpu=0", "--upload-rate=4MiB"])?;
+    // Only the program is sampled, so that no other file is sent before it; and it takes half a minute, so that the server is killed
+    // in the middle.
+    let cgroups = Cgroups::new("resumed");
+    let policy = at("policy.yaml");
+    let rules = format!(
+        "rules: [{{action: allow, cgroups: [/{}]}}]\nhost: deny\n",
+        cgroups.top()
+    );
+    fs::write(&policy, rules).context("failed to write the policy")?;
+    let options = [
+        "--name-cpu=0",
+        "--upload-rate=256KiB",
+        &format!("--policy-file={}", policy.display()),
+    ];
+    let cgroup = cgroups.make("program")?;
+    let mut rig = Rig::start_with("resumed", &options)?;
     let folder = rig.data().join("symbols/partial");
     let from_ms = now_ms()? / 10_000 * 10_000;
-    let mut program = start(&at("ns-large"))?;
-    // The upload begins after the program's first window, and may end before the last one is stored.
-    let partial = wait_for("a part of the program to come", SENT_TIMEOUT, || {
+    let mut program = start_in(&cgroup, &at("ns-large"), SECONDS)?;
+    // The upload begins after the program's first window.
+    let partial = wait_for_answer("a part of the program to come", || {
         Ok(find_partial(&folder, file_bytes))
     })?;
     rig.kill_server()?;
@@ -181,8 +190,8 @@ fn start_debuginfod(folder: &Path, address: SocketAddr) -> Result<Child> {
         privilege: Privilege::Same,
         log: folder.with_extension("log"),
     })?;
-    wait_for("debuginfod to have read the folder", READ_TIMEOUT, || {
-        let metrics = http::get_text(address, "/metrics", &[]).unwrap_or_default();
+    wait_for_answer("debuginfod to have read the folder", || {
+        let metrics = http::get_text(address, "/metrics", &[])?;
         let has_read = metrics
             .lines()
             .any(|line| line.starts_with("found_debuginfo_total"));
@@ -191,7 +200,7 @@ fn start_debuginfod(folder: &Path, address: SocketAddr) -> Result<Child> {
     Ok(child)
 }
 
-/// A program with so many functions that uploading their debug information takes some seconds.
+/// A program with so many functions that their debug information has some MB.
 fn write_large_source(path: &Path) -> Result<()> {
     let mut text = String::new();
     for number in 0..40_000 {
@@ -220,7 +229,7 @@ fn sample(rig: &Rig, programs: &[std::path::PathBuf]) -> Result<Range> {
 fn wait_named(rig: &Rig, sampled: Range, comm: &str, function: &str) -> Result<()> {
     let query = format!(r#"{{comm="{comm}"}}"#);
     let what = format!("`{function}` to be named");
-    wait_for(&what, SENT_TIMEOUT, || {
+    wait_for_answer(&what, || {
         let top = rig.get_json("/api/v1/top", &query, sampled, &[("limit", "20")])?;
         Ok((share_of(&top, function) >= SHARE_MIN).then_some(top))
     })

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,6 +26,19 @@ pub(crate) struct Run {
     pub(crate) range: Range,
     /// The time of its end, in Unix milliseconds.
     pub(crate) ended_ms: u64,
+}
+
+/// Programs that run until this is dropped.
+#[derive(Default)]
+pub(crate) struct Running(pub(crate) Vec<Child>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// Builds the workloads, runs the one with this name to its end, and parses its report.
