@@ -7,12 +7,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use e2e::wait::wait_while;
 use run::child::{Child, Privilege, Start};
 use run::http;
-use run::wait::wait_for;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -202,10 +201,8 @@ fn check_push() -> Result<()> {
         privilege: Privilege::Same,
         log: directory.path().join("registry.log"),
     })?;
-    wait_for("the registry", Duration::from_secs(30), || {
-        registry.check_alive()?;
-        Ok(http::get(port, "/v2/", &[]).ok())
-    })?;
+    let answers = || http::get(port, "/v2/", &[]).map(Some);
+    wait_while("the registry", || registry.check_alive(), answers)?;
     let repository_path = format!("{port}/profiles");
     let said = run(command_of("deploy/images/build")
         .args(["--push", &repository_path])

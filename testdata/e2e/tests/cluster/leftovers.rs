@@ -1,6 +1,6 @@
 //! The cluster undoes its changes of the machine, even those of a run that was killed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -23,6 +23,24 @@ const DIRECTORIES: [&str; 10] = [
     "/opt/volumes",
 ];
 
+/// Sysctls that kube-proxy, the bridge of the pods and `up` write in the cluster's network namespace. Those that the kubelet writes
+/// for the whole machine are in [`SAVED_SYSCTLS`].
+const NETWORK_SYSCTLS: [&str; 10] = [
+    "net.ipv4.ip_forward",
+    "net.ipv4.conf.all.route_localnet",
+    "net.bridge.bridge-nf-call-iptables",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_buckets",
+    "net.netfilter.nf_conntrack_tcp_be_liberal",
+    "net.netfilter.nf_conntrack_tcp_timeout_established",
+    "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
+    "net.netfilter.nf_conntrack_udp_timeout",
+    "net.netfilter.nf_conntrack_udp_timeout_stream",
+];
+
+/// What `up` saves of the machine's sysctls: `KEY = VALUE` lines. It is there while the cluster runs.
+const SAVED_SYSCTLS: &str = "/run/pilotlight-cluster/sysctl";
+
 /// Programs of the cluster, killed as the kernel does when it lacks memory.
 const KILLED: [&str; 4] = ["kubelet", "kube-apiserver", "containerd", "etcd"];
 
@@ -30,9 +48,10 @@ const KILLED: [&str; 4] = ["kubelet", "kube-apiserver", "containerd", "etcd"];
 /// machine's state with the one before.
 pub(crate) fn check() -> Result<()> {
     run_script::<&str>("testdata/cluster/down", &[])?;
-    let before = read_state()?;
+    let (before, sysctls_before) = (read_state()?, read_sysctls()?);
     run_script::<&str>("testdata/cluster/up", &[])?;
     let during = read_state()?;
+    let saved = fs::read_to_string(SAVED_SYSCTLS).context("no saved sysctls")?;
     ensure!(
         during != before,
         "the state of the machine does not show the cluster"
@@ -50,7 +69,45 @@ pub(crate) fn check() -> Result<()> {
     let after = read_state()?;
     let difference: Vec<_> = before.symmetric_difference(&after).collect();
     ensure!(difference.is_empty(), "the cluster leaves: {difference:#?}");
+    check_sysctls(&saved, &sysctls_before, &read_sysctls()?)
+}
+
+/// Check that the sysctls that the cluster writes have their values of before. Other programs may write others meanwhile.
+fn check_sysctls(
+    saved: &str,
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Result<()> {
+    let saved: Vec<&str> = saved
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(key, _)| key)
+        .collect();
+    ensure!(!saved.is_empty(), "`up` saves no sysctls");
+    for key in saved.iter().chain(&NETWORK_SYSCTLS) {
+        // Some are there after the first use of their kernel module only.
+        let was = before.get(*key);
+        ensure!(
+            was.is_none() || after.get(*key) == was,
+            "the cluster leaves {key} = {:?}, it was {was:?}",
+            after.get(*key)
+        );
+    }
     Ok(())
+}
+
+/// All sysctls of the machine.
+fn read_sysctls() -> Result<BTreeMap<String, String>> {
+    let said = run(Command::new("sysctl").arg("--all"))?;
+    let pairs = said
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once(" = "));
+    let sysctls: BTreeMap<_, _> = pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    ensure!(!sysctls.is_empty(), "no sysctls: {}", said.stderr);
+    Ok(sysctls)
 }
 
 /// Process ids of the cluster's programs, which are below its cgroup.
@@ -76,36 +133,12 @@ pub(crate) fn processes_with_names(names: &[&str]) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// What the cluster could leave: sysctls, mounts, cgroups, links, routes, iptables rules,
-/// directories.
+/// What the cluster could leave beside sysctls: mounts, cgroups, links, routes, iptables rules, directories.
 fn read_state() -> Result<BTreeSet<String>> {
     let mut state = BTreeSet::new();
     let mut add = |kind: &str, text: &str| {
         state.extend(text.lines().map(|line| format!("{kind}: {line}")));
     };
-    let settings = [
-        "vm",
-        "kernel",
-        "net.ipv4.ip_forward",
-        "net.ipv4.conf.all",
-        "net.bridge",
-        "net.netfilter",
-    ];
-    let pattern = format!("^({})\\.", settings.join("|"));
-    let sysctls = run(Command::new("sysctl").args(["--all", "--pattern", &pattern]))?.stdout;
-    // Counters and random numbers.
-    let volatile = [
-        "kernel.random",
-        "kernel.ns_last_pid",
-        "kernel.pty.nr",
-        "vm.stat_refresh",
-        "_count ",
-        "kernel.tainted",
-    ];
-    let stable = sysctls
-        .lines()
-        .filter(|line| !volatile.iter().any(|word| line.contains(word)));
-    add("sysctl", &stable.collect::<Vec<_>>().join("\n"));
     let cluster = |text: String, words: &[&str]| {
         let ours = text
             .lines()

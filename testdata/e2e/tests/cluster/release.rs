@@ -2,20 +2,18 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use e2e::wait::wait_for_answer;
 use run::http;
-use run::wait::wait_for;
 
 use crate::tools::{ask_tool, repository, run_tool};
 
-/// Images are present, so that only starting takes time.
-pub(crate) const START_TIMEOUT: &str = "120s";
+/// Time for a roll-out, as in [`e2e::wait::TIMEOUT`]: images are present, so that only starting takes time.
+pub(crate) const START_TIMEOUT: &str = "300s";
 /// Length of a window, the default of `--window`.
 pub(crate) const WINDOW_MS: u64 = 10_000;
-/// A window takes 10 s; names and the way to the server take less.
-pub(crate) const STORED_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) const NAMESPACE: &str = "profiling";
 pub(crate) const RELEASE: &str = "pilotlight";
@@ -60,7 +58,7 @@ pub(crate) fn wait_for_rollout() -> Result<()> {
     ] {
         kubectl(&["rollout", "status", &object, "--timeout", START_TIMEOUT])?;
     }
-    wait_for("the end of the old collector", STORED_TIMEOUT, || {
+    wait_for_answer("the end of the old collector", || {
         Ok((pod_uids(COLLECTORS)?.len() == 1).then_some(()))
     })
 }
@@ -68,7 +66,7 @@ pub(crate) fn wait_for_rollout() -> Result<()> {
 /// Waits until windows up to this time, Unix milliseconds, are stored.
 pub(crate) fn wait_stored(http: SocketAddr, end_ms: u64) -> Result<()> {
     let from = (end_ms.saturating_sub(1) / WINDOW_MS * WINDOW_MS).to_string();
-    wait_for("the last window to be stored", STORED_TIMEOUT, || {
+    wait_for_answer("the last window to be stored", || {
         let parameters = [("query", "{}"), ("from", &*from)];
         let nodes = http::get_json(http, "/api/v1/nodes", &parameters)?;
         let stored_ms = nodes["nodes"][0]["end_ms"].as_u64();

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use e2e::wait::wait_for_answer;
 use run::http;
 use run::metrics::Metrics;
-use run::wait::wait_for;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -33,9 +33,6 @@ const NEW_ACCOUNT: &str = "system:serviceaccount:default:default";
 const COLLECTOR_CAPABILITIES: [u32; 8] = [39, 38, 19, 2, 34, 40, 18, 14];
 
 const SYS_ADMIN: u32 = 21;
-
-/// A container that has ended is started again at once; it lists pods, or not, some seconds later.
-const RESTART_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Check that the collector's account has [`COLLECTOR_RIGHTS`] and these, and no others.
 pub(crate) fn check_account(further: &[&str]) -> Result<()> {
@@ -95,9 +92,9 @@ pub(crate) fn check_without_api_server(http: SocketAddr) -> Result<()> {
         process.signal(Signal::KILL)?;
     }
     let answer = |is_wanted: &dyn Fn(u16, &str) -> bool| {
-        wait_for("the collector's answer", RESTART_TIMEOUT, || {
-            let answer = http::get(collector, "/readyz", &[]).ok();
-            Ok(answer.filter(|(status, text)| is_wanted(*status, text)))
+        wait_for_answer("the collector's answer", || {
+            let answer = http::get(collector, "/readyz", &[])?;
+            Ok(Some(answer).filter(|(status, text)| is_wanted(*status, text)))
         })
     };
     let (status, text) = answer(&|_, text| text.contains("no_labels: "))?;
@@ -105,8 +102,8 @@ pub(crate) fn check_without_api_server(http: SocketAddr) -> Result<()> {
         status == 503 && text.starts_with("not ready\n"),
         "{status}: {text}"
     );
-    wait_for("its first sample", RESTART_TIMEOUT, || {
-        let text = http::get_text(collector, "/metrics", &[]).unwrap_or_default();
+    wait_for_answer("its first sample", || {
+        let text = http::get_text(collector, "/metrics", &[])?;
         let entries = Metrics::parse(&text).sum("pilotlight_collector_entries_total");
         Ok(entries.filter(|entries| *entries > 0.0))
     })?;
@@ -120,7 +117,7 @@ pub(crate) fn check_without_api_server(http: SocketAddr) -> Result<()> {
         let series = http::get_json(http, "/api/v1/series", &[("query", query), ("from", &from)])?;
         Ok(series["series"].as_array().context("no series")?.len())
     };
-    let without = wait_for("containers without pods", RESTART_TIMEOUT, || {
+    let without = wait_for_answer("containers without pods", || {
         let without = count(r#"{container_id=~".+", pod=""}"#, next_window_ms)?;
         Ok((without > 0).then_some(without))
     })?;
@@ -132,7 +129,7 @@ pub(crate) fn check_without_api_server(http: SocketAddr) -> Result<()> {
     drop(stopped);
     answer(&|status, _| status == 200)?;
     let again_ms = now_ms()?;
-    wait_for("labels of pods", RESTART_TIMEOUT, || {
+    wait_for_answer("labels of pods", || {
         Ok((count(r#"{pod=~".+"}"#, again_ms)? > 0).then_some(()))
     })
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::expected::{Expected, Truth};
-use run::wait::wait_for;
+use e2e::wait::wait_for_answer;
+use serde_json::Value;
 
-use crate::release::{WINDOW_MS, apply, now_ms};
+use crate::release::{START_TIMEOUT, WINDOW_MS, apply, now_ms};
 use crate::tools::{ask_tool, repository, run, run_script};
 
 /// The program in all of them.
@@ -19,9 +19,6 @@ pub(crate) const PROGRAM: &str = "shares_c";
 
 /// Number of pods that live for a tenth of a second.
 const BRIEF_PODS: usize = 20;
-
-/// On two processors they take half a minute; on a busy machine longer.
-const RUN_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A container of the manifests, and the workload of its pod.
 #[derive(Debug)]
@@ -76,6 +73,8 @@ const ROWS: [Row; 15] = [
 pub(crate) struct Ran {
     pub(crate) pod: String,
     pub(crate) container: String,
+    /// The container's id, as the API server has it.
+    pub(crate) id: String,
     pub(crate) row: &'static Row,
     /// The program's own report.
     pub(crate) truth: Truth,
@@ -152,7 +151,7 @@ impl Workloads {
             "wait",
             "--for=condition=Ready",
             "pod/bare",
-            "--timeout=120s",
+            &format!("--timeout={START_TIMEOUT}"),
         ])?;
         kubectl(&[
             "debug",
@@ -165,14 +164,21 @@ impl Workloads {
         ])?;
         let wanted = ROWS.iter().map(|row| row.count).sum();
         let mut reports = BTreeMap::new();
-        wait_for("the reports of all pods", RUN_TIMEOUT, || {
+        // On two processors they take half a minute.
+        wait_for_answer("the reports of all pods", || {
             reports = read_reports(namespace)?;
             Ok((reports.len() >= wanted).then_some(()))
         })
         .with_context(|| format!("{:?} have reported", reports.keys()))?;
         let ended_ms = now_ms()?;
+        let ids = wait_for_answer("the ids of all containers", || {
+            let ids = read_ids(namespace)?;
+            let has_all = reports.keys().all(|container| ids.contains_key(container));
+            Ok(has_all.then_some(ids))
+        })?;
         let mut ran = Vec::new();
         for ((pod, container), truth) in reports {
+            let id = ids[&(pod.clone(), container.clone())].clone();
             let row = ROWS
                 .iter()
                 .find(|row| row.has_pod(&pod) && row.container == container)
@@ -180,6 +186,7 @@ impl Workloads {
             ran.push(Ran {
                 pod,
                 container,
+                id,
                 row,
                 truth,
             });
@@ -247,6 +254,40 @@ fn read_reports(namespace: &str) -> Result<BTreeMap<(String, String), Truth>> {
         }
     }
     Ok(reports)
+}
+
+/// The ids of the containers that the API server knows by now, by pod and container.
+fn read_ids(namespace: &str) -> Result<BTreeMap<(String, String), String>> {
+    let pods = ask_tool(&[
+        "kubectl",
+        "--namespace",
+        namespace,
+        "get",
+        "pods",
+        "--output=json",
+    ])?;
+    let pods: Value = serde_json::from_str(&pods).context("kubectl wrote no JSON")?;
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut ids = BTreeMap::new();
+    for pod in list(&pods["items"]) {
+        let name = pod["metadata"]["name"].as_str().context("no name")?;
+        for kind in ["init", "", "ephemeral"] {
+            let statuses = match kind {
+                "" => "containerStatuses".to_owned(),
+                kind => format!("{kind}ContainerStatuses"),
+            };
+            for container in list(&pod["status"][statuses]) {
+                // `containerd://ID`, or nothing yet.
+                let id = container["containerID"].as_str().unwrap_or_default();
+                if let (Some((_, id)), Some(container)) =
+                    (id.split_once("://"), container["name"].as_str())
+                {
+                    ids.insert((name.to_owned(), container.to_owned()), id.to_owned());
+                }
+            }
+        }
+    }
+    Ok(ids)
 }
 
 /// Names and paths of a directory's entries.
