@@ -66,13 +66,8 @@ pub fn build_profile(
         *location_id = id;
         let mapping = mappings.of(&mut strings, *frame, naming);
         let address = window.files()[frame.file as usize].shown_address(frame.offset);
-        mapping.memory_limit = mapping.memory_limit.max(address.saturating_add(1));
         let line = match naming {
             Naming::Named(frames) => {
-                mapping.has_functions = true;
-                mapping.has_filenames |= frames.iter().any(|frame| !frame.file.is_empty());
-                mapping.has_line_numbers |= frames.iter().any(|frame| frame.line != 0);
-                mapping.has_inline_frames |= frames.len() > 1;
                 let kind = window.files()[frame.file as usize].file.kind;
                 make_lines(&mut strings, &mut functions, frames, kind)
             }
@@ -148,7 +143,7 @@ pub fn build_profile(
     let profile = Profile {
         sample_type,
         sample: samples,
-        mapping: mappings.into_used(),
+        mapping: mappings.into_used(&locations),
         location: locations,
         function: functions.table,
         time_nanos: start_ns as i64,
@@ -209,9 +204,14 @@ impl<'a> Mappings<'a> {
     }
 
     /// The mappings that have a location.
-    fn into_used(self) -> Vec<Mapping> {
+    fn into_used(self, locations: &[Location]) -> Vec<Mapping> {
+        let mut is_used = vec![false; self.table.len()];
+        for location in locations {
+            is_used[location.mapping_id as usize - 1] = true;
+        }
+        let mut is_used = is_used.into_iter();
         let mut table = self.table;
-        table.retain(|mapping| mapping.memory_limit > 0);
+        table.retain(|_| is_used.next().unwrap_or_default());
         table
     }
 
@@ -249,11 +249,10 @@ fn make_mapping(strings: &mut Strings, file: &WindowFile, id: u64) -> Mapping {
             _ => strings.intern(&file.file.path),
         },
     };
+    // Nothing that depends on the frames of the window, such as the highest address or whether lines are known: stacks come back window
+    // after window, and must come back equal.
     Mapping {
         id,
-        memory_start: 0,
-        memory_limit: 0,
-        file_offset: 0,
         filename,
         build_id: strings.intern(&build_id.unwrap_or_default()),
         ..Mapping::default()
@@ -464,9 +463,41 @@ mod tests {
         assert_eq!(unnamed, [expected]);
         let mapping = &profile.mapping[0];
         assert_eq!(text(mapping.filename), "/bin/a");
-        assert!(mapping.has_functions && mapping.has_inline_frames);
-        assert_eq!(mapping.memory_limit, 0x31);
         assert_eq!(profile.string_table[0], "");
+    }
+
+    /// Check that a file's mapping is the same in each window, whatever frames and names the window has.
+    #[test]
+    fn mappings_do_not_depend_on_frames() {
+        let mut files = Files::new();
+        let file = files.intern(FileKind::File, b"/bin/a", FileIdentity::Path);
+        let mapping = |offset, naming| {
+            let mut window = Window::default();
+            let located = complete(vec![LocatedFrame::stand_in(&file, offset)]);
+            let series = SeriesKey {
+                comm: "a".into(),
+                exe: None,
+                pod_uid: None,
+                container_id: None,
+                unit: None,
+            };
+            assert!(window.add(1, [0; 16], series, &located, Check::None));
+            let profile = build_profile(&window, &[naming], 5, 10, 10).profile;
+            let [mapping] = &profile.mapping[..] else {
+                panic!("{:?}", profile.mapping)
+            };
+            let text = |at: i64| profile.string_table[at as usize].clone();
+            let texts = (text(mapping.filename), text(mapping.build_id));
+            let rest = Mapping {
+                filename: 0,
+                build_id: 0,
+                ..mapping.clone()
+            };
+            (texts, rest)
+        };
+        let inlined = Naming::Named(Arc::new([frame("inner", 3, true), frame("leaf", 5, false)]));
+        let unnamed = Naming::Unnamed(UnnamedReason::Limit);
+        assert_eq!(mapping(0x10, inlined), mapping(0x4000, unnamed));
     }
 
     /// Check that nothing of dropped series is in the profile, and that series with the same labels are one.
@@ -549,7 +580,6 @@ mod tests {
             .map(|location| {
                 let function = &profile.function[location.line[0].function_id as usize - 1];
                 let mapping = &profile.mapping[location.mapping_id as usize - 1];
-                assert!(mapping.has_functions && mapping.memory_limit > location.address);
                 format!("{}, {}", text(function.name), text(mapping.filename))
             })
             .collect();
