@@ -139,8 +139,8 @@ impl<'a> PodFrames<'a> {
         dictionary.intern_mapping(Mapping {
             file,
             build_id,
-            start: 0x40_0000,
-            limit: 0x400_0000,
+            start: 0,
+            limit: 0,
             offset: 0,
             flags: MappingFlags(flags),
             file_id: StringId(0),

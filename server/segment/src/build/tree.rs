@@ -64,73 +64,56 @@ impl Tree {
     /// Finds the child of a node with a location.
     pub(crate) fn find_child(&self, parent: u32, location: u32) -> Option<u32> {
         let mut listed = 0;
-        let mut child = self.nodes[parent as usize].first_child;
-        while child != ROOT {
-            let node = &self.nodes[child as usize];
-            if node.location == location {
+        for child in self.listed_children(parent) {
+            if self.location(child) == location {
                 return Some(child);
             }
-            child = node.next_sibling;
             listed += 1;
         }
-        if listed == LISTED_MAX {
-            self.find_unlisted(parent, location)
-        } else {
-            None
+        if listed < LISTED_MAX {
+            return None;
         }
+        let hash = self.hasher.hash_one((parent, location));
+        let is_same = |node: &u32| (self.parent(*node), self.location(*node)) == (parent, location);
+        self.unlisted.find(hash, is_same).copied()
     }
 
-    fn find_unlisted(&self, parent: u32, location: u32) -> Option<u32> {
-        let hash = self.hasher.hash_one((parent, location));
-        let is_same = |number: &u32| {
-            let node = &self.nodes[*number as usize];
-            (node.parent, node.location) == (parent, location)
-        };
-        self.unlisted.find(hash, is_same).copied()
+    fn listed_children(&self, parent: u32) -> impl Iterator<Item = u32> {
+        let first = self.nodes[parent as usize].first_child;
+        let next = |child: &u32| Some(self.nodes[*child as usize].next_sibling);
+        std::iter::successors(Some(first), next).take_while(|child| *child != ROOT)
     }
 
     /// Finds or adds the child of a node with a location.
     pub(crate) fn child(&mut self, parent: u32, location: u32) -> u32 {
-        let mut last = ROOT;
-        let mut listed = 0;
-        let mut child = self.nodes[parent as usize].first_child;
-        while child != ROOT {
-            let node = &self.nodes[child as usize];
-            if node.location == location {
-                return child;
-            }
-            (last, child) = (child, node.next_sibling);
-            listed += 1;
-        }
-        if listed == LISTED_MAX {
-            return self.unlisted_child(parent, location);
-        }
-        // At the end of the list: frequent children come first, and so are found first.
+        self.find_child(parent, location)
+            .unwrap_or_else(|| self.add_child(parent, location))
+    }
+
+    fn add_child(&mut self, parent: u32, location: u32) -> u32 {
+        let children = self.listed_children(parent);
+        let (listed, last) = children.fold((0, ROOT), |(listed, _), child| (listed + 1, child));
         let node = self.push(parent, location);
-        if last == ROOT {
+        if listed == LISTED_MAX {
+            let Self {
+                nodes,
+                unlisted,
+                hasher,
+            } = self;
+            let hash = |number: &u32| {
+                let Node {
+                    parent, location, ..
+                } = nodes[*number as usize];
+                hasher.hash_one((parent, location))
+            };
+            unlisted.insert_unique(hash(&node), node, hash);
+        } else if last == ROOT {
             self.nodes[parent as usize].first_child = node;
         } else {
+            // At the end of the list: frequent children come first, and so are found first.
             self.nodes[last as usize].next_sibling = node;
         }
         node
-    }
-
-    fn unlisted_child(&mut self, parent: u32, location: u32) -> u32 {
-        if let Some(known) = self.find_unlisted(parent, location) {
-            return known;
-        }
-        let key = |node: &Node| (node.parent, node.location);
-        let hash = self.hasher.hash_one((parent, location));
-        let number = self.push(parent, location);
-        let Self {
-            nodes,
-            unlisted,
-            hasher,
-        } = self;
-        unlisted.insert_unique(hash, number, |number| {
-            hasher.hash_one(key(&nodes[*number as usize]))
-        });
-        number
     }
 
     fn push(&mut self, parent: u32, location: u32) -> u32 {

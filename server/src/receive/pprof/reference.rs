@@ -142,6 +142,7 @@ pub fn check_profile(bytes: &[u8]) -> bool {
         read
     });
     match (read, decoded) {
+        (Ok(_), Ok(profile)) if is_long(&profile) => true,
         (Ok(content), Ok(profile)) => {
             let labels = LabelSet::default();
             let describe = |row: &model::Row| {
@@ -167,6 +168,13 @@ pub fn check_profile(bytes: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// Whether the samples take more than some hundred megabytes as text.
+fn is_long(profile: &protos::Profile) -> bool {
+    let frames = profile.sample.iter().map(|sample| sample.location_id.len());
+    let lines = profile.location.iter().map(|location| location.line.len());
+    frames.sum::<usize>() * (1 + lines.max().unwrap_or_default()) > 1 << 20
 }
 
 /// A sample as [`describe_stack`] writes it.
