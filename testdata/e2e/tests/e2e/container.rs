@@ -23,8 +23,8 @@ pub(crate) const CHECKS: [(&str, Check); 1] = [("pid_namespace", check_pid_names
 /// Functions of `shares_c`.
 const FUNCTIONS: [&str; 4] = ["tenth", "fifth", "three_tenths", "two_fifths"];
 
-/// CPU seconds of a program, which runs until it is killed.
-const SECONDS: &str = "100000";
+/// CPU seconds of a program, the most that it takes; it is killed before.
+const SECONDS: &str = "3600";
 
 /// The minimum for a verdict.
 const SAMPLES_MIN: u64 = 50;

@@ -14,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use e2e::expected::ratio;
+use e2e::statistics::{FALSE_ALARM, binomial_two_sided};
 use e2e::wait::TIMEOUT;
 use run::wait::wait_for;
 use serde_json::Value;
@@ -185,7 +187,7 @@ fn check_row(rig: &Rig, row: &Row, range: Range) -> Result<()> {
     ensure!(samples >= 50, "{samples} samples only");
     let share = share_of(&top, row.function) * f64::from(row.sharing);
     ensure!(
-        share >= SHARE_MIN,
+        share >= SHARE_MIN || is_chance(&top, row),
         "`{}` has {share:.3} of the samples: {top}",
         row.function
     );
@@ -206,12 +208,23 @@ fn check_row(rig: &Rig, row: &Row, range: Range) -> Result<()> {
     Ok(())
 }
 
+/// Whether a row that shares its process name may have so few samples by chance.
+fn is_chance(top: &Value, row: &Row) -> bool {
+    let samples = top["samples"].as_u64().unwrap_or(0);
+    let p = 1.0 / f64::from(row.sharing);
+    binomial_two_sided(self_samples(top, row.function), samples, p) >= FALSE_ALARM
+}
+
 /// The share of the samples whose innermost user or kernel frame is the function.
 pub(crate) fn share_of(top: &Value, function: &str) -> f64 {
+    let samples = top["samples"].as_u64().unwrap_or_default();
+    ratio(self_samples(top, function), samples)
+}
+
+fn self_samples(top: &Value, function: &str) -> u64 {
     let functions = top["functions"].as_array().map_or(&[][..], Vec::as_slice);
     let found = functions.iter().filter(|row| row["name"] == function);
-    let samples: f64 = found.filter_map(|row| row["self_samples"].as_f64()).sum();
-    samples / top["samples"].as_f64().unwrap_or(1.0)
+    found.filter_map(|row| row["self_samples"].as_u64()).sum()
 }
 
 pub(crate) fn run(command: &mut Command) -> Result<()> {
