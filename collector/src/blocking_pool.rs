@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use crate::clock::thread_cpu;
+use crate::threads::spawn;
 
 /// Deadline for opening and reading the head of a file. A disk takes milliseconds, a network tens
 /// of milliseconds. A slower file is opened again in a later window, usually from the page cache.
@@ -296,10 +297,8 @@ impl State {
 /// Starts a thread. It ends when its queue has no sender left.
 fn start_worker() -> Option<Worker> {
     let (worker, works) = channel::<Work>();
-    let thread = std::thread::Builder::new().name("files".into());
-    let thread = thread.spawn(move || works.into_iter().for_each(|work| work()));
-    thread
-        .inspect_err(|err| tracing::warn!(%err, "failed to start a thread `files`"))
+    spawn("files", move || works.into_iter().for_each(|work| work()))
+        .inspect_err(|err| tracing::warn!(%err, "no thread for an access of files"))
         .ok()
         .map(|_| worker)
 }

@@ -45,3 +45,4 @@ mod private_folder;
 pub mod probe;
 pub mod queue;
 pub mod readiness;
+pub mod threads;

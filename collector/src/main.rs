@@ -22,6 +22,7 @@ use collector::{
     preflight::{self, Report, Verdict},
     probe::wait_ready,
     send::{Reporter, ReporterTimes, draw_instance},
+    threads::has_panicked,
 };
 use tokio::{
     runtime::Runtime,
@@ -169,6 +170,9 @@ fn run(config: &Config, started: Instant) -> Result<()> {
         if signals.wait(RETRY_INTERVAL) {
             report(policy.as_ref(), true);
             return Ok(());
+        }
+        if has_panicked() {
+            bail!("a thread of the collector ended by itself");
         }
     };
     health.readiness.release(CANNOT_SAMPLE);

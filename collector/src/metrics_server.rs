@@ -1,6 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz` on a local port.
 
-use std::{future, net::SocketAddr, thread};
+use std::{future, net::SocketAddr};
 
 use anyhow::{Context as _, Result};
 use axum::{
@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use crate::{
     health::{Answer, Health},
     metrics::{PREFIX, SharedRegistry},
+    threads::spawn,
 };
 
 #[derive(Clone)]
@@ -59,10 +60,9 @@ pub fn serve_metrics(
         metrics,
         refusal_body: None,
     };
-    thread::Builder::new()
-        .name("metrics".into())
-        .spawn(move || runtime.block_on(server.serve(listener, future::pending())))
-        .context("failed to start the thread `metrics`")?;
+    spawn("metrics", move || {
+        runtime.block_on(server.serve(listener, future::pending()))
+    })?;
     Ok(address)
 }
 

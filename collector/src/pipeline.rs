@@ -26,7 +26,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -55,6 +55,7 @@ use crate::{
     send::{
         DropReason, PendingUploads, Sender, SenderOptions, SenderWatch, Uploader, UploaderOptions,
     },
+    threads::{has_panicked, spawn},
     unwind::PAGE_BYTES,
 };
 
@@ -309,8 +310,7 @@ impl Pipeline {
 
     /// Whether a thread has ended although nothing stopped it.
     pub fn has_failed(&self) -> bool {
-        let has_panicked = HAS_PANICKED.load(Ordering::Relaxed);
-        has_panicked || self.sampler.is_finished() || self.publisher.is_finished()
+        has_panicked() || self.sampler.is_finished() || self.publisher.is_finished()
     }
 }
 
@@ -467,48 +467,5 @@ fn open_row_store(config: &Config) -> Option<RowStore> {
         .ok()
 }
 
-/// Whether any thread of a pipeline in this process has panicked. The others would go on without it: without
-/// `unwind`, say, new programs would have incomplete stacks until a restart.
-static HAS_PANICKED: AtomicBool = AtomicBool::new(false);
-
-/// Notes the end of a thread that panics.
-struct PanicNote;
-
-impl Drop for PanicNote {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            HAS_PANICKED.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>> {
-    thread::Builder::new()
-        .name(name.into())
-        .spawn(move || {
-            let _note = PanicNote;
-            work()
-        })
-        .with_context(|| format!("failed to start the thread `{name}`"))
-}
-
 #[cfg(test)]
 mod metrics_tests;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Check that a thread which panics is noted, whichever it is, and one that ends is not.
-    #[test]
-    fn panics_are_noted() {
-        spawn("ends", || ()).unwrap().join().unwrap();
-        assert!(!HAS_PANICKED.load(Ordering::Relaxed));
-        let panics = spawn("panics", || panic!("as the test wants it"));
-        panics.unwrap().join().unwrap_err();
-        assert!(HAS_PANICKED.swap(false, Ordering::Relaxed));
-    }
-}

@@ -1,8 +1,8 @@
 //! A watch of one ConfigMap.
 
-use std::{collections::BTreeMap, pin::pin, thread, time::Duration};
+use std::{collections::BTreeMap, pin::pin, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -15,6 +15,7 @@ use super::{
     access::ClusterAccess,
     error::{is_start_gone, reason_of},
 };
+use crate::threads::spawn;
 
 /// Wait before a watch begins anew.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
@@ -56,17 +57,14 @@ impl ConfigMapWatch {
         let api = Api::<ConfigMap>::namespaced(client, namespace);
         let name = name.to_owned();
         let (stop, stopped) = oneshot::channel();
-        thread::Builder::new()
-            .name("policy".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = watch(&api, &name, &mut on_event) => {}
-                        _ = stopped => {}
-                    }
-                });
-            })
-            .context("failed to start the thread `policy`")?;
+        spawn("policy", move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = watch(&api, &name, &mut on_event) => {}
+                    _ = stopped => {}
+                }
+            });
+        })?;
         Ok(Self { _stop: stop })
     }
 }

@@ -3,11 +3,10 @@
 use std::{
     future::pending,
     pin::{Pin, pin},
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures_util::StreamExt as _;
 use k8s::{OwnerAnswer, OwnerKind, OwnerRequest};
 use k8s_openapi::api::{apps::v1::ReplicaSet, batch::v1::Job};
@@ -30,7 +29,7 @@ use super::{
     node_pods::NodePods,
     watched_pod::WatchedPod,
 };
-use crate::{clock::monotonic_ns, readiness::Readiness};
+use crate::{clock::monotonic_ns, readiness::Readiness, threads::spawn};
 
 /// Pods in one page of a list, for API servers that do not stream lists. A page of 5 kB each takes 0.5 MB.
 const PAGE_PODS: u32 = 100;
@@ -102,17 +101,14 @@ impl PodWatch {
             pods,
             owners_from: Instant::now(),
         };
-        thread::Builder::new()
-            .name("pods".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = watch_loop.run() => {}
-                        _ = stopped => {}
-                    }
-                });
-            })
-            .context("failed to start the thread `pods`")?;
+        spawn("pods", move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = watch_loop.run() => {}
+                    _ = stopped => {}
+                }
+            });
+        })?;
         Ok(Self { _stop: stop })
     }
 }

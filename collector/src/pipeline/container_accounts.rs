@@ -24,10 +24,10 @@ use anyhow::Result;
 use metrics::Figures;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::spawn;
 use crate::{
     cgroup::{Cgroup, CgroupChange, CgroupIdentity, CpuFiles, CpuTime, Subscriber},
     metrics::{Stats, seconds},
+    threads::spawn,
 };
 
 /// Accounts that are read: 110 pods of 5 containers have some 700. Two files of 5 us each, at the end of each window: 8,192 take 80 ms

@@ -16,13 +16,14 @@ use std::{
 use anyhow::Result;
 use parking_lot::Mutex;
 
-use super::{row_store::RowStore, spawn, window_publisher::describe_unread};
+use super::{row_store::RowStore, window_publisher::describe_unread};
 use crate::{
     blocking_pool::{BlockingPool, Resource},
     clock::thread_cpu,
     file::{MappedBy, UnnamedReason, find_elf, look_in_time, reopen},
     name::copy_vdso,
     process::{FileKind, Mapping},
+    threads::spawn,
     unwind::{
         CallFrameInformation, CfiError, Digest, Evaluation, KnownDigests, Limits, RuleSet,
         TableKey, encode_table,

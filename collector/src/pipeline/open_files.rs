@@ -38,13 +38,14 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{spawn, window_publisher::describe_unread};
+use super::window_publisher::describe_unread;
 use crate::{
     blocking_pool::BlockingPool,
     clock::thread_cpu,
     file::{HeldFile, MappedBy, Relatives, hold},
     name::HeldJit,
     process::{FileKind, MappedFile, Mappings},
+    threads::spawn,
 };
 
 /// Files that are held; beyond, the least recently used is closed. A window of a machine that compiles has 70, and a file

@@ -11,11 +11,11 @@ use std::{
 
 use anyhow::Result;
 
-use super::spawn;
 use crate::{
     blocking_pool::BlockingPool,
     clock::monotonic_ns,
     process::{Module, ProcessList, ProcessRead, SnapshotReader, read_modules},
+    threads::spawn,
 };
 
 /// A read that the tables ask for.

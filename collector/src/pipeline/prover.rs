@@ -24,12 +24,13 @@ use std::{
 use anyhow::Result;
 use profiler_bpf::settings::USER_FRAMES_MAX;
 
-use super::{evaluator::open, spawn};
+use super::evaluator::open;
 use crate::{
     aggregate::Check,
     blocking_pool::BlockingPool,
     process::{Mapping, Mappings},
     sample::CopiedStack,
+    threads::spawn,
     unwind::{MappedSections, Sections, TableKey, are_followed, walk_again},
 };
 

@@ -34,7 +34,6 @@ use profiler_bpf::{arch::x86_64::rule::Rule, outcome::Outcome, settings::WALKED_
 use super::{
     evaluator::{Evaluated, Evaluators, Job, RowCache},
     row_store::RowStore,
-    spawn,
     unwind_stats::UnwindStats,
 };
 use crate::{
@@ -43,6 +42,7 @@ use crate::{
     metrics::Stats,
     process::{Change, MappedFile, Mappings},
     sample::{CopiedStack, KernelTables},
+    threads::spawn,
     unwind::{Evaluation, Found, Lookup, TableKey, Tables, walk},
 };
 

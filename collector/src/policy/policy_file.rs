@@ -4,14 +4,13 @@ use std::{
     io::{self, ErrorKind, Read as _},
     path::PathBuf,
     sync::mpsc,
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::reader::{Failure, PolicyReader};
-use crate::{file::FileStamp, procfs::open_unleased};
+use crate::{file::FileStamp, procfs::open_unleased, threads::spawn};
 
 /// Time between two looks at the file. A look is three system calls. The file is read when two looks have found it the same, so that one
 /// that is being written is not taken for the whole: a change is in force after 2 s at most.
@@ -47,14 +46,11 @@ impl PolicyFile {
     /// Starts the thread `policy`. It ends when the result is dropped.
     pub(super) fn follow(mut self) -> Result<mpsc::Sender<()>> {
         let (stop, stopped) = mpsc::channel();
-        thread::Builder::new()
-            .name("policy".into())
-            .spawn(move || {
-                while stopped.recv_timeout(LOOK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    self.follow_once();
-                }
-            })
-            .context("failed to start the thread `policy`")?;
+        spawn("policy", move || {
+            while stopped.recv_timeout(LOOK_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+                self.follow_once();
+            }
+        })?;
         Ok(stop)
     }
 

@@ -19,7 +19,7 @@ pub enum SendError {
         source: tonic::transport::Error,
     },
     /// The thread or its runtime could not be started.
-    #[error("failed to start the sending thread: {0}")]
+    #[error("failed to start sending: {0}")]
     Thread(#[from] io::Error),
 }
 

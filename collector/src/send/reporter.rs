@@ -17,6 +17,7 @@ use tracing::debug;
 use super::backoff::Backoff;
 use super::link::{Link, SendError};
 use crate::metrics::Stats;
+use crate::threads::spawn;
 
 /// Time for the last report, after which the collector ends without it.
 const END_TIME: Duration = Duration::from_secs(1);
@@ -104,13 +105,11 @@ impl Reporter {
             backoff: Backoff::new(times.retry_first, times.interval),
             stats: stats.clone(),
         };
-        std::thread::Builder::new()
-            .name("report".into())
-            .spawn(move || {
-                link.runtime.block_on(thread.run(is_closing));
-                // Nobody waits when the time is over.
-                let _ = end.send(());
-            })?;
+        spawn("report", move || {
+            link.runtime.block_on(thread.run(is_closing));
+            // Nobody waits when the time is over.
+            let _ = end.send(());
+        })?;
         Ok(Self {
             report,
             stats,

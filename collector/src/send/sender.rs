@@ -24,6 +24,7 @@ use super::link::{Link, SendError};
 use super::queue::{Window, WindowQueue};
 use super::stats::{DropReason, SenderStats};
 use super::uploader::PendingUploads;
+use crate::threads::spawn;
 
 /// The server's address, and time-outs.
 #[derive(Clone, Debug)]
@@ -123,9 +124,7 @@ impl Sender {
             channel: None,
             logged: None,
         };
-        let thread = std::thread::Builder::new()
-            .name("send".into())
-            .spawn(move || link.runtime.block_on(thread_state.run()))?;
+        let thread = spawn("send", move || link.runtime.block_on(thread_state.run()))?;
         Ok(Self {
             shared,
             thread: Some(thread),

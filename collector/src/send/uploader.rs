@@ -22,6 +22,7 @@ use tracing::{debug, info};
 use super::backoff::Backoff;
 use super::link::{Link, SendError};
 use super::sender::is_transport_error;
+use crate::threads::spawn;
 use crate::blocking_pool::BlockingPool;
 use crate::file::UnnamedReason;
 use crate::metrics::Stats;
@@ -286,13 +287,11 @@ impl Uploader {
             client: None,
             stats: UploadStats::default(),
         };
-        std::thread::Builder::new()
-            .name("upload".into())
-            .spawn(move || {
-                link.runtime.block_on(carrier.run(is_closing));
-                // No caller may wait for it.
-                let _ = end.send(());
-            })?;
+        spawn("upload", move || {
+            link.runtime.block_on(carrier.run(is_closing));
+            // No caller may wait for it.
+            let _ = end.send(());
+        })?;
         Ok(Self {
             stats: shown,
             closing,

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use collector::{
-    kubernetes::NodePods,
+    kubernetes::{ConfigMapWatch, NodePods},
+    threads::has_panicked,
     policy::{NO_POLICY, PolicyNow, PolicySource, PolicyState, PolicyWatch, SourceState},
     readiness::Readiness,
 };
@@ -201,6 +202,18 @@ fn excluded_pods() {
         let listed = policy.watch.excluded().listed.iter();
         let listed = listed.map(|pod| format!("{}/{}: {}", pod.namespace, pod.pod, pod.rule));
         listed.collect::<Vec<_>>().join(", ")
+
+/// Check that a panic of the watch is noted, so that the collector exits.
+#[test]
+fn a_panic_is_noted() {
+    let api = FakeApi::start();
+    let directory = tempfile::tempdir().unwrap();
+    let access = write_kubeconfig(&directory, api.address);
+    let panic = |_| panic!("as the test wants it");
+    let watch = ConfigMapWatch::start(&access, "profiling", "policy", panic).unwrap();
+    wait_until("the note of a panic", has_panicked);
+    drop(watch);
+}
     };
     assert_eq!(list(None), "");
     let expected = "shop/cart-6d4f9c7b5-x2x7q: rule 1: deny namespaces shop";
