@@ -18,6 +18,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Response, Status};
 
+/// Time after which a test that waits for a condition fails; no machine needs as long.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// The server's treatment of the next message.
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -136,9 +139,9 @@ fn window(sequence: u64, profile_bytes: usize) -> PushRequest {
     }
 }
 
-/// Waits for a condition, at most 20 s.
+/// Waits for a condition.
 async fn until(sender: &Sender, is_reached: impl Fn(&SenderStats) -> bool) -> SenderStats {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + DEADLINE;
     loop {
         let stats = sender.stats();
         if is_reached(&stats) {
@@ -151,7 +154,7 @@ async fn until(sender: &Sender, is_reached: impl Fn(&SenderStats) -> bool) -> Se
 
 /// Waits until the server has received this window.
 async fn until_tried(server: &Server, sequence: u64) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + DEADLINE;
     while !server.tried.lock().unwrap().contains(&sequence) {
         assert!(Instant::now() < deadline, "window {sequence} was not sent");
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -311,8 +314,11 @@ async fn server_that_hangs_is_tried_again() {
     .unwrap();
     sender.push(&window(1, 10), 1);
     let stats = until(&sender, |stats| stats.sent_windows == 1).await;
-    assert_eq!(stats.retries, 3);
-    assert_eq!(*server.tried.lock().unwrap(), [1, 1, 1, 1]);
+    // On a busy machine a try that the server takes may be too late as well.
+    assert!(stats.retries >= 3);
+    let tried = server.tried.lock().unwrap().clone();
+    assert!(tried.len() >= 4 && tried.iter().all(|sequence| *sequence == 1));
+    assert_eq!(server.stored(), [1]);
     task.abort();
 }
 
@@ -326,24 +332,24 @@ async fn shutdown_drains_until_its_deadline() {
     for sequence in 1..=50 {
         sender.push(&window(sequence, 1000), 1);
     }
-    let stats = shut_down(sender, Duration::from_secs(20)).await;
+    let stats = shut_down(sender, DEADLINE).await;
     assert_eq!((stats.sent_windows, stats.queue_windows), (50, 0));
     task.abort();
 
     let server = Server::new([Act::Hang]);
     let (listener, address) = listen(None).await;
     let task = server.serve(listener).await;
-    let sender = Sender::start(options(address)).unwrap();
+    let sender = Sender::start(SenderOptions {
+        request_time: 2 * DEADLINE,
+        ..options(address)
+    })
+    .unwrap();
     sender.push(&window(1, 10), 3);
     // The harder case: the window is being sent when the shutdown begins.
     until_tried(&server, 1).await;
     let started = Instant::now();
     let stats = shut_down(sender, Duration::from_millis(300)).await;
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
     let dropped = stats.dropped_for(DropReason::Shutdown);
     assert_eq!((dropped.windows, dropped.samples), (1, 3));
     task.abort();
@@ -438,7 +444,7 @@ async fn reports_of_the_node() {
     let wait_for = |count| {
         let states = &states;
         async move {
-            let deadline = Instant::now() + Duration::from_secs(20);
+            let deadline = Instant::now() + DEADLINE;
             while states().len() < count {
                 assert!(Instant::now() < deadline, "{:?}", states());
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -480,7 +486,7 @@ async fn reports_of_the_node() {
         interval: Duration::from_millis(10),
         ..times
     });
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + DEADLINE;
     while old.stats() == ReporterStats::default() {
         assert!(Instant::now() < deadline, "no report was tried");
         tokio::time::sleep(Duration::from_millis(2)).await;

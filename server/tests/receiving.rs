@@ -36,7 +36,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 /// Time that a test waits for a condition; only a failure takes as long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Short, so that tests of timeouts are quick.
 const SHORT: Duration = Duration::from_millis(200);
@@ -145,10 +145,10 @@ async fn stalled_messages_stop_neither_other_pushes_nor_the_health_check() {
         tokio::time::sleep(SHORT).await;
         let mut health = health(server.grpc).await;
         let check = health.check(HealthCheckRequest::default());
-        let check = within("a health check", Duration::from_secs(2), check).await;
+        let check = within("a health check", DEADLINE, check).await;
         assert_eq!(check.unwrap().into_inner().status, 1);
         for _ in 0..3 {
-            let push = within("a push", Duration::from_secs(5), server.push(valid()));
+            let push = within("a push", DEADLINE, server.push(valid()));
             push.await.unwrap();
         }
         stalled.iter().for_each(tokio::task::JoinHandle::abort);
@@ -192,18 +192,18 @@ fn short() -> ReceiveLimits {
     }
 }
 
-fn patient() -> ConnectionLimits {
+fn long_limits() -> ConnectionLimits {
     ConnectionLimits {
         connections_max: 8,
-        silence_max: 2 * PATIENCE,
-        unread_max: 2 * PATIENCE,
-        slow_max: 2 * PATIENCE,
+        silence_max: 2 * DEADLINE,
+        unread_max: 2 * DEADLINE,
+        slow_max: 2 * DEADLINE,
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_stops_or_drips_is_refused_in_time_and_counted() {
-    let (address, metrics) = serve(short(), patient()).await;
+    let (address, metrics) = serve(short(), long_limits()).await;
     let mut sender = connect(address).await;
     let stopped = stall(&mut sender, address, Stalling::after(STALLED));
     let dripping = Stalling {
@@ -212,8 +212,8 @@ async fn a_message_that_stops_or_drips_is_refused_in_time_and_counted() {
     };
     let dripping = stall(&mut sender, address, dripping);
     for answer in [
-        within("the end", PATIENCE, stopped).await,
-        within("the end", PATIENCE, dripping).await,
+        within("the end", DEADLINE, stopped).await,
+        within("the end", DEADLINE, dripping).await,
     ] {
         assert!(answer.1.contains("too%20slowly"), "{answer:?}");
     }
@@ -226,16 +226,16 @@ async fn a_message_that_stops_or_drips_is_refused_in_time_and_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_beyond_the_limit_is_refused_by_its_prefix() {
-    let (address, _) = serve(short(), patient()).await;
+    let (address, _) = serve(ReceiveLimits::new(1 << 20), long_limits()).await;
     let mut sender = connect(address).await;
     let large = stall(&mut sender, address, Stalling::after(&[0, 0, 0x10, 0, 1]));
-    let answer = within("the end", PATIENCE, large).await;
+    let answer = within("the end", DEADLINE, large).await;
     assert!(answer.1.contains("1048577%20bytes"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_complete_message_is_handed_on_unchanged() {
-    let (address, _) = serve(short(), patient()).await;
+    let (address, _) = serve(ReceiveLimits::new(1 << 20), long_limits()).await;
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
         http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
@@ -255,14 +255,14 @@ async fn a_complete_message_is_handed_on_unchanged() {
 /// Check that silent connections do not block a collector, and that their number is bounded.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_give_way_to_a_collector() {
-    let (address, metrics) = serve(short(), patient()).await;
+    let (address, metrics) = serve(short(), long_limits()).await;
     let mut idle = Vec::new();
     for _ in 0..40 {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
     let mut sender = connect(address).await;
     let answer = stall(&mut sender, address, Stalling::after(STALLED));
-    within("an answer", PATIENCE, answer).await;
+    within("an answer", DEADLINE, answer).await;
     let text = encode(&metrics);
     assert!(
         text.contains("connections_closed_total{reason=\"gave_way\"} 33"),
@@ -274,14 +274,14 @@ async fn idle_connections_give_way_to_a_collector() {
 async fn a_connection_that_is_silent_for_long_is_closed() {
     let limits = ConnectionLimits {
         silence_max: SHORT,
-        ..patient()
+        ..long_limits()
     };
     let (address, metrics) = serve(short(), limits).await;
     let _silent = TcpStream::connect(address).await.unwrap();
     let begin = Instant::now();
     let line = "connections_closed_total{reason=\"silent\"} 1";
     while !encode(&metrics).contains(line) {
-        assert!(begin.elapsed() < PATIENCE, "it is not closed");
+        assert!(begin.elapsed() < DEADLINE, "it is not closed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -291,11 +291,14 @@ async fn a_connection_that_is_silent_for_long_is_closed() {
 async fn answers_to_a_single_collector_are_sent_at_once() {
     let server = Running::start().await;
     let mut client = health(server.grpc).await;
-    let mut quickest = Duration::MAX;
-    for _ in 0..20 {
+    let until = Instant::now() + DEADLINE;
+    // Of a held-back answer each try would take 40 ms, also on a busy machine.
+    loop {
         let begin = Instant::now();
         client.check(HealthCheckRequest::default()).await.unwrap();
-        quickest = quickest.min(begin.elapsed());
+        if begin.elapsed() < Duration::from_millis(35) {
+            break;
+        }
+        assert!(Instant::now() < until, "no answer is sent at once");
     }
-    assert!(quickest < Duration::from_millis(35), "{quickest:?}");
 }

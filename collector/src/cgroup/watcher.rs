@@ -286,7 +286,10 @@ mod tests {
         os::unix::fs::MetadataExt as _,
         path::PathBuf,
         process::{Child, Command},
-        sync::mpsc::{Receiver, channel},
+        sync::{
+            atomic::{AtomicU64, Ordering},
+            mpsc::{Receiver, channel},
+        },
         thread,
     };
 
@@ -600,6 +603,8 @@ mod tests {
         let pids: Vec<u32> = sleepers.0.iter().map(Child::id).collect();
 
         let folder = top.0.clone();
+        let turns = Arc::new(AtomicU64::new(0));
+        let done = turns.clone();
         let makes = thread::spawn(move || {
             let mut ids = Vec::new();
             let name = |number: usize| folder.join(format!("{number}.service"));
@@ -612,7 +617,11 @@ mod tests {
                 if let Some(before) = number.checked_sub(pids.len()) {
                     fs::remove_dir(name(before)).unwrap();
                 }
-                thread::sleep(Duration::from_millis(2));
+                // Each lives for as many turns of the watcher as there are processes.
+                let before = done.load(Ordering::Relaxed);
+                while done.load(Ordering::Relaxed) == before {
+                    thread::sleep(Duration::from_micros(100));
+                }
             }
             for (number, pid) in (1000 - pids.len()..1000).zip(&pids) {
                 fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
@@ -622,6 +631,7 @@ mod tests {
         });
         while !makes.is_finished() {
             watcher.turn(Duration::from_millis(1));
+            turns.fetch_add(1, Ordering::Relaxed);
         }
         let ids = makes.join().unwrap();
         watcher.turn(Duration::ZERO);

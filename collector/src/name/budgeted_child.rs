@@ -25,6 +25,7 @@ const ENDING_TIME: Duration = Duration::from_secs(2);
 pub(super) struct BudgetedChild {
     child: NamingChild,
     allowance: CpuAllowance,
+    clock: fn() -> Instant,
     /// Nothing was left of it in this window: nothing more is asked for, since what comes later has fewer samples.
     is_spent: bool,
     window_time: Duration,
@@ -38,7 +39,8 @@ impl BudgetedChild {
     pub(super) fn new(options: &NamerOptions) -> Self {
         Self {
             child: NamingChild::new(options),
-            allowance: CpuAllowance::new(options.cpu, Instant::now()),
+            allowance: CpuAllowance::new(options.cpu, (options.clock)()),
+            clock: options.clock,
             is_spent: false,
             window_time: options.window_time,
             window_time_used: Duration::ZERO,
@@ -88,7 +90,7 @@ impl BudgetedChild {
             self.window_time
         };
         let held_back = &mut self.held_back;
-        self.is_spent = self.is_spent || self.allowance.is_spent(Instant::now());
+        self.is_spent = self.is_spent || self.allowance.is_spent((self.clock)());
         if self.window_time_used >= window_time {
             held_back.window_time += 1;
         } else if self.is_spent {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::budget::CpuBudget;
 use super::child::ChildLimits;
@@ -38,6 +38,8 @@ pub struct NamerOptions {
     /// Children that may fail in a row before the next must wait ...
     pub failures_at_once: u32,
     /// ... for this time each. With the defaults, a node full of files that children
+    /// The clock by which [`cpu`](Self::cpu) grows.
+    pub clock: fn() -> Instant,
     /// die of costs one child, some 100 ms of CPU, in ten seconds. One that they hang
     /// on takes up to [`request_time`](Self::request_time) out of `cpu`, and is backed off
     /// at once: 10 s, and a minute later as much again without its debug information,
@@ -78,6 +80,7 @@ impl Default for NamerOptions {
                 // rest for units. With 32 MB these two were decompressed again for each request on a machine that compiles.
                 resident_bytes_max: 40 << 20,
             },
+            clock: Instant::now,
             pool: BlockingPool::default(),
             is_ending: Arc::default(),
         }

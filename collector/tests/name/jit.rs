@@ -18,7 +18,7 @@ use symbolize::jit::{GrowingFile, JitFormat};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::jit_files;
-use crate::target::{Running, functions, namer, options, reason, until};
+use crate::target::{DEADLINE, Running, functions, namer, options, reason, until};
 
 /// A process with a perf map.
 struct Process {
@@ -455,7 +455,7 @@ fn odd_jitdumps_have_a_reason() {
         let mut namer = namer();
         let found = names(&namer.name_jit(running.pid(), None, &[0x7020]));
         assert_eq!(found, ["unnamed: anonymous"], "{kind}");
-        assert!(started.elapsed() < Duration::from_secs(5), "{kind}");
+        assert!(started.elapsed() < DEADLINE, "{kind}");
         assert_eq!(namer.stats().ends, Default::default(), "{kind}");
     }
 }

@@ -4,15 +4,15 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use collector::file::{ElfFile, MappedBy, UnnamedReason};
 use elf::BuildId;
 use tempfile::TempDir;
 
 use crate::target::{
-    Program, Running, functions, mappings, namer, new_key, object, options, reason, unmapped_file,
-    until,
+    DEADLINE, Program, Running, functions, mappings, namer, new_key, object, options, reason,
+    unmapped_file, until,
 };
 
 pub(crate) fn directory() -> TempDir {
@@ -137,7 +137,7 @@ fn special_files_are_left_alone() {
             path.display()
         );
     }
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < DEADLINE);
     assert_eq!(namer.stats().ends, Default::default());
 }
 
@@ -203,7 +203,7 @@ fn huge_files_are_not_read_whole() {
     );
     file.set_len(options().file_bytes_max + 1).unwrap();
     assert_eq!(reason(&name(new_key())), UnnamedReason::Limit);
-    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < DEADLINE);
 }
 
 /// A process that runs `sleep` in its own root directory.

@@ -147,9 +147,12 @@ pub(crate) fn reason(namings: &[Naming]) -> UnnamedReason {
     first
 }
 
-/// Waits for a condition, for at most 20 s.
+/// Time after which a test that waits for a condition fails; no machine needs as long.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits for a condition.
 pub(crate) fn until(what: &str, mut is_reached: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + DEADLINE;
     while !is_reached() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(1));

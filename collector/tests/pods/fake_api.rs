@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     pub(crate) delay: Duration,
     /// Number of times that all connections of watches were closed.
     closed: usize,
+    /// The highest position of an event that a watch was given.
+    pub(crate) sent: usize,
     /// The one ConfigMap, and all its versions as events, from version 2 on.
     config_map: Option<Value>,
     config_map_events: Vec<Value>,
@@ -263,13 +265,15 @@ fn watch(
             }
             loop {
                 {
-                    let cluster = cluster.lock().unwrap();
+                    let mut cluster = cluster.lock().unwrap();
                     if cluster.closed != closed {
                         return None;
                     }
                     if let Some(event) = events(&cluster).get(position) {
+                        let line = format!("{event}\n");
                         position += 1;
-                        return Some((Ok(format!("{event}\n")), (String::new(), position)));
+                        cluster.sent = cluster.sent.max(position);
+                        return Some((Ok(line), (String::new(), position)));
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;

@@ -223,8 +223,8 @@ fn events_and_bookmarks() {
     wait_until("added", || watch.knows(&uid(1)));
     let version_after = version + 1;
     api.cluster().bookmark();
-    // Only a bookmark has this version. The watcher has read it when the next pod is known.
-    thread::sleep(Duration::from_millis(200));
+    // Only a bookmark has this version.
+    wait_until("sent", || api.cluster().sent > version_after);
     api.cluster().close_watches();
     let from = format!("resourceVersion={}", version_after + 1);
     wait_until("watched again", || {
@@ -280,12 +280,8 @@ fn no_server() {
     wait_until("counted", || watch.metric(unreachable) != errors);
     assert!(!watch.pods.is_connected());
     assert!(watch.knows(&uid(1)) && watch.pods.has_listed());
-    let begun = Instant::now();
-    let has_waited = watch.pods.wait_until(u64::MAX, || false, |_| false);
-    assert!(
-        !has_waited && begun.elapsed() < Duration::from_secs(10),
-        "nothing waits for it"
-    );
+    // A wait would have no end.
+    assert!(!watch.pods.wait_until(u64::MAX, || false, |_| false));
 }
 
 /// Check that missing rights are counted as such, and that the watch works once they are there; without the right to read owners the
@@ -298,7 +294,7 @@ fn missing_rights() {
     api.cluster().refuses_owners = Some(403);
     let watch = Watch::start(api.address);
     let forbidden = "kubernetes_errors_total{reason=\"forbidden\"}";
-    wait_until("counted", || watch.metric(forbidden) == "1");
+    wait_until("counted", || watch.metric(forbidden) != "0");
     assert!(!watch.pods.has_listed());
     let conditions = watch.readiness.conditions();
     assert!(
@@ -329,7 +325,7 @@ fn slow_servers() {
     api.cluster().delay = Duration::from_secs(3600);
     let watch = Watch::start_with(api.address, Duration::from_millis(500));
     let stalled = "kubernetes_errors_total{reason=\"stalled\"}";
-    wait_until("counted", || watch.metric(stalled) == "2");
+    wait_until("counted", || !["0", "1"].contains(&&*watch.metric(stalled)));
     api.cluster().delay = Duration::ZERO;
     wait_until("known", || watch.knows(&uid(1)));
 }

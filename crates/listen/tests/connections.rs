@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Time-out of a condition; only a failing test takes this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// More than the socket buffers of both ends hold.
 const LARGE_BYTES: usize = 64 << 20;
@@ -61,19 +61,19 @@ async fn serve(limits: ConnectionLimits) -> Served {
 }
 
 /// Limits that no test reaches.
-fn patient() -> ConnectionLimits {
+fn long_limits() -> ConnectionLimits {
     ConnectionLimits {
         connections_max: 8,
-        silence_max: 2 * PATIENCE,
-        unread_max: 2 * PATIENCE,
-        slow_max: 2 * PATIENCE,
+        silence_max: 2 * DEADLINE,
+        unread_max: 2 * DEADLINE,
+        slow_max: 2 * DEADLINE,
     }
 }
 
 impl Served {
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream
     }
 
@@ -111,7 +111,7 @@ fn is_closed(err: &io::Error) -> bool {
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let begin = Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "{what} did not happen");
+        assert!(begin.elapsed() < DEADLINE, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -120,25 +120,31 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 async fn connections_that_ask_nothing_or_half_are_closed_and_counted() {
     let server = serve(ConnectionLimits {
         silence_max: SHORT,
-        ..patient()
+        ..long_limits()
     })
     .await;
     let mut silent = server.connect();
     let mut half = server.connect();
     half.write_all(&REQUEST.as_bytes()[..20]).unwrap();
-    let mut idle = server.connect();
-    assert!(ask(&mut idle).unwrap().starts_with("HTTP/1.1 200"));
+    // On a busy machine a connection may be closed before it asks.
+    let mut idle = loop {
+        let mut stream = server.connect();
+        if let Some(answer) = ask(&mut stream) {
+            assert!(answer.starts_with("HTTP/1.1 200"));
+            break stream;
+        }
+    };
     for stream in [&mut silent, &mut half, &mut idle] {
         assert_eq!(stream.read(&mut [0; 64]).unwrap(), 0, "it is closed");
     }
-    wait_until("the count", || server.closed("silent") == 3);
+    wait_until("the count", || server.closed("silent") >= 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_beyond_the_limit_are_closed_and_counted_until_one_ends() {
     let server = serve(ConnectionLimits {
         connections_max: 2,
-        ..patient()
+        ..long_limits()
     })
     .await;
     let mut kept = [server.connect(), server.connect()];
@@ -158,7 +164,7 @@ async fn connections_beyond_the_limit_are_closed_and_counted_until_one_ends() {
 async fn a_client_that_does_not_read_its_answer_is_cut_off() {
     let server = serve(ConnectionLimits {
         unread_max: SHORT,
-        ..patient()
+        ..long_limits()
     })
     .await;
     let mut stream = server.connect();
@@ -170,12 +176,12 @@ async fn a_client_that_does_not_read_its_answer_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_closes_idle_connections_and_ends() {
-    let server = serve(patient()).await;
+    let server = serve(long_limits()).await;
     let mut idle = server.connect();
     let mut silent = server.connect();
     assert!(ask(&mut idle).is_some());
     server.stop.send(()).unwrap();
-    tokio::time::timeout(PATIENCE, server.task)
+    tokio::time::timeout(DEADLINE, server.task)
         .await
         .expect("it ends")
         .unwrap();
@@ -190,7 +196,7 @@ async fn a_stop_closes_idle_connections_and_ends() {
 /// Check that connections without a request do not keep a slot from one with a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_ask_nothing_or_half_give_way_when_there_are_too_many() {
-    let server = serve(patient()).await;
+    let server = serve(long_limits()).await;
     let mut half_open = Vec::new();
     for at in 0..40 {
         let mut stream = server.connect();
@@ -211,6 +217,6 @@ async fn segments_are_sent_at_once() {
     let _client = TcpStream::connect(address).unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     assert!(!stream.nodelay().unwrap());
-    patient().prepare(&stream);
+    long_limits().prepare(&stream);
     assert!(stream.nodelay().unwrap());
 }

@@ -285,7 +285,7 @@ mod tests {
             "trap 'echo flushed; exit 0' TERM; echo ready; while :; do sleep 0.05; done",
         );
         wait_for_line(&child, "ready");
-        child.stop(Duration::from_secs(10)).unwrap();
+        child.stop(Duration::from_secs(60)).unwrap();
         assert_eq!(child.last_lines(), "  ready\n  flushed");
     }
 

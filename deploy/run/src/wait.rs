@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn returns_the_first_value_that_is_there() {
         let mut looks = 0;
-        let found = wait_for("the third look", Duration::from_secs(5), || {
+        let found = wait_for("the third look", Duration::from_secs(60), || {
             looks += 1;
             Ok((looks == 3).then_some(looks))
         });

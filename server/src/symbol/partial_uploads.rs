@@ -506,7 +506,7 @@ mod tests {
             same.begin(&id(2), &plan(&[(0, 40)])).unwrap();
             done.send((same.numbers(), refused))
         });
-        let seen = is_done.recv_timeout(Duration::from_secs(10));
+        let seen = is_done.recv_timeout(Duration::from_secs(60));
         assert_eq!(seen.unwrap(), ((2, 3), UploadError::Busy));
     }
 

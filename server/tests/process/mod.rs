@@ -23,7 +23,7 @@ use tokio::runtime::Runtime;
 use crate::running::{HttpResponse, get, read_addresses};
 
 /// Time after which a test that waits for a condition fails; no machine needs as long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 const NOT_YET: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -72,7 +72,7 @@ impl Process {
                 let log = std::fs::read_to_string(data.join("stderr.log"))?;
                 return Err(format!("the server ended with {status}:\n{log}").into());
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > DEADLINE {
                 return Err("the server does not listen".into());
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -130,7 +130,7 @@ impl Process {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM)?;
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < DEADLINE {
             if let Some(status) = self.child.try_wait()? {
                 return if status.success() {
                     Ok(())

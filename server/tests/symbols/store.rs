@@ -19,7 +19,7 @@ use symbolize::index::{Rank, RefusalKind};
 use crate::build::{Built, C, CPP, Workshop};
 
 /// Time after which a test that waits for a condition fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 pub(crate) fn options(path: &Path) -> IndexStoreOptions {
     IndexStoreOptions {
@@ -671,7 +671,7 @@ pub(crate) fn wait_for<T>(mut check: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(
-            started.elapsed() < PATIENCE,
+            started.elapsed() < DEADLINE,
             "it did not come to this in time"
         );
         std::thread::sleep(Duration::from_millis(20));

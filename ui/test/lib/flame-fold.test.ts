@@ -109,7 +109,7 @@ describe("foldRecursion", () => {
     const startedMs = performance.now();
     const result = foldRecursion(tree)!;
     // About 100 ms on an idle machine; a quadratic algorithm takes minutes.
-    expect(performance.now() - startedMs).toBeLessThan(5_000);
+    expect(performance.now() - startedMs).toBeLessThan(30_000);
     expect(result.tree.length).toBeLessThan(100_000);
     expect(result.tree.total[0]).toBe(tree.total[0]);
   });

@@ -28,8 +28,9 @@ describe("collapseBrackets", () => {
 
   it("takes one pass over unclosed brackets", () => {
     const started = performance.now();
-    collapseBrackets("f<".repeat(50_000));
-    expect(performance.now() - started).toBeLessThan(5_000);
+    // A second pass for each bracket would take hours.
+    collapseBrackets("f<".repeat(1_000_000));
+    expect(performance.now() - started).toBeLessThan(30_000);
   });
 });
 

@@ -14,7 +14,7 @@ use sandbox::{
 
 use crate::Test;
 use crate::child::{ARGUMENT, FRAMES, program};
-use crate::confined::{ask, start};
+use crate::confined::{DEADLINE, ask, start};
 
 pub(crate) const TRIALS: &[Test] = trials![
     answers_follow_requests,
@@ -34,10 +34,7 @@ fn fail(child: &mut ChildProcess, request: &str, time: Duration) -> ChildFailure
     let failure = child
         .ask(request.as_bytes(), &[], started + time)
         .unwrap_err();
-    assert!(
-        started.elapsed() < Duration::from_secs(15),
-        "{request}: {failure}"
-    );
+    assert!(started.elapsed() < time + DEADLINE, "{request}: {failure}");
     failure
 }
 
@@ -73,7 +70,7 @@ fn descriptors_are_passed_and_closed() {
             })
             .collect();
         let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + DEADLINE;
         let answer = child.ask(request.as_bytes(), &files, deadline).unwrap();
         String::from_utf8(answer.to_vec()).unwrap()
     };
@@ -83,7 +80,7 @@ fn descriptors_are_passed_and_closed() {
     }
     assert_eq!(ask_with("descriptors", &[]), before);
     let (mut read, write) = std::io::pipe().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + DEADLINE;
     child.ask(b"state", &[write.as_fd()], deadline).unwrap();
     drop(write);
     // The next request takes the place of the last one's descriptors.
@@ -108,7 +105,7 @@ fn a_descriptor_of_the_child_is_not_taken() {
 fn a_request_over_the_limit_is_not_sent() {
     let mut child = start(&program("serve"));
     let large = "x".repeat(FRAMES.bytes_max + 1);
-    let failure = fail(&mut child, &large, Duration::from_secs(5));
+    let failure = fail(&mut child, &large, DEADLINE);
     assert!(matches!(
         failure,
         ChildFailure::NotSent(FrameError::TooLarge { .. })
@@ -138,7 +135,7 @@ fn a_child_that_hangs_is_given_up() {
 fn a_child_that_dies_says_of_what() {
     let end = |request: &str| {
         let mut child = start(&program("serve"));
-        match fail(&mut child, request, Duration::from_secs(10)) {
+        match fail(&mut child, request, DEADLINE) {
             ChildFailure::Ended(status) => status,
             other => panic!("{request}: {other}"),
         }
@@ -153,11 +150,11 @@ fn a_child_that_dies_says_of_what() {
 /// Check a length over the limit, and a frame that ends within.
 fn nonsense_is_refused() {
     let mut child = start(&program("serve"));
-    let failure = fail(&mut child, "huge", Duration::from_secs(5));
+    let failure = fail(&mut child, "huge", DEADLINE);
     let words = "child sent nonsense: frame of 4294967295 bytes is over the limit of 1048576";
     assert_eq!(failure.to_string(), words);
     let mut child = start(&program("serve"));
-    let failure = fail(&mut child, "half", Duration::from_secs(5));
+    let failure = fail(&mut child, "half", DEADLINE);
     assert!(matches!(failure, ChildFailure::Ended(Some(_))), "{failure}");
 }
 
@@ -169,9 +166,9 @@ fn other_programs_are_survived() {
         environment: Vec::new(),
     };
     let mut child = start(&other("/bin/true", &[]));
-    let failure = fail(&mut child, "state", Duration::from_secs(5));
+    let failure = fail(&mut child, "state", DEADLINE);
     assert!(matches!(failure, ChildFailure::Ended(Some(_))), "{failure}");
-    let mut child = start(&other("/bin/sleep", &["20"]));
+    let mut child = start(&other("/bin/sleep", &["600"]));
     let large = "x".repeat(FRAMES.bytes_max);
     let failure = fail(&mut child, &large, Duration::from_millis(200));
     assert!(matches!(failure, ChildFailure::Asleep), "{failure}");
@@ -189,7 +186,7 @@ fn a_failed_child_is_replaced_until_it_is_too_many() {
     let mut pids = Vec::new();
     for _ in 0..2 {
         let child = children.start().unwrap();
-        fail(child, "exit", Duration::from_secs(5));
+        fail(child, "exit", DEADLINE);
         pids.push(child.pid());
         children.end_failed();
     }

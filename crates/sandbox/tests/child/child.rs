@@ -129,7 +129,7 @@ fn answer(request: &str, root: FileRoot, files: &[OwnedFd]) -> io::Result<String
                 .try_clone_to_owned()
                 .map(UnixStream::from)?
                 .shutdown(std::net::Shutdown::Both)?;
-            thread::sleep(Duration::from_secs(5));
+            thread::sleep(Duration::MAX);
             String::new()
         }
         "allocate" => allocate(),
@@ -182,7 +182,7 @@ fn run_once(kind: &str) -> io::Result<()> {
     if kind == "orphan" {
         // Holds standard error open for longer than the parent waits.
         Command::new("/bin/sleep")
-            .arg("30")
+            .arg("100")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;

@@ -79,7 +79,7 @@ fn a_task_ends_at_its_deadline() {
     let started = Instant::now();
     let (finished, _) = run("sleep", Duration::from_millis(200));
     assert_eq!(finished.status, None);
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < MINUTE);
 }
 
 /// Check that the parent does not wait for a descendant of the child that holds standard error open.
@@ -87,5 +87,5 @@ fn descendants_hold_nobody_up() {
     let started = Instant::now();
     let (finished, _) = run("orphan", MINUTE);
     assert!(finished.status.unwrap().success(), "{finished:?}");
-    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < MINUTE);
 }
