@@ -176,7 +176,7 @@ fn compare(proof: &Proof, files: &mut Files) -> Check {
 /// Cached sections of the most recent files.
 #[derive(Default)]
 struct Files {
-    /// In the order of first use; `None` for a file without sections or with too large ones.
+    /// The most recently used last; `None` for a file without sections or with too large ones.
     kept: VecDeque<(TableKey, Option<Arc<Sections>>)>,
     bytes: usize,
     pool: BlockingPool,

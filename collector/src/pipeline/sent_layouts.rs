@@ -3,32 +3,41 @@
 use elf::BuildId;
 use rustc_hash::FxHashMap;
 
-/// Windows after which a layout is sent again, an hour of 10 s each: a window that is lost, or a server that loses its data,
-/// costs no more.
-const AGAIN_WINDOWS: u64 = 360;
+/// Time after which a layout is sent again, an hour: a window that is lost, or a server that loses its data, costs no more.
+const AGAIN_NS: u64 = 3_600_000_000_000;
 
 /// Files that are remembered, some 50 bytes each. A node that compiles has some thousand in an hour; of more, some are sent
 /// again sooner.
 const FILES_MAX: usize = 4096;
 
-/// Build ids with the number of the window that their layout went with.
+/// Build ids with the end of the window that their layout went with.
 #[derive(Default)]
-pub(super) struct SentLayouts(FxHashMap<BuildId, u64>);
+pub(super) struct SentLayouts {
+    sent: FxHashMap<BuildId, u64>,
+    /// The end of the current window, nanoseconds of CLOCK_MONOTONIC.
+    window_ns: u64,
+}
 
 impl SentLayouts {
-    /// Whether a file's layout is due in the window with this number; if so, it counts as sent.
-    pub(super) fn take_due(&mut self, build_id: BuildId, window: u64) -> bool {
-        let is_recent = |sent: u64| window < sent + AGAIN_WINDOWS;
-        if self.0.get(&build_id).is_some_and(|sent| is_recent(*sent)) {
+    /// The window that layouts go with from now on ends at this time.
+    pub(super) fn begin_window(&mut self, end_ns: u64) {
+        self.window_ns = end_ns;
+    }
+
+    /// Whether a file's layout is due in the current window; if so, it counts as sent.
+    pub(super) fn take_due(&mut self, build_id: BuildId) -> bool {
+        let Self { sent, window_ns } = self;
+        let is_recent = |sent_ns: &u64| *window_ns < sent_ns.saturating_add(AGAIN_NS);
+        if sent.get(&build_id).is_some_and(is_recent) {
             return false;
         }
-        if self.0.len() >= FILES_MAX {
-            self.0.retain(|_, sent| is_recent(*sent));
+        if sent.len() >= FILES_MAX {
+            sent.retain(|_, sent_ns| is_recent(sent_ns));
         }
-        if self.0.len() >= FILES_MAX {
-            self.0.clear();
+        if sent.len() >= FILES_MAX {
+            sent.clear();
         }
-        self.0.insert(build_id, window);
+        sent.insert(build_id, *window_ns);
         true
     }
 }
@@ -41,15 +50,26 @@ mod tests {
         BuildId::new(&number.to_be_bytes()).unwrap()
     }
 
-    /// Check that a layout is due once an hour, and that the memory of many files has an end.
+    /// Check that a layout is due once an hour, however long windows are, and that the memory of many files has an end.
     #[test]
     fn a_layout_is_sent_once_an_hour() {
+        for window_s in [1, 10, 60] {
+            let mut sent = SentLayouts::default();
+            let mut is_due = |time_s: u64| {
+                sent.begin_window(time_s * 1_000_000_000);
+                sent.take_due(id(1))
+            };
+            let due = (0..7300).step_by(window_s);
+            let due: Vec<u64> = due
+                .map(|time_s| time_s as u64)
+                .filter(|time_s| is_due(*time_s))
+                .collect();
+            assert_eq!(due, [0, 3600, 7200]);
+        }
         let mut sent = SentLayouts::default();
-        let due = [1, 2, 360, 361, 362].map(|window| sent.take_due(id(1), window));
-        assert_eq!(due, [true, false, false, true, false]);
         for number in 2..10_000 {
-            assert!(sent.take_due(id(number), 363), "{number}");
-            assert!(sent.0.len() <= FILES_MAX);
+            assert!(sent.take_due(id(number)), "{number}");
+            assert!(sent.sent.len() <= FILES_MAX);
         }
     }
 }

@@ -82,6 +82,8 @@ pub(super) struct Request {
 pub(super) struct Batch {
     pub(super) requests: Vec<Request>,
     pub(super) changes: Vec<(u32, Change)>,
+    /// Changes before these were dropped: the mappings that the unwinder has may be stale.
+    pub(super) has_dropped_changes: bool,
     /// Sampled processes.
     pub(super) sampled: Vec<u32>,
 }
@@ -248,8 +250,12 @@ impl Thread {
         let Batch {
             requests,
             changes,
+            has_dropped_changes,
             sampled,
         } = batch;
+        if has_dropped_changes {
+            self.tables.remove_processes(now_ns);
+        }
         for pid in sampled {
             self.tables.touch_process(pid, now_ns);
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use metrics::Figures;
-use profiler_bpf::outcome::Outcome;
+use profiler_bpf::{outcome::Outcome, tables::PROCESSES_MAX};
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -28,6 +28,10 @@ use crate::{
 /// Samples that may wait. Each keeps its kernel frames and its process, some 300 bytes; the unwinder limits the bytes of the
 /// copies themselves.
 const STACKS_MAX: usize = 16_384;
+
+/// Changes of processes that may wait for the unwinder: two of each process that it knows, of 24 bytes each. It is behind for
+/// seconds then. More are dropped, and it forgets all processes: each gets its rows again at its next sample.
+const CHANGES_MAX: usize = 2 * PROCESSES_MAX as usize;
 
 /// Wait of a sample: a little longer than the unwinder waits for rows.
 pub(super) const WAIT_NS: u64 = unwinder::WAIT_NS + 500_000_000;
@@ -49,6 +53,8 @@ pub(super) struct WaitingStats {
     unchecked: u64,
     /// Copied stacks that were not walked.
     dropped: u64,
+    /// Changes of processes that the unwinder was not told.
+    dropped_changes: u64,
 }
 
 impl WaitingStats {
@@ -75,6 +81,11 @@ impl WaitingStats {
             "copied_stacks_dropped",
             "Copied stacks that were not unwound because too many waited, or their rows did not come in time",
             self.dropped,
+        );
+        figures.counter(
+            "unwind_changes_dropped",
+            "Changes of processes that were dropped because the unwinder was behind: it forgot all processes, and wrote their mappings to the kernel again when they were sampled",
+            self.dropped_changes,
         );
     }
 }
@@ -236,6 +247,18 @@ impl WaitingStacks {
         tracing::debug!(stacks = self.refused.len(), "the unwinder is behind");
         // A process that lacks rows is sampled again; its changes come only once.
         self.to_unwind.changes = refused.changes;
+        self.to_unwind.has_dropped_changes = refused.has_dropped_changes;
+        self.limit_changes();
+    }
+
+    fn limit_changes(&mut self) {
+        let changes = &mut self.to_unwind.changes;
+        if changes.len() > CHANGES_MAX {
+            self.stats.lock().dropped_changes += changes.len() as u64;
+            // Not only the length: the room was for many.
+            *changes = Vec::new();
+            self.to_unwind.has_dropped_changes = true;
+        }
     }
 
     /// The samples whose stacks are done, and those that have waited too long.
@@ -501,6 +524,28 @@ mod tests {
             .end_drain(vec![(6, Change::Ended)], Vec::new());
         let changes = waiting.unwinder.pop().unwrap().changes;
         assert_eq!(changes, [(5, Change::Ended), (6, Change::Ended)]);
+    }
+
+    /// Check that changes which the unwinder does not take are dropped at a limit, and that it forgets the processes then.
+    #[test]
+    fn changes_that_wait_have_a_limit() {
+        let mut waiting = fixture(1);
+        let changes = |count: usize| vec![(4, Change::Ended); count];
+        waiting.stacks.end_drain(changes(1), Vec::new());
+        waiting.stacks.end_drain(changes(CHANGES_MAX), Vec::new());
+        assert_eq!(waiting.stacks.to_unwind.changes.len(), CHANGES_MAX);
+        waiting.stacks.end_drain(changes(1), Vec::new());
+        assert!(waiting.stacks.to_unwind.changes.is_empty());
+        let dropped = waiting.stacks.stats.lock().dropped_changes;
+        assert_eq!(dropped, CHANGES_MAX as u64 + 1);
+
+        waiting.stacks.end_drain(changes(2), Vec::new());
+        assert!(!waiting.unwinder.pop().unwrap().has_dropped_changes);
+        waiting.stacks.end_drain(changes(3), Vec::new());
+        let batch = waiting.unwinder.pop().unwrap();
+        assert_eq!((batch.changes.len(), batch.has_dropped_changes), (5, true));
+        waiting.stacks.end_drain(changes(1), Vec::new());
+        assert!(!waiting.unwinder.pop().unwrap().has_dropped_changes);
     }
 
     /// Check that drains without work are told together, once a second.

@@ -127,6 +127,7 @@ impl WindowPublisher {
             let end_ns = closed.bounds.end_ns;
             let labels = self.label_series(&mut closed);
             let samples = closed.window.samples();
+            self.sent_layouts.begin_window(end_ns);
             match self.make_message(closed, &labels) {
                 Ok(request) => self.sender.push(&request, samples),
                 Err(err) => {
@@ -398,11 +399,8 @@ impl WindowPublisher {
         let build_id = file.build_id?;
         let has_unnamed = named.iter().any(|naming| naming.unnamed().is_some());
         let (offer, file_id) = self.offer(file, object, named).unwrap_or_default();
-        // The number that the window will have.
-        let window = self.sequence + 1;
         let segments = self.namer.segments(object);
-        let is_sent =
-            has_unnamed || !segments.is_empty() && self.sent_layouts.take_due(build_id, window);
+        let is_sent = has_unnamed || !segments.is_empty() && self.sent_layouts.take_due(build_id);
         let segments = if is_sent { segments } else { &[] };
         let segments: Vec<Segment> = segments
             .iter()

@@ -160,6 +160,14 @@ impl Tables {
         }
     }
 
+    /// Forgets all processes.
+    pub fn remove_processes(&mut self, now_ns: u64) {
+        let pids: Vec<u32> = self.processes.iter().map(|(pid, _)| pid).collect();
+        for pid in pids {
+            self.remove_process(pid, now_ns);
+        }
+    }
+
     /// Whether the caller is to evaluate this file; if so, it counts as being evaluated. No process
     /// need map it any more: one that has ended leaves stacks to be walked.
     pub fn wants(&mut self, file: &Arc<MappedFile>, now_ns: u64) -> bool {
