@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use elf::{BlockCache, BuildId};
+use elf::{BlockCache, BuildId, HeadersError};
 use sandbox::{FileRoot, ResidentMemory};
 use symbolize::dwarf::{Linking, SplitFile};
 use symbolize::{
@@ -227,7 +227,10 @@ impl ElfFiles {
     fn read(&self, descriptor: &OwnedFd) -> Result<ObjectFile, UnnamedReason> {
         let file = open_descriptor(self.root, descriptor)?;
         let path = self.root.path_of(file.as_raw_fd());
-        ObjectFile::read(file, path).map_err(|_| UnnamedReason::Corrupt)
+        ObjectFile::read(file, path).map_err(|err| match err {
+            HeadersError::NotElf => UnnamedReason::Corrupt,
+            HeadersError::TooLarge => UnnamedReason::Limit,
+        })
     }
 
     /// Takes a debug file for an open file, if that needs one.

@@ -11,6 +11,8 @@ use collector::name::Naming;
 use collector::blocking_pool::BlockingPool;
 use collector::clock::monotonic_ns;
 use collector::process::{FileIdentity, FileKind, Files, ProcessTable, SnapshotReader};
+use collector::unwind::{self, RuleSet, read_table};
+use collector::upload::find_parts;
 
 use crate::paths::{build_id, directory, start_in_root};
 use crate::target::{
@@ -47,6 +49,53 @@ fn layouts_are_known_of_held_files() {
         ["a_function"]
     );
     assert_eq!(namer.segments(&object), segments);
+}
+
+/// The file with this many section headers, those that it lacks being empty.
+fn with_sections(file: &[u8], count: u16) -> Vec<u8> {
+    let word = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());
+    let (table, old_count) = (word(40) as usize, u16::from_le_bytes([file[60], file[61]]));
+    let old = &file[table..table + usize::from(old_count) * 64];
+    let mut changed = file.to_vec();
+    changed.resize(file.len().next_multiple_of(8), 0);
+    let new_table = changed.len() as u64;
+    changed.extend(old);
+    changed.resize(new_table as usize + usize::from(count) * 64, 0);
+    changed[40..48].copy_from_slice(&new_table.to_le_bytes());
+    changed[60..62].copy_from_slice(&count.to_le_bytes());
+    changed
+}
+
+/// Check that a file with as many sections as there may be has names, unwind rows, parts to upload and a layout while it is held,
+/// and that one with a section more has none of them.
+#[test]
+fn a_file_over_a_limit_has_nothing() {
+    let directory = directory();
+    let program = Program::compile(directory.path().join("program"), "a_function");
+    let offset = program.offset_of("a_function");
+    let bytes = fs::read(&program.path).unwrap();
+    let sections_max = elf::Limits::MAPPED.sections as u16;
+    for (sections, is_within) in [(sections_max, true), (sections_max + 1, false)] {
+        let bytes = with_sections(&bytes, sections);
+        let path = directory.path().join(sections.to_string());
+        fs::write(&path, &bytes).unwrap();
+        let file = unmapped_file(&path);
+        let mut namer = namer();
+        let namings = namer.name(&object(file.clone()), &[offset]);
+        let expected = if is_within {
+            "a_function"
+        } else {
+            "unnamed: limit"
+        };
+        assert_eq!(functions(&namings[0]), [expected]);
+        let rows = read_table(&*bytes, &mut RuleSet::new(), &unwind::Limits::default());
+        assert_eq!(rows.is_ok(), is_within);
+        let parts = find_parts(bytes.len() as u64, &*bytes);
+        assert_eq!(parts.is_some(), is_within);
+        let opened = hold_alone(&file).unwrap();
+        let segments = self::namer().segments(&object(held(file, opened))).len();
+        assert_eq!(segments > 0, is_within);
+    }
 }
 
 /// The process id of a process that has ended.

@@ -30,7 +30,7 @@
 //!
 //! - opens the file and passes it as [`ReadAt`]: bytes in memory, a [`File`](std::fs::File), or a [`CachedFile`] for parsers
 //!   with small scattered reads;
-//! - chooses [`Limits`]: [`Limits::MAPPED`] for files that processes map, [`Limits::OBJECTS`] for object files and uploads;
+//! - chooses [`Limits`]: [`Limits::MAPPED`] for files that processes map, [`Limits::OBJECTS`] for object files and on the server;
 //! - checks [`SectionData::memory_bytes`] before [`SectionData::read`]: a section may claim any size.
 //!
 //! # Limits of the crate

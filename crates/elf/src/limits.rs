@@ -22,19 +22,22 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For files that processes map, which are read in a process that must not grow: 330 KB in all.
+    /// For files that processes map, and their debug files: names, unwind rows, layouts and uploads all read a file with this set,
+    /// so that it has all of them or none.
     ///
-    /// Programs have 30 to 45 sections and kernel modules 60, with 500 bytes of names.
+    /// They are read in a process that must not grow: 64 program headers of 56 bytes, 4,096 section headers of 64 bytes and 64
+    /// KiB of names are 330 KB. Programs have 30 to 45 sections and kernel modules 60, with 500 bytes of names.
     pub const MAPPED: Self = Self {
         program_headers: SEGMENTS_MAX,
         sections: 4096,
         name_bytes: 64 << 10,
     };
 
-    /// For object files, split debug information and uploads, which a confined child reads: 15 MB in all.
+    /// For object files, split debug information and files on the server, which no process maps here and a confined child reads.
     ///
     /// Compilers write a section for each function and each C++ type, up to the 65,279 that the 16 bits of a header hold, with
-    /// names of about 100 bytes.
+    /// names of about 100 bytes: 65,536 program headers of 56 bytes, as many section headers of 64 bytes and 8 MiB of names are
+    /// 16 MB.
     pub const OBJECTS: Self = Self {
         program_headers: 1 << 16,
         sections: 1 << 16,

@@ -31,9 +31,9 @@ impl ObjectFile {
     /// Reads the headers of an open file. `path` leads to it as long as it is open.
     ///
     /// # Errors
-    /// The file is not a 64-bit little-endian ELF file, or is truncated.
+    /// The file is not a 64-bit little-endian ELF file, is truncated, or is over [`Limits::MAPPED`].
     pub fn read(file: File, path: PathBuf) -> Result<Self, HeadersError> {
-        let headers = Headers::read(&file, Limits::OBJECTS)?;
+        let headers = Headers::read(&file, Limits::MAPPED)?;
         if !headers.is_64_bit_little_endian() {
             return Err(HeadersError::NotElf);
         }
