@@ -71,6 +71,7 @@ mod label_messages;
 mod open_files;
 mod proc_reader;
 mod prover;
+mod routing;
 mod row_store;
 mod sampler;
 mod sampler_stats;

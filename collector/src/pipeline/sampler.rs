@@ -3,7 +3,6 @@
 mod turn;
 
 use std::{
-    mem,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -11,7 +10,6 @@ use std::{
 
 use anyhow::Result;
 use profiler_bpf::outcome::Outcome;
-use rustc_hash::FxHashMap;
 
 use super::{
     account::{Accounting, SampledTime, Totals},
@@ -23,8 +21,9 @@ use super::{
     open_files::FileOpener,
     proc_reader::{ProcReader, ProcRequest},
     prover::Prover,
+    routing::{Route, Routing, SampledUsage},
     sampler_stats::SamplerStats,
-    unattributed::{self, Unattributed, Waiting, WaitsFor},
+    unattributed::{self, Waiting, WaitsFor},
     unwinder::Unwinder,
     waiting_stacks::{Finished, WAIT_NS, WaitingStacks, WaitingStats},
     windows::{ClosedWindow, Now, WindowEnd, WindowStats, Windows},
@@ -39,7 +38,7 @@ use crate::{
     health::Heartbeat,
     locate::Addresses,
     metrics::Stats,
-    policy::{Enforcer, Verdict},
+    policy::Enforcer,
     process::{KernelCode, Process, ProcessTable, SideBand, SideBandEvent, Timed},
     queue::Queue,
     sample::{Batch, Program, Sample, Schedule, Timers},
@@ -84,18 +83,11 @@ pub(super) struct Sampler {
     drain: Drain,
     attribution: Attribution,
     proc_reader: ProcReader,
-    unattributed: Unattributed,
+    routing: Routing,
     file_opener: FileOpener,
     stacks: WaitingStacks,
     windows: Windows,
     accounts: ContainerAccounts,
-    enforcer: Option<Enforcer>,
-    /// CPU time sampled since the last message to `accounts`, by cgroup id.
-    sampled: FxHashMap<u64, u64>,
-    /// Samples dropped by the policy since the last message to `accounts`, by cgroup id.
-    excluded: FxHashMap<u64, u64>,
-    /// CPU time of a sample.
-    sample_ns: u64,
     stats: Stats<SamplerStats>,
     started: Instant,
     heartbeat: Heartbeat,
@@ -157,7 +149,7 @@ impl Sampler {
             drain: Drain::default(),
             attribution,
             proc_reader: sources.proc_reader,
-            unattributed: Unattributed::default(),
+            routing: Routing::new(sources.enforcer, schedule.sample_ns()),
             file_opener: sources.file_opener,
             stacks: WaitingStacks::new(sources.unwinder, sources.prover, stats.stacks),
             windows: Windows::new(
@@ -167,10 +159,6 @@ impl Sampler {
                 (stats.dropped, stats.windows),
             ),
             accounts: sources.accounts,
-            enforcer: sources.enforcer,
-            sampled: FxHashMap::default(),
-            excluded: FxHashMap::default(),
-            sample_ns: schedule.sample_ns(),
             stats: stats.sampler,
             started: sources.started,
             heartbeat: sources.heartbeat,
@@ -212,7 +200,7 @@ impl Sampler {
 
     /// Waits for the processes and cgroups of samples that are being read. Samples wait for two seconds at most.
     fn wait_for_processes(&mut self) {
-        while !self.unattributed.is_empty() {
+        while self.routing.is_waiting() {
             thread::sleep(POLL_INTERVAL);
             self.read_processes();
         }
@@ -261,7 +249,7 @@ impl Sampler {
         while let Some(result) = self.proc_reader.pop() {
             self.attribution.apply_result(result, now_ns);
         }
-        let (batch, waiting) = self.unattributed.take();
+        let (batch, waiting) = self.routing.take_waiting();
         for (sample, waiting) in batch.samples().iter().zip(waiting) {
             self.take_again(&batch, sample, waiting);
         }
@@ -280,7 +268,7 @@ impl Sampler {
             }
             WaitsFor::Cgroup(process) => Owner::Known(process),
         };
-        self.count_or_wait(batch, sample, owner, until_ns);
+        self.route(batch, sample, owner, until_ns);
     }
 
     /// Reads the kernel's buffers. Returns the events and samples until `until_ns`.
@@ -303,69 +291,36 @@ impl Sampler {
         drained
     }
 
-    /// Counts a sample, unless it waits for something.
+    /// Counts a sample, unless it waits for something or is dropped.
     fn take(&mut self, batch: &Batch, sample: &Sample) {
         // An excluded process is not looked at.
-        if self.verdict(sample) == Verdict::Exclude {
-            return self.exclude(sample, Stage::Policy);
+        if let Some(stage) = self.routing.exclude(sample) {
+            return self.windows.drop_samples(stage, 1);
         }
         let owner = self.attribution.find(sample);
         // Relative to now: after a stall of the collector, samples are old when they arrive.
         let until_ns = monotonic_ns() + unattributed::WAIT_NS;
-        self.count_or_wait(batch, sample, owner, until_ns);
+        self.route(batch, sample, owner, until_ns);
     }
 
-    /// Keeps a sample until its process and cgroup have been read and its pod is decided. After the maximum wait, counts it
-    /// without process and cgroup, and drops it without a decision.
-    fn count_or_wait(&mut self, batch: &Batch, sample: &Sample, owner: Owner, until_ns: u64) {
-        let verdict = self.verdict(sample);
-        let (waits_for, process) = match (owner, verdict) {
-            (_, Verdict::Exclude) => return self.exclude(sample, Stage::Policy),
-            (Owner::Known(process), Verdict::Take) => return self.count(batch, sample, process),
-            (Owner::Known(process) | Owner::CgroupPending(process), _) => {
-                (WaitsFor::Cgroup(process.clone()), process)
-            }
-            (Owner::Pending, _) => (WaitsFor::Process, None),
-        };
-        let waiting = Waiting {
-            waits_for,
-            until_ns,
-        };
-        let wait_ns = match verdict {
-            Verdict::Undecided { until_ns: held_ns } => until_ns.min(held_ns),
-            Verdict::Take | Verdict::Exclude => until_ns,
-        };
-        let may_wait = monotonic_ns() < wait_ns;
-        if may_wait && self.unattributed.push(batch, sample, waiting) {
-            return;
+    fn route(&mut self, batch: &Batch, sample: &Sample, owner: Owner, until_ns: u64) {
+        let now_ns = monotonic_ns();
+        match self.routing.route((batch, sample), owner, until_ns, now_ns) {
+            Route::Count(process) => self.count(batch, sample, process),
+            Route::Wait(_) => {}
+            Route::Drop(stage) => self.windows.drop_samples(stage, 1),
         }
-        match verdict {
-            Verdict::Undecided { .. } => self.exclude(sample, Stage::Undecided),
-            Verdict::Take | Verdict::Exclude => self.count(batch, sample, process),
-        }
-    }
-
-    /// The policy's verdict on a sample.
-    fn verdict(&self, sample: &Sample) -> Verdict {
-        let enforcer = self.enforcer.as_ref();
-        enforcer.map_or(Verdict::Take, |enforcer| enforcer.verdict(sample.cgroup_id))
-    }
-
-    /// Drops a sample that the kernel let through.
-    fn exclude(&mut self, sample: &Sample, stage: Stage) {
-        self.windows.drop_samples(stage, 1);
-        *self.excluded.entry(sample.cgroup_id).or_default() += 1;
     }
 
     /// Tells the accounts of containers what was sampled and what was dropped.
     fn send_accounts(&mut self) {
-        self.accounts.add_sampled(mem::take(&mut self.sampled));
-        self.accounts.add_excluded(mem::take(&mut self.excluded));
+        let SampledUsage { sampled, excluded } = self.routing.take_usage();
+        self.accounts.add_sampled(sampled);
+        self.accounts.add_excluded(excluded);
     }
 
     /// Counts a sample of a process, unless it waits for its stack.
     fn count(&mut self, batch: &Batch, sample: &Sample, process: Option<Process>) {
-        *self.sampled.entry(sample.cgroup_id).or_default() += self.sample_ns;
         if let Some(process) = &process {
             if let Some(request) = self.attribution.request_files(sample, process) {
                 self.file_opener.push(request);
@@ -388,7 +343,7 @@ impl Sampler {
         let finished = self.stacks.poll(now_ns);
         self.add_finished(finished);
         if self.windows.is_over(now_ns, |end_ns| {
-            self.stacks.has_before(end_ns) || self.unattributed.has_before(end_ns)
+            self.stacks.has_before(end_ns) || self.routing.has_before(end_ns)
         }) {
             self.finish_closing();
         }
@@ -446,7 +401,7 @@ impl Sampler {
         let end = self.read_window_end();
         self.windows.close(bounds, end, now.monotonic_ns + WAIT_NS);
         self.attribution.end_window(now.monotonic_ns);
-        if !self.stacks.has_before(end_ns) && !self.unattributed.has_before(end_ns) {
+        if !self.stacks.has_before(end_ns) && !self.routing.has_before(end_ns) {
             self.finish_closing();
         }
     }
