@@ -78,6 +78,7 @@ mod sampler_stats;
 mod sent_layouts;
 mod stacks_by_binary;
 mod unattributed;
+mod unread_file;
 mod unwind_stats;
 mod unwinder;
 mod waiting_stacks;

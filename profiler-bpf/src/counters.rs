@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use profiler_bpf::{
-    copy_size::Uncopied,
     settings::counter::{self, Counters},
+    uncopied::Uncopied,
 };
 
 use crate::{COUNTERS, arithmetic::zero};

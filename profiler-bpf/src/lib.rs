@@ -21,4 +21,5 @@ pub mod policy;
 pub mod record;
 pub mod settings;
 pub mod tables;
+pub mod uncopied;
 pub mod unwind;

@@ -92,7 +92,7 @@ pub const PROGRAM_WALK: u32 = 0;
 
 /// Places in the one value of the per-CPU map `COUNTERS`, a [`counter::Counters`].
 pub mod counter {
-    use crate::{copy_size::Uncopied, outcome::Outcome};
+    use crate::{outcome::Outcome, uncopied::Uncopied};
 
     /// The first outcome's counter; the others follow in the order of [`Outcome`].
     pub const OUTCOMES: usize = 0;

@@ -8,10 +8,11 @@ use aya_ebpf::{
     maps::ring_buf::RingBufBytes,
 };
 use profiler_bpf::{
-    copy_size::{CopySize, Uncopied, record_bytes},
+    copy_size::{CopySize, record_bytes},
     outcome::Outcome,
     record::{KIND_STACK, RED_ZONE_BYTES, STACK_HEADER_BYTES, Scratch, StackHeader},
     settings::{STACK_COPY_BYTES, STACK_COPY_BYTES_MAX, STACK_END_BYTES},
+    uncopied::Uncopied,
 };
 
 use crate::{RING, allowance, arithmetic::clear, counters, scratch, task};

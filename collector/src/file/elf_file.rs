@@ -7,9 +7,9 @@ use std::sync::Arc;
 use elf::BuildId;
 
 use super::held::HeldFile;
-use super::open::{OWN_ROOT, open_elf, root_of};
+use super::proc_path::{OWN_ROOT, root_of};
 use super::stamp::{FileStamp, Inode};
-use crate::blocking_pool::{BlockingPool, Resource};
+use crate::blocking_pool::Resource;
 
 /// The key of a file's names. The build id is not part of it: a file can claim that of any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,19 +53,6 @@ pub struct ElfFile {
 }
 
 impl ElfFile {
-    /// The same with the stamp for a key, of the file that is held or can be opened now. Without one the key stays.
-    pub fn with_stamp(mut self, pool: &BlockingPool) -> Self {
-        let stamp = match &self.held {
-            Some(held) => FileStamp::of(&held.file),
-            None => {
-                let opened = open_elf(&Arc::new(self.clone()), u64::MAX, pool);
-                opened.ok().and_then(FileStamp::of)
-            }
-        };
-        self.key = stamp.map_or(self.key, FileKey::Stamp);
-        self
-    }
-
     /// The account of accesses to it: its file system, as far as the kernel tells it without reading.
     pub(crate) fn resource(&self) -> Resource {
         if let Some(inode) = self.inode {

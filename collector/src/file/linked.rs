@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::fstatfs;
 
 use super::elf_file::ElfFile;
-use super::open::{OWN_ROOT, check_size, look_at, look_in_time, open_below, open_in_root, roots};
+use super::open::{check_size, look_at, look_in_time, open_below, open_in_root, roots};
+use super::proc_path::OWN_ROOT;
 use super::stamp::Origin;
 use crate::blocking_pool::{BlockingPool, FILE_DEADLINE, Resource};
 

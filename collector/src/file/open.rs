@@ -4,8 +4,7 @@
 //! FIFO is ever opened), or the reason why there is none. Never follows a path out of the root of the process it came from.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,16 +16,30 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::elf_file::{ElfFile, MappedBy};
+use super::elf_file::{ElfFile, FileKey, MappedBy};
+use super::proc_path::{OWN_ROOT, descriptor_path, reopen, root_of};
+use super::stamp::FileStamp;
 use crate::blocking_pool::{BlockingPool, FILE_DEADLINE, Resource};
-use crate::procfs::{open_unleased, read_attributes};
-
-/// The node's own root.
-pub(crate) const OWN_ROOT: &str = "/";
+use crate::procfs::read_attributes;
 
 /// Processes tried for one file. If the first few have ended, the others probably have too, and the
 /// path is more likely to work.
 const CANDIDATES_MAX: usize = 8;
+
+impl ElfFile {
+    /// The same with the stamp for a key, of the file that is held or can be opened now. Without one the key stays.
+    pub fn with_stamp(mut self, pool: &BlockingPool) -> Self {
+        let stamp = match &self.held {
+            Some(held) => FileStamp::of(&held.file),
+            None => {
+                let opened = open_elf(&Arc::new(self.clone()), u64::MAX, pool);
+                opened.ok().and_then(FileStamp::of)
+            }
+        };
+        self.key = stamp.map_or(self.key, FileKey::Stamp);
+        self
+    }
+}
 
 /// Opens `file`: the held descriptor if there is one, otherwise as [`find_elf`] does.
 pub(crate) fn open_elf(
@@ -120,20 +133,6 @@ fn parent_roots(file: &ElfFile) -> impl Iterator<Item = String> + '_ {
     let candidates = file.candidates.iter().take(CANDIDATES_MAX);
     let parents = candidates.map(|candidate| candidate.parent);
     parents.filter(|parent| *parent != 0).map(root_of)
-}
-
-/// The root directory of a process.
-pub(crate) fn root_of(pid: u32) -> String {
-    format!("/proc/{pid}/root")
-}
-
-/// Opens the regular file of an `O_PATH` descriptor for reading. Fails while a process holds a lease on the file.
-pub(crate) fn reopen(file: &OwnedFd) -> Result<File, UnnamedReason> {
-    open_unleased(Path::new(&descriptor_path(file))).map_err(|_| UnnamedReason::Permission)
-}
-
-fn descriptor_path(file: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// The owner that a file must have.

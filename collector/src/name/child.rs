@@ -17,27 +17,14 @@ use super::confine::confinement;
 use super::elf::{ElfFiles, ElfRequest, LinkedRequest};
 use super::jit::{JitFiles, JitRequest};
 use super::kernel::Kernel;
+use super::options::{CHILD_ARGUMENT, ChildLimits};
 use super::protocol::{FRAMES, Facts, Request, RequestObject, Response, note_leaving};
 use super::vdso::copy_vdso;
 use crate::file::UnnamedReason;
 
-/// First argument of the collector's program that makes it a naming child; its
-/// two others are [`ChildLimits`]. Not for people.
-pub const CHILD_ARGUMENT: &str = "name-child";
-
 /// The number under which the vDSO is kept among the files; the collector's own
 /// numbers start below.
 const VDSO_FILE: u64 = u64::MAX;
-
-/// Limits of the child's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChildLimits {
-    /// Private memory in bytes. The kernel refuses more; the child dies of it.
-    pub data_bytes_max: u64,
-    /// Resident memory in bytes, mapped files included. Above it the child forgets
-    /// what it parsed; if that is not enough, it ends after its answer.
-    pub resident_bytes_max: u64,
-}
 
 /// Runs the child with its socket as standard input, until the socket is closed.
 ///

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use sandbox::{CapabilitySet, Confinement, FileRoot};
 
-use super::child::ChildLimits;
+use super::options::ChildLimits;
 use crate::file::UnnamedReason;
 use crate::procfs::open_unleased;
 

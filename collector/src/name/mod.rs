@@ -32,11 +32,11 @@ mod strings;
 mod vdso;
 
 pub use budget::CpuBudget;
-pub use child::{CHILD_ARGUMENT, ChildLimits, run_child};
+pub use child::run_child;
 pub use jit::{HeldJit, SampledAddress};
 pub use namer::Namer;
 pub use naming::{Frame, Naming};
 pub use object::{Object, Readings};
-pub use options::NamerOptions;
+pub use options::{CHILD_ARGUMENT, ChildLimits, NamerOptions};
 pub use stats::{ChildEnds, HeldBack, NamerStats};
 pub(crate) use vdso::copy_vdso;

@@ -13,9 +13,8 @@ use sandbox::{
 use thiserror::Error;
 use tracing::warn;
 
-use super::child::CHILD_ARGUMENT;
 use super::failure::Failure;
-use super::options::NamerOptions;
+use super::options::{CHILD_ARGUMENT, NamerOptions};
 use super::protocol::{FRAMES, ProtocolError, Request, Response, decode_response};
 use super::stats::ChildEnds;
 use crate::accounts::ProcessAccount;

@@ -6,8 +6,21 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::budget::CpuBudget;
-use super::child::ChildLimits;
 use crate::blocking_pool::BlockingPool;
+
+/// First argument of the collector's program that makes it a naming child; its
+/// two others are [`ChildLimits`]. Not for people.
+pub const CHILD_ARGUMENT: &str = "name-child";
+
+/// Limits of the child's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChildLimits {
+    /// Private memory in bytes. The kernel refuses more; the child dies of it.
+    pub data_bytes_max: u64,
+    /// Resident memory in bytes, mapped files included. Above it the child forgets
+    /// what it parsed; if that is not enough, it ends after its answer.
+    pub resident_bytes_max: u64,
+}
 
 /// Options and limits of naming.
 #[derive(Clone, Debug)]
@@ -25,6 +38,8 @@ pub struct NamerOptions {
     /// CPU time of the child and of the thread that asks it. When it is spent, the
     /// remaining addresses are named in a later window or by the server.
     pub cpu: CpuBudget,
+    /// The clock by which [`cpu`](Self::cpu) grows.
+    pub clock: fn() -> Instant,
     /// Wall-clock time of all requests between two [`Namer::end_window`], so that no
     /// window waits long for its names. Where the CPU is scarce, 4 s left a quarter of
     /// a window without names; the four windows that may wait (40 s) bear 20 s now
@@ -38,8 +53,6 @@ pub struct NamerOptions {
     /// Children that may fail in a row before the next must wait ...
     pub failures_at_once: u32,
     /// ... for this time each. With the defaults, a node full of files that children
-    /// The clock by which [`cpu`](Self::cpu) grows.
-    pub clock: fn() -> Instant,
     /// die of costs one child, some 100 ms of CPU, in ten seconds. One that they hang
     /// on takes up to [`request_time`](Self::request_time) out of `cpu`, and is backed off
     /// at once: 10 s, and a minute later as much again without its debug information,
@@ -67,6 +80,7 @@ impl Default for NamerOptions {
                 // When all is new, as at the start: it is there again after 200 s with nothing to name.
                 burst: Duration::from_secs(10),
             },
+            clock: Instant::now,
             window_time: Duration::from_secs(20),
             retry_windows: 6,
             file_bytes_max: 16 << 30,
@@ -80,7 +94,6 @@ impl Default for NamerOptions {
                 // rest for units. With 32 MB these two were decompressed again for each request on a machine that compiles.
                 resident_bytes_max: 40 << 20,
             },
-            clock: Instant::now,
             pool: BlockingPool::default(),
             is_ending: Arc::default(),
         }

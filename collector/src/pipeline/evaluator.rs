@@ -16,7 +16,7 @@ use std::{
 use anyhow::Result;
 use parking_lot::Mutex;
 
-use super::{row_store::RowStore, window_publisher::describe_unread};
+use super::{row_store::RowStore, unread_file::describe_unread};
 use crate::{
     blocking_pool::{BlockingPool, Resource},
     clock::thread_cpu,

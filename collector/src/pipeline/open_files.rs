@@ -38,7 +38,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::window_publisher::describe_unread;
+use super::unread_file::describe_unread;
 use crate::{
     blocking_pool::BlockingPool,
     clock::thread_cpu,

@@ -1,7 +1,7 @@
 //! Statistics of the sampler, and of the program and tables that it reads with each drain.
 
 use metrics::Figures;
-use profiler_bpf::{copy_size::Uncopied, outcome::Outcome};
+use profiler_bpf::{outcome::Outcome, uncopied::Uncopied};
 
 use crate::{cgroup::CgroupStats, metrics::seconds, process::TableStats, sample::CounterTotals};
 

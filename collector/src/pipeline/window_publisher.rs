@@ -12,6 +12,7 @@ use super::{
     label_messages::{label_containers, label_set_message},
     open_files::{OpenFileCache, OpenFileStats},
     sent_layouts::SentLayouts,
+    unread_file::describe_unread,
     windows::ClosedWindow,
 };
 use crate::{
@@ -19,12 +20,12 @@ use crate::{
     aggregate::{Maker, Window, WindowFile},
     blocking_pool::{BlockingPool, FILE_DEADLINE},
     config::Config,
-    file::{ElfFile, FileFormat, FileKey, HeldFile, MappedBy, UnnamedReason},
+    file::{ElfFile, FileFormat, HeldFile, UnnamedReason},
     label::{LabelStats, Labeller, WindowLabels},
     metrics::Stats,
     name::{Frame, Namer, NamerStats, Naming, Object, Readings, SampledAddress},
     process::{
-        ContentId, Contents, FileKind, KernelCode, KernelOwner, MappedFile, is_unloaded, module_of,
+        Contents, FileKind, KernelCode, KernelOwner, MappedFile, is_unloaded, module_of,
         read_contents,
     },
     profile::{build_profile, mapping_id, split_module},
@@ -125,9 +126,9 @@ impl WindowPublisher {
     pub(super) fn run(mut self, queue: &Queue<ClosedWindow>) -> Sender {
         while let Some(mut closed) = queue.pop() {
             let end_ns = closed.bounds.end_ns;
+            self.sent_layouts.begin_window(end_ns);
             let labels = self.label_series(&mut closed);
             let samples = closed.window.samples();
-            self.sent_layouts.begin_window(end_ns);
             match self.make_message(closed, &labels) {
                 Ok(request) => self.sender.push(&request, samples),
                 Err(err) => {
@@ -547,23 +548,6 @@ fn describe_file(file: &WindowFile, held: Option<Arc<HeldFile>>, pool: &Blocking
         }
     }
     ElfFile { held, ..described }.with_stamp(pool)
-}
-
-/// The file as far as it is known without reading it.
-pub(super) fn describe_unread(file: &MappedFile, mapped_by: &[MappedBy]) -> ElfFile {
-    let build_id = match file.content_id() {
-        Some(ContentId::BuildId(id)) => Some(id),
-        Some(ContentId::Hash(_)) | None => None,
-    };
-    let place = format!("{}\0{:?}", file.path, file.identity);
-    ElfFile {
-        key: FileKey::Place(xxhash_rust::xxh3::xxh3_128(place.as_bytes())),
-        path: file.path.to_string().into(),
-        build_id,
-        inode: file.identity.inode(),
-        candidates: mapped_by.iter().rev().copied().collect(),
-        held: None,
-    }
 }
 
 fn outcome_count(outcome: &str, count: u64) -> OutcomeCount {

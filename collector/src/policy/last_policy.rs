@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::reader::revision_of;
+use super::state::revision_of;
 use crate::private_folder::make_private_folder;
 
 /// Bytes to read: a policy has 64 KiB at most.

@@ -20,6 +20,7 @@ mod watch;
 pub use enforcer::Enforcer;
 pub use enforcer_stats::EnforcerStats;
 pub use excluded::{ExcludedPod, ExcludedPods};
+pub use reader::NO_POLICY;
 pub use state::{KnownPolicy, PolicyNow, PolicyState, SourceState};
 pub use verdicts::Verdict;
-pub use watch::{NO_POLICY, PolicySource, PolicyWatch};
+pub use watch::{PolicySource, PolicyWatch};

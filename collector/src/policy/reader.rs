@@ -7,24 +7,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s::Policy;
 use metrics::Figures;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     last_policy::LastPolicy,
-    state::{KnownPolicy, PolicyNow, PolicyState, SourceState},
-    watch::NO_POLICY,
+    state::{KnownPolicy, PolicyNow, PolicyState, SourceState, revision_of},
 };
 use crate::{metrics::Stats, readiness::Readiness};
 
-/// Digits of a revision: 48 bits tell the policies of a cluster apart.
-const REVISION_DIGITS: usize = 12;
-
-/// The revision of a text: as `sha256sum` writes it, cut.
-pub(super) fn revision_of(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    let digits = digest.iter().map(|byte| format!("{byte:02x}"));
-    digits.take(REVISION_DIGITS / 2).collect()
-}
+/// The condition of a collector that has no policy yet, although one is configured.
+pub const NO_POLICY: &str = "no_policy";
 
 /// Why a source has no policy that can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,6 +10,7 @@ use std::{
 
 use k8s::Policy;
 use parking_lot::{Condvar, Mutex};
+use sha2::{Digest as _, Sha256};
 
 /// A policy that was read.
 #[derive(Debug)]
@@ -108,6 +109,16 @@ impl PolicyState {
     pub fn set_source(&self, source: SourceState) {
         self.0.current.lock().source = source;
     }
+}
+
+/// Digits of a revision: 48 bits tell the policies of a cluster apart.
+const REVISION_DIGITS: usize = 12;
+
+/// The revision of a text: as `sha256sum` writes it, cut.
+pub(super) fn revision_of(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    let digits = digest.iter().map(|byte| format!("{byte:02x}"));
+    digits.take(REVISION_DIGITS / 2).collect()
 }
 
 #[cfg(test)]

@@ -24,9 +24,6 @@ use crate::{
     readiness::Readiness,
 };
 
-/// The condition of a collector that has no policy yet, although one is configured.
-pub const NO_POLICY: &str = "no_policy";
-
 /// The key of the policy in its ConfigMap.
 const KEY: &str = "policy.yaml";
 

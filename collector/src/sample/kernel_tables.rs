@@ -14,7 +14,7 @@ use profiler_bpf::tables::{
     BLOCKS_MAX, MAPPINGS_MAX, PAGE_WORDS, PAGES_MAX, PROCESSES_MAX, RULES_MAX,
 };
 
-use super::program::take_map;
+use super::maps::take_map;
 use crate::unwind::{PAGE_BYTES, Tables, Write};
 
 type Page = Array<MapData, [u64; PAGE_WORDS]>;

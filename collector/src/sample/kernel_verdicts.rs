@@ -12,7 +12,7 @@ use aya::{
 use profiler_bpf::policy::{EXCLUDE, TAKE, Verdict};
 use rustc_hash::FxHashMap;
 
-use super::program::take_map;
+use super::maps::take_map;
 
 /// A change of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

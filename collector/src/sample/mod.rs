@@ -9,6 +9,7 @@ mod cgroup_hierarchy;
 mod cpus;
 mod kernel_tables;
 mod kernel_verdicts;
+mod maps;
 mod pid_namespace;
 mod program;
 mod schedule;

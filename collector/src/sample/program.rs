@@ -14,7 +14,6 @@ use aya::{
     sys::{BpfHelper, is_helper_supported},
 };
 use profiler_bpf::{
-    copy_size::Uncopied,
     outcome::Outcome,
     per_cpu::{FOUND_PARTS, Found, PerCpu},
     policy::VERDICTS_MAX,
@@ -23,10 +22,12 @@ use profiler_bpf::{
         counter::{self, Counters},
         task_source,
     },
+    uncopied::Uncopied,
 };
 
 use rustix::event::{Timespec, epoll};
 
+use super::maps::take_map;
 use super::{Batch, CgroupHierarchy, KernelOffsets, KernelTables, KernelVerdicts, PidNamespace};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler"));
@@ -247,11 +248,6 @@ fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a PerfEvent> {
         .program(name)
         .with_context(|| format!("failed to find the program `{name}` in the object"))?;
     Ok(program.try_into()?)
-}
-
-pub(super) fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map> {
-    ebpf.take_map(name)
-        .with_context(|| format!("failed to find the map `{name}` in the object"))
 }
 
 /// A descriptor that becomes readable at wake-ups and not with data: the program wakes no thread for a sample, and

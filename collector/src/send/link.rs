@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 
 /// Why there is no sender.
 #[derive(Debug, Error)]
@@ -48,4 +49,11 @@ impl Link {
             runtime: Builder::new_current_thread().enable_all().build()?,
         })
     }
+}
+
+/// Whether the server was unreachable or did not answer.
+pub(super) fn is_transport_error(status: &Status) -> bool {
+    // tonic keeps the connection's own error as the source of the status.
+    std::error::Error::source(status).is_some()
+        || matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
 }

@@ -8,6 +8,7 @@ mod backoff;
 mod encoded;
 mod instance;
 mod link;
+mod pending_uploads;
 mod queue;
 mod reporter;
 mod sender;
@@ -16,7 +17,8 @@ mod uploader;
 
 pub use instance::draw_instance;
 pub use link::SendError;
+pub use pending_uploads::PendingUploads;
 pub use reporter::{Reporter, ReporterStats, ReporterTimes};
 pub use sender::{Sender, SenderOptions, SenderWatch};
 pub use stats::{DropReason, Dropped, SenderStats};
-pub use uploader::{PendingUploads, UploadEnd, UploadStats, Uploader, UploaderOptions};
+pub use uploader::{UploadEnd, UploadStats, Uploader, UploaderOptions};

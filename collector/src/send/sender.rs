@@ -20,10 +20,10 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoff;
 use super::encoded::push_encoded;
-use super::link::{Link, SendError};
+use super::link::{Link, SendError, is_transport_error};
+use super::pending_uploads::PendingUploads;
 use super::queue::{Window, WindowQueue};
 use super::stats::{DropReason, SenderStats};
-use super::uploader::PendingUploads;
 use crate::threads::spawn;
 
 /// The server's address, and time-outs.
@@ -430,13 +430,6 @@ impl SendThread {
             None => time,
         }
     }
-}
-
-/// Whether the server was unreachable or did not answer.
-pub(super) fn is_transport_error(status: &Status) -> bool {
-    // tonic keeps the connection's own error as the source of the status.
-    std::error::Error::source(status).is_some()
-        || matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
 }
 
 /// The status in one line, with its cause.

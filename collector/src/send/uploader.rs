@@ -3,36 +3,30 @@
 //! One file at a time and no faster than it may, over a connection of its own, so that no window waits for it. The server
 //! keeps the pieces that it has: after a break it gives their length, and the upload resumes there if the file is still the same.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use metrics::{Figures, Registry};
-use parking_lot::Mutex;
 use proto::v1::symbols_client::SymbolsClient;
 use proto::v1::{
     BeginUploadRequest, FileRange, FinishUploadRequest, Segment, SymbolOffer, UploadPieceRequest,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tracing::{debug, info};
 
 use super::backoff::Backoff;
-use super::link::{Link, SendError};
-use super::sender::is_transport_error;
-use crate::threads::spawn;
+use super::link::{Link, SendError, is_transport_error};
+use super::pending_uploads::PendingUploads;
 use crate::blocking_pool::BlockingPool;
 use crate::file::UnnamedReason;
 use crate::metrics::Stats;
+use crate::threads::spawn;
 use crate::upload::{FileSource, Offer, Offers, Pace, SourceError, open_source};
 
 /// Bytes of one piece; the server takes 1 MiB. At the default pace 16 go in a second.
 const PIECE_BYTES: usize = 256 << 10;
-
-/// Files that wait to be sent. The server asks for at most eight at a time.
-const WAITING_MAX: usize = 16;
 
 /// Deadline for the end of the thread. It may wait for a file system that does not answer, and is abandoned then.
 const END_TIME: Duration = Duration::from_secs(1);
@@ -198,57 +192,6 @@ impl UploadStats {
             "Tries to send a file that failed and were repeated",
             self.retries,
         );
-    }
-}
-
-/// Queue of file ids that the server asked for. The receiver of `PushResponse` fills it; the uploader drains it.
-#[derive(Clone, Debug, Default)]
-pub struct PendingUploads(Arc<Wanted>);
-
-#[derive(Debug, Default)]
-struct Wanted {
-    state: Mutex<WantedState>,
-    changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct WantedState {
-    /// The first is on its way.
-    waiting: VecDeque<String>,
-    asked: u64,
-    dropped: u64,
-}
-
-impl PendingUploads {
-    /// Adds the file ids of an answer, without waiting. Those that wait already are left out.
-    pub fn ask<'a>(&self, file_ids: impl Iterator<Item = &'a str>) {
-        let mut state = self.0.state.lock();
-        for file_id in file_ids {
-            if state.waiting.iter().any(|waiting| waiting == file_id) {
-                continue;
-            }
-            state.asked += 1;
-            if state.waiting.len() < WAITING_MAX {
-                state.waiting.push_back(file_id.to_owned());
-            } else {
-                state.dropped += 1;
-            }
-        }
-        drop(state);
-        self.0.changed.notify_one();
-    }
-
-    async fn next(&self) -> String {
-        loop {
-            if let Some(file_id) = self.0.state.lock().waiting.front() {
-                return file_id.clone();
-            }
-            self.0.changed.notified().await;
-        }
-    }
-
-    fn remove_first(&self) {
-        self.0.state.lock().waiting.pop_front();
     }
 }
 
@@ -577,11 +520,8 @@ impl UploadThread {
     }
 
     fn show(&mut self) {
-        let wanted = self.wanted.0.state.lock();
-        self.stats.asked = wanted.asked;
-        self.stats.waiting = wanted.waiting.len() as u64;
-        self.stats.ends[UploadEnd::Dropped as usize] = wanted.dropped;
-        drop(wanted);
+        let dropped = &mut self.stats.ends[UploadEnd::Dropped as usize];
+        [self.stats.asked, self.stats.waiting, *dropped] = self.wanted.counts();
         *self.shown.lock() = self.stats.clone();
     }
 }

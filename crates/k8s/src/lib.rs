@@ -44,6 +44,7 @@
 //! It does not verify a path: a process that may create cgroups can give one the name of another container's.
 
 mod container;
+mod hex;
 mod identity;
 mod labels;
 mod object;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     container::{Container, ContainerKind},
-    identity::is_hex,
+    hex::is_hex,
     object::{ContainerSpec, ContainerStatus, PodObject, cut_text},
 };
 

@@ -18,7 +18,7 @@
 
 use std::borrow::Cow;
 
-use crate::identity::{UUID, is_grouped_hex, is_hex};
+use crate::hex::{UUID, is_grouped_hex, is_hex};
 
 /// libvirt's names of QEMU guests: this, their number, `\x2d` and their name, escaped.
 const LIBVIRT: &str = r"machine-qemu\x2d";

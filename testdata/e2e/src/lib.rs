@@ -16,6 +16,8 @@
 pub mod expected;
 pub mod graph;
 #[cfg(test)]
+mod imports;
+#[cfg(test)]
 mod modules;
 pub mod policy;
 pub mod pprof;

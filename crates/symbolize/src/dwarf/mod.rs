@@ -20,8 +20,10 @@ mod lines;
 mod linked;
 mod packed;
 mod reader;
+mod split_file;
 mod unit;
 mod units;
 
 pub use linked::{LinkedFiles, Linking};
-pub use reader::{Lookup, SPLIT_PATH_BYTES_MAX, SplitFile};
+pub use reader::Lookup;
+pub use split_file::{SPLIT_PATH_BYTES_MAX, SplitFile};

@@ -14,14 +14,14 @@ use gimli::{
     constants as dw,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
 use super::functions::NameAttributes;
 use super::image::Image;
+use super::split_file::SplitFile;
 use super::unit::OpenUnit;
 use super::units::UnitIndex;
-use crate::frame::{Frame, STRING_BYTES_MAX};
+use crate::frame::Frame;
 
 /// Units that are open, which are searched one after the other.
 const OPEN_MAX: usize = 256;
@@ -40,20 +40,6 @@ const REFERENCES_MAX: usize = 16;
 /// Units that are looked at for being split: what is not split comes from libraries, which are linked last. Each may
 /// cost a block of the file, so these are 16 MB at most.
 const UNITS_LOOKED_AT: usize = 4096;
-
-/// Bytes of a split file's name, and of the directory that it is relative to: what the system calls take.
-pub const SPLIT_PATH_BYTES_MAX: usize = STRING_BYTES_MAX;
-
-/// A file with a part of the debug information (`.dwo`), as the part that is left refers to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SplitFile {
-    /// The id that the file must have.
-    pub id: u64,
-    /// Its name: a path, mostly relative to `directory`.
-    pub name: String,
-    /// The directory that the compiler ran in, or empty.
-    pub directory: String,
-}
 
 /// The answer for an address.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::bytes::Bytes;
 use super::functions::Functions;
 use super::inlined::{InlinedCall, InlinedCalls};
 use super::lines::{Line, Lines};
-use super::reader::{SPLIT_PATH_BYTES_MAX, SplitFile};
+use super::split_file::{SPLIT_PATH_BYTES_MAX, SplitFile};
 use crate::frame::Frame;
 
 /// Bytes of memory of a unit beside what is counted.

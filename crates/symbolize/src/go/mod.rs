@@ -18,6 +18,7 @@
 mod module;
 mod program;
 mod scan;
+mod search;
 mod table;
 
 use std::rc::Rc;
@@ -26,9 +27,9 @@ use elf::{BlockCache, CachedFile, ReadAt};
 
 use crate::frame::Frame;
 
-use module::Module;
 use program::Program;
-use table::Table;
+use search::find_table;
+use table::{Module, Table};
 
 /// A Go program or library.
 pub struct GoFile<R> {
@@ -43,7 +44,7 @@ impl<R: ReadAt> GoFile<R> {
     pub fn open(file: R, cache: &Rc<BlockCache>) -> Option<Self> {
         let file = CachedFile::new(file, cache);
         let program = Program::read(&file)?;
-        let (table, module) = program.find_table(&file)?;
+        let (table, module) = find_table(&file, &program)?;
         Some(Self {
             file,
             program,

@@ -8,7 +8,7 @@ use object::elf::PF_W;
 
 use super::program::Program;
 use super::scan::{CANDIDATES_MAX, find_words, scan};
-use super::table::{Table, Version};
+use super::table::{Module, Table, Version};
 
 /// Bytes of data in which the record is searched. It lies in the first sections with data; the largest known programs have 20 MB.
 const SCAN_BYTES_MAX: u64 = 64 << 20;
@@ -22,15 +22,6 @@ const FTAB_LEN: usize = 17;
 const TEXT: usize = 22;
 const GOFUNC_118: usize = 38;
 const GOFUNC_120: usize = 40;
-
-/// Base addresses of the table.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Module {
-    /// Address of the first function; 0 for versions whose table has absolute addresses.
-    pub(super) text: u64,
-    /// Base of the trees of inlined calls; 0 for versions whose table has absolute addresses, `None` if it is not known.
-    pub(super) gofunc: Option<u64>,
-}
 
 type Words = [u64; WORDS];
 

@@ -6,16 +6,8 @@
 use elf::{CachedFile, FileRange, Headers, Limits, ProgramHeader, ReadAt};
 use object::elf::{DT_NULL, DT_RELA, DT_RELASZ, DynamicTag, NoteType, PT_DYNAMIC};
 
-use super::module::Module;
-use super::scan::find_words;
-use super::table::{Table, Version};
-
 /// Entries of the dynamic section that are read: linkers write 20 to 40.
 const DYNAMIC_MAX: u64 = 256;
-/// Bytes in which the table is searched by its first bytes if no section has it: about 0.1 s, once for a file. The largest Go
-/// programs (Kubernetes, Prometheus) have 50 to 150 MB.
-const SCAN_BYTES_MAX: u64 = 256 << 20;
-
 /// Kind of the note with Go's own build id, whose owner is `Go`.
 const GO_BUILD_ID: NoteType = NoteType(4);
 
@@ -27,9 +19,10 @@ pub(super) struct Program {
     pub(super) module: Option<FileRange>,
     /// Relocations with addends.
     pub(super) relocations: Option<FileRange>,
-    table: Option<FileRange>,
-    has_sections: bool,
-    is_go: bool,
+    /// Section with the table.
+    pub(super) table: Option<FileRange>,
+    pub(super) has_sections: bool,
+    pub(super) is_go: bool,
 }
 
 impl Program {
@@ -90,41 +83,6 @@ impl Program {
             offset: self.offset_of(address?)?,
             bytes: bytes?,
         })
-    }
-
-    /// Finds the table and its base addresses.
-    pub(super) fn find_table(&self, file: &CachedFile<impl ReadAt>) -> Option<(Table, Module)> {
-        if let Some(range) = self.table {
-            return self.read_table(file, range);
-        }
-        // A file with sections that Go did not make has no table.
-        if self.has_sections && !self.is_go {
-            return None;
-        }
-        let mut bytes_left = SCAN_BYTES_MAX;
-        let (code, data): (Vec<&ProgramHeader>, Vec<_>) =
-            self.segments.iter().partition(|segment| segment.is_code());
-        data.into_iter().chain(code).find_map(|segment| {
-            let FileRange { offset, bytes } = segment.range;
-            let bytes = bytes.min(bytes_left);
-            bytes_left -= bytes;
-            let is_head = |word: &[u8; 8]| Version::of_head(*word).is_some();
-            let heads = find_words(file.file(), FileRange { offset, bytes }, is_head);
-            heads.into_iter().find_map(|offset| {
-                let bytes = segment.range.end() - offset;
-                self.read_table(file, FileRange { offset, bytes })
-            })
-        })
-    }
-
-    fn read_table(
-        &self,
-        file: &CachedFile<impl ReadAt>,
-        range: FileRange,
-    ) -> Option<(Table, Module)> {
-        let table = Table::read(file, range)?;
-        let module = Module::find(file, self, &table)?;
-        Some((table, module))
     }
 
     /// The file offset of an address.

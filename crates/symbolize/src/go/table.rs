@@ -6,7 +6,6 @@
 
 use elf::{CachedFile, FileRange, ReadAt};
 
-use super::module::Module;
 use super::program::Program;
 use crate::frame::{FUNCTIONS_MAX, Frame};
 use crate::strings::read_string;
@@ -70,6 +69,15 @@ pub(super) struct Table {
     list: u64,
     /// Base of the offsets in the list.
     records: u64,
+}
+
+/// Base addresses of the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Module {
+    /// Address of the first function; 0 for versions whose table has absolute addresses.
+    pub(super) text: u64,
+    /// Base of the trees of inlined calls; 0 for versions whose table has absolute addresses, `None` if it is not known.
+    pub(super) gofunc: Option<u64>,
 }
 
 /// A function's record.

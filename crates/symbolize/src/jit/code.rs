@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use super::replaced::{self, REPLACED_MAX, Replaced, ReplacedCode};
+use super::{
+    replaced::{self, REPLACED_MAX, Replaced, ReplacedCode, SMALLER},
+    when::When,
+};
 
 /// Bytes of the pieces. A Java server has 30,000 methods, a large Node program 100,000 functions; each has a name of 50 to 120 bytes,
 /// and Node's have some lines.
 const PIECES_BYTES_MAX: usize = (24 << 20) / SMALLER;
-/// The fuzzer's files are small; smaller limits are reached too.
-pub(super) const SMALLER: usize = if cfg!(fuzzing) { 1 << 10 } else { 1 };
-
 /// A piece of code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Piece {
@@ -69,25 +69,6 @@ impl Piece {
             }
         }
         found
-    }
-}
-
-/// The time of an event, nanoseconds of CLOCK_MONOTONIC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct When {
-    /// Not before this.
-    pub earliest_ns: u64,
-    /// Not after this.
-    pub latest_ns: u64,
-}
-
-impl When {
-    /// Exactly at this time.
-    pub fn at(time_ns: u64) -> Self {
-        Self {
-            earliest_ns: time_ns,
-            latest_ns: time_ns,
-        }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Format: the kernel's `tools/perf/Documentation/jitdump-specification.txt`. Only files of this machine's byte order.
 
-use super::code::{Code, Line, Lines, When};
+use super::code::{Code, Line, Lines};
 use super::v8::line_offset;
+use super::when::When;
 
 const MAGIC: u32 = 0x4a69_5444;
 const HEADER_BYTES: usize = 40;

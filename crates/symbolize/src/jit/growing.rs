@@ -7,9 +7,10 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::code::{Code, CodeAt, When};
+use super::code::{Code, CodeAt};
 use super::dump::{JitDump, RECORD_BYTES_MAX};
 use super::map::PerfMap;
+use super::when::When;
 
 /// Bytes read at once: the longest record.
 const CHUNK_BYTES: u64 = RECORD_BYTES_MAX as u64;

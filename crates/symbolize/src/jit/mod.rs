@@ -13,7 +13,9 @@ mod growing;
 mod map;
 mod replaced;
 mod v8;
+mod when;
 
-pub use code::{Code, CodeAt, CodeName, When};
+pub use code::{Code, CodeAt, CodeName};
 pub use growing::{GrowingFile, JitFormat};
 pub use v8::split_script_name;
+pub use when::When;

@@ -6,11 +6,14 @@
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 
-use super::code::When;
+use super::when::When;
+
+/// The fuzzer's files are small; smaller limits are reached too.
+pub(super) const SMALLER: usize = if cfg!(fuzzing) { 1 << 10 } else { 1 };
 
 /// Replaced pieces; the oldest is evicted. A window is named some seconds after its end: with 4,096 a process may replace a hundred
 /// pieces a second. With names of 100 bytes they take 0.7 MB, and their index 0.1 MB.
-pub(super) const REPLACED_MAX: usize = 4096 / super::code::SMALLER;
+pub(super) const REPLACED_MAX: usize = 4096 / SMALLER;
 /// Bytes of a name, which is cut.
 pub(super) const NAME_BYTES_MAX: usize = 256;
 

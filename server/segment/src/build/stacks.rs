@@ -6,7 +6,8 @@ use model::tables::StringId;
 use crate::chunk::dictionary::LocationChunk;
 use crate::dictionary::{Function, Mapping, Tag};
 use crate::read::needed::Needed;
-use crate::read::stacks::assemble::{EntrySource, Node, make_tables};
+use crate::read::stacks::assemble::{EntrySource, make_tables};
+use crate::read::stacks::tables::Node;
 use crate::read::stacks::{FunctionNames, StackTables};
 use crate::section::Section;
 

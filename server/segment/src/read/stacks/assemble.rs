@@ -9,14 +9,9 @@ use crate::read::needed::Needed;
 use crate::section::Section;
 
 use super::StackTables;
-use super::tables::{push_functions, push_locations, push_mappings, push_nodes, push_tag_sets};
-
-/// A node, with the source's number of its location.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Node {
-    pub(crate) parent: u32,
-    pub(crate) location: u32,
-}
+use super::tables::{
+    Node, push_functions, push_locations, push_mappings, push_nodes, push_tag_sets,
+};
 
 /// Where the entries of stacks are. Numbers are sorted; an entry that is damaged is none.
 pub(crate) trait EntrySource {

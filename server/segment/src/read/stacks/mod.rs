@@ -3,7 +3,7 @@
 //! Only chunks with something that is needed are read: of the tree, then of locations, functions and strings.
 
 pub(crate) mod assemble;
-mod tables;
+pub(crate) mod tables;
 mod tree;
 
 use model::tables::{StackId, StringId, TagSetId};
@@ -21,7 +21,8 @@ use crate::read::parallel::Effort;
 use crate::read_at::ReadAt;
 use crate::section::Section;
 
-use self::assemble::{EntrySource, Node, make_tables};
+use self::assemble::{EntrySource, make_tables};
+use self::tables::Node;
 use self::tree::{Nodes, read_tree};
 
 /// Stacks and tag sets as tables.

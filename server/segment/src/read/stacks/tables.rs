@@ -5,7 +5,12 @@ use model::{MappingFlags, StackNode, Tables, Unnamed};
 
 use crate::dictionary::{Function, LOCATION_FOLDED, Line, Location, Mapping, Tag, TagValue};
 
-use super::assemble::Node;
+/// A node, with the source's number of its location.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Node {
+    pub(crate) parent: u32,
+    pub(crate) location: u32,
+}
 
 pub(super) fn push_functions(
     tables: &mut Tables,

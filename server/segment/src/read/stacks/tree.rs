@@ -11,7 +11,7 @@ use crate::read::parallel::Effort;
 use crate::read_at::ReadAt;
 use crate::section::Section;
 
-use super::assemble::Node;
+use super::tables::Node;
 
 /// The nodes of some stacks and of their callers, parents first; number 0 is the root.
 pub(super) struct Nodes {
