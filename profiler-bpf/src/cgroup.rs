@@ -76,12 +76,12 @@ pub(crate) unsafe fn find(seen: *mut CgroupSeen, pid_tgid: u64, time_ns: u64) ->
         return false;
     }
     let has_policy = get(&HAS_POLICY) != 0;
-    let generation = match has_policy {
+    let generation = if has_policy {
         // SAFETY: a number that the collector writes as a whole.
-        true => POLICY
-            .get(zero())
-            .map_or(0, |generation| unsafe { ptr::read_volatile(generation) }),
-        false => 0,
+        let read = |generation: &u64| unsafe { ptr::read_volatile(generation) };
+        POLICY.get(zero()).map_or(0, read)
+    } else {
+        0
     };
     // SAFETY: guaranteed by the caller. The offsets are from the kernel's own types.
     unsafe {

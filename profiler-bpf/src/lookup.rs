@@ -193,9 +193,10 @@ fn find_row(block: Block, offset: u64) -> Option<u16> {
         // The last row of the parts before may reach into this one.
         low = low.wrapping_sub(is_less(0, low));
     }
-    let row = match end.wrapping_sub(low) <= 1 << SHORT_ROW_SEARCH_STEPS {
-        true => search_rows::<SHORT_ROW_SEARCH_STEPS>(rows, first, low, end, target),
-        false => search_rows::<ROW_SEARCH_STEPS>(rows, first, low, end, target),
+    let row = if end.wrapping_sub(low) <= 1 << SHORT_ROW_SEARCH_STEPS {
+        search_rows::<SHORT_ROW_SEARCH_STEPS>(rows, first, low, end, target)
+    } else {
+        search_rows::<ROW_SEARCH_STEPS>(rows, first, low, end, target)
     };
     (u64::from(row) <= target).then_some(row as u16)
 }

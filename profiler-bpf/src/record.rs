@@ -180,13 +180,13 @@ pub struct Walk {
     pub walked: u32,
     /// 1 when the instruction pointer is a return address.
     pub is_return: u32,
-    /// As in [`Process`](crate::tables::Process).
+    /// [`Process::first`](crate::tables::Process::first) of the task's process.
     pub first: u32,
-    /// Likewise.
+    /// [`Process::count`](crate::tables::Process::count) of it.
     pub count: u32,
-    /// Likewise.
+    /// [`Process::version`](crate::tables::Process::version) of it.
     pub version: u32,
-    /// Likewise.
+    /// [`Process::flags`](crate::tables::Process::flags) of it.
     pub flags: u32,
     /// 1 when the frame was reached by the frame-pointer rule in code where the rule may not hold.
     pub is_guess: u32,

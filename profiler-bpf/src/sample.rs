@@ -112,13 +112,15 @@ pub(crate) unsafe fn finish(scratch: *mut Scratch, data: *const bpf_perf_event_d
     // SAFETY: guaranteed by the caller. `copy_stack` reads the record.
     unsafe {
         let walked = load_unknown(&(*scratch).walk.walked) as usize;
-        let user_len = match walked > USER_FRAMES_MAX {
-            true => USER_FRAMES_MAX,
-            false => walked,
+        let user_len = if walked > USER_FRAMES_MAX {
+            USER_FRAMES_MAX
+        } else {
+            walked
         };
-        let kernel_len = match is_user_mode(read_cs(data)) {
-            true => 0,
-            false => read_kernel_stack(data, &mut *scratch, user_len),
+        let kernel_len = if is_user_mode(read_cs(data)) {
+            0
+        } else {
+            read_kernel_stack(data, &mut *scratch, user_len)
         };
         let header = &raw mut (*scratch).header;
         (*header).user_len = user_len as u16;

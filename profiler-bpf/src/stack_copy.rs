@@ -84,9 +84,10 @@ fn wakeup_flags(scratch: &Scratch) -> u64 {
     let is_wanted = scratch.header.outcome == Outcome::NoRows as u8
         && allowance::take_wakeup(scratch.header.time_ns);
     let (used, size) = ring_use();
-    u64::from(match is_wanted || used > size / 4 {
-        true => BPF_RB_FORCE_WAKEUP,
-        false => BPF_RB_NO_WAKEUP,
+    u64::from(if is_wanted || used > size / 4 {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
     })
 }
 
@@ -108,9 +109,10 @@ fn wanted_bytes(sp: u64) -> (u64, u64) {
             end = top;
         }
     }
-    match wanted > MAX {
-        true => (MAX, end),
-        false => (wanted, 0),
+    if wanted > MAX {
+        (MAX, end)
+    } else {
+        (wanted, 0)
     }
 }
 
@@ -130,9 +132,10 @@ fn copy<const BYTES: usize, const END_BYTES: usize>(
     allowance::spend_copy_bytes(bytes);
     let sp = scratch.user_registers[7];
     // The page below may not be there.
-    let below_sp = match sp & (PIECE_BYTES - 1) >= RED_ZONE_BYTES as u64 {
-        true => RED_ZONE_BYTES as u64,
-        false => 0,
+    let below_sp = if sp & (PIECE_BYTES - 1) >= RED_ZONE_BYTES as u64 {
+        RED_ZONE_BYTES as u64
+    } else {
+        0
     };
     let end_address = (end | (PIECE_BYTES - 1))
         .wrapping_add(1)

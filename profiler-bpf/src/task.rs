@@ -231,10 +231,12 @@ pub(crate) fn comm() -> [u8; 16] {
 /// The current task's `struct task_struct`.
 #[inline(always)]
 pub(crate) fn current_task() -> u64 {
-    // SAFETY: the helpers have no preconditions.
-    match is_typed() {
-        true => unsafe { bpf_get_current_task_btf() as u64 },
-        false => unsafe { bpf_get_current_task() },
+    if is_typed() {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_current_task_btf() as u64 }
+    } else {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_get_current_task() }
     }
 }
 

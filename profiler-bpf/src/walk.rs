@@ -78,9 +78,10 @@ unsafe fn step_on(scratch: *mut Scratch) -> u32 {
     // SAFETY: guaranteed by the caller.
     let (walked, is_return, context) =
         unsafe { ((*walk).walked as usize, (*walk).is_return, (*walk).context) };
-    let place = match walked < USER_FRAMES_HEAD {
-        true => walked,
-        false => USER_FRAMES_HEAD + walked % USER_FRAMES_TAIL,
+    let place = if walked < USER_FRAMES_HEAD {
+        walked
+    } else {
+        USER_FRAMES_HEAD + walked % USER_FRAMES_TAIL
     };
     // SAFETY: guaranteed by the caller.
     unsafe {

@@ -119,13 +119,15 @@ impl Kernel {
             }
         };
         if let Some(read_at) = read_at {
-            let longest = match is_lacking(&symbols, offsets) {
-                true => REREAD_MAX,
-                false => REREAD_USEFUL_MAX,
+            let longest = if is_lacking(&symbols, offsets) {
+                REREAD_MAX
+            } else {
+                REREAD_USEFUL_MAX
             };
-            self.reread_after = match read_at.elapsed() >= self.reread_after * QUIET_WAITS {
-                true => REREAD_FIRST,
-                false => (self.reread_after * 2).min(longest),
+            self.reread_after = if read_at.elapsed() >= self.reread_after * QUIET_WAITS {
+                REREAD_FIRST
+            } else {
+                (self.reread_after * 2).min(longest)
             };
         }
         self.symbols = Some(Read {

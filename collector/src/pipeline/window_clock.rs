@@ -33,9 +33,10 @@ impl WindowBounds {
     /// shorter than that.
     pub(super) fn begin(unix_ns: u64, monotonic_ns: u64, length_ns: u64) -> Self {
         let to_multiple_ns = length_ns - unix_ns % length_ns;
-        let first_ns = match to_multiple_ns <= FIRST_NS + length_ns / 10 {
-            true => to_multiple_ns,
-            false => FIRST_NS,
+        let first_ns = if to_multiple_ns <= FIRST_NS + length_ns / 10 {
+            to_multiple_ns
+        } else {
+            FIRST_NS
         };
         Self {
             start_unix_ns: unix_ns,

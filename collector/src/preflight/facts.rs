@@ -128,7 +128,7 @@ pub struct Facts {
     pub perf_call: Attempt,
     /// Opening a cpu-clock event of all processes on one processor.
     pub perf_open: Attempt,
-    /// Opening a cycle counter likewise, if it is configured.
+    /// Opening a cycle counter of all processes on one processor, if it is configured.
     pub cycles_open: Option<Attempt>,
     /// Mapping perf's buffers.
     pub buffers: BufferAttempt,

@@ -284,9 +284,10 @@ impl Evaluation<'_> {
 
     fn add_work(&mut self, bytes: usize) -> Result<(), CfiError> {
         self.work_bytes = self.work_bytes.saturating_add(bytes as u64);
-        match self.work_bytes <= self.limits.work_bytes_max {
-            true => Ok(()),
-            false => Err(CfiError::TooLarge),
+        if self.work_bytes <= self.limits.work_bytes_max {
+            Ok(())
+        } else {
+            Err(CfiError::TooLarge)
         }
     }
 

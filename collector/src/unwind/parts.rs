@@ -51,9 +51,9 @@ pub(super) struct Parts {
     pub(super) debug_frame: Option<Section>,
     /// Procedure linkage tables, as mapped; at most [`LINKAGES_MAX`].
     pub(super) linkages: Vec<Segment>,
-    /// Address of `.text`, which some pointers in the sections are relative to.
+    /// Address of `.text`, to which some pointers in the sections are relative.
     pub(super) text: Option<u64>,
-    /// Address of `.got`, likewise.
+    /// Address of `.got`, to which others are.
     pub(super) got: Option<u64>,
 }
 

@@ -440,9 +440,10 @@ fn llvm_is_named_from_its_symbol_table() {
             continue;
         }
         compared += 1;
-        match is_same_name(&ours, 0, &theirs[0].name, &symbols) {
-            true => same += 1,
-            false => eprintln!("{offset:#x}: {} and {}", ours[0].name, theirs[0].name),
+        if is_same_name(&ours, 0, &theirs[0].name, &symbols) {
+            same += 1
+        } else {
+            eprintln!("{offset:#x}: {} and {}", ours[0].name, theirs[0].name)
         }
     }
     eprintln!("{}: {same} of {compared} the same", path.display());

@@ -441,9 +441,10 @@ fn shared_debug_information_is_read() {
         let mut namer = namer();
         let frames = container.frames(&mut namer, container.file());
         let names: Vec<&str> = frames.iter().map(|frame| &*frame.function).collect();
-        match knows {
-            true => assert_eq!(names, ["inlined", "outer"], "{what}"),
-            false => assert!(!names.contains(&"inlined"), "{what}: {names:?}"),
+        if knows {
+            assert_eq!(names, ["inlined", "outer"], "{what}")
+        } else {
+            assert!(!names.contains(&"inlined"), "{what}: {names:?}")
         }
         namer
     };

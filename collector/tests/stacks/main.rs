@@ -117,9 +117,10 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(2);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stacks");
-    let missing = match arguments.list {
-        true => None,
-        false => build(&folder).err(),
+    let missing = if arguments.list {
+        None
+    } else {
+        build(&folder).err()
     };
     let missing = missing.or_else(|| stepper::try_out(&folder).err());
     let all = std::env::var_os("PILOTLIGHT_ALL_STACKS").is_some();
@@ -248,9 +249,12 @@ fn check(folder: &Path, program: &Program, all: bool) -> Result<(), Failed> {
         program.name
     );
     let stops = sums.stops as f64;
-    let demand = |holds: bool, what: &str| match holds {
-        true => Ok(()),
-        false => Err(format!("{what}: {sums:?}")),
+    let demand = |holds: bool, what: &str| {
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{what}: {sums:?}"))
+        }
     };
     demand(sums.stops > 5_000 && sums.drawn > 1_000, "too few stops")?;
     // A handler runs for about a hundred stops.

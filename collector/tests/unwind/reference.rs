@@ -63,9 +63,10 @@ fn text_of(cfa: &str, registers: &str) -> String {
     let find = |name: &str| {
         let (_, rest) = registers.split_once(name)?;
         // An expression is in brackets and contains commas.
-        let end = match rest.starts_with('[') {
-            true => rest.find(']')? + 1,
-            false => rest.find(',').unwrap_or(rest.len()),
+        let end = if rest.starts_with('[') {
+            rest.find(']')? + 1
+        } else {
+            rest.find(',').unwrap_or(rest.len())
         };
         Some(&rest[..end])
     };

@@ -31,12 +31,12 @@ pub struct Dictionary {
 
 /// Address of a location: mostly one location has it.
 #[derive(Hash, PartialEq)]
-pub(super) struct Place {
+pub(super) struct LocationAddress {
     mapping: Option<MappingId>,
     address: u64,
 }
 
-impl Place {
+impl LocationAddress {
     pub(super) fn of(location: &Location) -> Self {
         Self {
             mapping: location.mapping,
@@ -163,7 +163,7 @@ impl Dictionary {
 
     fn note_place(&mut self, id: LocationId) {
         let (locations, hasher) = (&self.tables.locations, &self.hasher);
-        let place = |n: u32| Place::of(&locations[n as usize]);
+        let place = |n: u32| LocationAddress::of(&locations[n as usize]);
         let entry = self.places.entry(
             hasher.hash_one(place(id.0)),
             |&n| place(n) == place(id.0),
@@ -173,9 +173,10 @@ impl Dictionary {
     }
 
     /// The last location at an address. Only one, so that many at the same address cannot make it slow.
-    pub(super) fn find_place(&self, place: &Place) -> Option<LocationId> {
-        let is_there = |n: &u32| Place::of(&self.tables.locations[*n as usize]) == *place;
-        let found = self.places.find(self.hasher.hash_one(place), is_there);
+    pub(super) fn find_by_address(&self, address: &LocationAddress) -> Option<LocationId> {
+        let is_there =
+            |n: &u32| LocationAddress::of(&self.tables.locations[*n as usize]) == *address;
+        let found = self.places.find(self.hasher.hash_one(address), is_there);
         found.map(|n| LocationId(*n))
     }
 

@@ -1,6 +1,6 @@
 //! Copies from one dictionary's tables to another's.
 
-use crate::dictionary::{Dictionary, Place};
+use crate::dictionary::{Dictionary, LocationAddress};
 use crate::joined::{Lines, NamedTables};
 use crate::tables::{
     Function, FunctionId, Line, Location, LocationId, Mapping, MappingId, StackId, StackNode,
@@ -181,7 +181,7 @@ impl<'a> Import<'a> {
                 ..location
             };
             let known = into
-                .find_place(&Place::of(&location))
+                .find_by_address(&LocationAddress::of(&location))
                 .filter(|known| self.is_location(into.tables(), id, &location, *known));
             let copy = known.unwrap_or_else(|| self.copy_location(into, id, location));
             self.locations[id.position()] = copy.0;

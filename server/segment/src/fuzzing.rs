@@ -155,9 +155,10 @@ pub fn mend_checksums(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// A record of a log as a frame, with its checksum.
 pub fn put_record(is_checkpoint: bool, record: &[u8]) -> Vec<u8> {
-    let kind = match is_checkpoint {
-        true => FrameKind::Checkpoint,
-        false => FrameKind::Windows,
+    let kind = if is_checkpoint {
+        FrameKind::Checkpoint
+    } else {
+        FrameKind::Windows
     };
     let mut out = Vec::new();
     FramePacker::default().put(&mut out, kind, record);

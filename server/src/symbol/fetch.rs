@@ -43,7 +43,7 @@ enum FetchError {
     #[error("{0}")]
     Failed(String),
     #[error("{0}")]
-    Place(#[from] AddError),
+    NotAdded(#[from] AddError),
 }
 
 impl FetchError {
@@ -54,7 +54,7 @@ impl FetchError {
             Self::TooLarge(_) => "too_large",
             Self::Stopping => "stopping",
             Self::Failed(_) => "unreachable",
-            Self::Place(err) => err.name(),
+            Self::NotAdded(err) => err.name(),
         }
     }
 }

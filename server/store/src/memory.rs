@@ -172,9 +172,10 @@ impl Store for MemoryStore {
         } = window.head.key;
         let digest = window.digest();
         if let Some(stored) = content.messages.get(&(instance, sequence)) {
-            return match *stored == digest {
-                true => Ok(Appended::Duplicate),
-                false => Err(StoreError::OtherContent { sequence }),
+            return if *stored == digest {
+                Ok(Appended::Duplicate)
+            } else {
+                Err(StoreError::OtherContent { sequence })
             };
         }
         content.messages.insert((instance, sequence), digest);

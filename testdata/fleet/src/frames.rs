@@ -91,9 +91,10 @@ impl<'a> PodFrames<'a> {
         } = &self.functions[function as usize];
         let name = dictionary.intern_string(name);
         // A map of code made at run time has names only.
-        let (file, start_line) = match is_jit {
-            true => (StringId(0), 0),
-            false => (dictionary.intern_string(file), *start_line),
+        let (file, start_line) = if is_jit {
+            (StringId(0), 0)
+        } else {
+            (dictionary.intern_string(file), *start_line)
         };
         let line = match start_line {
             0 => 0,

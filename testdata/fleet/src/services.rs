@@ -68,9 +68,10 @@ pub(crate) fn make_service(seed: u64, number: usize) -> Service {
             return used[(used.len() as f64 * random.f64().powf(1.5)) as usize];
         }
         // 60 % functions that all services of a language share, the others of its own.
-        let position = match random.f64() < 0.6 {
-            true => pick_zipf(random, FUNCTIONS / LANGUAGES),
-            false => own + random.usize(0..300),
+        let position = if random.f64() < 0.6 {
+            pick_zipf(random, FUNCTIONS / LANGUAGES)
+        } else {
+            own + random.usize(0..300)
         };
         let function = (position * LANGUAGES + number % LANGUAGES) as u32;
         used.push(function);

@@ -97,9 +97,10 @@ impl Fleet {
             let stack = &service.stacks[stack];
             // The innermost frames of a new stack, one to four, are where no other is.
             let is_new = random.u32(0..100) < self.shape.new_stacks;
-            let old = match is_new {
-                true => stack.len() - random.usize(1..=stack.len().min(4)),
-                false => stack.len(),
+            let old = if is_new {
+                stack.len() - random.usize(1..=stack.len().min(4))
+            } else {
+                stack.len()
             };
             let mut node = StackId(0);
             for (depth, frame) in stack.iter().enumerate() {

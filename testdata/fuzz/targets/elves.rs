@@ -166,10 +166,11 @@ fn make_section(augmentation: &[u8], bodies: &[&[u8]], is_debug_frame: bool) -> 
     let mut section = Vec::new();
     let start = [0x0c, 7, 8, 0x90, 1];
     let mut common = vec![1];
-    match is_debug_frame {
-        true => common.extend([0, 1, 0x78, 16]),
+    if is_debug_frame {
+        common.extend([0, 1, 0x78, 16]);
+    } else {
         // Pointers are four bytes, from where they stand.
-        false => common.extend([augmentation, &[1, 0x78, 16, 1, 0x1b]].concat()),
+        common.extend([augmentation, &[1, 0x78, 16, 1, 0x1b]].concat());
     }
     common.extend(start);
     push_entry(
@@ -181,13 +182,12 @@ fn make_section(augmentation: &[u8], bodies: &[&[u8]], is_debug_frame: bool) -> 
         let at = section.len() as u64;
         let address = CODE_ADDRESS + 0x1f0 * place as u64;
         let mut entry = Vec::new();
-        match is_debug_frame {
-            true => entry.extend([address, 0x1f0].map(u64::to_le_bytes).concat()),
-            false => {
-                let relative = address.wrapping_sub(FRAME_ADDRESS + at + 8) as u32;
-                entry.extend([relative.to_le_bytes(), 0x1f0_u32.to_le_bytes()].concat());
-                entry.push(0);
-            }
+        if is_debug_frame {
+            entry.extend([address, 0x1f0].map(u64::to_le_bytes).concat())
+        } else {
+            let relative = address.wrapping_sub(FRAME_ADDRESS + at + 8) as u32;
+            entry.extend([relative.to_le_bytes(), 0x1f0_u32.to_le_bytes()].concat());
+            entry.push(0);
         }
         entry.extend(*body);
         push_entry(

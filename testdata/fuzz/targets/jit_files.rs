@@ -179,9 +179,10 @@ impl Written {
                 lines.extend(words(&[load.start + offset + behind]));
                 lines.extend([*line, 0].map(u32::to_ne_bytes).concat());
                 let file = file_of(*line);
-                match before == Some(file.clone()) && line % 2 == 0 {
-                    true => lines.extend(b"\xff\0"),
-                    false => lines.extend(format!("{file}\0").bytes()),
+                if before == Some(file.clone()) && line % 2 == 0 {
+                    lines.extend(b"\xff\0")
+                } else {
+                    lines.extend(format!("{file}\0").bytes())
                 }
                 before = Some(file);
             }

@@ -172,9 +172,10 @@ impl Reader {
                 line.map(|line| unit.frame_at(String::new(), line))
                     .transpose()?,
             );
-            return Ok(match frames.is_empty() {
-                true => Lookup::Nothing,
-                false => Lookup::Found(frames),
+            return Ok(if frames.is_empty() {
+                Lookup::Nothing
+            } else {
+                Lookup::Found(frames)
             });
         };
         for call in code.find_inlined(function, address)?.into_iter().rev() {
@@ -257,9 +258,10 @@ impl Reader {
         };
         let missing = Error::NoEntryAtGivenOffset(offset.0 as u64);
         let number = index.at(offset.0).ok_or(missing)?;
-        *key = match std::ptr::eq(index, &self.index) {
-            true => UnitKey::Main(number),
-            false => UnitKey::Alternative(number),
+        *key = if std::ptr::eq(index, &self.index) {
+            UnitKey::Main(number)
+        } else {
+            UnitKey::Alternative(number)
         };
         *unit = self.open_numbered(*key)?;
         let entry = offset.to_unit_offset(&unit.unit_ref().header);

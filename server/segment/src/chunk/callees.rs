@@ -114,9 +114,10 @@ impl Callees {
         for (position, end) in read.ends.iter().enumerate() {
             let mut next = first + position as u32;
             for rank in start..*end {
-                let callee = match rank == start {
-                    true => gaps.next_delta_below(next, locations)?,
-                    false => gaps.next_gap_below(next, locations)?,
+                let callee = if rank == start {
+                    gaps.next_delta_below(next, locations)?
+                } else {
+                    gaps.next_gap_below(next, locations)?
                 };
                 read.callees.push(callee);
                 next = callee + 1;

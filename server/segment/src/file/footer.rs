@@ -345,11 +345,12 @@ fn check_entries(footer: &Footer) -> Result<(), Malformed> {
         && entries(Section::Cells) == entries(Section::Series)
         && entries(Section::Usage) == entries(Section::Containers)
         && entries(Section::Callees) == entries(Section::Locations) + 1;
-    match is_same {
-        true => Ok(()),
-        false => Err(Malformed(
+    if is_same {
+        Ok(())
+    } else {
+        Err(Malformed(
             "sections that belong together have other entries",
-        )),
+        ))
     }
 }
 

@@ -213,9 +213,10 @@ fn encode_functions(functions: &[Function], first_string: u32, out: &mut Vec<u8>
 
 /// Writes 0 for an expected number.
 fn put_unless(column: &mut Vec<u8>, number: u32, expected: u32, uses: &mut FirstUses) {
-    let code = match number == expected {
-        true => 0,
-        false => uses.code(number) + 1,
+    let code = if number == expected {
+        0
+    } else {
+        uses.code(number) + 1
     };
     varint::put(column, code);
 }
@@ -357,9 +358,10 @@ fn encode_nodes(
     let mut last_parent = 0;
     for node in range {
         let parent = tree.parent(node);
-        let code = match parent + 1 == node {
-            true => 0,
-            false => zigzag(i64::from(parent) - i64::from(last_parent)) + 1,
+        let code = if parent + 1 == node {
+            0
+        } else {
+            zigzag(i64::from(parent) - i64::from(last_parent)) + 1
         };
         if code != 0 {
             last_parent = parent;
@@ -783,10 +785,11 @@ fn check_all<T>(
 }
 
 fn check_number(expected: u32, found: u32) -> Result<(), Malformed> {
-    match expected == found {
-        true => Ok(()),
-        false => Err(Malformed(
+    if expected == found {
+        Ok(())
+    } else {
+        Err(Malformed(
             "an entry is another one than before, or comes twice",
-        )),
+        ))
     }
 }

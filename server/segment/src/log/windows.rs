@@ -224,9 +224,10 @@ fn decode_head(
     };
     let has_digest = from.take_at_most(1)? == 1;
     let instance = raw.take_array()?;
-    let digest = match has_digest {
-        true => Some(raw.take_array()?),
-        false => None,
+    let digest = if has_digest {
+        Some(raw.take_array()?)
+    } else {
+        None
     };
     let node = text(from)?;
     let message = Message {

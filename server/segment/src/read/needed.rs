@@ -26,9 +26,10 @@ impl Needed {
     pub(crate) fn new(count: usize, expected: usize) -> Self {
         let is_dense = count <= DENSE_ENTRIES || expected >= count / DENSE_SHARE;
         Self {
-            positions: match is_dense {
-                true => Positions::Dense(vec![0; count]),
-                false => Positions::Sparse(HashMap::with_capacity(expected)),
+            positions: if is_dense {
+                Positions::Dense(vec![0; count])
+            } else {
+                Positions::Sparse(HashMap::with_capacity(expected))
             },
             numbers: Vec::new(),
         }

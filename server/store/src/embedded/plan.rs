@@ -104,9 +104,10 @@ fn plan_level(
         let is_merged = lower > 0 && may_grow && (has_settled || is_early);
 
         // Only whole spans are rolled up: a window that comes later must find its place.
-        let due_ms = match has_settled {
-            true => retention.resolution_ms(span, now_ms),
-            false => 0,
+        let due_ms = if has_settled {
+            retention.resolution_ms(span, now_ms)
+        } else {
+            0
         };
         let resolution = segments.iter().map(|segment| segment.resolution_ms);
         let is_rolled_up = lower == 0 && resolution.clone().any(|own_ms| own_ms < due_ms);

@@ -60,9 +60,10 @@ fn random_lines(random: &mut Rng, node: u8) -> String {
     for _ in 0..random.usize(0..30) {
         let program = random.usize(0..PROGRAMS);
         let pod = random.usize(0..2 * PODS);
-        let pod = match pod < PODS {
-            true => format!(",pod=p{pod}"),
-            false => String::new(),
+        let pod = if pod < PODS {
+            format!(",pod=p{pod}")
+        } else {
+            String::new()
         };
         let frames: Vec<String> = (0..random.usize(0..8))
             .map(|_| random_frame(random))

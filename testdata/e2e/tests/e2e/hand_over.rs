@@ -59,10 +59,11 @@ impl Collectors {
     fn copy_program(&self) -> Result<PathBuf> {
         let folder = self.dir.path().join(self.started.to_string());
         fs::create_dir_all(&folder).context("failed to make a directory")?;
-        let name = match self.has_lock_file {
+        let name = if self.has_lock_file {
             // So that it is the lock that counts.
-            true => format!("collector-{}", self.started),
-            false => "collector-of-the-test".to_owned(),
+            format!("collector-{}", self.started)
+        } else {
+            "collector-of-the-test".to_owned()
         };
         let program = folder.join(name);
         fs::copy(find_program("pilotlight-collector")?, &program)
@@ -73,9 +74,10 @@ impl Collectors {
     /// Starts a collector, and waits until it is ready.
     fn start(&mut self, rig: &Rig) -> Result<Collector> {
         let metrics = free_address()?;
-        let cache_dir = match self.has_lock_file {
-            true => self.dir.path().join("cache").display().to_string(),
-            false => "none".to_owned(),
+        let cache_dir = if self.has_lock_file {
+            self.dir.path().join("cache").display().to_string()
+        } else {
+            "none".to_owned()
         };
         let program = self.copy_program()?;
         let mut child = rig::start(Start {

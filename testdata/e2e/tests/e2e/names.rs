@@ -165,9 +165,10 @@ pub(crate) fn sleep_until(ms: u64) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let removed = match path.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
     };
     removed.with_context(|| format!("failed to delete `{}`", path.display()))
 }

@@ -125,9 +125,10 @@ fn ask_top(rig: &Rig, run: &Run) -> Result<Top> {
 /// that chance allows at 100 Hz, and at least the number that it allows with 99 % delivered.
 fn check_count(run: &Run, samples: u64) -> Result<()> {
     let expected = ratio(run.truth.cpu_ns, 1_000_000_000) * SAMPLES_PER_SECOND;
-    let delivered_min = match is_emulated() {
-        true => DELIVERED_EMULATED_MIN,
-        false => DELIVERED_MIN,
+    let delivered_min = if is_emulated() {
+        DELIVERED_EMULATED_MIN
+    } else {
+        DELIVERED_MIN
     };
     let too_few = poisson_at_most(samples, delivered_min * expected);
     let too_many = poisson_at_least(samples, expected);

@@ -44,9 +44,10 @@ impl Drop for Running {
 /// Builds the workloads, runs the one with this name to its end, and parses its report.
 pub(crate) fn run(name: &str) -> Result<Run> {
     let expected = read_expected(name)?;
-    let seconds = match is_emulated() {
-        true => expected.cpu_seconds.min(CPU_SECONDS_EMULATED_MAX),
-        false => expected.cpu_seconds,
+    let seconds = if is_emulated() {
+        expected.cpu_seconds.min(CPU_SECONDS_EMULATED_MAX)
+    } else {
+        expected.cpu_seconds
     };
     run_for(expected, seconds)
 }

@@ -303,9 +303,10 @@ impl DetailReader {
         let packed = packed
             .iter()
             .all(|packed| packed.at.div_ceil(4) == packed.bytes.len());
-        match bitmaps && packed {
-            true => Ok(()),
-            false => Err(Malformed("a column has more bytes than entries")),
+        if bitmaps && packed {
+            Ok(())
+        } else {
+            Err(Malformed("a column has more bytes than entries"))
         }
     }
 }
@@ -323,9 +324,10 @@ fn check_bitmap(bytes: &[u8], rows: u32, windows: u32) -> Result<(), Malformed> 
     let count: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
     let past = windows % 8;
     let is_past = past != 0 && bytes.last().is_some_and(|last| last >> past != 0);
-    match count == rows && !is_past {
-        true => Ok(()),
-        false => Err(Malformed("a bitmap has other rows than its sums")),
+    if count == rows && !is_past {
+        Ok(())
+    } else {
+        Err(Malformed("a bitmap has other rows than its sums"))
     }
 }
 
