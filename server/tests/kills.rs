@@ -290,9 +290,10 @@ fn kills_lose_and_double_nothing() {
             // Anywhere in what follows, not right after an answer.
             tokio::time::sleep(time).await;
             // The last time it is stopped, so that its files are those of one moment.
-            match kill <= kills {
-                true => process.kill().unwrap(),
-                false => process.stop().unwrap(),
+            if kill <= kills {
+                process.kill().unwrap()
+            } else {
+                process.stop().unwrap()
             }
             for collector in sending {
                 collectors.push(collector.await.unwrap());

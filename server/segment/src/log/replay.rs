@@ -83,9 +83,10 @@ pub fn replay(bytes: &[u8]) -> Result<Replay, LogError> {
         Header::Cut => return Err(LogError::Cut),
         Header::Damaged => {
             // After a crash of the machine a file may have its length and none of its bytes.
-            let error = match bytes.iter().take(HEADER_BYTES).all(|byte| *byte == 0) {
-                true => LogError::Cut,
-                false => LogError::NotALog,
+            let error = if bytes.iter().take(HEADER_BYTES).all(|byte| *byte == 0) {
+                LogError::Cut
+            } else {
+                LogError::NotALog
             };
             at = find_frame(bytes, 0).ok_or(error)?.start;
             // Without a header nothing is missing but the block's start.

@@ -83,9 +83,12 @@ impl Effort<'_> {
         work: impl Fn(&dyn Fn() -> Option<&'t T>) -> O + Sync,
     ) -> Vec<O> {
         let next = AtomicUsize::new(0);
-        let next_task = || match self.is_stopped() {
-            true => None,
-            false => tasks.get(next.fetch_add(1, Ordering::Relaxed)),
+        let next_task = || {
+            if self.is_stopped() {
+                None
+            } else {
+                tasks.get(next.fetch_add(1, Ordering::Relaxed))
+            }
         };
         let run = || work(&next_task);
         let helpers = self.threads.min(tasks.len()).saturating_sub(1);

@@ -509,9 +509,10 @@ impl EmbeddedSnapshot {
             return SourceSums::default();
         }
         read.damage.extend(pairs.damage);
-        let lost = match read.damage.is_empty() {
-            true => [0; 2],
-            false => lost_of(found, &selection, &read.value.rows),
+        let lost = if read.damage.is_empty() {
+            [0; 2]
+        } else {
+            lost_of(found, &selection, &read.value.rows)
         };
         self.note_damage(source, windows.count() as u64, lost, &read.damage);
         SourceSums {

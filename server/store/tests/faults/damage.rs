@@ -40,9 +40,10 @@ fn windows(rig: &Rig) -> (Vec<u64>, bool) {
 /// Sends all windows again, and checks that those that are there are repeats, and that all are there then.
 fn send_again(rig: &mut Rig, found: &[u64], what: &str) {
     for number in 1..=WINDOWS {
-        let expected = match found.contains(&number) {
-            true => Appended::Duplicate,
-            false => Appended::Stored,
+        let expected = if found.contains(&number) {
+            Appended::Duplicate
+        } else {
+            Appended::Stored
         };
         assert_eq!(send(rig, number), expected, "{what}: {number}");
     }

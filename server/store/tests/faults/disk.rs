@@ -251,9 +251,10 @@ impl SimDisk {
         let mut names = state.durable.clone();
         for changes in state.renames.values() {
             // A journal has the changes of a folder in their order.
-            let kept = match random.bool() {
-                true => 0,
-                false => random.usize(0..=changes.len()),
+            let kept = if random.bool() {
+                0
+            } else {
+                random.usize(0..=changes.len())
             };
             changes[..kept]
                 .iter()
@@ -308,9 +309,10 @@ impl State {
         self.operations += 1;
         let operation = self.operations;
         let is_reading = READING.contains(&name);
-        match is_reading {
-            true => self.reading.push(operation),
-            false => self.changing.push(operation),
+        if is_reading {
+            self.reading.push(operation)
+        } else {
+            self.changing.push(operation)
         }
         let is_crashed = self.crash_at.is_some_and(|at| operation >= at)
             || matches!(self.fault, Some(Fault::Crash { at }) if operation >= at);

@@ -312,9 +312,10 @@ impl History {
         let (times, _) = self.rig.ask();
         for sent in &mut self.sent {
             let number = sent.window.head.key.sequence;
-            let expected = match times.contains_key(&number) {
-                true => Appended::Duplicate,
-                false => Appended::Stored,
+            let expected = if times.contains_key(&number) {
+                Appended::Duplicate
+            } else {
+                Appended::Stored
             };
             let appended = self.rig.store().append(sent.window.clone()).unwrap();
             // Old ones are evicted meanwhile.
