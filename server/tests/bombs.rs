@@ -232,9 +232,18 @@ fn a_refused_message_takes_four_times_its_bytes_and_64_mib_at_most() {
         let bytes = message.encoded_len();
         assert!(bytes <= MESSAGE_BYTES_MAX, "{name}: {bytes} bytes");
         server.forget_peak().unwrap();
-        let refused = runtime().block_on(async {
+        let push = async || {
             let mut client = running::connect(server.grpc).await.unwrap();
-            client.push(message).await.unwrap_err()
+            client.push(message.clone()).await.unwrap_err()
+        };
+        // On a busy machine the client may encode the message for longer than the server waits.
+        let refused = runtime().block_on(async {
+            loop {
+                let refused = push().await;
+                if !refused.message().contains("came too slowly") {
+                    break refused;
+                }
+            }
         });
         assert_eq!(refused.code(), Code::InvalidArgument, "{name}: {refused}");
         assert!(refused.message().contains(words), "{name}: {refused}");
