@@ -62,6 +62,7 @@ describe.skipIf(!hasChromium())("the page's controls", () => {
   it("accepts typed times, and shows errors in them", async () => {
     const page = await openGraph("/?tz=utc");
     await page.getByTitle("Choose the time range").click();
+    expect(await page.locator(".times-kept").innerText()).toContain("Kept for 30 d, up to 20.0 GiB; the oldest are evicted first.");
     await page.getByLabel("From", { exact: true }).fill("yesterday");
     await page.getByRole("button", { name: "Apply" }).click();
     await expect.poll(() => page.locator(".field-error").innerText()).toContain("now-15m");
