@@ -313,6 +313,7 @@ fn check_volume_without_fs_group() -> Result<()> {
     kubectl(&["delete", "persistentvolumeclaim", "--all"])?;
     let server_only = [
         "--set=collector.enabled=false",
+        "--set=networkPolicy.enabled=false",
         "--set=server.persistence.storageClassName=host-path",
     ];
     helm("install", &server_only)?;
