@@ -78,7 +78,7 @@ impl Capability {
         by_admin || effective & (1 << self.bit()) != 0
     }
 
-    /// What the collector does without it.
+    /// Features that the collector lacks without it.
     pub fn effect(self) -> &'static str {
         match self {
             Self::Bpf => "the kernel takes no eBPF program, so nothing is sampled",

@@ -64,7 +64,7 @@ impl fmt::Display for Costs {
     }
 }
 
-/// What the server does with a message.
+/// Steps of the server with a message.
 fn take(costs: &mut Costs, builder: &mut Builder, log: &mut LogWriter, message: &[u8]) {
     let mut request = costs.measure("message", || {
         check_message(message, &PUSH).unwrap();

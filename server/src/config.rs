@@ -41,7 +41,7 @@ const CACHE_BYTES_MAX: &str = "256MiB";
 /// After a day windows of a minute, after a week of ten: a month of 20 nodes is then asked in a second.
 const ROLL_UP: &str = "1d:1m 7d:10m";
 
-/// What a node may bring to an hour. [`HourLimits`] has the arithmetic.
+/// New entries that a node may bring to an hour. [`HourLimits`] has the arithmetic.
 const HOUR_SERIES_MAX: &str = "65536";
 const HOUR_STACKS_MAX: &str = "100000000";
 const HOUR_LOCATIONS_MAX: &str = "20000000";

@@ -31,7 +31,7 @@ impl CpuTime {
     }
 }
 
-/// Where the accounts are.
+/// Files of the accounts.
 #[derive(Clone, Debug)]
 pub enum CpuFiles {
     /// `cpu.stat` of the unified hierarchy.

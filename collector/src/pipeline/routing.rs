@@ -59,7 +59,7 @@ pub(super) struct Routing {
     usage: SampledUsage,
 }
 
-/// What the cgroups had since the last message to their accounts, by cgroup id.
+/// Samples of each cgroup since the last message to the accounts, by cgroup id.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SampledUsage {
     /// CPU time sampled, in nanoseconds.

@@ -128,7 +128,7 @@ pub(super) struct WaitingStacks {
     stacks: FxHashMap<u64, Waiting>,
     stack_bytes: usize,
     next_number: u64,
-    /// What the unwinder is to be told.
+    /// Stacks and changes that the unwinder has not taken yet.
     to_unwind: unwinder::Batch,
     /// The time of the last message to it.
     told: Instant,

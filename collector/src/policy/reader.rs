@@ -89,7 +89,7 @@ pub(super) struct PolicyReader {
     pub(super) state: PolicyState,
     pub(super) readiness: Readiness,
     pub(super) stats: Stats<PolicyStats>,
-    /// Where the last policy is kept; `None` without a cache directory.
+    /// File of the last policy; `None` without a cache directory.
     pub(super) last: Option<LastPolicy>,
 }
 

@@ -1,4 +1,4 @@
-//! Where a policy comes from, and the thread that follows it.
+//! The source of a policy, and the thread that follows it.
 
 use std::{
     fmt,
@@ -33,7 +33,7 @@ const FIRST_READ_TIME: Duration = Duration::from_secs(2);
 /// Time between two lists of the excluded pods under one policy: each new list is a new report to the server.
 const LIST_INTERVAL_NS: u64 = 10_000_000_000;
 
-/// Where a policy comes from.
+/// The source of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicySource {
     /// A file.
@@ -77,7 +77,7 @@ enum Thread {
     ConfigMap(ConfigMapWatch),
 }
 
-/// What the list of excluded pods was made from, and when.
+/// Generations and time of the last list of excluded pods.
 #[derive(Clone, Copy, Debug, Default)]
 struct ListedAt {
     generations: Option<(u64, u64)>,

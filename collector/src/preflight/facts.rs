@@ -1,4 +1,4 @@
-//! What is read and tried at the start. It decides nothing.
+//! Facts of the machine, read and tried at the start. The module `checks` judges them.
 
 use std::{
     fs::{self, File},
@@ -35,7 +35,7 @@ const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
 /// The smallest ring buffer of the program.
 pub const MAP_BYTES_TRIED: u64 = 2 << 20;
 
-/// What the collector will use, by its configuration.
+/// Settings whose demands on the machine are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needs {
     /// Source of the sampling timers.
@@ -96,7 +96,7 @@ pub enum BufferAttempt {
     NotMapped(Errno),
 }
 
-/// What was found.
+/// Facts of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The kernel's release.

@@ -36,11 +36,11 @@ pub struct Check {
     pub name: &'static str,
     /// The result.
     pub verdict: Verdict,
-    /// What was found.
+    /// State of the machine.
     pub found: String,
-    /// What the collector does without; empty if all is well.
+    /// Features that the collector lacks by it; empty if all is well.
     pub effect: &'static str,
-    /// What a person can do; empty if all is well.
+    /// Remedy; empty if all is well.
     pub remedy: String,
 }
 

@@ -1,4 +1,4 @@
-//! What files with rules have in common: their errors, which name the line and the rule, and the check of each rule.
+//! Common parts of files with rules: their errors, which name the line and the rule, and the check of each rule.
 
 use serde_saphyr::Spanned;
 

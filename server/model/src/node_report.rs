@@ -14,12 +14,12 @@ pub struct NodeReport {
     pub instance: [u8; 16],
     /// When the node's first report came, milliseconds since the Unix epoch.
     pub first_ms: i64,
-    /// What this one says.
+    /// Content of this one.
     #[serde(flatten)]
     pub content: ReportContent,
 }
 
-/// What a report says. Serialized for the catalog, and in the answer to a query.
+/// Content of a report. Serialized for the catalog, and in the answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportContent {
     /// When it came, milliseconds since the Unix epoch.
@@ -28,7 +28,7 @@ pub struct ReportContent {
     pub version: String,
     /// Release of the kernel.
     pub kernel: String,
-    /// What the collector does.
+    /// State of the collector.
     pub state: NodeState,
     /// Why it does not sample.
     pub reason: String,
@@ -36,12 +36,12 @@ pub struct ReportContent {
     pub checks: Vec<NodeCheck>,
     /// Revision of the policy that it follows; empty without one.
     pub policy_revision: String,
-    /// What that policy does; `None` without one.
+    /// State of that policy; `None` without one.
     #[serde(default)]
     pub policy: Option<PolicyReport>,
 }
 
-/// What a node's policy does.
+/// State of a node's policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyReport {
     /// How the policy in force relates to its source.
@@ -79,7 +79,7 @@ pub struct ExcludedPod {
     pub rule: String,
 }
 
-/// What a collector does.
+/// State of a collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
@@ -98,15 +98,15 @@ pub enum NodeState {
 /// One thing that a collector needs, or can use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeCheck {
-    /// What was checked.
+    /// Name of the check.
     pub name: String,
     /// The result.
     pub outcome: CheckOutcome,
-    /// What was found.
+    /// State of the machine.
     pub found: String,
-    /// What is missing without it.
+    /// Features that are missing by it.
     pub effect: String,
-    /// What a person can do.
+    /// Remedy.
     pub remedy: String,
 }
 
@@ -124,7 +124,7 @@ pub enum CheckOutcome {
     Unknown,
 }
 
-/// What is known of a node now.
+/// Status of a node now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeStatus {

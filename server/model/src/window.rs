@@ -164,7 +164,7 @@ impl Account {
 pub struct ContainerAccount {
     /// The labels that all its series have, without those of processes ([`PROCESS_LABELS`]).
     pub labels: LabelSet,
-    /// What it used.
+    /// CPU time and samples.
     pub usage: ContainerUsage,
 }
 

@@ -30,7 +30,7 @@ pub struct NodeSummary {
     pub missing_windows: u64,
     /// Windows whose account does not balance.
     pub unbalanced_windows: u64,
-    /// What two collectors sampled at once. What is left out is in no other sum.
+    /// Samples of two collectors at once. Those that are left out are in no other sum.
     pub overlap: OverlapSum,
     /// Stored samples.
     pub samples: u64,

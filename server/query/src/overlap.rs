@@ -6,7 +6,7 @@ use store::{Snapshot, StoreError};
 use super::selector::Selector;
 use super::series::Usage;
 
-/// What two collectors of a node sampled, of which the one that started later counts.
+/// Samples of two collectors of a node at once, of which the one that started later counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OverlapSum {
     /// Samples that the answer leaves out: those of windows whose time is wholly in windows of the other collector.

@@ -59,7 +59,7 @@ pub(crate) struct Mapping {
     pub(crate) limit: u64,
     /// The lowest offset.
     pub(crate) offset: u64,
-    /// What any sender stated.
+    /// Flags of all senders, or-ed.
     pub(crate) flags: u8,
     pub(crate) file_id: u32,
 }
@@ -398,7 +398,7 @@ fn place(location: &Location) -> (u32, u64) {
     (location.mapping, location.address)
 }
 
-/// What a location is, but for its lines.
+/// A location without its lines.
 fn marks(location: &Location) -> (u32, u64, u32, u32) {
     let Location {
         mapping,

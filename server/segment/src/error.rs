@@ -1,4 +1,4 @@
-//! What can be wrong with a segment.
+//! Errors of segments.
 
 use std::fmt;
 use std::io;
@@ -71,7 +71,7 @@ pub enum Error {
     Input {
         /// Position of the segment.
         input: usize,
-        /// What is damaged.
+        /// The damaged chunk.
         damage: Damage,
     },
     /// A segment differs from the windows that it was made from.
@@ -82,10 +82,10 @@ pub enum Error {
     TooLarge(&'static str),
 }
 
-/// What could be read, and the chunks that could not.
+/// The readable part of an answer, and the damaged chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partial<T> {
-    /// What could be read.
+    /// The readable part.
     pub value: T,
     /// The damaged chunks, whose contents are missing in the value.
     pub damage: Vec<Damage>,

@@ -58,7 +58,7 @@ pub fn find_overlaps(messages: &[NodeMessage<'_>]) -> Vec<i64> {
     overlaps
 }
 
-/// Who sampled a stretch of time.
+/// Collector of a stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SampledBy {
     One([u8; 16]),

@@ -1,4 +1,4 @@
-//! Where segments are read from.
+//! Positioned reads of segments.
 
 use std::fs::File;
 use std::io;

@@ -30,7 +30,7 @@ pub fn check_accounts(window: &Window) -> Result<(), Refusal> {
     limits.check_sampled("the profile: CPU time", sum(|row| row.ns))
 }
 
-/// What a window can have at most.
+/// Highest sums that a window can have.
 struct Limits {
     sampled_ns_max: u64,
     kernel_ns_max: u64,

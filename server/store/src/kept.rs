@@ -1,4 +1,4 @@
-//! What a store has, and for how long: so that an operator can tell.
+//! Size and limits of a store, as an operator sees them.
 
 /// When windows are rolled up, and to what length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Kept {
     pub bytes_max: Option<u64>,
     /// By age, the youngest first.
     pub roll_ups: Vec<RollUp>,
-    /// What the limits of a new directory would evict, if there is no limit since an earlier version filled this one.
+    /// Files beyond the limits of a new directory, if this one has no limit since an earlier version filled it.
     pub beyond_defaults: Option<BeyondDefaults>,
 }
 

@@ -1,11 +1,11 @@
-//! What a cluster is like.
+//! Shape of a cluster.
 
 use std::fmt;
 
 /// Size of a cluster, and what its programs are like.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
-    /// Where the random numbers begin.
+    /// Seed of the random numbers.
     pub seed: u64,
     /// Nodes.
     pub nodes: usize,

@@ -304,7 +304,7 @@ fn a_full_map() {
     fixture.check_kernel();
     assert_eq!(fixture.table.stats().left_out, 0);
 
-    // What is allowed below an excluded cgroup comes first.
+    // When the map has no room for all, an allowed cgroup below an excluded one gets its entry first.
     let mut fixture = Fixture::with_entries("", 2);
     for number in 1..=3 {
         fixture.tell(number, if number == 3 { "shop" } else { "secret" });

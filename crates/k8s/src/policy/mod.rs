@@ -32,7 +32,7 @@ mod rule;
 use crate::{pod::Pod, rule_file::RuleFileError, workload::Workload};
 use rule::{HostMatcher, PodMatcher, Rule};
 
-/// What a rule, `default` or `host` says.
+/// Verdict of a rule, `default` or `host`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Action {
@@ -40,7 +40,7 @@ enum Action {
     Deny,
 }
 
-/// What becomes of a pod, or of a process outside of pods.
+/// Verdict on a pod, or on a process outside of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision<'a> {
     /// It is profiled.

@@ -5,7 +5,7 @@ use regex::Regex;
 
 use crate::labels::Labels;
 
-/// What a rule does.
+/// Action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Replace,
@@ -38,7 +38,7 @@ impl Action {
     ];
 }
 
-/// What becomes of a series.
+/// Result for a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Keep,

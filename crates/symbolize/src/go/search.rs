@@ -1,4 +1,4 @@
-//! Where the table is in a program.
+//! Search for the table in a program.
 
 use elf::{CachedFile, FileRange, ProgramHeader, ReadAt};
 

@@ -1,7 +1,7 @@
 //! Compares a segment with the windows that it was made from.
 //!
-//! What the segment refers to is copied into the builder by the value of each entry, so that equal stacks have equal numbers. Then
-//! rows are compared series by series.
+//! Entries of the segment's dictionary are copied into the builder by value, so that equal stacks have equal numbers. Then rows are
+//! compared series by series.
 
 use std::collections::BTreeMap;
 

@@ -18,7 +18,7 @@ pub struct Growth {
 }
 
 impl Builder {
-    /// What the dictionary has now.
+    /// Size of the dictionary now.
     pub fn dictionary_size(&self) -> Growth {
         Growth {
             stack_nodes: self.tree.len() as u64,
@@ -26,7 +26,7 @@ impl Builder {
         }
     }
 
-    /// What a window would add to the dictionary. Adds nothing, and takes about as long as adding a window without new entries.
+    /// New entries of a window. Adds nothing, and takes about as long as adding a window without new entries.
     ///
     /// A window in which the same file has several mappings may add less.
     pub fn measure_growth(&self, window: &Window) -> Growth {

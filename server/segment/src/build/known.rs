@@ -139,7 +139,7 @@ impl Import<'_> {
             }
             self.locations[number] = *candidate;
             if let Some(mapping) = self.from.locations[number].mapping {
-                // What this window says of the file counts too.
+                // The window's limit and flags of the file count too.
                 self.mapping(&mut into.names, mapping);
             }
         }

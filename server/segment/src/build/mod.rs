@@ -43,7 +43,7 @@ pub const NODES_MAX: usize = 2_000_000;
 /// Bytes on the heap at which a builder is full.
 pub const BUILDER_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes of rows above which no window is added. What a window adds is less than the rest of 32 bits: it was a message of some MiB.
+/// Bytes of rows above which no window is added. A window is a message of some MiB, and adds less than the rest of 32 bits.
 const ROW_BYTES_MAX: usize = 2 << 30;
 
 /// An open block: windows that can be asked while more are added, and that are written as one segment.
@@ -60,7 +60,7 @@ pub struct Builder {
     pub(crate) containers: Interned<LabelSet>,
     /// The accounts of each container, in the order of windows.
     usage: Vec<Vec<UsageCell>>,
-    /// What belongs to each window.
+    /// Positions of the rows and accounts of each window.
     parts: Parts,
     row_bytes: usize,
     scratch: Vec<u8>,

@@ -13,7 +13,7 @@ pub(crate) const ROOT: u32 = 0;
 
 /// A tree of (parent, location). A node's parent has a smaller number.
 pub(crate) struct Tree {
-    /// What is needed of a node is in one cache line: a search is bound by memory.
+    /// All fields of a node are in one cache line: a search is bound by memory.
     nodes: Vec<Node>,
     unlisted: HashTable<u32>,
     hasher: DefaultHashBuilder,

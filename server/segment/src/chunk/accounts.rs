@@ -1,4 +1,4 @@
-//! Chunks of accounts: what windows have beside their identity and their rows.
+//! Chunks of accounts: fields of windows beside their identity and their rows.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::error::Malformed;
 /// Outcomes, stages of losses and comments of a chunk: some ten a window.
 const CHUNK_COUNTS_MAX: usize = 4 << 20;
 
-/// What a window has beside its identity and its rows.
+/// Fields of a window beside its identity and its rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WindowAccount {
     /// The collector's account of its samples.

@@ -130,7 +130,7 @@ impl Callees {
     }
 }
 
-/// Where a reader of the tree looks callees up.
+/// Source of callees for a reader of the tree.
 pub(crate) trait CalleeSource {
     /// The callees of a caller.
     fn callees(&mut self, caller: u32) -> Result<&[u32], Damage>;

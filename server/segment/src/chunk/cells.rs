@@ -30,7 +30,7 @@ pub struct Cell {
 pub struct UsageCell {
     /// Number of the window in the segment.
     pub window: u32,
-    /// What it used.
+    /// CPU time and samples.
     pub usage: ContainerUsage,
 }
 

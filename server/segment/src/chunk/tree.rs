@@ -32,7 +32,7 @@ pub(crate) struct TreeChunk {
     path: Vec<PathNode>,
     nodes: u32,
     stacks: u32,
-    /// What the chunk begins with.
+    /// Head of the chunk.
     head: Vec<PathNode>,
     first_stack: u32,
     ups: Column,
@@ -117,7 +117,7 @@ pub(crate) struct TreeNode {
     pub(crate) stack: Option<u32>,
 }
 
-/// What the footer says of a chunk of the tree.
+/// Entry of the footer for a chunk of the tree.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TreeChunkHead {
     /// Its position in the section.

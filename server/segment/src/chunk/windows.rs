@@ -50,7 +50,7 @@ pub struct WindowInfo {
     pub node: String,
     /// The collector's instance.
     pub instance: [u8; 16],
-    /// What was received, by time: one message, or several of a window that was rolled up.
+    /// Messages of the window, by time: one, or several of a window that was rolled up.
     pub messages: Vec<Message>,
 }
 

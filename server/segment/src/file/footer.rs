@@ -26,7 +26,7 @@ const END: [u8; 8] = *b"PLCOLEND";
 /// Length of the footer u32, version u32, CRC32C of the footer and of these two numbers u32, [`END`].
 pub(crate) const TRAILER_BYTES: usize = 20;
 
-/// What a segment has in all.
+/// Sums of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Start of the first window, milliseconds since the Unix epoch.

@@ -96,7 +96,7 @@ impl Counts {
     }
 }
 
-/// What records have of a dictionary.
+/// Number of a dictionary's entries that records have.
 #[derive(Clone, Debug)]
 pub(crate) struct LoggedEntries {
     counts: Counts,

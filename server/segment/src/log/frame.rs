@@ -33,7 +33,7 @@ const RATIO_MAX: usize = 64;
 /// zstd's level. Higher ones pack records no better, and take longer.
 const LEVEL: i32 = 1;
 
-/// What a frame has.
+/// Content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameKind {
     /// Windows, and the entries that they were the first to use.

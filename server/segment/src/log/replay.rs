@@ -39,7 +39,7 @@ pub struct LogDamage {
     pub start: u64,
     /// The end.
     pub end: u64,
-    /// What is wrong.
+    /// The damage.
     pub what: &'static str,
 }
 
@@ -54,7 +54,7 @@ pub struct Replay {
     pub bytes: u64,
     /// Bytes behind it.
     pub torn_bytes: u64,
-    /// What could not be read, by position.
+    /// Unreadable parts, by position.
     pub damage: Vec<LogDamage>,
     /// Windows that were in the damaged bytes, as far as a later record tells.
     pub lost_windows: u64,

@@ -28,9 +28,9 @@ const CHECKPOINT_SPACING: u64 = 4;
 /// was written of the failed write, after [a request for a checkpoint](Self::request_checkpoint).
 pub struct LogWriter {
     block_ms: i64,
-    /// What was committed.
+    /// State at the last commit.
     durable: Logged,
-    /// What was encoded.
+    /// State after the last record that was encoded.
     encoded: Logged,
     callees: Callees,
     packer: FramePacker,
@@ -45,7 +45,7 @@ struct Logged {
     /// Windows that were in the log, but could not be read.
     lost_windows: u64,
     bytes: u64,
-    /// Where the last checkpoint ends.
+    /// End of the last checkpoint.
     checkpoint_end: u64,
     /// Bytes of entries since the beginning: about the size of a checkpoint.
     entry_bytes: u64,
@@ -170,7 +170,7 @@ impl LogWriter {
         self.durable.clone_from(&self.encoded);
     }
 
-    /// What was encoded since the last commit could not be written, or it is not known whether it was. Takes its windows back, and those
+    /// Call when the records since the last commit could not be written, or may not have been. Takes their windows back, and those
     /// that were added and not encoded. The next record has all entries that no durable record has.
     pub fn roll_back(&mut self, builder: &mut Builder) {
         builder.truncate(self.durable.windows);

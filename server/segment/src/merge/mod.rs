@@ -133,7 +133,7 @@ fn merge_labels<R: ReadAt>(
     Ok(merged)
 }
 
-/// What all outputs need.
+/// State that all outputs share.
 struct Merge<'a, R> {
     inputs: &'a [&'a Segment<R>],
     options: &'a MergeOptions,

@@ -14,7 +14,7 @@ use crate::write::WindowEntry;
 
 use super::in_input;
 
-/// What makes windows of the inputs one window of the output: the stretch of time, the node and the collector; and the message, if
+/// Key of windows of the inputs that become one window of the output: the stretch of time, the node and the collector; and the message, if
 /// windows are not rolled up, or whether another collector of the node makes it one that is left out, if they are.
 type Group = (i64, String, [u8; 16], u64);
 

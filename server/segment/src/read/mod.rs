@@ -39,7 +39,7 @@ pub struct Segment<R> {
     first_nodes: Vec<u32>,
 }
 
-/// What a thread needs to read chunks.
+/// Buffers of a thread that reads chunks.
 #[derive(Default)]
 pub(crate) struct Scratch {
     bytes: Vec<u8>,
@@ -74,7 +74,7 @@ impl<R: ReadAt> Segment<R> {
         Ok(segment)
     }
 
-    /// What it has in all.
+    /// Sums of the segment.
     pub fn summary(&self) -> &Summary {
         &self.footer.summary
     }

@@ -72,7 +72,7 @@ impl Needed {
         }
     }
 
-    /// What was added.
+    /// Entries that were added.
     pub(crate) fn numbers(&self) -> &[u32] {
         &self.numbers
     }

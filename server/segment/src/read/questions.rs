@@ -237,7 +237,7 @@ impl<R: ReadAt> Segment<R> {
         Partial { value, damage }
     }
 
-    /// What is wanted of each series, by chunk of rows.
+    /// Wanted rows of each series, by chunk of rows.
     fn plan(&self, selection: &Selection<'_>, effort: Effort<'_>) -> (Vec<Task>, Vec<Damage>) {
         let (wanted, damage) = if selection.windows.is_all() {
             (vec![Wanted::All; selection.series.len()], Vec::new())

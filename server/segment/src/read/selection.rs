@@ -1,4 +1,4 @@
-//! What a question is about: series and windows.
+//! Selection of a question: series and windows.
 
 use model::TimeRange;
 
@@ -52,7 +52,7 @@ impl WindowSet {
     }
 }
 
-/// What a question is about.
+/// Series and windows of a question.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
     /// Numbers of series, sorted.

@@ -1,4 +1,4 @@
-//! What can be asked: segments, and blocks that still grow.
+//! Sources of answers: segments, and blocks that still grow.
 
 use model::{LabelSet, Window};
 

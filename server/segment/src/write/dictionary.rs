@@ -120,7 +120,7 @@ impl<'a> DictionaryWriter<'a> {
         let sets = names.tag_sets.entries();
         let sets = tag_sets.iter().map(|number| &sets[*number as usize]);
 
-        // What is shown comes first. Names of symbol tables are as long as all else together, and few questions need them.
+        // Shown names come first. Names of symbol tables are as long as all else together, and few questions need them.
         let mut strings = FirstUse::new(names.strings.len());
         strings.number(0);
         for function in functions() {

@@ -1,4 +1,4 @@
-//! What every segment is written with, whether it is built of windows or merged of other segments.
+//! Writers of all segments, built of windows or merged of other segments.
 
 pub(crate) mod dictionary;
 pub(crate) mod series;

@@ -6,7 +6,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use model::tables::{StackId, TagSetId};
 use model::{StackNode, Tables, Tag};
 
-/// Where tables have a stack or a tag set. The hashes are seeded at random.
+/// Positions of stacks and tag sets in tables. The hashes are seeded at random.
 #[derive(Default)]
 pub(super) struct Index {
     hasher: DefaultHashBuilder,

@@ -64,7 +64,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// What is left of a message.
+/// Rest of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scan<'a>(&'a [u8]);
 

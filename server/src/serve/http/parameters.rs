@@ -72,7 +72,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
 pub struct QueryRequest {
     /// The parameters.
     pub parameters: Parameters,
-    /// Who asks for which answer.
+    /// Client and form of the answer.
     pub asker: Asker,
 }
 

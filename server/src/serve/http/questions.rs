@@ -21,7 +21,7 @@ use super::flights::{Flights, Role};
 use super::lane::{Lane, LaneFull, Place};
 use super::metrics::HttpMetrics;
 
-/// What a light question reads at most: 1 MiB of segments are a million rows of a busy cluster or 100,000 of one machine, which take some
+/// Bytes that a light question reads at most: 1 MiB of segments are a million rows of a busy cluster or 100,000 of one machine, which take some
 /// 10 ms.
 const LIGHT_BYTES: u64 = 1 << 20;
 
@@ -31,7 +31,7 @@ const SUMS_SHARE: u64 = 16;
 /// Part of the memory of questions that answers may take until they are read. The rest is for questions, however slowly clients read.
 const ANSWERS_SHARE: usize = 4;
 
-/// What a question reads.
+/// Data that a question reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// The labels of series.
@@ -43,7 +43,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// What it reads of a selection whose stacks have so many bytes.
+    /// Bytes that it reads of a selection whose stacks have so many bytes.
     fn bytes(self, stack_bytes: u64) -> u64 {
         match self {
             Self::Labels => 0,
@@ -87,7 +87,7 @@ pub struct Questions {
 
 /// A request for an answer.
 pub struct Asker {
-    /// Who asks.
+    /// The client.
     pub client: Client,
     /// The path of the route.
     pub path: String,
@@ -97,7 +97,7 @@ pub struct Asker {
     pub encoding: Encoding,
 }
 
-/// What makes two questions identical.
+/// Key of identical questions.
 #[derive(PartialEq, Eq, Hash)]
 struct FlightKey {
     path: String,
@@ -111,9 +111,9 @@ struct FlightKey {
 pub struct Asked<'a> {
     /// The store.
     pub store: &'a dyn Store,
-    /// What it has of the range.
+    /// The store's windows of the range.
     pub snapshot: &'a dyn Snapshot,
-    /// What is asked for.
+    /// Series and range of the question.
     pub selection: &'a Selection,
     encoding: Encoding,
     answer_bytes_max: usize,
@@ -152,7 +152,7 @@ impl Asked<'_> {
     }
 }
 
-/// What was found out about a question before it gets a place.
+/// Version and cost of a question, before it gets a place.
 struct Plan {
     version: u64,
     stack_bytes: u64,
@@ -312,7 +312,7 @@ impl Questions {
             Err(err) => Err(err.into()),
         };
         let result = match question.stopped() {
-            // What was made of a stopped question is incomplete.
+            // The answer of a stopped question is incomplete.
             Some(stop) => {
                 // The others were counted when the client went away, or the time was over.
                 if !matches!(stop, Stop::Cancelled | Stop::TimedOut) {

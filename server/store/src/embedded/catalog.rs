@@ -50,7 +50,7 @@ pub enum CatalogError {
     },
 }
 
-/// What the catalog has of a segment.
+/// Entry of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentEntry {
     /// Length of the file: another file has no entry.
@@ -127,7 +127,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// What is known of all segments.
+    /// Entries of all segments.
     ///
     /// # Errors
     /// sled failed.

@@ -79,7 +79,7 @@ fn step(shared: &Shared) -> Result<bool> {
     if evict(shared, &content)? {
         return Ok(true);
     }
-    // What people ask about first is the newest.
+    // The newest first: people ask about it first.
     if let Some(old) = content.old.last()
         && shared.has_room(old.bytes())
     {
@@ -162,7 +162,7 @@ fn convert(shared: &Shared, old: &Arc<OldFile>) -> Result<()> {
         write(builder)?;
     }
     if damaged > 0 {
-        // What could not be read may be of use to somebody.
+        // Somebody may recover the unreadable part.
         let kept = keep_damaged(old.path());
         warn!(path = %kept.display(), damaged, "a file of an earlier version is damaged, keeping it");
         ignore_existing(shared.directory.disk().link(old.path(), &kept))?;
@@ -317,7 +317,7 @@ fn finish(shared: &Shared, wakeup: &Wakeup, mut committed: Committed) {
     }
 }
 
-/// What a merge must not change.
+/// Sums that a merge must not change.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sums {
     messages: Sequences,

@@ -1,4 +1,4 @@
-//! What the store has at a moment: segments, blocks that are no segments yet, and files of earlier versions.
+//! Content of the store at a moment: segments, blocks that are no segments yet, and files of earlier versions.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ impl StoredSegment {
         })
     }
 
-    /// What the catalog keeps of it.
+    /// Its entry in the catalog.
     pub fn entry(&self) -> SegmentEntry {
         SegmentEntry {
             bytes: self.segment.file_bytes(),
@@ -95,7 +95,7 @@ impl StoredSegment {
         }
     }
 
-    /// What plans need to know.
+    /// Facts for plans.
     pub fn facts(&self) -> SegmentFacts {
         let summary = self.segment.summary();
         SegmentFacts {
@@ -139,7 +139,7 @@ pub struct Unreadable {
     pub reason: String,
 }
 
-/// What the store has. Writers replace it; a question keeps the one of its start.
+/// Content of the store. Writers replace it; a question keeps the one of its start.
 #[derive(Clone, Default)]
 pub struct Content {
     /// The segments.
@@ -198,7 +198,7 @@ impl Content {
             self.old.iter().find(|file| has(file.messages()))?;
         }
         let stored = found.flatten().next();
-        // What earlier versions stored has no digest, and what cannot be read has none that is known.
+        // Messages of earlier versions have no digest, and an unreadable digest is unknown.
         let is_repeat = stored.is_none_or(|stored| stored == *digest);
         Some(if is_repeat {
             Ok(Appended::Duplicate)
@@ -226,13 +226,13 @@ impl Content {
             || self.old.iter().any(|file| range.contains(file.hour_ms()))
     }
 
-    /// What plans need to know of the segments that are whole.
+    /// Facts for plans of the segments that are whole.
     pub fn whole_facts(&self) -> Vec<SegmentFacts> {
         let whole = self.segments.values().filter(|found| !found.is_damaged());
         whole.map(|found| found.facts()).collect()
     }
 
-    /// What can be evicted. The segments of one merge have the same windows, and go together.
+    /// Files that can be evicted. The segments of one merge have the same windows, and go together.
     pub fn evictable(&self) -> Vec<Evictable> {
         let mut merges: BTreeMap<(Span, Ulid), Evictable> = BTreeMap::new();
         for (name, found) in &self.segments {

@@ -1,4 +1,4 @@
-//! What the store does on a disk: the few operations of a file system that its files need.
+//! The disk of the store: the few operations of a file system that its files need.
 //!
 //! [`RealDisk`] is the file system. Tests have another, whose operations fail, and which loses what was not synced. The lock, the
 //! ballast and the catalog are no part of it: sled has files of its own, and what it loses is read from the segments again.

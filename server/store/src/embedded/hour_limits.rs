@@ -25,7 +25,7 @@ const NODES_MAX: u64 = 20_000;
 /// Hours that are counted: those that get windows. A fifth one takes the place of the oldest.
 const HOURS_MAX: usize = 4;
 
-/// What one node may bring to one hour.
+/// New entries that one node may bring to one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HourLimits {
     /// Different label sets, of series and of containers.
@@ -50,7 +50,7 @@ impl Default for HourLimits {
     }
 }
 
-/// What the nodes have brought to the hours that get windows. After a start it is empty.
+/// New entries of the nodes in the hours that get windows. Empty after a start.
 pub struct HourCounts {
     limits: HourLimits,
     hours: BTreeMap<i64, HourCount>,
@@ -131,7 +131,7 @@ impl HourCounts {
             series,
             ALL_SERIES_MAX,
         )?;
-        // What the window has is a bound for what it brings: only near a limit it is looked up what is new.
+        // The entries of a window bound its new ones: these are looked up only near a limit.
         let nodes = count
             .stack_nodes
             .saturating_add(window.tables.stacks.len() as u64);

@@ -16,7 +16,7 @@ use super::old::OldFile;
 use super::shared::effort;
 use super::span::{Level, SegmentName};
 
-/// What a check has found.
+/// Result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Files that were read to the last byte.
@@ -44,7 +44,7 @@ pub struct LevelSizes {
     pub samples: u64,
 }
 
-/// What takes how many bytes.
+/// Bytes by kind of data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
     /// By level.

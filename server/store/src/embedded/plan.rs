@@ -19,7 +19,7 @@ const SETTLE_MS_MIN: i64 = 10 * 60 * 1000;
 /// A day or a week may have so much of `retention_bytes`: eviction takes whole segments.
 const SPAN_SHARE: u64 = 16;
 
-/// What is known of a segment.
+/// Facts of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentFacts {
     /// Its name.
@@ -32,7 +32,7 @@ pub struct SegmentFacts {
     pub resolution_ms: u64,
 }
 
-/// What the store keeps.
+/// Limits of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Milliseconds that windows are kept after their end; `None` if age does not matter.
@@ -117,7 +117,7 @@ fn plan_level(
             Merge {
                 span,
                 inputs,
-                // What was rolled up stays so, and what comes later gets the same length.
+                // Rolled-up windows stay so, and later ones get the same length.
                 resolution_ms: due_ms.max(resolution.max().unwrap_or(0)),
             }
         })

@@ -29,11 +29,11 @@ use super::span::{Level, SegmentName};
 /// sled's thread keeps the lock for some milliseconds after a catalog was dropped.
 const LOCK_TIME: Duration = Duration::from_secs(5);
 
-/// What was found.
+/// Result of a recovery.
 pub struct Recovered {
     /// The catalog.
     pub catalog: Catalog,
-    /// What the store has. Its blocks get no more windows.
+    /// Content of the store. Its blocks get no more windows.
     pub content: Content,
     /// The work that was done.
     pub report: RecoveryReport,

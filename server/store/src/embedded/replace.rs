@@ -117,7 +117,7 @@ fn sync_folders(disk: &dyn Disk, directory: &Path, paths: &[PathBuf]) -> io::Res
         .try_for_each(|folder| disk.sync_folder(&directory.join(folder)))
 }
 
-/// What an earlier run had begun.
+/// Result of finishing the replacements of an earlier run.
 #[derive(Default)]
 pub struct Finished {
     /// Replacements that were finished.

@@ -1,4 +1,4 @@
-//! What a start found, and the work that it did.
+//! Findings of a start, and its work.
 
 /// Work that was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the store's threads share.
+//! State that the store's threads share.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -38,7 +38,7 @@ pub fn effort() -> Effort<'static> {
     }
 }
 
-/// What the store's threads share.
+/// State that the store's threads share.
 pub struct Shared {
     /// The files.
     pub directory: Arc<Directory>,
@@ -48,7 +48,7 @@ pub struct Shared {
     pub space: Space,
     /// Metrics.
     pub metrics: StoreMetrics,
-    /// What is kept.
+    /// Limits of the store.
     pub retention: Retention,
     /// Of the thread that writes blocks as segments.
     pub sealer: Wakeup,
@@ -85,7 +85,7 @@ impl Shared {
         }
     }
 
-    /// What the store has now.
+    /// Content of the store now.
     pub fn content(&self) -> Arc<Content> {
         Arc::clone(&self.content.read())
     }

@@ -191,7 +191,7 @@ impl Writer {
                 open.log.roll_back(&mut open.block.write());
                 added.iter().for_each(|job| answer(job, Err(err.clone())));
                 if !is_usable {
-                    // What the disk has behind the last record is not known: it is not continued.
+                    // Bytes behind the last record are unknown: the log is not continued.
                     self.seal(hour_ms);
                 }
             }

@@ -60,7 +60,7 @@ impl SeriesRow {
     }
 }
 
-/// What is known of a series before its pairs.
+/// Fields of a series before its pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SeriesHead {
     /// Nanoseconds of most of its samples.

@@ -5,7 +5,7 @@ use crate::error::Malformed;
 
 use super::{CHUNK_ROWS_MAX, PairTotals, SeriesHead, with_rest};
 
-/// What rows refer to, and how many there are of each.
+/// Number of entries that rows refer to, of each kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowLimits {
     pub(crate) stacks: usize,

@@ -13,7 +13,7 @@ use super::tables::{
     Node, push_functions, push_locations, push_mappings, push_nodes, push_tag_sets,
 };
 
-/// Where the entries of stacks are. Numbers are sorted; an entry that is damaged is none.
+/// Positions of the entries of stacks. Numbers are sorted; an entry that is damaged is none.
 pub(crate) trait EntrySource {
     /// Number of entries of a section.
     fn count(&self, section: Section) -> usize;

@@ -1,4 +1,4 @@
-//! What the server can do now.
+//! State of the server now.
 
 use serde::Serialize;
 use store::{BeyondDefaults, DiskSpace, Kept, RollUp, StoreState};
