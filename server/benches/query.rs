@@ -32,7 +32,7 @@ use render::pprof::render_pprof;
 use server::receive::grpc::{CheckLimits, check_push};
 use server::serve::http::answer::FlamegraphAnswer;
 use server::serve::http::encoding::Encoding;
-use store::{EmbeddedStore, HourLimits, RetentionFlags, Store, StoreMetrics, StoreOptions};
+use store::{EmbeddedStore, Store, StoreMetrics, StoreOptions};
 
 const START_MS: i64 = 1_795_312_800_000;
 const WINDOWS: u64 = 360;
@@ -178,16 +178,8 @@ fn intern_function(dictionary: &mut Dictionary, function: usize) -> LocationId {
 
 fn open(path: &Path) -> EmbeddedStore {
     let options = StoreOptions {
-        path: path.to_owned(),
         block_bytes_max: 256 << 20,
-        block_time: Duration::from_secs(3600),
-        hour_limits: HourLimits::default(),
-        reserve_bytes: 0,
-        retention: RetentionFlags {
-            age_ms: Some(i64::MAX),
-            bytes_max: Some(u64::MAX),
-            roll_ups: Vec::new(),
-        },
+        ..StoreOptions::keep_all(path)
     };
     EmbeddedStore::open(&options, StoreMetrics::default()).unwrap()
 }

@@ -9,14 +9,13 @@ mod test_push;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use model::text::window_at;
 use pprof::protos::{Message, Profile};
 use running::Running;
 use serde_json::Value;
-use store::{EmbeddedStore, HourLimits, RetentionFlags, StoreMetrics, StoreOptions};
+use store::{EmbeddedStore, RetentionFlags, StoreMetrics, StoreOptions};
 use test_push::push_request;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -56,12 +55,8 @@ async fn filled(change: impl FnOnce(&Path)) -> Running {
 /// Writes all windows as segments.
 fn settle(data: &Path) {
     let options = StoreOptions {
-        path: data.to_owned(),
-        block_bytes_max: 64 << 20,
-        block_time: Duration::from_secs(3600),
-        hour_limits: HourLimits::default(),
-        reserve_bytes: 0,
         retention: RetentionFlags::default(),
+        ..StoreOptions::keep_all(data)
     };
     let store = EmbeddedStore::open(&options, StoreMetrics::default()).unwrap();
     store.settle();

@@ -5,7 +5,6 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use model::text::window_at;
 use model::{TimeRange, WindowTotals};
@@ -13,36 +12,23 @@ use query::{Profiles, Selector, build_tree};
 use render::folded::{FoldedUnit, fold};
 use store::embedded::inspect::{check, stats};
 use store::{
-    Appended, EmbeddedStore, HourLimits, RetentionFlags, RollUp, Store, StoreError, StoreMetrics,
-    StoreOptions,
+    Appended, EmbeddedStore, RetentionFlags, RollUp, Store, StoreError, StoreMetrics, StoreOptions,
 };
 use tempfile::TempDir;
 
 const HOUR_MS: i64 = 3_600_000;
 const START_MS: i64 = 1_795_312_800_000;
 
-fn forever() -> RetentionFlags {
-    RetentionFlags {
-        age_ms: Some(i64::MAX),
-        bytes_max: Some(u64::MAX),
-        roll_ups: Vec::new(),
-    }
-}
-
 fn open_with(path: &Path, retention: RetentionFlags) -> anyhow::Result<EmbeddedStore> {
     let options = StoreOptions {
-        path: path.to_owned(),
-        block_bytes_max: 64 << 20,
-        block_time: Duration::from_secs(3600),
-        hour_limits: HourLimits::default(),
-        reserve_bytes: 0,
         retention,
+        ..StoreOptions::keep_all(path)
     };
     EmbeddedStore::open(&options, StoreMetrics::default())
 }
 
 fn open(path: &Path) -> anyhow::Result<EmbeddedStore> {
-    open_with(path, forever())
+    open_with(path, RetentionFlags::keep_all())
 }
 
 /// Window number `n` has `n` samples in `work_n`; so a folded profile identifies the windows.
@@ -345,7 +331,7 @@ fn roll_ups_lose_nothing() {
             after_ms: 24 * HOUR_MS,
             resolution_ms: 60_000,
         }],
-        ..forever()
+        ..RetentionFlags::keep_all()
     };
     let store = open_with(folder.path(), retention).unwrap();
     for number in 1..=60 {
@@ -425,7 +411,7 @@ fn roll_ups_keep_what_is_left_out() {
             after_ms: 24 * HOUR_MS,
             resolution_ms: 60_000,
         }],
-        ..forever()
+        ..RetentionFlags::keep_all()
     };
     let store = open_with(folder.path(), retention).unwrap();
     store.settle();
@@ -453,7 +439,7 @@ fn old_segments_are_evicted() {
     let bytes = segments.map(|path| path.metadata().unwrap().len());
     let limited = RetentionFlags {
         bytes_max: Some(bytes.sum()),
-        ..forever()
+        ..RetentionFlags::keep_all()
     };
     let store = open_with(folder.path(), limited).unwrap();
     store.settle();

@@ -64,10 +64,7 @@ impl MemorySnapshot<'_> {
         let content = self.store.0.read();
         let found = ids.into_iter().filter_map(|id| {
             let labels = &content.labels[id.0 as usize];
-            let mut equal = filter.equal.iter();
-            let is_found =
-                equal.all(|(name, value)| labels.value(name) == *value) && (filter.matches)(labels);
-            is_found.then(|| (id, Arc::clone(labels)))
+            filter.selects(labels).then(|| (id, Arc::clone(labels)))
         });
         SeriesTable::new(found.collect())
     }

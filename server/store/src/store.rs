@@ -1,4 +1,4 @@
-//! What a store does.
+//! The interface of stores.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub enum StoreError {
     Stopped(#[from] Stop),
 }
 
-/// What is limited for each hour.
+/// Quantity that is limited for each hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HourLimit {
     /// Different label sets.
@@ -84,7 +84,7 @@ impl HourLimit {
         }
     }
 
-    /// What a person can do.
+    /// Remedy.
     pub(crate) fn remedy(self) -> &'static str {
         match self {
             Self::Series => {
@@ -112,6 +112,14 @@ pub struct SeriesFilter<'a> {
     pub matches: &'a dyn Fn(&LabelSet) -> bool,
 }
 
+impl SeriesFilter<'_> {
+    /// Whether a label set is selected.
+    pub fn selects(&self, labels: &LabelSet) -> bool {
+        let mut equal = self.equal.iter();
+        equal.all(|(name, value)| labels.value(name) == *value) && (self.matches)(labels)
+    }
+}
+
 /// Sizes of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreNumbers {
@@ -129,7 +137,7 @@ pub struct StoreNumbers {
     pub old_files: usize,
 }
 
-/// What a store can do now.
+/// State of a store now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreState {
     /// Whether queries can be answered, or the cause.
@@ -202,7 +210,7 @@ pub trait Store: Send + Sync {
     /// Sizes, for the metrics.
     fn numbers(&self) -> StoreNumbers;
 
-    /// What the store has, and for how long. Does not read the disk.
+    /// Size and limits of the store. Does not read the disk.
     fn kept(&self) -> Kept;
 }
 
@@ -270,7 +278,7 @@ pub trait Snapshot: Send + Sync {
     /// The catalog failed.
     fn has_overlaps(&self) -> Result<bool, StoreError>;
 
-    /// What could not be read by now, by time: at most [`UNREAD_MAX`] entries, of which the last has the rest. A window counts once,
+    /// Windows that could not be read by now, by time: at most [`UNREAD_MAX`] entries, of which the last has the rest. A window counts once,
     /// however often it was asked for.
     fn unread(&self) -> Vec<Unread>;
 }

@@ -4,14 +4,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use model::text::window_at;
 use model::{Question, QuestionMemory, SeriesTable, Stop, TimeRange};
-use store::{
-    EmbeddedStore, HourLimits, RetentionFlags, SeriesFilter, Snapshot, Store, StoreError,
-    StoreMetrics, StoreOptions,
-};
+use store::{EmbeddedStore, SeriesFilter, Snapshot, Store, StoreError, StoreMetrics, StoreOptions};
 
 /// Windows of two weeks are never in one segment.
 const WEEK_MS: i64 = 7 * 24 * 3_600_000;
@@ -27,19 +23,7 @@ const EVERYTHING: SeriesFilter<'static> = SeriesFilter {
 };
 
 fn open(path: &Path) -> EmbeddedStore {
-    let options = StoreOptions {
-        path: path.to_owned(),
-        block_bytes_max: 64 << 20,
-        block_time: Duration::from_secs(3600),
-        reserve_bytes: 0,
-        hour_limits: HourLimits::default(),
-        retention: RetentionFlags {
-            age_ms: Some(i64::MAX),
-            bytes_max: Some(u64::MAX),
-            roll_ups: Vec::new(),
-        },
-    };
-    EmbeddedStore::open(&options, StoreMetrics::default()).unwrap()
+    EmbeddedStore::open(&StoreOptions::keep_all(path), StoreMetrics::default()).unwrap()
 }
 
 /// A window of two programs: `large` has 3,000 stacks, `small` has one.

@@ -25,7 +25,7 @@ const AGE_MS: i64 = 30 * DAY_MS;
 /// A new directory may take so much of what is free at its first start.
 const FREE_SHARE: u64 = 2;
 
-/// What flags say.
+/// Limits by flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetentionFlags {
     /// Milliseconds that windows are kept.
@@ -34,6 +34,17 @@ pub struct RetentionFlags {
     pub bytes_max: Option<u64>,
     /// By age, the youngest first.
     pub roll_ups: Vec<RollUp>,
+}
+
+impl RetentionFlags {
+    /// Nothing is evicted or rolled up.
+    pub fn keep_all() -> Self {
+        Self {
+            age_ms: Some(i64::MAX),
+            bytes_max: Some(u64::MAX),
+            roll_ups: Vec::new(),
+        }
+    }
 }
 
 /// Limits that hold where no flag says another.
@@ -99,7 +110,7 @@ pub fn choose(
     Ok(retention)
 }
 
-/// What the store has, and when it evicts it.
+/// Size of the store, and its limits.
 pub fn describe_kept(content: &Content, retention: &Retention) -> Kept {
     let Retention {
         age_ms,
@@ -137,7 +148,7 @@ fn find_beyond_defaults(content: &Content) -> BeyondDefaults {
     }
 }
 
-/// What is known of the limits that were chosen.
+/// Result of reading the chosen limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
     Chosen(ChosenLimits),

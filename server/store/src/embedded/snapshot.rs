@@ -34,7 +34,7 @@ use crate::{SeriesFilter, Snapshot, StoreError};
 /// Series that an estimate looks at in a file: for 100 files it takes 10 ms at most.
 const ESTIMATE_SERIES: usize = 256;
 
-/// What the store had.
+/// Content of the store at the start of a question.
 pub struct EmbeddedSnapshot {
     range: TimeRange,
     question: Arc<Question>,
@@ -204,10 +204,7 @@ fn share_of_series(source: &dyn Source, filter: &SeriesFilter<'_>) -> f64 {
     let asked = (0..count).step_by(step);
     let (all, selected) = asked.fold((0, 0), |(all, selected), series| {
         let labels = source.series_label_set(series as u32);
-        (
-            all + 1,
-            selected + usize::from(is_selected(filter, &labels)),
-        )
+        (all + 1, selected + usize::from(filter.selects(&labels)))
     });
     selected as f64 / f64::from(all.max(1))
 }
@@ -426,7 +423,7 @@ impl EmbeddedSnapshot {
         }
     }
 
-    /// What could be read; the rest is noted.
+    /// The readable part; the rest is noted as unread.
     fn take<T>(&self, source: &SnapshotSource, windows: &WindowSet, partial: Partial<T>) -> T {
         self.note_damage(source, windows.count() as u64, [0; 2], &partial.damage);
         partial.value
@@ -530,7 +527,7 @@ impl EmbeddedSnapshot {
     }
 }
 
-/// What was read of a source.
+/// Sums that were read of a source.
 #[derive(Default)]
 struct SourceSums {
     read: SummedRows,
@@ -623,7 +620,7 @@ impl Snapshot for EmbeddedSnapshot {
         let mut found = Vec::new();
         for source in &self.sources {
             self.ask(source, |source, _| {
-                let (_, labels) = Self::select(source, |labels| is_selected(filter, labels));
+                let (_, labels) = Self::select(source, |labels| filter.selects(labels));
                 let mut numbers = self.numbers.lock();
                 found.extend(labels.into_iter().map(|labels| numbers.number(labels)));
             })?;
@@ -635,7 +632,7 @@ impl Snapshot for EmbeddedSnapshot {
         let mut found = Vec::new();
         for source in &self.sources {
             self.ask(source, |asked, windows| {
-                let (series, labels) = Self::select(asked, |labels| is_selected(filter, labels));
+                let (series, labels) = Self::select(asked, |labels| filter.selects(labels));
                 let mut listed: HashSet<u32> = HashSet::new();
                 if windows.is_all() {
                     listed.extend(&series);
@@ -724,7 +721,7 @@ impl EmbeddedSnapshot {
 /// Samples and nanoseconds that the cells of a selection have, and rows lack.
 fn lost_of(found: &dyn Source, selection: &Selection<'_>, rows: &[Row]) -> [u64; 2] {
     let mut lost = [0_u64; 2];
-    // What the cells lack themselves is not known.
+    // Samples in damaged cells are not known.
     let _damage = found.read_cells(selection, &mut |_, cells| {
         for cell in cells {
             lost[0] = lost[0].saturating_add(cell.samples);
@@ -736,9 +733,4 @@ fn lost_of(found: &dyn Source, selection: &Selection<'_>, rows: &[Row]) -> [u64;
         lost[1] = lost[1].saturating_sub(row.ns);
     }
     lost
-}
-
-fn is_selected(filter: &SeriesFilter<'_>, labels: &LabelSet) -> bool {
-    let mut equal = filter.equal.iter();
-    equal.all(|(name, value)| labels.value(name) == *value) && (filter.matches)(labels)
 }

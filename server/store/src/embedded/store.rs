@@ -44,10 +44,24 @@ pub struct StoreOptions {
     pub block_time: Duration,
     /// Bytes of the disk left free for the catalog.
     pub reserve_bytes: u64,
-    /// What is kept.
+    /// Limits of age and size.
     pub retention: RetentionFlags,
-    /// What a node may bring to an hour.
+    /// Limits of new entries of a node in an hour.
     pub hour_limits: HourLimits,
+}
+
+impl StoreOptions {
+    /// A store that evicts nothing and writes a block when it is told to, or when the block is full: for tests and benches.
+    pub fn keep_all(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            block_bytes_max: 64 << 20,
+            block_time: Duration::from_secs(3600),
+            reserve_bytes: 0,
+            retention: RetentionFlags::keep_all(),
+            hour_limits: HourLimits::default(),
+        }
+    }
 }
 
 /// The store in files.

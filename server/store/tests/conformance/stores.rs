@@ -1,12 +1,11 @@
 //! The stores under test.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use model::{NodeReport, Question, TimeRange, Window};
 use store::{
-    Appended, EmbeddedStore, HourLimits, Kept, MemoryStore, RetentionFlags, Snapshot, Store,
-    StoreError, StoreMetrics, StoreNumbers, StoreOptions, StoreState,
+    Appended, EmbeddedStore, Kept, MemoryStore, Snapshot, Store, StoreError, StoreMetrics,
+    StoreNumbers, StoreOptions, StoreState,
 };
 use tempfile::TempDir;
 
@@ -47,19 +46,11 @@ pub(crate) struct Embedded {
 }
 
 fn open(folder: &TempDir) -> EmbeddedStore {
-    let options = StoreOptions {
-        path: folder.path().to_owned(),
-        block_bytes_max: 64 << 20,
-        block_time: Duration::from_secs(3600),
-        hour_limits: HourLimits::default(),
-        reserve_bytes: 0,
-        retention: RetentionFlags {
-            age_ms: Some(i64::MAX),
-            bytes_max: Some(u64::MAX),
-            roll_ups: Vec::new(),
-        },
-    };
-    EmbeddedStore::open(&options, StoreMetrics::default()).unwrap()
+    EmbeddedStore::open(
+        &StoreOptions::keep_all(folder.path()),
+        StoreMetrics::default(),
+    )
+    .unwrap()
 }
 
 impl StoreUnderTest for Embedded {

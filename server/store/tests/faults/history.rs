@@ -11,8 +11,8 @@ use fastrand::Rng;
 use model::text::window_at;
 use model::{SeriesTable, TimeRange, Window};
 use store::{
-    Appended, EmbeddedStore, HourLimits, RetentionFlags, RollUp, SeriesFilter, Snapshot, Store,
-    StoreMetrics, StoreOptions,
+    Appended, EmbeddedStore, RetentionFlags, RollUp, SeriesFilter, Snapshot, Store, StoreMetrics,
+    StoreOptions,
 };
 use tempfile::TempDir;
 
@@ -66,11 +66,6 @@ impl Rig {
     pub(crate) fn open(&mut self) -> anyhow::Result<()> {
         let now_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
         let options = StoreOptions {
-            path: self.folder.path().to_owned(),
-            block_bytes_max: 64 << 20,
-            block_time: Duration::from_secs(3600),
-            reserve_bytes: 0,
-            hour_limits: HourLimits::default(),
             retention: RetentionFlags {
                 age_ms: Some(now_ms.as_millis() as i64 - START_MS + 200 * DAY_MS),
                 bytes_max: Some(u64::MAX),
@@ -79,6 +74,7 @@ impl Rig {
                     resolution_ms: 60_000,
                 }],
             },
+            ..StoreOptions::keep_all(self.folder.path())
         };
         let disk = Arc::clone(&self.disk);
         self.store = Some(EmbeddedStore::open_on(

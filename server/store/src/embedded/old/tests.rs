@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use model::text::{describe_stack, window_at};
 use model::{SeriesId, SeriesTable, TimeRange, Window};
@@ -12,8 +11,8 @@ use super::file::{FRAME_BYTES, FooterEntry, encode_footer, encode_header, put_re
 use super::record::encode::{finish_record, prepare_window};
 use crate::embedded::span::{HOUR_MS, Level};
 use crate::{
-    Appended, EmbeddedStore, HourLimits, MemoryStore, RetentionFlags, SeriesFilter, Snapshot,
-    Store, StoreMetrics, StoreOptions,
+    Appended, EmbeddedStore, MemoryStore, RetentionFlags, SeriesFilter, Snapshot, Store,
+    StoreMetrics, StoreOptions,
 };
 
 const START_MS: i64 = 1_795_312_800_000;
@@ -72,12 +71,8 @@ fn write_old(root: &Path, windows: &[Window]) -> Vec<PathBuf> {
 
 fn open(folder: &TempDir) -> EmbeddedStore {
     let options = StoreOptions {
-        path: folder.path().to_owned(),
-        block_bytes_max: 64 << 20,
-        block_time: Duration::from_secs(3600),
-        hour_limits: HourLimits::default(),
-        reserve_bytes: 0,
         retention: RetentionFlags::default(),
+        ..StoreOptions::keep_all(folder.path())
     };
     EmbeddedStore::open(&options, StoreMetrics::default()).unwrap()
 }

@@ -134,31 +134,10 @@ pub fn decode_totals(bytes: &[u8]) -> Result<WindowTotals, Damaged> {
 
 #[cfg(any(test, fuzzing))]
 fn encode_account(out: &mut ColumnWriter, account: &Account) {
-    let Account {
-        entries,
-        expected,
-        sampled_ns,
-        busy_ns,
-        collector_cpu_ns,
-        bpf_ns,
-        outcomes,
-        dropped,
-        // At the end of the section, since version 4.
-        stolen_ns: _,
-    } = account;
-    out.put_column(
-        [
-            entries,
-            expected,
-            sampled_ns,
-            busy_ns,
-            collector_cpu_ns,
-            bpf_ns,
-        ]
-        .into_iter()
-        .copied(),
-    );
-    for counts in [outcomes, dropped] {
+    // The last one, stolen time, is at the end of the section since version 4.
+    let numbers = &account.numbers()[..Account::NUMBERS - 1];
+    out.put_column(numbers.iter().copied());
+    for counts in [&account.outcomes, &account.dropped] {
         out.put(counts.len() as u64);
         for (name, count) in counts {
             out.put_text(name);
@@ -171,17 +150,12 @@ fn decode_account(from: &mut ColumnReader<'_>) -> Result<Account, Damaged> {
     let take_counts = |from: &mut ColumnReader<'_>| -> Result<BTreeMap<String, u64>, Damaged> {
         from.take_list(|from| Ok((from.take_text()?.to_owned(), from.take()?)))
     };
-    Ok(Account {
-        entries: from.take()?,
-        expected: from.take()?,
-        sampled_ns: from.take()?,
-        busy_ns: from.take()?,
-        collector_cpu_ns: from.take()?,
-        bpf_ns: from.take()?,
-        outcomes: take_counts(from)?,
-        dropped: take_counts(from)?,
-        stolen_ns: 0,
-    })
+    let mut numbers = [0; Account::NUMBERS];
+    for number in &mut numbers[..Account::NUMBERS - 1] {
+        *number = from.take()?;
+    }
+    let outcomes = take_counts(from)?;
+    Ok(Account::from_numbers(numbers, outcomes, take_counts(from)?))
 }
 
 #[cfg(any(test, fuzzing))]
