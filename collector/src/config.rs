@@ -1,300 +1,34 @@
 //! Configuration in two levels: the arguments, and the values that the collector is built from.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand};
-use listen::hosts::read_name;
-use thiserror::Error;
+use crate::{kubernetes::ClusterAccess, label::OWN_LABELS, policy::PolicySource, sample::Event};
 
-use crate::{
-    capability::Capability, kubernetes::ClusterAccess, label::OWN_LABELS, policy::PolicySource,
-    sample::Event,
-};
+mod arguments;
+mod checks;
+
+pub use arguments::{Arguments, Command};
+pub use checks::BadValue;
+use checks::{Checks, parse_bytes};
+
+const MIB: u64 = 1 << 20;
+
+const EVENTS: [(&str, Event); 2] = [("cpu-clock", Event::CpuClock), ("cycles", Event::Cycles)];
+
+const UNWINDS: [(&str, Unwind); 2] = [
+    ("rows", Unwind::Rows),
+    ("frame-pointers", Unwind::FramePointers),
+];
+
+const ON_FAILURE: [(&str, OnFailure); 2] = [("exit", OnFailure::Exit), ("wait", OnFailure::Wait)];
+
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// Labels of the flag `--label`. The server takes 128 labels a series.
 const EXTERNAL_LABELS_MAX: usize = 32;
 
 /// Bytes of such a label's value.
 const EXTERNAL_VALUE_BYTES_MAX: usize = 256;
-
-/// Samples the stacks of all processes of this machine, kernel and user, and sends them to a Pilotlight
-/// server. Needs root, or the capabilities at the end of --help; `pilotlight-collector preflight` says
-/// what this machine lacks.
-#[derive(Debug, Parser)]
-#[command(
-    name = "pilotlight-collector",
-    version,
-    max_term_width = 100,
-    after_long_help = list_capabilities()
-)]
-pub struct Arguments {
-    /// Address of the server's gRPC port
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "PILOTLIGHT_COLLECTOR_SERVER",
-        default_value = "http://127.0.0.1:7071"
-    )]
-    server: String,
-    /// Name of this node, the label `node`. In a pod it must be set, from spec.nodeName [default: the
-    /// host's name]
-    #[arg(long, value_name = "NAME", env = "PILOTLIGHT_COLLECTOR_NODE")]
-    node: Option<String>,
-    /// Labels of pods, from the API server: auto (in a pod with a service account, or with
-    /// --kubeconfig), on (refuse to start without these), or off
-    #[arg(
-        long,
-        value_name = "MODE",
-        env = "PILOTLIGHT_COLLECTOR_KUBERNETES",
-        default_value = "auto"
-    )]
-    kubernetes: String,
-    /// Kubeconfig file with the address of the API server, for a collector outside of pods; its
-    /// current context is used [default: none]
-    #[arg(long, value_name = "PATH", env = "PILOTLIGHT_COLLECTOR_KUBECONFIG")]
-    kubeconfig: Option<PathBuf>,
-    /// A label that all series have, like cluster=eu-1; may be repeated [default: none]
-    #[arg(
-        long,
-        value_name = "NAME=VALUE",
-        env = "PILOTLIGHT_COLLECTOR_LABEL",
-        value_delimiter = ','
-    )]
-    label: Vec<String>,
-    /// YAML file with relabel_configs, the rules that change the labels of series or drop them, as in
-    /// Prometheus [default: none]
-    #[arg(long, value_name = "FILE", env = "PILOTLIGHT_COLLECTOR_RELABEL_CONFIG")]
-    relabel_config: Option<PathBuf>,
-    /// Distinct values of a label in an hour; further ones become [other]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "PILOTLIGHT_COLLECTOR_LABEL_VALUES_MAX",
-        default_value = "2000"
-    )]
-    label_values_max: String,
-    /// YAML file with a policy, the rules that say which pods and processes are profiled; read again
-    /// when it changes [default: none]
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "PILOTLIGHT_COLLECTOR_POLICY_FILE",
-        conflicts_with = "policy_configmap"
-    )]
-    policy_file: Option<PathBuf>,
-    /// ConfigMap with a policy in its key policy.yaml, instead of a file; followed through the API
-    /// server [default: none]
-    #[arg(
-        long,
-        value_name = "NAMESPACE/NAME",
-        env = "PILOTLIGHT_COLLECTOR_POLICY_CONFIGMAP"
-    )]
-    policy_configmap: Option<String>,
-    /// Address of /metrics, /healthz and /readyz
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "PILOTLIGHT_COLLECTOR_METRICS_LISTEN",
-        default_value = "127.0.0.1:7072"
-    )]
-    metrics_listen: String,
-    /// A further host name, besides `localhost`, that /metrics on a loopback address accepts, as
-    /// for a tunnel; may be repeated. Other names are refused, so that a foreign web page cannot
-    /// let its own name point here [default: none]
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "PILOTLIGHT_COLLECTOR_ALLOWED_HOST",
-        value_delimiter = ' '
-    )]
-    allowed_host: Vec<String>,
-    /// Samples a second on each busy processor, 1 to 1000
-    #[arg(
-        long,
-        value_name = "HZ",
-        env = "PILOTLIGHT_COLLECTOR_FREQUENCY",
-        default_value = "100"
-    )]
-    frequency: String,
-    /// Source of the sampling timers: cpu-clock, or cycles where the processor has hardware
-    /// counters
-    #[arg(
-        long,
-        value_name = "EVENT",
-        env = "PILOTLIGHT_COLLECTOR_EVENT",
-        default_value = "cpu-clock"
-    )]
-    event: String,
-    /// Sample idle processors too: true or false
-    #[arg(
-        long,
-        value_name = "BOOL",
-        env = "PILOTLIGHT_COLLECTOR_INCLUDE_IDLE",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1
-    )]
-    include_idle: String,
-    /// Length of a window, 1s to 30s
-    #[arg(
-        long,
-        value_name = "DURATION",
-        env = "PILOTLIGHT_COLLECTOR_WINDOW",
-        default_value = "10s"
-    )]
-    window: String,
-    /// Memory for windows that wait for the server; beyond it the oldest are dropped and counted
-    #[arg(
-        long,
-        value_name = "BYTES",
-        env = "PILOTLIGHT_COLLECTOR_BUFFER_BYTES",
-        default_value = "64MiB"
-    )]
-    buffer_bytes: String,
-    /// Run on a kernel that is known to crash in its own stack walker: true or false
-    #[arg(
-        long,
-        value_name = "BOOL",
-        env = "PILOTLIGHT_COLLECTOR_FORCE_KERNEL",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1
-    )]
-    force_kernel: String,
-    /// Percent of each processor's time for walking deep stacks: 0.01 to 10
-    #[arg(
-        long,
-        value_name = "PERCENT",
-        env = "PILOTLIGHT_COLLECTOR_WALK_BUDGET",
-        default_value = "0.8"
-    )]
-    walk_budget: String,
-    /// Kernel memory for unwind rows, 4 bytes a row; beyond it the least recently used files are
-    /// evicted
-    #[arg(
-        long,
-        value_name = "BYTES",
-        env = "PILOTLIGHT_COLLECTOR_UNWIND_BYTES",
-        default_value = "24MiB"
-    )]
-    unwind_bytes: String,
-    /// Unwinding by rows (from the call frame information of each file), or by frame-pointers alone
-    /// (for comparison; many stacks are incomplete)
-    #[arg(
-        long,
-        value_name = "HOW",
-        env = "PILOTLIGHT_COLLECTOR_UNWIND",
-        default_value = "rows"
-    )]
-    unwind: String,
-    /// Directory that keeps the unwind rows of large files across restarts, or `none`
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "PILOTLIGHT_COLLECTOR_CACHE_DIR",
-        default_value = "/var/cache/pilotlight"
-    )]
-    cache_dir: String,
-    /// Maximum size of that directory; beyond it the least recently used files are evicted
-    #[arg(
-        long,
-        value_name = "BYTES",
-        env = "PILOTLIGHT_COLLECTOR_CACHE_BYTES",
-        default_value = "128MiB"
-    )]
-    cache_bytes: String,
-    /// One in this many complete stacks is checked by a second unwinder, at most five a second on
-    /// each processor; 0 disables it
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "PILOTLIGHT_COLLECTOR_PROVE_ONE_IN",
-        default_value = "1000"
-    )]
-    prove_one_in: String,
-    /// Percent of one core for naming, on average, up to 100. Other frames are named in a later
-    /// window or by the server, which requests the files that it lacks. With 0 the server names
-    /// everything but the kernel, JIT code and files without a build id
-    #[arg(
-        long,
-        value_name = "PERCENT",
-        env = "PILOTLIGHT_COLLECTOR_NAME_CPU",
-        default_value = "5"
-    )]
-    name_cpu: String,
-    /// Bytes a second for uploading files with symbols at the server's request (only the ranges
-    /// with symbols, one file after the other); 0 disables it
-    #[arg(
-        long,
-        value_name = "BYTES",
-        env = "PILOTLIGHT_COLLECTOR_UPLOAD_RATE",
-        default_value = "4MiB"
-    )]
-    upload_rate: String,
-    /// If this machine cannot be sampled: exit (with status 1), or wait: stay, not ready, with the reason at
-    /// /readyz, and check again every 10 s
-    #[arg(
-        long,
-        value_name = "WHAT",
-        env = "PILOTLIGHT_COLLECTOR_ON_FAILURE",
-        default_value = "exit"
-    )]
-    on_failure: String,
-    /// Let one collector of this machine sample at a time: one that starts prepares everything, is
-    /// ready, and samples from the moment on at which the one before has stopped: true or false
-    #[arg(
-        long,
-        value_name = "BOOL",
-        env = "PILOTLIGHT_COLLECTOR_HAND_OVER",
-        default_value = "false",
-        default_missing_value = "true",
-        num_args = 0..=1
-    )]
-    hand_over: String,
-    /// Level of the log: error, warn, info, debug or trace, also by module (`info,collector::name=debug`)
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "PILOTLIGHT_COLLECTOR_LOG",
-        default_value = "info"
-    )]
-    log: String,
-    /// Form of the log: text, or json with one object a line
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "PILOTLIGHT_COLLECTOR_LOG_FORMAT",
-        default_value = "text"
-    )]
-    log_format: String,
-    /// A command other than sampling.
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-/// Commands other than sampling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
-pub enum Command {
-    /// Prints what is checked at each start: what was found, what the collector does without, and
-    /// what a person can do. Exits with status 0 if a collector started now would become ready, else 1
-    Preflight,
-    /// Asks the collector that runs here (--metrics-listen) whether it is ready, and prints its
-    /// reasons. Exits with status 0 if it is, else 1
-    Ready {
-        /// Wait for so long until it is ready, up to 3600s
-        #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_wait)]
-        wait: Duration,
-    },
-}
-
-/// Reads the time of `ready --wait`.
-fn parse_wait(text: &str) -> Result<Duration, &'static str> {
-    let seconds = text.strip_suffix('s').and_then(|text| text.parse().ok());
-    let seconds = seconds.filter(|seconds| *seconds <= 3600);
-    seconds
-        .map(Duration::from_secs)
-        .ok_or("expected whole seconds up to 3600s, like 15s")
-}
 
 /// Behaviour on a machine that cannot be sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -388,15 +122,6 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-/// An invalid value.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("{flag} is `{value}`: {want}")]
-pub struct BadValue {
-    flag: &'static str,
-    value: String,
-    want: String,
-}
-
 /// The surroundings of the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings<'a> {
@@ -419,188 +144,85 @@ impl Arguments {
     /// # Errors
     /// All invalid values, not only the first.
     pub fn build(self, surroundings: Surroundings<'_>) -> Result<Config, Vec<BadValue>> {
-        let mut bad = Vec::new();
-        let mut check = Checks { bad: &mut bad };
+        let mut check = Checks::default();
         let config = Config {
             node: self.check_node(&mut check, surroundings),
             kubernetes: self.check_kubernetes(&mut check, surroundings),
             policy: self.check_policy(&mut check, surroundings),
             external_labels: self.check_labels(&mut check),
-            relabel_config: self.relabel_config,
-            label_values_max: check.value(
+            label_values_max: check.number(
                 "--label-values-max",
                 &self.label_values_max,
-                "a whole number from 10 to 10000",
-                |text| {
-                    text.parse()
-                        .ok()
-                        .filter(|count| (10..=10_000).contains(count))
-                },
+                10..=10_000,
             ),
-            server: check.value(
-                "--server",
-                &self.server,
-                if self.server.starts_with("https://") {
-                    "http://…: the collector has no TLS yet. Profiles cross the network in clear, so use a private \
-                     network, or a tunnel that encrypts"
-                } else {
-                    "a URL like http://server:7071"
-                },
-                |text| {
-                    let host = text.strip_prefix("http://")?;
-                    (!host.is_empty() && !host.contains(char::is_whitespace))
-                        .then(|| text.to_owned())
-                },
-            ),
-            metrics_listen: check
-                .value(
-                    "--metrics-listen",
-                    &self.metrics_listen,
-                    "an address like 127.0.0.1:7072",
-                    |text| text.parse().ok().map(Some),
-                )
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7072))),
-            allowed_hosts: self
-                .allowed_host
-                .iter()
-                .map(|name| {
-                    let want = "a name without a port, like node1.example.com";
-                    check.value("--allowed-host", name, want, read_name)
-                })
-                .collect(),
-            frequency_hz: check.value(
-                "--frequency",
-                &self.frequency,
-                "a whole number from 1 to 1000",
-                |text| text.parse().ok().filter(|hz| (1..=1000).contains(hz)),
-            ),
-            event: check
-                .value(
-                    "--event",
-                    &self.event,
-                    "cpu-clock or cycles",
-                    |text| match text {
-                        "cpu-clock" => Some(Some(Event::CpuClock)),
-                        "cycles" => Some(Some(Event::Cycles)),
-                        _ => None,
-                    },
-                )
-                .unwrap_or(Event::CpuClock),
-            include_idle: check.value(
-                "--include-idle",
-                &self.include_idle,
-                "true or false",
-                |text| text.parse().ok(),
-            ),
-            window: check.value(
-                "--window",
-                &self.window,
-                "whole seconds from 1s to 30s that divide a minute, like 10s",
-                |text| {
-                    let seconds: u64 = text.strip_suffix('s')?.parse().ok()?;
-                    ((1..=30).contains(&seconds) && 60 % seconds == 0)
-                        .then(|| Duration::from_secs(seconds))
-                },
-            ),
-            buffer_bytes: check.value(
+            server: check.server("--server", &self.server),
+            metrics_listen: check.address("--metrics-listen", &self.metrics_listen),
+            allowed_hosts: check.hosts("--allowed-host", &self.allowed_host),
+            frequency_hz: check.number("--frequency", &self.frequency, 1..=1000),
+            event: check.choice("--event", &self.event, EVENTS),
+            include_idle: check.boolean("--include-idle", &self.include_idle),
+            window: check.window("--window", &self.window),
+            buffer_bytes: check.bytes(
                 "--buffer-bytes",
                 &self.buffer_bytes,
+                MIB..,
                 "1MiB or more, like 64MiB or 1GiB",
-                |text| parse_bytes(text).filter(|bytes| *bytes >= 1 << 20),
             ),
-            force_kernel: check.value(
-                "--force-kernel",
-                &self.force_kernel,
-                "true or false",
-                |text| text.parse().ok(),
-            ),
-            walk_budget_ppm: check.value(
-                "--walk-budget",
-                &self.walk_budget,
-                "a percentage from 0.01 to 10",
-                |text| Some((parse_percent(text, 0.01..=10.0)? * 10_000.0) as u32),
-            ),
-            unwind_bytes: check.value(
+            force_kernel: check.boolean("--force-kernel", &self.force_kernel),
+            walk_budget_ppm: self.check_walk_budget(&mut check),
+            unwind_bytes: check.bytes(
                 "--unwind-bytes",
                 &self.unwind_bytes,
+                MIB..=64 * MIB,
                 "1MiB to 64MiB, like 24MiB",
-                |text| parse_bytes(text).filter(|bytes| (1 << 20..=64 << 20).contains(bytes)),
             ),
-            unwind: check.value("--unwind", &self.unwind, "rows or frame-pointers", |text| {
-                match text {
-                    "rows" => Some(Unwind::Rows),
-                    "frame-pointers" => Some(Unwind::FramePointers),
-                    _ => None,
-                }
-            }),
-            cache_dir: check.value(
-                "--cache-dir",
-                &self.cache_dir,
-                "an absolute path like /var/cache/pilotlight, or none",
-                |text| match text {
-                    "none" => Some(None),
-                    path => path.starts_with('/').then(|| Some(path.into())),
-                },
-            ),
-            cache_bytes: check.value(
+            unwind: check.choice("--unwind", &self.unwind, UNWINDS),
+            cache_dir: check.folder("--cache-dir", &self.cache_dir),
+            cache_bytes: check.bytes(
                 "--cache-bytes",
                 &self.cache_bytes,
+                MIB..,
                 "1MiB or more, like 128MiB or 1GiB",
-                |text| parse_bytes(text).filter(|bytes| *bytes >= 1 << 20),
             ),
-            prove_one_in: check.value(
-                "--prove-one-in",
-                &self.prove_one_in,
-                "a whole number, 0 for none",
-                |text| text.parse().ok(),
-            ),
-            name_cpu_share: check.value(
-                "--name-cpu",
-                &self.name_cpu,
-                "a percentage from 0 to 100",
-                |text| Some(parse_percent(text, 0.0..=100.0)? / 100.0),
-            ),
-            upload_rate: check.value(
-                "--upload-rate",
-                &self.upload_rate,
-                "64KiB or more, like 4MiB, or 0 for never",
-                |text| parse_bytes(text).filter(|bytes| *bytes == 0 || *bytes >= 64 << 10),
-            ),
-            on_failure: check.value("--on-failure", &self.on_failure, "exit or wait", |text| {
-                match text {
-                    "exit" => Some(OnFailure::Exit),
-                    "wait" => Some(OnFailure::Wait),
-                    _ => None,
-                }
-            }),
-            hand_over: check.value(
-                "--hand-over",
-                &self.hand_over,
-                "true or false",
-                |text| text.parse().ok(),
-            ),
-            log_format: check.value("--log-format", &self.log_format, "text or json", |text| {
-                match text {
-                    "text" => Some(LogFormat::Text),
-                    "json" => Some(LogFormat::Json),
-                    _ => None,
-                }
-            }),
-            log: check.value(
-                "--log",
-                &self.log,
-                "a filter like info or info,collector::name=debug",
-                |text| {
-                    text.parse::<tracing_subscriber::EnvFilter>()
-                        .ok()
-                        .map(|_| text.to_owned())
-                },
-            ),
+            prove_one_in: self.check_prove_one_in(&mut check),
+            name_cpu_share: check.percentage("--name-cpu", &self.name_cpu, 0.0..=100.0),
+            upload_rate: self.check_upload_rate(&mut check),
+            on_failure: check.choice("--on-failure", &self.on_failure, ON_FAILURE),
+            hand_over: check.boolean("--hand-over", &self.hand_over),
+            log_format: check.choice("--log-format", &self.log_format, LOG_FORMATS),
+            log: check.log_filter("--log", &self.log),
+            relabel_config: self.relabel_config,
         };
-        if bad.is_empty() { Ok(config) } else { Err(bad) }
+        if check.bad.is_empty() {
+            Ok(config)
+        } else {
+            Err(check.bad)
+        }
     }
 
-    fn check_node(&self, check: &mut Checks<'_>, surroundings: Surroundings<'_>) -> String {
+    fn check_walk_budget(&self, check: &mut Checks) -> u32 {
+        let share = check.percentage("--walk-budget", &self.walk_budget, 0.01..=10.0);
+        (share * 1_000_000.0).round() as u32
+    }
+
+    fn check_prove_one_in(&self, check: &mut Checks) -> u32 {
+        let want = "a whole number, 0 for none";
+        let parsed = check.value("--prove-one-in", &self.prove_one_in, want, |text| {
+            text.parse().ok()
+        });
+        parsed.unwrap_or_default()
+    }
+
+    fn check_upload_rate(&self, check: &mut Checks) -> u64 {
+        let want = "64KiB or more, like 4MiB, or 0 for never";
+        let is_valid = |bytes: &u64| *bytes == 0 || *bytes >= 64 << 10;
+        let checked = check.value("--upload-rate", &self.upload_rate, want, |text| {
+            parse_bytes(text).filter(is_valid)
+        });
+        checked.unwrap_or_default()
+    }
+
+    fn check_node(&self, check: &mut Checks, surroundings: Surroundings<'_>) -> String {
         let (name, want) = match &self.node {
             Some(name) => (name.as_str(), "a name of 1 to 253 bytes"),
             // Every roll-out would make a new node. The command of a probe needs no node.
@@ -616,14 +238,15 @@ impl Arguments {
             }
             None => (surroundings.hostname, "a name of 1 to 253 bytes"),
         };
-        check.value("--node", name, want, |text| {
+        let checked = check.value("--node", name, want, |text| {
             (1..=253).contains(&text.len()).then(|| text.to_owned())
-        })
+        });
+        checked.unwrap_or_default()
     }
 
     fn check_kubernetes(
         &self,
-        check: &mut Checks<'_>,
+        check: &mut Checks,
         surroundings: Surroundings<'_>,
     ) -> Option<ClusterAccess> {
         let access = self.find_access(surroundings);
@@ -634,12 +257,13 @@ impl Arguments {
             ("on", false) => "--kubeconfig, since this process is in no pod",
             _ => "auto, on or off",
         };
-        check.value("--kubernetes", &self.kubernetes, want, |text| match text {
+        let checked = check.value("--kubernetes", &self.kubernetes, want, |text| match text {
             "auto" => Some(access),
             "on" => access.map(Some),
             "off" => Some(None),
             _ => None,
-        })
+        });
+        checked.flatten()
     }
 
     fn find_access(&self, surroundings: Surroundings<'_>) -> Option<ClusterAccess> {
@@ -650,7 +274,7 @@ impl Arguments {
 
     fn check_policy(
         &self,
-        check: &mut Checks<'_>,
+        check: &mut Checks,
         surroundings: Surroundings<'_>,
     ) -> Option<PolicySource> {
         let Some(text) = &self.policy_configmap else {
@@ -676,21 +300,21 @@ impl Arguments {
                 (1..=253).contains(&name.len()) && name.bytes().all(is_allowed)
             };
             let access = access.filter(|_| is_name(namespace) && is_name(name))?;
-            Some(Some(PolicySource::ConfigMap {
+            Some(PolicySource::ConfigMap {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
                 access,
-            }))
+            })
         })
     }
 
-    fn check_labels(&self, check: &mut Checks<'_>) -> Vec<(String, String)> {
+    fn check_labels(&self, check: &mut Checks) -> Vec<(String, String)> {
         let want = format!(
             "NAME=VALUE, a name of the form [a-zA-Z_][a-zA-Z0-9_]* that the collector does not set itself and a value of \
              1 to {EXTERNAL_VALUE_BYTES_MAX} bytes, at most {EXTERNAL_LABELS_MAX} times"
         );
         let labels = self.label.iter().zip(0..);
-        let labels = labels.map(|(text, number)| {
+        let labels = labels.filter_map(|(text, number)| {
             check.value("--label", text, &want, |text| {
                 let (name, value) = text.split_once('=')?;
                 let is_name = profile::is_label_name(name) && !name.starts_with("__");
@@ -704,80 +328,11 @@ impl Arguments {
     }
 }
 
-/// Collects the invalid values.
-struct Checks<'a> {
-    bad: &'a mut Vec<BadValue>,
-}
-
-impl Checks<'_> {
-    fn value<T: Default>(
-        &mut self,
-        flag: &'static str,
-        value: &str,
-        want: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> T {
-        parse(value).unwrap_or_else(|| {
-            self.bad.push(BadValue {
-                flag,
-                value: value.to_owned(),
-                want: format!("expected {want}"),
-            });
-            T::default()
-        })
-    }
-}
-
-/// The end of `--help`: each capability, and what the collector does without it.
-fn list_capabilities() -> String {
-    let lines = Capability::ALL
-        .map(|capability| format!("  {:<23} {}\n", capability.name(), capability.effect()));
-    format!(
-        "Without these capabilities, of which root has all:\n{}",
-        lines.concat()
-    )
-}
-
-/// Parses `5` and `0.8%`.
-fn parse_percent(text: &str, range: RangeInclusive<f64>) -> Option<f64> {
-    let percent: f64 = text.strip_suffix('%').unwrap_or(text).parse().ok()?;
-    range.contains(&percent).then_some(percent)
-}
-
-/// Parses `512`, `64MiB`, `1GiB`, `10MB`.
-fn parse_bytes(text: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 6] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("kB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-    ];
-    let (number, unit) = UNITS
-        .into_iter()
-        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))
-        .unwrap_or((text, 1));
-    number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::Parser as _;
 
     use super::*;
-
-    /// Check that `--help` has each capability with its effect. Lines are wrapped.
-    #[test]
-    fn help_lists_capabilities() {
-        let help = Arguments::command().render_long_help().to_string();
-        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let help = words(&help);
-        for capability in Capability::ALL {
-            let line = format!("{} {}", capability.name(), capability.effect());
-            assert!(help.contains(&words(&line)), "{line}");
-        }
-    }
 
     fn build(words: &[&str]) -> Result<Config, Vec<String>> {
         let words = ["pilotlight-collector"].iter().chain(words);

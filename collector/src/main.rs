@@ -32,6 +32,8 @@ use tokio::{
 /// Time between two attempts to start with `--on-failure wait`. The checks take some milliseconds.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
+const THREAD_ENDED: &str = "a thread of the collector ended by itself";
+
 fn main() -> ExitCode {
     let started = Instant::now();
     let mut arguments = env::args().skip(1);
@@ -138,47 +140,20 @@ fn run(config: &Config, started: Instant) -> Result<()> {
     let first = first_report(config, instance, kernel);
     let reporter = Reporter::start(&config.server, first, ReporterTimes::default())?;
     reporter.register(registry.write().sub_registry_with_prefix(PREFIX));
-    let report = |policy: Option<&PolicyWatch>, is_stopping| {
-        reporter.update(|report| {
-            update_report(report, &health, is_stopping);
-            if let Some(policy) = policy {
-                update_policy(report, policy.state(), policy.excluded());
-            }
-        });
+    let mut collector = Collector {
+        config,
+        instance,
+        registry,
+        health,
+        policy: None,
+        reporter,
+        signals: Signals::new()?,
+        started,
     };
-    let mut signals = Signals::new()?;
-    let mut known_causes = String::new();
-    let mut policy = None;
-    let pipeline = loop {
-        let causes = match start(config, instance, &registry, &health, &mut policy, started) {
-            Ok(pipeline) => break pipeline,
-            Err(causes) => causes,
-        };
-        health.readiness.hold(CANNOT_SAMPLE, &*causes);
-        health.readiness.release(STARTING);
-        report(policy.as_ref(), false);
-        if config.on_failure == OnFailure::Exit {
-            bail!("cannot sample this machine:\n{causes}");
-        }
-        if causes != known_causes {
-            tracing::error!(
-                causes,
-                "cannot sample this machine; trying again every 10 s"
-            );
-            known_causes = causes;
-        }
-        if signals.wait(RETRY_INTERVAL) {
-            report(policy.as_ref(), true);
-            return Ok(());
-        }
-        if has_panicked() {
-            bail!("a thread of the collector ended by itself");
-        }
+    let Some(pipeline) = collector.start()? else {
+        return Ok(());
     };
-    health.readiness.release(CANNOT_SAMPLE);
-    health.readiness.release(STARTING);
-    report(policy.as_ref(), false);
-    let doing = if health.hand_over.is_waiting() {
+    let doing = if collector.health.hand_over.is_waiting() {
         "ready"
     } else {
         "sampling"
@@ -189,16 +164,7 @@ fn run(config: &Config, started: Instant) -> Result<()> {
         metrics = %address,
         "{doing}"
     );
-    while !signals.wait(Duration::from_secs(1)) {
-        if pipeline.has_failed() {
-            bail!("a thread of the collector ended by itself");
-        }
-        if let Some(policy) = &mut policy {
-            policy.list_excluded(pipeline.pods());
-        }
-        report(policy.as_ref(), false);
-    }
-    report(policy.as_ref(), true);
+    collector.run(&pipeline)?;
     tracing::info!("stopping: sending what was sampled");
     if !pipeline.stop()? {
         bail!("the server did not take all windows in time: the last samples are lost");
@@ -206,36 +172,112 @@ fn run(config: &Config, started: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Checks the machine, starts to follow the policy, unless an earlier try did, and starts to sample. The error has the causes, one a line.
-fn start(
-    config: &Config,
+/// The parts that live as long as the process, with or without a pipeline.
+struct Collector<'a> {
+    config: &'a Config,
     instance: [u8; 16],
-    registry: &SharedRegistry,
-    health: &Health,
-    policy: &mut Option<PolicyWatch>,
+    registry: SharedRegistry,
+    health: Health,
+    /// Followed since the first try that could read it.
+    policy: Option<PolicyWatch>,
+    reporter: Reporter,
+    signals: Signals,
     started: Instant,
-) -> Result<Pipeline, String> {
-    let report = preflight::run(config);
-    if report != health.preflight() {
-        report.log(config.log_format);
-    }
-    health.set_preflight(report.clone());
-    let policy = match policy {
-        Some(policy) => Ok(policy),
-        None => start_policy(config, registry, health).map(|watch| policy.insert(watch)),
-    };
-    match (report.refusal(), policy) {
-        (None, Ok(policy)) => {
-            let policy = policy.state().clone();
-            Pipeline::start(config, instance, registry, health, policy, started)
-                .map_err(|err| explain_failed_start(&err, &report))
+}
+
+impl Collector<'_> {
+    /// Starts to sample, with as many tries as it takes if so configured. `None` if a signal comes before.
+    fn start(&mut self) -> Result<Option<Pipeline>> {
+        let mut known_causes = String::new();
+        loop {
+            let causes = match self.try_to_start() {
+                Ok(pipeline) => {
+                    self.health.readiness.release(CANNOT_SAMPLE);
+                    self.health.readiness.release(STARTING);
+                    self.report(false);
+                    return Ok(Some(pipeline));
+                }
+                Err(causes) => causes,
+            };
+            self.health.readiness.hold(CANNOT_SAMPLE, &*causes);
+            self.health.readiness.release(STARTING);
+            self.report(false);
+            if self.config.on_failure == OnFailure::Exit {
+                bail!("cannot sample this machine:\n{causes}");
+            }
+            if causes != known_causes {
+                tracing::error!(
+                    causes,
+                    "cannot sample this machine; trying again every 10 s"
+                );
+                known_causes = causes;
+            }
+            if self.signals.wait(RETRY_INTERVAL) {
+                self.report(true);
+                return Ok(None);
+            }
+            if has_panicked() {
+                bail!(THREAD_ENDED);
+            }
         }
-        (Some(causes), Ok(_)) => Err(causes),
-        (causes, Err(cause)) => Err(causes
-            .into_iter()
-            .chain([cause])
-            .collect::<Vec<_>>()
-            .join("\n")),
+    }
+
+    /// Reports the state of the node until a signal comes.
+    fn run(&mut self, pipeline: &Pipeline) -> Result<()> {
+        while !self.signals.wait(Duration::from_secs(1)) {
+            if pipeline.has_failed() {
+                bail!(THREAD_ENDED);
+            }
+            if let Some(policy) = &mut self.policy {
+                policy.list_excluded(pipeline.pods());
+            }
+            self.report(false);
+        }
+        self.report(true);
+        Ok(())
+    }
+
+    fn report(&self, is_stopping: bool) {
+        self.reporter.update(|report| {
+            update_report(report, &self.health, is_stopping);
+            if let Some(policy) = &self.policy {
+                update_policy(report, policy.state(), policy.excluded());
+            }
+        });
+    }
+
+    /// Checks the machine, starts to follow the policy, unless an earlier try did, and starts to sample. The error has the causes, one a
+    /// line.
+    fn try_to_start(&mut self) -> Result<Pipeline, String> {
+        let Self { config, health, .. } = self;
+        let report = preflight::run(config);
+        if report != health.preflight() {
+            report.log(config.log_format);
+        }
+        health.set_preflight(report.clone());
+        let policy = match &mut self.policy {
+            Some(policy) => Ok(policy),
+            none => start_policy(config, &self.registry, health).map(|watch| none.insert(watch)),
+        };
+        match (report.refusal(), policy) {
+            (None, Ok(policy)) => {
+                let policy = policy.state().clone();
+                let pipeline = Pipeline::start(
+                    config,
+                    self.instance,
+                    &self.registry,
+                    health,
+                    policy,
+                    self.started,
+                );
+                pipeline.map_err(|err| explain_failed_start(&err, &report))
+            }
+            (Some(causes), Ok(_)) => Err(causes),
+            (causes, Err(cause)) => {
+                let causes: Vec<String> = causes.into_iter().chain([cause]).collect();
+                Err(causes.join("\n"))
+            }
+        }
     }
 }
 

@@ -37,7 +37,7 @@ use metrics::{Registry, register_figures};
 
 use crate::{
     blocking_pool::BlockingPool,
-    cgroup::{Cgroups, CpuFiles, Watcher},
+    cgroup::{Cgroups, CpuFiles, Subscriber, Watcher},
     clock::monotonic_ns,
     config::{Config, Unwind},
     hand_over::Turn,
@@ -57,6 +57,7 @@ use crate::{
     },
     threads::{has_panicked, spawn},
     unwind::PAGE_BYTES,
+    upload::Offers,
 };
 
 mod account;
@@ -134,144 +135,45 @@ impl Pipeline {
         policy: PolicyState,
         started: Instant,
     ) -> Result<Self> {
-        let hierarchy = CgroupHierarchy::detect();
+        let starting = Starting {
+            config,
+            health,
+            pods: config.kubernetes.as_ref().map(|_| NodePods::default()),
+            has_policy: !matches!(policy.now(), PolicyNow::None),
+            hierarchy: CgroupHierarchy::detect(),
+            online: read_online_cpus()?,
+            pool: BlockingPool::default(),
+            stats: PipelineStats::default(),
+            queue: Queue::new(NAME_QUEUE_MAX),
+            held: OpenFileCache::default(),
+            kernel_code: KernelCode::new(read_kernel_text().0),
+            stop: Arc::default(),
+        };
+        let stop = StopUnlessStarted(Some(starting.stop.clone()));
         let relabeling = read_relabeling(config)?;
-        let pods = config.kubernetes.as_ref().map(|_| NodePods::default());
-        let pod_watch = config.kubernetes.as_ref().zip(pods.clone());
-        let pod_watch = pod_watch
-            .map(|(access, pods)| {
-                let options = PodWatchOptions {
-                    readiness: health.readiness.clone(),
-                    ..PodWatchOptions::new(access.clone(), &config.node)
-                };
-                PodWatch::start(options, pods)
-            })
-            .transpose()?;
-        let has_policy = !matches!(policy.now(), PolicyNow::None);
-        let pool = BlockingPool::default();
-        let online = read_online_cpus()?;
-        let mut program = Program::load(&ProgramOptions {
-            cpus: online.len(),
-            hierarchy: &hierarchy,
-            namespace: PidNamespace::detect(),
-            walk_budget_ppm: config.walk_budget_ppm,
-            prove_one_in: config.prove_one_in,
-            has_policy,
-        })?;
-        let stats = PipelineStats::default();
+        let pod_watch = starting.start_pod_watch()?;
+        let program = starting.load_program()?;
         let map_bytes = program.map_bytes();
-        let tables = program
-            .take_tables()
-            .context("the walk's tables are taken already")?;
-        let unwinder = Unwinder::start(
-            tables,
-            UnwinderOptions {
-                table_bytes_max: config.unwind_bytes,
-                frame_pointers_only: config.unwind == Unwind::FramePointers,
-                store: open_row_store(config),
-                pool: pool.clone(),
-            },
-            stats.unwind.clone(),
-        )?;
         let wanted = PendingUploads::default();
         let sender = Sender::start(SenderOptions {
             queue_bytes_max: config.buffer_bytes as usize,
             wanted: wanted.clone(),
             ..SenderOptions::new(config.server.clone())
         })?;
-        let watch = sender.watch();
-        let queue = Queue::new(NAME_QUEUE_MAX);
-        let stop = StopUnlessStarted(Some(Arc::default()));
-
-        let cgroups = Cgroups::new(&hierarchy)?;
-        let files = CpuFiles::detect(&hierarchy);
-        let accounts = ContainerAccounts::start(files, stats.containers.clone())?;
-        let enforcer = if has_policy {
-            let kernel = program
-                .take_verdicts()
-                .context("the policy's verdicts are taken already")?;
-            let pods = pods.clone().unwrap_or_default();
-            let enforcer = Enforcer::new(policy, pods, kernel, stats.policy.clone());
-            let (own, accounts, flag) = (enforcer.clone(), accounts.clone(), stop.flag());
-            spawn("enforce", move || {
-                own.run(|excluded| accounts.add_excluded(excluded), &flag);
-            })?;
-            Some(enforcer)
-        } else {
-            None
-        };
-        let mut subscribers = vec![accounts.subscriber()];
-        subscribers.extend(enforcer.as_ref().map(Enforcer::subscriber));
-        if let Some(watcher) = Watcher::new(cgroups.clone(), subscribers) {
-            // It ends some time after the sampler.
-            spawn("cgroup", move || watcher.run())?;
-        }
-        let held = OpenFileCache::default();
-        let kernel_code = KernelCode::new(read_kernel_text().0);
-        let sampler = Sampler::new(
-            config,
-            Sources {
-                program,
-                cgroups,
-                accounts,
-                enforcer,
-                proc_reader: ProcReader::start(&pool)?,
-                unwinder,
-                prover: Prover::start(&pool)?,
-                file_opener: FileOpener::start(
-                    held.clone(),
-                    descriptors(config, online.len()),
-                    &pool,
-                )?,
-                online: &online,
-                started,
-                kernel_code: kernel_code.clone(),
-                heartbeat: health.heartbeat.clone(),
-                turn: prepare_turn(config),
-                hand_over: health.hand_over.clone(),
-            },
-            stats.sampling.clone(),
-            queue.clone(),
-        )?;
-        let flag = stop.flag();
-        let sampler = spawn("sample", move || sampler.run(&flag))?;
-        let mut options = NamerOptions::default();
-        options.cpu = options.cpu.with_share(config.name_cpu_share);
-        let needs = MemoryNeeds::new(online.len(), config.unwind_bytes, config.buffer_bytes);
-        options.child = needs.limit_child(MemoryLimit::read(), options.child);
-        options.pool = pool.clone();
-        options.is_ending = stop.flag();
-        let namer = Namer::new(options);
-        let names = Names {
-            namer,
-            held,
-            kernel_code,
-            labeller: Labeller::new(LabelSources {
-                node: config.node.clone(),
-                external: config.external_labels.clone(),
-                relabeling,
-                values_max: config.label_values_max,
-                pods: pods.clone(),
-                window: config.window,
-                is_stopping: stop.flag(),
-            }),
-            pool: pool.clone(),
-        };
-        let dropped = stats.sampling.dropped.clone();
-        let publisher = WindowPublisher::new(
-            config,
-            instance,
-            names,
-            sender,
-            (dropped, stats.naming.clone()),
-        );
-        let uploader = publisher.offers().map(|offers| {
-            let options = UploaderOptions::new(config.server.clone(), instance, config.upload_rate);
-            Uploader::start(options, wanted, (offers, pool.clone()))
-        });
-        let uploader = uploader.transpose()?;
+        let sender_watch = sender.watch();
+        let sampler = starting.start_sampler(program, policy, started)?;
+        let publisher = starting.make_publisher(instance, relabeling, sender);
+        let uploader = starting.start_uploader(instance, publisher.offers(), wanted)?;
+        let Starting {
+            pods,
+            has_policy,
+            pool,
+            stats,
+            queue,
+            ..
+        } = starting;
         let stages = Stages {
-            sender: watch,
+            sender: sender_watch,
             queue: queue.clone(),
             uploader: uploader.as_ref(),
             pool,
@@ -316,14 +218,189 @@ impl Pipeline {
     }
 }
 
+/// The parts that several threads get when they are started.
+struct Starting<'a> {
+    config: &'a Config,
+    health: &'a Health,
+    /// `None` without Kubernetes.
+    pods: Option<NodePods>,
+    has_policy: bool,
+    hierarchy: CgroupHierarchy,
+    online: Vec<u32>,
+    pool: BlockingPool,
+    stats: PipelineStats,
+    queue: Queue<ClosedWindow>,
+    held: OpenFileCache,
+    kernel_code: KernelCode,
+    stop: Arc<AtomicBool>,
+}
+
+impl Starting<'_> {
+    fn start_pod_watch(&self) -> Result<Option<PodWatch>> {
+        let Some((access, pods)) = self.config.kubernetes.as_ref().zip(self.pods.clone()) else {
+            return Ok(None);
+        };
+        let options = PodWatchOptions {
+            readiness: self.health.readiness.clone(),
+            ..PodWatchOptions::new(access.clone(), &self.config.node)
+        };
+        PodWatch::start(options, pods).map(Some)
+    }
+
+    fn load_program(&self) -> Result<Program> {
+        Program::load(&ProgramOptions {
+            cpus: self.online.len(),
+            hierarchy: &self.hierarchy,
+            namespace: PidNamespace::detect(),
+            walk_budget_ppm: self.config.walk_budget_ppm,
+            prove_one_in: self.config.prove_one_in,
+            has_policy: self.has_policy,
+        })
+    }
+
+    fn start_unwinder(&self, program: &mut Program) -> Result<Unwinder> {
+        let tables = program
+            .take_tables()
+            .context("the walk's tables are taken already")?;
+        let options = UnwinderOptions {
+            table_bytes_max: self.config.unwind_bytes,
+            frame_pointers_only: self.config.unwind == Unwind::FramePointers,
+            store: open_row_store(self.config),
+            pool: self.pool.clone(),
+        };
+        Unwinder::start(tables, options, self.stats.unwind.clone())
+    }
+
+    /// Starts to enforce a policy, if there is one.
+    fn start_enforcer(
+        &self,
+        program: &mut Program,
+        policy: PolicyState,
+        accounts: &ContainerAccounts,
+    ) -> Result<Option<Enforcer>> {
+        if !self.has_policy {
+            return Ok(None);
+        }
+        let kernel = program
+            .take_verdicts()
+            .context("the policy's verdicts are taken already")?;
+        let pods = self.pods.clone().unwrap_or_default();
+        let enforcer = Enforcer::new(policy, pods, kernel, self.stats.policy.clone());
+        let (own, accounts, stop) = (enforcer.clone(), accounts.clone(), self.stop.clone());
+        spawn("enforce", move || {
+            own.run(|excluded| accounts.add_excluded(excluded), &stop);
+        })?;
+        Ok(Some(enforcer))
+    }
+
+    /// Starts to follow the tree of cgroups.
+    fn start_cgroups(&self, subscribers: Vec<Subscriber>) -> Result<Cgroups> {
+        let cgroups = Cgroups::new(&self.hierarchy)?;
+        if let Some(watcher) = Watcher::new(cgroups.clone(), subscribers) {
+            // It ends some time after the sampler.
+            spawn("cgroup", move || watcher.run())?;
+        }
+        Ok(cgroups)
+    }
+
+    fn start_sampler(
+        &self,
+        mut program: Program,
+        policy: PolicyState,
+        started: Instant,
+    ) -> Result<JoinHandle<()>> {
+        let unwinder = self.start_unwinder(&mut program)?;
+        let files = CpuFiles::detect(&self.hierarchy);
+        let accounts = ContainerAccounts::start(files, self.stats.containers.clone())?;
+        let enforcer = self.start_enforcer(&mut program, policy, &accounts)?;
+        let mut subscribers = vec![accounts.subscriber()];
+        subscribers.extend(enforcer.as_ref().map(Enforcer::subscriber));
+        let descriptors = descriptors(self.config, self.online.len());
+        let sources = Sources {
+            program,
+            cgroups: self.start_cgroups(subscribers)?,
+            accounts,
+            enforcer,
+            proc_reader: ProcReader::start(&self.pool)?,
+            unwinder,
+            prover: Prover::start(&self.pool)?,
+            file_opener: FileOpener::start(self.held.clone(), descriptors, &self.pool)?,
+            online: &self.online,
+            started,
+            kernel_code: self.kernel_code.clone(),
+            heartbeat: self.health.heartbeat.clone(),
+            turn: prepare_turn(self.config),
+            hand_over: self.health.hand_over.clone(),
+        };
+        let (stats, queue) = (self.stats.sampling.clone(), self.queue.clone());
+        let sampler = Sampler::new(self.config, sources, stats, queue)?;
+        let stop = self.stop.clone();
+        Ok(spawn("sample", move || sampler.run(&stop))?)
+    }
+
+    fn make_publisher(
+        &self,
+        instance: [u8; 16],
+        relabeling: Relabeling,
+        sender: Sender,
+    ) -> WindowPublisher {
+        let config = self.config;
+        let names = Names {
+            namer: Namer::new(self.namer_options()),
+            held: self.held.clone(),
+            kernel_code: self.kernel_code.clone(),
+            labeller: Labeller::new(LabelSources {
+                node: config.node.clone(),
+                external: config.external_labels.clone(),
+                relabeling,
+                values_max: config.label_values_max,
+                pods: self.pods.clone(),
+                window: config.window,
+                is_stopping: self.stop.clone(),
+            }),
+            pool: self.pool.clone(),
+        };
+        let PipelineStats {
+            sampling, naming, ..
+        } = &self.stats;
+        let stats = (sampling.dropped.clone(), naming.clone());
+        WindowPublisher::new(config, instance, names, sender, stats)
+    }
+
+    fn namer_options(&self) -> NamerOptions {
+        let config = self.config;
+        let defaults = NamerOptions::default();
+        let needs = MemoryNeeds::new(self.online.len(), config.unwind_bytes, config.buffer_bytes);
+        NamerOptions {
+            cpu: defaults.cpu.with_share(config.name_cpu_share),
+            child: needs.limit_child(MemoryLimit::read(), defaults.child),
+            pool: self.pool.clone(),
+            is_ending: self.stop.clone(),
+            ..defaults
+        }
+    }
+
+    /// Starts to upload files, unless none are offered.
+    fn start_uploader(
+        &self,
+        instance: [u8; 16],
+        offers: Option<Offers>,
+        wanted: PendingUploads,
+    ) -> Result<Option<Uploader>> {
+        let Some(offers) = offers else {
+            return Ok(None);
+        };
+        let (server, rate) = (self.config.server.clone(), self.config.upload_rate);
+        let options = UploaderOptions::new(server, instance, rate);
+        let uploader = Uploader::start(options, wanted, (offers, self.pool.clone()))?;
+        Ok(Some(uploader))
+    }
+}
+
 /// The flag that stops the threads; sets it when it is dropped before all were started.
 struct StopUnlessStarted(Option<Arc<AtomicBool>>);
 
 impl StopUnlessStarted {
-    fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone().unwrap_or_default()
-    }
-
     fn started(mut self) -> Arc<AtomicBool> {
         self.0.take().unwrap_or_default()
     }

@@ -1,6 +1,6 @@
 //! The thread `name`: names and labels a window, encodes it as pprof and hands it to the sender.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, mem, sync::Arc};
 
 use metrics::Figures;
 use pprof::protos::Message as _;
@@ -8,6 +8,7 @@ use profile::LabelSet;
 use proto::v1::{FileLayout, OutcomeCount, PushRequest, Segment, SymbolOffer, WindowAccount};
 
 use super::{
+    account::Account,
     dropped::{DroppedSamples, Stage},
     label_messages::{label_containers, label_set_message},
     open_files::{OpenFileCache, OpenFileStats},
@@ -189,26 +190,6 @@ impl WindowPublisher {
         let profile_zstd = zstd::bulk::compress(&profile, ZSTD_LEVEL)?;
         let series = labels.iter().map(label_set_message).collect();
 
-        // Entries are the samples in the window and those that ended without a record.
-        let mut outcomes: Vec<OutcomeCount> = window
-            .outcomes()
-            .into_iter()
-            .map(|(outcome, count)| outcome_count(outcome.name(), count))
-            .collect();
-        let lost = account.lost.iter();
-        outcomes.extend(lost.map(|(outcome, count)| outcome_count(outcome.name(), *count)));
-        let dropped: Vec<OutcomeCount> = account
-            .dropped
-            .iter()
-            .map(|(stage, count)| outcome_count(stage.name(), *count))
-            .collect();
-        outcomes.extend(dropped.iter().cloned());
-        let entries = outcomes.iter().map(|outcome| outcome.count).sum();
-
-        let own = ProcessAccount::read_own();
-        let own_cpu_ns = own.cpu_ns() + self.namer.stats().child_cpu_ns;
-        let collector_cpu_ns = own_cpu_ns.saturating_sub(self.own_cpu_before_ns);
-        self.own_cpu_before_ns = own_cpu_ns;
         self.sequence += 1;
         let unnamed = &built.unnamed;
         Ok(PushRequest {
@@ -220,17 +201,7 @@ impl WindowPublisher {
             series,
             profile_bytes: profile.len() as u64,
             profile_zstd: profile_zstd.into(),
-            account: Some(WindowAccount {
-                entries,
-                outcomes,
-                expected: account.expected,
-                sampled_ns: window.samples() * account.sample_ns,
-                busy_ns: account.busy_ns,
-                dropped,
-                collector_cpu_ns,
-                bpf_ns: account.bpf_ns,
-                stolen_ns: account.stolen_ns,
-            }),
+            account: Some(self.make_account(&window, &account)),
             unnamed_location_ids: unnamed.iter().map(|location| location.id).collect(),
             unnamed_reasons: unnamed
                 .iter()
@@ -246,6 +217,41 @@ impl WindowPublisher {
     }
 
     /// The names of the window's frames, parallel to them, and the layouts of files.
+    fn make_account(&mut self, window: &Window, account: &Account) -> WindowAccount {
+        // Entries are the samples in the window and those that ended without a record.
+        let mut outcomes: Vec<OutcomeCount> = window
+            .outcomes()
+            .into_iter()
+            .map(|(outcome, count)| outcome_count(outcome.name(), count))
+            .collect();
+        let lost = account.lost.iter();
+        outcomes.extend(lost.map(|(outcome, count)| outcome_count(outcome.name(), *count)));
+        let dropped: Vec<OutcomeCount> = account
+            .dropped
+            .iter()
+            .map(|(stage, count)| outcome_count(stage.name(), *count))
+            .collect();
+        outcomes.extend(dropped.iter().cloned());
+        WindowAccount {
+            entries: outcomes.iter().map(|outcome| outcome.count).sum(),
+            outcomes,
+            expected: account.expected,
+            sampled_ns: window.samples() * account.sample_ns,
+            busy_ns: account.busy_ns,
+            dropped,
+            collector_cpu_ns: self.take_own_cpu(),
+            bpf_ns: account.bpf_ns,
+            stolen_ns: account.stolen_ns,
+        }
+    }
+
+    /// CPU time of the collector and its naming child since the last call.
+    fn take_own_cpu(&mut self) -> u64 {
+        let own = ProcessAccount::read_own();
+        let own_cpu_ns = own.cpu_ns() + self.namer.stats().child_cpu_ns;
+        own_cpu_ns.saturating_sub(mem::replace(&mut self.own_cpu_before_ns, own_cpu_ns))
+    }
+
     ///
     /// Files and frames with most samples are named first, since the CPU time for names is limited.
     fn name_frames(&mut self, window: &Window) -> (Vec<Naming>, Vec<FileLayout>) {

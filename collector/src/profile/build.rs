@@ -45,59 +45,126 @@ pub fn build_profile(
     sample_ns: u64,
 ) -> Built {
     let mut strings = Strings::new();
-    let mut functions = Functions::default();
-    let mut unnamed = Vec::new();
-    let samples_by_frame = window.samples_by_frame();
-    let mut is_used = vec![false; window.files().len()];
-    for (frame, samples) in window.frames().iter().zip(&samples_by_frame) {
-        is_used[frame.file as usize] |= *samples > 0;
-    }
-    let mut mappings = Mappings::new(&mut strings, window.files(), &is_used);
-    let mut locations = Vec::with_capacity(window.frames().len());
-    let mut location_ids = vec![0; window.frames().len()];
-    let frames = window.frames().iter().zip(namings);
-    let frames = frames.zip(samples_by_frame).zip(&mut location_ids);
-    for (((frame, naming), samples), location_id) in frames {
-        if samples == 0 {
-            continue;
+    let Locations {
+        mappings,
+        functions,
+        table,
+        ids,
+        unnamed,
+    } = Locations::build(&mut strings, window, namings);
+    let sample = build_samples(&mut strings, window, &ids, sample_ns);
+    let mut value_type = |ty, unit| ValueType {
+        ty: strings.intern(ty),
+        unit: strings.intern(unit),
+    };
+    let sample_type = vec![
+        value_type("samples", "count"),
+        value_type("cpu", "nanoseconds"),
+    ];
+    let period_type = Some(value_type("cpu", "nanoseconds"));
+    let default_sample_type = strings.intern("cpu");
+    let profile = Profile {
+        sample_type,
+        sample,
+        mapping: mappings.into_used(&table),
+        location: table,
+        function: functions.table,
+        time_nanos: start_ns as i64,
+        duration_nanos: duration_ns as i64,
+        period_type,
+        period: sample_ns as i64,
+        default_sample_type,
+        string_table: strings.into_table(),
+        ..Profile::default()
+    };
+    Built { profile, unnamed }
+}
+
+/// The locations of a window's frames.
+struct Locations<'a> {
+    mappings: Mappings<'a>,
+    functions: Functions,
+    table: Vec<Location>,
+    /// Parallel to [`Window::frames`]; 0 for a frame without samples.
+    ids: Vec<u64>,
+    unnamed: Vec<UnnamedLocation>,
+}
+
+impl<'a> Locations<'a> {
+    fn build(strings: &mut Strings, window: &'a Window, namings: &[Naming]) -> Self {
+        let samples_by_frame = window.samples_by_frame();
+        let mut is_used = vec![false; window.files().len()];
+        for (frame, samples) in window.frames().iter().zip(&samples_by_frame) {
+            is_used[frame.file as usize] |= *samples > 0;
         }
+        let mut locations = Self {
+            mappings: Mappings::new(strings, window.files(), &is_used),
+            functions: Functions::default(),
+            table: Vec::with_capacity(window.frames().len()),
+            ids: Vec::with_capacity(window.frames().len()),
+            unnamed: Vec::new(),
+        };
+        let frames = window.frames().iter().zip(namings);
+        for ((frame, naming), samples) in frames.zip(samples_by_frame) {
+            let id = if samples == 0 {
+                0
+            } else {
+                let file = &window.files()[frame.file as usize];
+                locations.add(strings, *frame, file, naming)
+            };
+            locations.ids.push(id);
+        }
+        locations
+    }
+
+    /// Adds the location of a frame, and returns its id.
+    fn add(
+        &mut self,
+        strings: &mut Strings,
+        frame: WindowFrame,
+        file: &WindowFile,
+        naming: &Naming,
+    ) -> u64 {
         // Ids begin at 1.
-        let id = locations.len() as u64 + 1;
-        *location_id = id;
-        let mapping = mappings.of(&mut strings, *frame, naming);
-        let address = window.files()[frame.file as usize].shown_address(frame.offset);
+        let id = self.table.len() as u64 + 1;
+        let mapping = self.mappings.of(strings, frame, naming);
+        let address = file.shown_address(frame.offset);
+        let mut note_unnamed = |reason, function_distance| {
+            self.unnamed.push(UnnamedLocation {
+                id,
+                reason,
+                function_distance,
+            });
+            Vec::new()
+        };
         let line = match naming {
             Naming::Named(frames) => {
-                let kind = window.files()[frame.file as usize].file.kind;
-                make_lines(&mut strings, &mut functions, frames, kind)
+                make_lines(strings, &mut self.functions, frames, file.file.kind)
             }
-            Naming::Unnamed(reason) => {
-                unnamed.push(UnnamedLocation {
-                    id,
-                    reason: *reason,
-                    function_distance: 0,
-                });
-                Vec::new()
-            }
+            Naming::Unnamed(reason) => note_unnamed(*reason, 0),
+            // A distance of 4 GiB is invalid.
             Naming::InFunction(distance) => {
-                unnamed.push(UnnamedLocation {
-                    id,
-                    reason: UnnamedReason::NoSymbol,
-                    // A distance of 4 GiB is invalid.
-                    function_distance: distance.saturating_add(1),
-                });
-                Vec::new()
+                note_unnamed(UnnamedReason::NoSymbol, distance.saturating_add(1))
             }
         };
-        locations.push(Location {
+        self.table.push(Location {
             id,
             mapping_id: mapping.id,
             address,
             line,
             is_folded: false,
         });
+        id
     }
+}
 
+/// The samples of a window, whose frames have these location ids.
+fn build_samples(
+    strings: &mut Strings,
+    window: &Window,
+    location_ids: &[u64],
+    sample_ns: u64,
+) -> Vec<Sample> {
     let key_series = strings.intern("series");
     let key_thread = strings.intern("thread");
     let key_outcome = strings.intern("outcome");
@@ -129,32 +196,7 @@ pub fn build_profile(
             label,
         });
     }
-
-    let mut value_type = |ty, unit| ValueType {
-        ty: strings.intern(ty),
-        unit: strings.intern(unit),
-    };
-    let sample_type = vec![
-        value_type("samples", "count"),
-        value_type("cpu", "nanoseconds"),
-    ];
-    let period_type = Some(value_type("cpu", "nanoseconds"));
-    let default_sample_type = strings.intern("cpu");
-    let profile = Profile {
-        sample_type,
-        sample: samples,
-        mapping: mappings.into_used(&locations),
-        location: locations,
-        function: functions.table,
-        time_nanos: start_ns as i64,
-        duration_nanos: duration_ns as i64,
-        period_type,
-        period: sample_ns as i64,
-        default_sample_type,
-        string_table: strings.into_table(),
-        ..Profile::default()
-    };
-    Built { profile, unnamed }
+    samples
 }
 
 /// The id of the mapping of a frame's file. Ids begin at 1.

@@ -144,15 +144,8 @@ fn evaluate_parts(
     rules: &mut RuleSet,
     limits: &Limits,
 ) -> Result<Evaluated, CfiError> {
-    let mut bases = BaseAddresses::default();
-    if let Some(address) = parts.text {
-        bases = bases.set_text(address);
-    }
-    if let Some(address) = parts.got {
-        bases = bases.set_got(address);
-    }
+    let bases = base_addresses(parts);
     let eh_frame = parts.eh_frame.as_ref().map(|section| {
-        bases = bases.clone().set_eh_frame(section.address);
         let mut frame = EhFrame::new(&section.bytes, LittleEndian);
         frame.set_address_size(8);
         frame
@@ -162,7 +155,6 @@ fn evaluate_parts(
         frame.set_address_size(8);
         frame
     });
-
     let mut evaluation = Evaluation {
         rules,
         limits,
@@ -180,18 +172,7 @@ fn evaluate_parts(
     if let Some(section) = &debug_frame {
         evaluation.list_functions(section, true, &mut functions)?;
     }
-    // By start; of two with the same start the one of `.eh_frame`, and of two there the first.
-    functions.sort_unstable_by_key(|function| {
-        let Function {
-            start,
-            in_debug_frame,
-            entry,
-            ..
-        } = *function;
-        (start, in_debug_frame, entry)
-    });
-    functions.dedup_by_key(|function| function.start);
-
+    sort_functions(&mut functions);
     let mut builder = TableBuilder::new(limits.rows_max);
     let mut end_before = 0;
     for (place, function) in functions.iter().enumerate() {
@@ -220,6 +201,35 @@ fn evaluate_parts(
     let mut result = evaluation.result;
     result.table = builder.finish(end.unwrap_or(0))?;
     Ok(result)
+}
+
+/// The addresses that pointers in the sections are relative to.
+fn base_addresses(parts: &Parts) -> BaseAddresses {
+    let mut bases = BaseAddresses::default();
+    if let Some(address) = parts.text {
+        bases = bases.set_text(address);
+    }
+    if let Some(address) = parts.got {
+        bases = bases.set_got(address);
+    }
+    if let Some(section) = &parts.eh_frame {
+        bases = bases.set_eh_frame(section.address);
+    }
+    bases
+}
+
+/// Sorts functions by start, and keeps one at each: of two the one of `.eh_frame`, and of two there the first.
+fn sort_functions(functions: &mut Vec<Function>) {
+    functions.sort_unstable_by_key(|function| {
+        let Function {
+            start,
+            in_debug_frame,
+            entry,
+            ..
+        } = *function;
+        (start, in_debug_frame, entry)
+    });
+    functions.dedup_by_key(|function| function.start);
 }
 
 /// The state of the evaluation of one file.
