@@ -74,6 +74,22 @@ pub struct LabelSources {
     pub is_stopping: Arc<AtomicBool>,
 }
 
+#[cfg(test)]
+impl LabelSources {
+    /// The node `n1`, without pods.
+    pub(crate) fn for_test() -> Self {
+        Self {
+            node: "n1".into(),
+            external: Vec::new(),
+            relabeling: Relabeling::default(),
+            values_max: 100,
+            pods: None,
+            window: Duration::from_secs(10),
+            is_stopping: Arc::default(),
+        }
+    }
+}
+
 /// The labels of a window.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct WindowLabels {
@@ -312,18 +328,6 @@ mod tests {
     const POD: &str = include_str!("../../../testdata/pods/deployment.json");
     const UID: &str = "00000001-0000-4000-8000-000000000000";
 
-    fn sources() -> LabelSources {
-        LabelSources {
-            node: "n1".into(),
-            external: Vec::new(),
-            relabeling: Relabeling::default(),
-            values_max: 100,
-            pods: None,
-            window: Duration::from_secs(10),
-            is_stopping: Arc::default(),
-        }
-    }
-
     fn series(pod_uid: Option<&str>, container_id: Option<&str>, unit: Option<&str>) -> SeriesKey {
         SeriesKey {
             comm: "sh".into(),
@@ -381,7 +385,7 @@ mod tests {
     /// Check the labels outside of pods, and those of a pod before the API server told of it.
     #[test]
     fn without_kubernetes() {
-        let mut labeller = Labeller::new(sources());
+        let mut labeller = Labeller::new(LabelSources::for_test());
         let labels = label(
             &mut labeller,
             &[
@@ -414,7 +418,7 @@ mod tests {
         node.change(|state| state.table.apply(pod(Some(&new)), 0));
         let mut labeller = Labeller::new(LabelSources {
             pods: Some(node),
-            ..sources()
+            ..LabelSources::for_test()
         });
         let all = [
             series(Some(UID), Some(&old), None),
@@ -444,7 +448,7 @@ mod tests {
         let node = node_pods([pod(None)]);
         let mut labeller = Labeller::new(LabelSources {
             pods: Some(node.clone()),
-            ..sources()
+            ..LabelSources::for_test()
         });
         let later = {
             let id = id.clone();
@@ -467,7 +471,7 @@ mod tests {
         let mut labeller = Labeller::new(LabelSources {
             pods: Some(node_pods([pod(None)])),
             window: Duration::from_millis(100),
-            ..sources()
+            ..LabelSources::for_test()
         });
         let id = "7".repeat(64);
         let all = [
@@ -492,7 +496,7 @@ mod tests {
         let all = [series(Some(UID), Some("ab"), None)];
         let mut labeller = Labeller::new(LabelSources {
             pods: Some(node.clone()),
-            ..sources()
+            ..LabelSources::for_test()
         });
         node.change(|state| state.stats.is_connected = false);
         assert_eq!(label(&mut labeller, &all), ["container_id=ab node=n1"]);
@@ -516,7 +520,7 @@ mod tests {
                 ("cluster".into(), "eu".into()),
             ],
             pods: Some(node_pods([pod(None)])),
-            ..sources()
+            ..LabelSources::for_test()
         });
         let id = "a".repeat(64);
         let labels = label(
@@ -547,7 +551,7 @@ mod tests {
         let mut labeller = Labeller::new(LabelSources {
             relabeling: Relabeling::parse(&rules).unwrap(),
             values_max: 1,
-            ..sources()
+            ..LabelSources::for_test()
         });
         let mut other = series(None, None, None);
         other.comm = "bash".into();

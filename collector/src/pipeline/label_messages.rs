@@ -82,9 +82,7 @@ pub(super) fn label_containers(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, mpsc::channel};
-
-    use k8s::Relabeling;
+    use std::sync::mpsc::channel;
 
     use super::*;
     use crate::{cgroup::CpuTime, label::LabelSources};
@@ -114,15 +112,7 @@ mod tests {
             usage(None, None, 99),
         ];
         sender.send(all).unwrap();
-        let mut labeller = Labeller::new(LabelSources {
-            node: "n1".into(),
-            external: Vec::new(),
-            relabeling: Relabeling::default(),
-            values_max: 100,
-            pods: None,
-            window: Duration::from_secs(10),
-            is_stopping: Arc::default(),
-        });
+        let mut labeller = Labeller::new(LabelSources::for_test());
         let messages = label_containers(&mut labeller, &usages, 0);
         let shown: Vec<String> = messages
             .iter()
