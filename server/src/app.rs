@@ -193,6 +193,7 @@ impl App {
         let wait = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
         let questions = Questions::new(
             Arc::clone(&store) as Arc<dyn Store>,
+            names,
             config.queries,
             metrics.http.clone(),
         );
@@ -202,7 +203,6 @@ impl App {
         });
         let state = HttpState {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            names,
             store_state: store_state.clone(),
             metrics: metrics.http.clone(),
             registry: Arc::new(registry),

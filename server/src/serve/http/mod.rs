@@ -23,7 +23,7 @@ use std::time::Instant;
 use ::metrics::Registry;
 use axum::Router;
 use axum::body::HttpBody;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRef, MatchedPath, Request, State};
 use axum::http::header::{
     CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
@@ -32,7 +32,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use listen::connections::RequestConnection;
-use query::names::NameSource;
 use store::Store;
 
 use self::metrics::HttpMetrics;
@@ -54,8 +53,6 @@ pub struct HttpState {
     pub store: Arc<dyn Store>,
     /// Asks it.
     pub questions: Questions,
-    /// Names that its windows lack.
-    pub names: Arc<dyn NameSource>,
     /// Its state, for probes and the page.
     pub store_state: StoreWatch,
     /// Metrics of requests.
@@ -68,6 +65,12 @@ pub struct HttpState {
     pub uploads: Arc<tokio::sync::Semaphore>,
     /// Admits one profile of the server itself at a time.
     pub own_profile: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl FromRef<HttpState> for Questions {
+    fn from_ref(state: &HttpState) -> Self {
+        state.questions.clone()
+    }
 }
 
 /// All routes; with a path prefix, below it as well.

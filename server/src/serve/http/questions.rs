@@ -7,8 +7,9 @@ use std::time::Duration;
 use listen::slots::Client;
 use metrics::Figures;
 use model::{ChargedBuffer, Question, QuestionMemory, Stop, TimeRange};
-use query::Selection;
+use query::names::NameSource;
 use query::overlap::sum_overlap;
+use query::{Profiles, Selection};
 use serde::Serialize;
 use store::{SeriesFilter, Snapshot, Store, StoreError};
 use tokio::task::{JoinError, spawn_blocking};
@@ -77,6 +78,7 @@ impl QuestionLimits {
 #[derive(Clone)]
 pub struct Questions {
     store: Arc<dyn Store>,
+    names: Arc<dyn NameSource>,
     limits: QuestionLimits,
     memory: Arc<QuestionMemory>,
     light: Arc<Lane>,
@@ -115,11 +117,18 @@ pub struct Asked<'a> {
     pub snapshot: &'a dyn Snapshot,
     /// Series and range of the question.
     pub selection: &'a Selection,
+    /// Names that the store's windows lack.
+    pub names: &'a dyn NameSource,
     encoding: Encoding,
     answer_bytes_max: usize,
 }
 
 impl Asked<'_> {
+    /// The store's windows of the range, with names.
+    pub fn profiles(&self) -> Profiles<'_> {
+        Profiles::new(self.snapshot, self.names)
+    }
+
     /// Makes an answer in JSON, which tells what could not be read, and what two collectors sampled.
     ///
     /// # Errors
@@ -196,11 +205,17 @@ impl Drop for StopOnDrop {
 }
 
 impl Questions {
-    /// Asks this store.
-    pub fn new(store: Arc<dyn Store>, limits: QuestionLimits, metrics: HttpMetrics) -> Self {
+    /// Asks this store, whose windows get names from this source.
+    pub fn new(
+        store: Arc<dyn Store>,
+        names: Arc<dyn NameSource>,
+        limits: QuestionLimits,
+        metrics: HttpMetrics,
+    ) -> Self {
         let lane = || Lane::new(limits.running_max, limits.waiting_max);
         Self {
             store,
+            names,
             limits,
             memory: QuestionMemory::new(limits.bytes_max),
             light: lane(),
@@ -248,12 +263,14 @@ impl Questions {
         let (questions, lane) = (self.clone(), Arc::clone(lane));
         let run = async move {
             let answer_bytes_max = questions.limits.answer_bytes_max();
+            let names = Arc::clone(&questions.names);
             let work = move |store: &dyn Store, question: &Arc<Question>| {
                 let snapshot = store.ask(selection.range, question)?;
                 answer(&Asked {
                     store,
                     snapshot: &*snapshot,
                     selection: &selection,
+                    names: &*names,
                     encoding,
                     answer_bytes_max,
                 })

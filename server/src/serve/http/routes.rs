@@ -35,7 +35,7 @@ use super::answer::{
 use super::encoding::Encoded;
 use super::error::{ApiError, ErrorKind};
 use super::parameters::{PLUS_HINT, Parameters, QueryRequest};
-use super::questions::{Asked, Asker, Work};
+use super::questions::{Asked, Asker, Questions, Work};
 
 /// Nodes of a flame graph in one answer: a million are some 30 MB of JSON.
 const NODES_MAX: usize = 1_000_000;
@@ -81,7 +81,7 @@ fn charge_answer(tree: &Tree) -> Result<Charge, StoreError> {
 
 /// `GET /api/v1/labels`
 pub async fn labels(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let selection = parameters.allow(&[])?.selection(now_ms())?;
@@ -89,13 +89,12 @@ pub async fn labels(
         let labels = list_label_names(asked.snapshot, &asked.selection.selector)?;
         asked.json(LabelsAnswer { labels })
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Labels, selection, answer).await
 }
 
 /// `GET /api/v1/label/{name}/values`
 pub async fn label_values(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     Path(name): Path<String>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
@@ -105,13 +104,12 @@ pub async fn label_values(
         let values = list_label_values(asked.snapshot, &asked.selection.selector, &name)?;
         asked.json(ValuesAnswer { values })
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Labels, selection, answer).await
 }
 
 /// `GET /api/v1/series`
 pub async fn series(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["limit"])?;
@@ -121,13 +119,12 @@ pub async fn series(
         let series = list_series(asked.snapshot, &asked.selection.selector)?;
         asked.json(SeriesAnswer::new(&series, limit))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Sums, selection, answer).await
 }
 
 /// `GET /api/v1/timeseries`
 pub async fn timeseries(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["by", "unit", "step", "limit"])?;
@@ -148,7 +145,6 @@ pub async fn timeseries(
         let sums = sum_over_time(asked.snapshot, selector, by, steps)?;
         asked.json(TimeseriesAnswer::new(sums, by, range.to_ms, unit, limit))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Sums, selection, answer).await
 }
 
@@ -171,17 +167,16 @@ fn read_steps(parameters: &Parameters, selection: &Selection) -> Result<Steps, A
 
 /// `GET /api/v1/flamegraph`
 pub async fn flamegraph(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["max_nodes", "path"])?;
     let selection = parameters.selection(now_ms())?;
     let nodes_max = parameters.number("max_nodes", 200_000, 2..=NODES_MAX)?;
     let path = read_path(&parameters)?;
-    let names = state.names;
     let answer = move |asked: &Asked<'_>| {
         let Selection { selector, range } = asked.selection;
-        let tree = build_tree(Profiles::new(asked.snapshot, &*names), selector)?;
+        let tree = build_tree(asked.profiles(), selector)?;
         let _charge = charge_answer(&tree)?;
         let Some(path) = path else {
             let graph = lay_out(&tree, nodes_max);
@@ -194,7 +189,6 @@ pub async fn flamegraph(
         let (graph, total_ns) = (lay_out(&below, nodes_max), below.total().ns);
         asked.json(FlamegraphAnswer::new(*range, &tree, graph, Some(total_ns)))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
@@ -219,7 +213,7 @@ fn read_path(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError> {
 
 /// `GET /api/v1/top`
 pub async fn top(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["sort", "limit", "offset", "search"])?;
@@ -234,21 +228,18 @@ pub async fn top(
     let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
     let offset = parameters.number("offset", 0, 0..=usize::MAX)?;
     let search = parameters.text("search").unwrap_or_default().to_owned();
-    let names = state.names;
     let answer = move |asked: &Asked<'_>| {
-        let profiles = Profiles::new(asked.snapshot, &*names);
-        let tree = build_tree(profiles, &asked.selection.selector)?;
+        let tree = build_tree(asked.profiles(), &asked.selection.selector)?;
         let _charge = charge_answer(&tree)?;
         let functions = list_functions(&tree, order, &search);
         asked.json(TopAnswer::new(&tree, &functions, offset, limit))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/lines`
 pub async fn lines(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["function", "binary", "file", "limit"])?;
@@ -265,55 +256,46 @@ pub async fn lines(
         binary: text("binary"),
         file: text("file"),
     };
-    let names = state.names;
     let answer = move |asked: &Asked<'_>| {
-        let profiles = Profiles::new(asked.snapshot, &*names);
-        let report = report_lines(profiles, &asked.selection.selector, &function)?;
+        let report = report_lines(asked.profiles(), &asked.selection.selector, &function)?;
         asked.json(LinesAnswer::new(report, limit))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/stacks`
 pub async fn stacks(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["limit"])?;
     let selection = parameters.selection(now_ms())?;
     let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
-    let names = state.names;
     let answer = move |asked: &Asked<'_>| {
-        let profiles = Profiles::new(asked.snapshot, &*names);
-        let report = report_stacks(profiles, &asked.selection.selector)?;
+        let report = report_stacks(asked.profiles(), &asked.selection.selector)?;
         asked.json(StacksAnswer::new(&report, limit))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/unknown`
 pub async fn unknown(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["limit"])?;
     let selection = parameters.selection(now_ms())?;
     let limit = parameters.number("limit", 200, 0..=LIST_MAX)?;
-    let names = state.names;
     let answer = move |asked: &Asked<'_>| {
-        let profiles = Profiles::new(asked.snapshot, &*names);
-        let report = report_unknown(profiles, &asked.selection.selector, limit)?;
+        let report = report_unknown(asked.profiles(), &asked.selection.selector, limit)?;
         asked.json(UnknownAnswer::new(&report))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/flamegraph.svg`
 pub async fn flamegraph_svg(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["title", "width", "min_width"])?;
@@ -321,10 +303,8 @@ pub async fn flamegraph_svg(
     let title = parameters.text("title").unwrap_or("CPU").to_owned();
     let width = parameters.number("width", 1200, 100..=20_000)?;
     let min_width = parameters.number("min_width", 0.1, 0.0..=100.0)?;
-    let names = state.names;
     let answer = move |asked: &Asked<'_>| {
-        let profiles = Profiles::new(asked.snapshot, &*names);
-        let tree = build_sampled_tree(profiles, asked.selection, &parameters)?;
+        let tree = build_sampled_tree(asked.profiles(), asked.selection, &parameters)?;
         let _charge = charge_answer(&tree)?;
         let unread = asked.snapshot.unread();
         let options = SvgOptions {
@@ -341,7 +321,6 @@ pub async fn flamegraph_svg(
         let svg = svg.with_header(policy);
         Ok(tell_losses(svg, asked.snapshot, &asked.selection.selector)?)
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
@@ -418,7 +397,7 @@ async fn answer_pprof(state: HttpState, parameters: Parameters, asker: Asker) ->
         Some(_) => Some(parameters.number("seconds", 1, 1..=SECONDS_MAX)?),
         None => None,
     };
-    let (names, symbols) = (state.names, state.symbols);
+    let symbols = state.symbols;
     let answer = move |asked: &Asked<'_>| {
         let Selection { selector, range } = asked.selection;
         let mut range = *range;
@@ -427,7 +406,7 @@ async fn answer_pprof(state: HttpState, parameters: Parameters, asker: Asker) ->
         }
         let layout_of = |build_id: &str| symbols.find_layout(build_id);
         let snapshot = asked.store.ask(range, asked.snapshot.question())?;
-        let profiles = Profiles::new(&*snapshot, &*names);
+        let profiles = Profiles::new(&*snapshot, asked.names);
         let pprof = render_pprof(profiles, selector, &layout_of, asked.buffer()?)
             .map_err(|err| ApiError::new(ErrorKind::Internal, err.to_string()))?
             .ok_or_else(|| no_samples(&parameters))?;
@@ -436,8 +415,10 @@ async fn answer_pprof(state: HttpState, parameters: Parameters, asker: Asker) ->
         let pprof = pprof.with_header((CONTENT_DISPOSITION, name));
         Ok(tell_losses(pprof, &*snapshot, selector)?)
     };
-    let questions = state.questions;
-    questions.ask(asker, Work::Stacks, selection, answer).await
+    state
+        .questions
+        .ask(asker, Work::Stacks, selection, answer)
+        .await
 }
 
 /// Cuts the range to the last stored windows of the selection that together have at least this length.
@@ -473,15 +454,13 @@ fn pprof_error(error: &ApiError) -> Response {
 
 /// `GET /api/v1/folded`
 pub async fn folded(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&[])?;
     let selection = parameters.selection(now_ms())?;
-    let names = state.names;
     let answer = move |asked: &Asked<'_>| {
-        let profiles = Profiles::new(asked.snapshot, &*names);
-        let tree = build_sampled_tree(profiles, asked.selection, &parameters)?;
+        let tree = build_sampled_tree(asked.profiles(), asked.selection, &parameters)?;
         let _charge = charge_answer(&tree)?;
         let options = FoldedOptions {
             unit: FoldedUnit::Samples,
@@ -496,13 +475,12 @@ pub async fn folded(
             &asked.selection.selector,
         )?)
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Stacks, selection, answer).await
 }
 
 /// `GET /api/v1/nodes`
 pub async fn nodes(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let selection = parameters.allow(&[])?.selection(now_ms())?;
@@ -511,13 +489,12 @@ pub async fn nodes(
         add_reports(asked.store, asked.selection, &mut nodes)?;
         asked.json(NodesAnswer::new(nodes, now_ms()))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Sums, selection, answer).await
 }
 
 /// `GET /api/v1/containers`
 pub async fn containers(
-    State(state): State<HttpState>,
+    State(questions): State<Questions>,
     QueryRequest { parameters, asker }: QueryRequest,
 ) -> Answer {
     let parameters = parameters.allow(&["sort", "limit"])?;
@@ -550,7 +527,6 @@ pub async fn containers(
         let report = report_containers(asked.snapshot, &asked.selection.selector, order)?;
         asked.json(ContainersAnswer::new(&report, limit))
     };
-    let questions = state.questions;
     questions.ask(asker, Work::Sums, selection, answer).await
 }
 
