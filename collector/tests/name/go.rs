@@ -12,7 +12,6 @@ use fastrand::Rng;
 use symbolize::go::GoFile;
 
 use crate::differential::{Frame, ask_symbolizer, our_frames};
-use crate::go_files;
 use crate::target::{CodeSegment, DEADLINE, code_segment, functions, namer, object, unmapped_file};
 
 /// Options of building a program.
@@ -395,26 +394,4 @@ fn damaged_tables_give_names_or_none() {
     }
     eprintln!("{named} of 3000 gave names");
     assert!(named > 300 && named < 3000);
-}
-
-/// Check the seeds of the fuzz target `go`, which contain each form of the table, and the
-/// interesting inputs that it found.
-#[test]
-fn fuzzed_programs_give_names_or_none() {
-    let seeds = go_files::make_go_files();
-    assert_eq!(seeds.len(), 5);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/corpus/go");
-    let found = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| fs::read(entry.unwrap().path()).unwrap());
-    let found: Vec<Vec<u8>> = found.collect();
-    assert!(found.len() > 20);
-    found
-        .iter()
-        .chain(&seeds)
-        .for_each(|input| go_files::try_file(input));
-    // Truncated anywhere.
-    for seed in &seeds {
-        (0..seed.len()).for_each(|len| go_files::try_file(&seed[..len]));
-    }
 }

@@ -17,7 +17,6 @@ use symbolize::jit::{GrowingFile, JitFormat};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::jit_files;
 use crate::target::{DEADLINE, Running, functions, namer, options, reason, until};
 
 /// A process with a perf map.
@@ -457,20 +456,6 @@ fn odd_jitdumps_have_a_reason() {
         assert_eq!(found, ["unnamed: anonymous"], "{kind}");
         assert!(started.elapsed() < DEADLINE, "{kind}");
         assert_eq!(namer.stats().ends, Default::default(), "{kind}");
-    }
-}
-
-/// Check random files, as the fuzz target `jit` does.
-#[test]
-fn random_files_agree_with_the_model() {
-    jit_files::make_seeds()
-        .iter()
-        .for_each(|seed| jit_files::try_input(seed));
-    let mut random = Rng::with_seed(11);
-    for _ in 0..2000 {
-        let bytes = 1 + random.u64(..1500);
-        let input: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
-        jit_files::try_input(&input);
     }
 }
 

@@ -4,14 +4,10 @@
 
 mod differential;
 mod go;
-#[path = "../../../testdata/fuzz/targets/go_files.rs"]
-mod go_files;
 mod held;
 mod hostile;
 mod identity;
 mod jit;
-#[path = "../../../testdata/fuzz/targets/jit_files.rs"]
-mod jit_files;
 mod kernel;
 mod limits;
 mod linked;

@@ -2,13 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../../testdata/fuzz/targets/elves.rs"]
+#[path = "../../../testdata/fuzz/src/inputs/elves.rs"]
 mod elves;
 mod reference;
-#[path = "../../../testdata/fuzz/targets/seeds.rs"]
-mod seeds;
-#[path = "../../../testdata/fuzz/targets/walks.rs"]
-mod walks;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -254,28 +250,6 @@ fn entries_that_lead_nowhere_have_an_end() {
         assert_eq!(read(work_bytes_max), Err(CfiError::TooLarge));
         let evaluated = read(20 << 20).unwrap();
         assert_eq!((evaluated.functions, evaluated.is_cut), (0, false));
-    }
-}
-
-/// Check the seeds of the fuzz targets `elf`, `cfi` and `walk`, and the interesting inputs that
-/// these found.
-#[test]
-fn fuzzed_inputs_give_rows_or_an_error_and_walks_that_end() {
-    type Target = (&'static str, fn(&[u8]), Vec<Vec<u8>>);
-    let targets: [Target; 3] = [
-        ("elf", elves::try_file, elves::make_elves()),
-        ("cfi", elves::try_section, elves::make_sections()),
-        ("walk", walks::try_walk, walks::make_seeds()),
-    ];
-    for (name, run, seeds) in targets {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/corpus");
-        let files = fs::read_dir(folder.join(name)).unwrap();
-        let inputs = files.map(|entry| fs::read(entry.unwrap().path()).unwrap());
-        let inputs: Vec<Vec<u8>> = inputs.chain(seeds).collect();
-        assert!(inputs.len() > 20, "{name}: {} inputs", inputs.len());
-        for input in inputs {
-            run(&input);
-        }
     }
 }
 

@@ -105,7 +105,7 @@ mod codec;
 mod dictionary;
 mod error;
 mod file;
-#[cfg(fuzzing)]
+#[cfg(feature = "test-support")]
 pub mod fuzzing;
 mod log;
 mod merge;

@@ -14,7 +14,7 @@ mod fields;
 mod head;
 mod ids;
 mod index;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub mod reference;
 mod samples;
 mod scan;

@@ -1,6 +1,6 @@
 //! Numbers and strings as bytes: little-endian base 128, zigzag for signed numbers. Pure.
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use model::tables::StringId;
 use model::tables::Tables;
 
@@ -10,13 +10,13 @@ use model::tables::Tables;
 pub struct Damaged(pub &'static str);
 
 /// Collects encoded columns.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 #[derive(Default)]
 pub struct ColumnWriter {
     bytes: Vec<u8>,
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 impl ColumnWriter {
     /// The encoded bytes.
     pub fn into_bytes(self) -> Vec<u8> {
@@ -250,7 +250,7 @@ impl<'a> ColumnReader<'a> {
 }
 
 /// Writes the strings of tables: all lengths, then all text, which compresses better than a mixture.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub fn put_strings(writer: &mut ColumnWriter, tables: &Tables) {
     let texts = || (1..tables.string_count() as u32).map(|n| tables.string(StringId(n)));
     writer.put(tables.string_count() as u64 - 1);

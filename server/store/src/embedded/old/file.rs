@@ -11,7 +11,7 @@
 
 use model::WindowKey;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use super::columns::ColumnWriter;
 use super::columns::{ColumnReader, Damaged};
 
@@ -42,7 +42,7 @@ pub struct FooterEntry {
 }
 
 /// The header of a segment.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub fn encode_header(block: i64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(MAGIC);
@@ -51,13 +51,13 @@ pub fn encode_header(block: i64) -> [u8; HEADER_BYTES] {
 }
 
 /// Appends a record in its frame.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub fn put_record(out: &mut Vec<u8>, record: &[u8]) {
     put_frame(out, RECORD, record);
 }
 
 /// The footer, for a file that has `length` bytes so far.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub fn encode_footer(entries: &[FooterEntry], length: u64) -> Vec<u8> {
     let mut columns = ColumnWriter::default();
     columns.put(entries.len() as u64);
@@ -185,7 +185,7 @@ struct Frame<'a> {
     payload: &'a [u8],
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 fn put_frame(out: &mut Vec<u8>, kind: [u8; 4], payload: &[u8]) {
     let length = (payload.len() as u32).to_le_bytes();
     out.extend_from_slice(&kind);

@@ -1,14 +1,14 @@
 //! The section of label sets.
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use model::ContainerAccount;
 use model::LabelSet;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use super::super::columns::ColumnWriter;
 use super::super::columns::{ColumnReader, Damaged};
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub(super) fn encode_labels(series: &[LabelSet], containers: &[ContainerAccount]) -> Vec<u8> {
     let mut out = ColumnWriter::default();
     out.put(series.len() as u64);
@@ -23,7 +23,7 @@ pub(super) fn encode_labels(series: &[LabelSet], containers: &[ContainerAccount]
 }
 
 /// Writes one label set; the catalog uses the same form.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 fn put_label_set(out: &mut ColumnWriter, labels: &LabelSet) {
     out.put(labels.iter().len() as u64);
     for (name, value) in labels.iter() {

@@ -6,7 +6,7 @@
 //! ```
 //! `totals` has node, time, series and their sums. The numbers of series and of the labels of containers were those of a catalog.
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub mod encode;
 mod labels;
 mod rows;

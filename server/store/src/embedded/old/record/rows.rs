@@ -3,11 +3,11 @@
 use model::Row;
 use model::tables::{StackId, TagSetId};
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use super::super::columns::ColumnWriter;
 use super::super::columns::{ColumnReader, Damaged};
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub(super) fn encode_rows(rows: &[Row]) -> Vec<u8> {
     let mut out = ColumnWriter::default();
     out.put(rows.len() as u64);

@@ -1,6 +1,6 @@
 //! The section of tables that samples refer to.
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use model::tables::TagSetId;
 use model::tables::{FunctionId, LocationId, MappingId, StackId, StringId};
 use model::{
@@ -8,10 +8,10 @@ use model::{
 };
 
 use super::super::columns::{ColumnReader, Damaged};
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use super::super::columns::{ColumnWriter, put_strings};
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub(super) fn encode_tables(tables: &Tables) -> Vec<u8> {
     let mut out = ColumnWriter::default();
     put_strings(&mut out, tables);
@@ -68,7 +68,7 @@ pub(super) fn encode_tables(tables: &Tables) -> Vec<u8> {
     out.into_bytes()
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 fn encode_tag_sets(out: &mut ColumnWriter, tables: &Tables) {
     out.put(tables.tag_set_count() as u64 - 1);
     for set in 1..tables.tag_set_count() as u32 {

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use model::ContainerAccount;
 use model::{
     Account, ContainerUsage, Messages, ProfileHead, SeriesId, WindowHead, WindowKey, WindowOverlap,
     WindowTotals,
 };
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use super::super::columns::ColumnWriter;
 use super::super::columns::{ColumnReader, Damaged};
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 use super::encode::PreparedWindow;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 pub(super) fn encode_totals(
     prepared: &PreparedWindow,
     ids: &[SeriesId],
@@ -45,7 +45,7 @@ pub(super) fn encode_totals(
     out.into_bytes()
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 fn encode_containers(out: &mut ColumnWriter, accounts: &[ContainerAccount], ids: &[SeriesId]) {
     let column = |read: fn(&ContainerUsage) -> u64| {
         let usages = accounts.iter().map(|account| &account.usage);
@@ -132,7 +132,7 @@ pub fn decode_totals(bytes: &[u8]) -> Result<WindowTotals, Damaged> {
     })
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 fn encode_account(out: &mut ColumnWriter, account: &Account) {
     // The last one, stolen time, is at the end of the section since version 4.
     let numbers = &account.numbers()[..Account::NUMBERS - 1];
@@ -158,7 +158,7 @@ fn decode_account(from: &mut ColumnReader<'_>) -> Result<Account, Damaged> {
     Ok(Account::from_numbers(numbers, outcomes, take_counts(from)?))
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "test-support"))]
 fn encode_profile_head(out: &mut ColumnWriter, head: &ProfileHead) {
     let ProfileHead {
         time_ns,

@@ -1,9 +1,0 @@
-//! Files with a policy.
-#![no_main]
-
-mod pod_objects;
-mod seeds;
-
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(init: seeds::write_seeds([pod_objects::POLICY.into()]), |input: &str| pod_objects::try_policy(input));
