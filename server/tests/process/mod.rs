@@ -113,6 +113,16 @@ impl Process {
         Ok(kib.trim().parse::<u64>()? * 1024)
     }
 
+    /// CPU time of all its threads, in seconds; the kernel tells it in ticks.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64, Failed> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // A name may have spaces.
+        let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|field| field.parse::<u64>()).sum::<Result<_, _>>()?;
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
     /// Kills the server with SIGKILL.
     pub(crate) fn kill(mut self) -> Result<(), Failed> {
         self.child.kill()?;
