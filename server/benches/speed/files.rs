@@ -106,7 +106,9 @@ impl Stats {
         }
         for line in tables.next().unwrap_or_default().lines().skip(1) {
             let (name, bytes) = line.rsplit_once(' ').context("no section")?;
-            stats.sections.insert(name.trim().to_owned(), bytes.parse()?);
+            stats
+                .sections
+                .insert(name.trim().to_owned(), bytes.parse()?);
         }
         ensure!(stats.segments > 0, "there is no segment");
         Ok(stats)

@@ -123,11 +123,7 @@ impl Plan {
     /// The value of a label that has the most CPU time. `None` if no series has the label.
     pub(crate) fn busiest(&self, name: &str) -> Option<String> {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
-        for (series, ns) in self
-            .pushes
-            .iter()
-            .flat_map(|push| &self.message(push).sums)
-        {
+        for (series, ns) in self.pushes.iter().flat_map(|push| &self.message(push).sums) {
             if let Some(value) = self.recording.series[*series as usize].get(name) {
                 *sums.entry(value).or_default() += ns;
             }

@@ -93,22 +93,12 @@ impl Question {
             answer.text().trim()
         );
         let body = unpack(answer)?;
-        let label = self.label.zip(value);
-        let (ns, wanted) = match self.answer {
-            Answer::Pprof => (sum_pprof(&body)?, plan.total_ns(range, label)),
-            Answer::Sum => {
-                let json = read_json(&body)?;
-                let ns = json["total_ns"].as_u64().context("no `total_ns`")?;
-                (ns, plan.total_ns(range, label))
-            }
-            Answer::Series => {
-                let json = read_json(&body)?;
-                // It begins with a whole step.
-                let from_ms = json["from_ms"].as_i64().context("no `from_ms`")?;
-                ensure!(from_ms <= range.start, "it begins too late");
-                (sum_series(&json)?, plan.total_ns(&(from_ms..range.end), label))
-            }
+        let ns = match self.answer {
+            Answer::Pprof => sum_pprof(&body)?,
+            Answer::Sum => read_total(&read_json(&body)?)?,
+            Answer::Series => sum_series(&read_json(&body)?)?,
         };
+        let wanted = plan.total_ns(range, self.label.zip(value));
         let incomplete = answer.header("pilotlight-incomplete");
         ensure!(incomplete.is_empty(), "the answer is incomplete");
         ensure!(ns == wanted, "{ns} ns, and {wanted} were pushed");
@@ -125,14 +115,21 @@ fn read_json(body: &[u8]) -> Result<Value> {
 fn sum_series(json: &Value) -> Result<u64> {
     let series = json["series"].as_array().context("no `series`")?;
     let series = series.iter().chain([&json["rest"]]);
-    let sums = series.filter(|series| !series.is_null());
-    let sums = sums.map(|series| series["total_ns"].as_u64().context("no `total_ns`"));
-    sums.sum()
+    let series = series.filter(|series| !series.is_null());
+    series.map(read_total).sum()
+}
+
+fn read_total(json: &Value) -> Result<u64> {
+    json["total_ns"].as_u64().context("no `total_ns`")
 }
 
 fn sum_pprof(body: &[u8]) -> Result<u64> {
     let profile = protos::Profile::decode(body)?;
-    Ok(profile.sample.iter().map(|sample| sample.value[1] as u64).sum())
+    Ok(profile
+        .sample
+        .iter()
+        .map(|sample| sample.value[1] as u64)
+        .sum())
 }
 
 fn unpack(answer: &HttpResponse) -> Result<Vec<u8>> {

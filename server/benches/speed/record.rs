@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use prost::Message as _;
 use proto::v1::ingest_server::{Ingest, IngestServer};
 use proto::v1::{PushRequest, PushResponse, ReportRequest, ReportResponse};
@@ -39,18 +39,20 @@ impl Ingest for Recorder {
 
 /// Records until SIGTERM.
 pub(crate) fn record(listen: SocketAddr, path: &Path) -> Result<()> {
-    let recorder = std::sync::Arc::new(Recorder {
+    let recorder = Arc::new(Recorder {
         writer: Mutex::new(RecordingWriter::create(path)?),
     });
-    let service = IngestServer::from_arc(std::sync::Arc::clone(&recorder));
+    let service = IngestServer::from_arc(Arc::clone(&recorder));
     runtime().block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
-        let stop = async move { drop(terminate.recv().await) };
+        let stop = async move {
+            terminate.recv().await;
+        };
         let service = service.max_decoding_message_size(256 << 20);
         let server = Server::builder().add_service(service);
         anyhow::Ok(server.serve_with_shutdown(listen, stop).await?)
     })?;
-    let recorder = std::sync::Arc::into_inner(recorder);
-    let recorder = recorder.ok_or_else(|| anyhow::anyhow!("a push is still being written"))?;
+    let recorder = Arc::into_inner(recorder);
+    let recorder = recorder.context("a push is still being written")?;
     recorder.writer.into_inner().unwrap().finish()
 }

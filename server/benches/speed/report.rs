@@ -78,8 +78,9 @@ impl Measured {
         let a_row = |value: f64| value / rows as f64;
         let us_a_row = |seconds: f64| short(1e6 * a_row(seconds));
         let bytes_a_row = |bytes: u64| short(a_row(bytes as f64));
-        let goal = |goal: Option<f64>| goal.map_or(String::new(), short);
-        let most = |goal: Option<f64>| goal.map_or(String::new(), |goal| format!("< {}", short(goal)));
+        let goal = |goal: Option<f64>| goal.map_or(String::new(), |goal| long(goal as u64));
+        let most =
+            |goal: Option<f64>| goal.map_or(String::new(), |goal| format!("< {}", short(goal)));
         let ms = |times: &[Duration]| {
             let ms: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
             spread(&ms)
@@ -89,28 +90,84 @@ impl Measured {
             table.add([name.to_owned(), measured, goal]);
         };
         add("rows", long(rows), String::new());
-        add("rows a second", long((rows as f64 / push_seconds) as u64), goal(goals.rows_a_second));
-        add("the same, 1 in flight", long(self.one_in_flight as u64), goal(goals.rows_a_second_one_in_flight));
+        add(
+            "rows a second",
+            long((rows as f64 / push_seconds) as u64),
+            goal(goals.rows_a_second),
+        );
+        add(
+            "the same, 1 in flight",
+            long(self.one_in_flight as u64),
+            goal(goals.rows_a_second_one_in_flight),
+        );
         add("pushes sent again", long(retries as u64), String::new());
-        add("CPU us a row: server until acknowledged", us_a_row(push_cpu_seconds), String::new());
-        add("server with all merges", us_a_row(cpu_seconds), most(goals.cpu_us_a_row));
+        add(
+            "CPU us a row: server until acknowledged",
+            us_a_row(push_cpu_seconds),
+            String::new(),
+        );
+        add(
+            "server with all merges",
+            us_a_row(cpu_seconds),
+            most(goals.cpu_us_a_row),
+        );
         add("client", us_a_row(client_cpu_seconds), String::new());
-        add("bytes a row: log", bytes_a_row(log_bytes), most(goals.log_bytes));
-        add("as segments are written", bytes_a_row(part_bytes), String::new());
-        add("merged", bytes_a_row(self.stats.bytes), most(goals.merged_bytes));
+        add(
+            "bytes a row: log",
+            bytes_a_row(log_bytes),
+            most(goals.log_bytes),
+        );
+        add(
+            "as segments are written",
+            bytes_a_row(part_bytes),
+            String::new(),
+        );
+        add(
+            "merged",
+            bytes_a_row(self.stats.bytes),
+            most(goals.merged_bytes),
+        );
         if let Some(bytes) = self.rolled_up_bytes {
-            add("rolled up to a minute", bytes_a_row(bytes), most(goals.rolled_up_bytes));
+            add(
+                "rolled up to a minute",
+                bytes_a_row(bytes),
+                most(goals.rolled_up_bytes),
+            );
         }
         add("rows in segments", long(self.stats.rows), String::new());
         add("segments", long(self.stats.segments), String::new());
         let (stacks, nodes) = (self.counts.stacks, self.counts.nodes);
-        add("different stacks, tree nodes of them", format!("{}, {}", long(stacks as u64), long(nodes as u64)), String::new());
-        add("bytes a stack: all tables, tree", self.bytes_by(stacks), String::new());
-        add("bytes a tree node: all tables, tree", self.bytes_by(nodes), String::new());
-        add("peak MiB while pushing and merging", mib(peak_bytes), mib(PEAK_BYTES));
+        add(
+            "different stacks, tree nodes of them",
+            format!("{}, {}", long(stacks as u64), long(nodes as u64)),
+            String::new(),
+        );
+        add(
+            "bytes a stack: all tables, tree",
+            self.bytes_by(stacks),
+            String::new(),
+        );
+        add(
+            "bytes a tree node: all tables, tree",
+            self.bytes_by(nodes),
+            String::new(),
+        );
+        add(
+            "peak MiB while pushing and merging",
+            mib(peak_bytes),
+            mib(PEAK_BYTES),
+        );
         add("start, cold ms", ms(&self.starts), short(START_MS));
-        add("start without catalog, cold ms", ms(&self.starts_without_catalog), short(START_WITHOUT_CATALOG_MS));
-        add("`go tool pprof -top` of all", self.go.clone(), String::new());
+        add(
+            "start without catalog, cold ms",
+            ms(&self.starts_without_catalog),
+            short(START_WITHOUT_CATALOG_MS),
+        );
+        add(
+            "`go tool pprof -top` of all",
+            self.go.clone(),
+            String::new(),
+        );
         table
     }
 
@@ -138,7 +195,13 @@ impl Measured {
         ]);
         for answers in &self.answers {
             let (cold, warm) = self.goals.answer_ms(answers.question.name);
-            let goal = |goal: f64| if goal.is_nan() { String::new() } else { short(goal) };
+            let goal = |goal: f64| {
+                if goal.is_nan() {
+                    String::new()
+                } else {
+                    short(goal)
+                }
+            };
             let cpu = [&answers.cold, &answers.warm]
                 .map(|times| short(times.cpu_ms / times.wall_ms.len().max(1) as f64));
             let error = answers.error.as_ref();

@@ -36,6 +36,8 @@ pub(crate) fn count_stacks(pprof: &[u8]) -> Result<StackCounts> {
 
 /// How long `go tool pprof -top` takes, or why it says nothing.
 pub(crate) fn open_with_go(path: &Path) -> String {
+    // It is built when it is named for the first time.
+    let _built = Command::new("go").args(["tool", "-n", "pprof"]).output();
     let started = Instant::now();
     let output = Command::new("go")
         .args(["tool", "pprof", "-top", "-nodecount=5"])
@@ -47,9 +49,6 @@ pub(crate) fn open_with_go(path: &Path) -> String {
             let lines = String::from_utf8_lossy(&output.stdout).lines().count();
             format!("{lines} lines in {:.1} s", started.elapsed().as_secs_f64())
         }
-        Ok(output) => format!(
-            "failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ),
+        Ok(output) => format!("failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
     }
 }

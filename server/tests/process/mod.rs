@@ -119,7 +119,9 @@ impl Process {
         // A name may have spaces.
         let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
         let ticks = fields.split_whitespace().skip(11).take(2);
-        let ticks: u64 = ticks.map(|field| field.parse::<u64>()).sum::<Result<_, _>>()?;
+        let ticks: u64 = ticks
+            .map(|field| field.parse::<u64>())
+            .sum::<Result<_, _>>()?;
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
