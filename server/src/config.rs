@@ -32,6 +32,10 @@ const PROFILE_BYTES_MAX: &str = "256MiB";
 /// A segment of five minutes takes 1.6 bytes a row of generated load, one of ten 1.2; and a start reads the logs of so much time again.
 const BLOCK_TIME: Duration = Duration::from_secs(300);
 
+/// A verification reads two to three times a segment's bytes: 20 GiB take two hours, 1 TiB four days. Less than a tenth of what a slow
+/// disk of a cloud reads.
+const VERIFY_BYTES_PER_SECOND: u64 = 8 << 20;
+
 /// Two of the largest profiles at once, or some hundred usual ones.
 const INGEST_BYTES_MAX: &str = "512MiB";
 
@@ -329,6 +333,7 @@ impl Typed {
                 path: self.data_dir,
                 block_bytes_max: check.size("--cache-bytes-max", &self.cache_bytes_max) as usize,
                 block_time: BLOCK_TIME,
+                verify_bytes_per_second: Some(VERIFY_BYTES_PER_SECOND),
                 reserve_bytes,
                 retention: RetentionFlags {
                     age_ms: check.retention("--retention", self.retention),

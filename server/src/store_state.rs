@@ -120,6 +120,7 @@ pub fn register_numbers(registry: &mut Registry, store: Arc<dyn Store>) {
             block_bytes,
             log_bytes,
             old_files,
+            damaged_files,
         } = store.numbers();
         figures.gauge("segments", "Segments", segments);
         figures.gauge("segment_bytes", "Bytes of segments", segment_bytes);
@@ -130,6 +131,11 @@ pub fn register_numbers(registry: &mut Registry, store: Arc<dyn Store>) {
             "old_files",
             "Files of earlier versions that are not converted yet",
             old_files,
+        );
+        figures.gauge(
+            "damaged_files",
+            "Files that are known to be damaged or gone",
+            damaged_files,
         );
     });
 }

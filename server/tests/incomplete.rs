@@ -9,6 +9,7 @@ mod test_push;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use model::text::window_at;
@@ -17,6 +18,7 @@ use running::Running;
 use serde_json::Value;
 use store::{EmbeddedStore, RetentionFlags, StoreMetrics, StoreOptions};
 use test_push::push_request;
+use tokio::time::sleep;
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -179,6 +181,41 @@ async fn flipped_bits_are_told() {
     }
     // Some of them hit only samples, and some the file as a whole.
     assert!(0 < lacks[0] && lacks[0] < lacks[1], "{lacks:?}");
+}
+
+/// Check that damage of a segment is in the status and in the metrics before any question was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_known_without_a_question() {
+    let whole = filled(|_| {}).await;
+    let status = whole.json("/api/v1/status").await;
+    assert_eq!(status["damage"], Value::Array(Vec::new()));
+
+    let flip = |data: &Path| {
+        let path = segments(data).remove(0);
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        fs::write(&path, bytes).unwrap();
+    };
+    let server = filled(flip).await;
+    let damage = loop {
+        let status = server.json("/api/v1/status").await;
+        match status["damage"].as_array().unwrap().first() {
+            Some(found) => break found.clone(),
+            None => sleep(Duration::from_millis(10)).await,
+        }
+    };
+    assert!(
+        damage["reason"].as_str().unwrap().contains(".seg: chunk"),
+        "{damage}"
+    );
+    let metrics = server.get("/metrics").await.text();
+    for line in [
+        "pilotlight_server_damage_found_total 1",
+        "pilotlight_server_damaged_files 1",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}");
+    }
 }
 
 /// Check that a segment that was cut or removed is told by all routes, with the number of its windows.

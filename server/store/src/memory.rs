@@ -236,6 +236,10 @@ impl Store for MemoryStore {
         StoreNumbers::default()
     }
 
+    fn damage(&self) -> Vec<Unread> {
+        Vec::new()
+    }
+
     fn kept(&self) -> Kept {
         Kept::default()
     }

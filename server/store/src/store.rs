@@ -135,6 +135,8 @@ pub struct StoreNumbers {
     pub log_bytes: u64,
     /// Files of earlier versions that are not converted yet.
     pub old_files: usize,
+    /// Files that are known to be damaged or gone.
+    pub damaged_files: usize,
 }
 
 /// State of a store now.
@@ -209,6 +211,10 @@ pub trait Store: Send + Sync {
 
     /// Sizes, for the metrics.
     fn numbers(&self) -> StoreNumbers;
+
+    /// All damage that is known, by time, whichever question needs what is damaged: at most [`UNREAD_MAX`] entries, of which the last has
+    /// the rest. Does not read the disk.
+    fn damage(&self) -> Vec<Unread>;
 
     /// Size and limits of the store. Does not read the disk.
     fn kept(&self) -> Kept;

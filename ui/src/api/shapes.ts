@@ -310,4 +310,6 @@ export interface StatusAnswer {
   /** Null if the file system does not answer. */
   disk: { free_bytes: number; size_bytes: number; reserve_bytes: number } | null;
   kept: Kept;
+  /** Files that are damaged or gone. */
+  damage: UnreadWindows[];
 }

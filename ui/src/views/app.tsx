@@ -67,6 +67,7 @@ export function App({ session }: { session: Session }): JSX.Element {
           refreshSeconds={page.refresh}
           loading={slow}
           kept={profile.status?.kept ?? null}
+          damage={profile.status?.damage ?? []}
           readClock={session.readClock}
           onRange={(range) => go(range)}
           onZone={(zone) => go({ zone })}

@@ -1,15 +1,21 @@
 // What the store has and how long it keeps it, in words.
-import type { Kept } from "../api/shapes.ts";
+import type { Kept, UnreadWindows } from "../api/shapes.ts";
 import { formatBytes, formatDuration, formatNumberOf, formatStep } from "../lib/format.ts";
 import { formatTime, type TimeZone } from "../lib/time-range.ts";
 
 const formatAge = (ms: number): string => formatDuration(ms * 1e6);
 
 /** One sentence a line. */
-export function describeKept(kept: Kept, zone: TimeZone): string[] {
+export function describeKept(kept: Kept, damage: UnreadWindows[], zone: TimeZone): string[] {
   const has = kept.oldest_ms === null ? "No profiles are stored." : `Profiles since ${formatTime(kept.oldest_ms, zone)}, ${formatBytes(kept.bytes)}.`;
   const rules = kept.roll_ups.map(({ after_ms: age, resolution_ms: step }) => `${formatStep(step)} after ${formatAge(age)}`);
-  return [has, describeLimits(kept), rules.length > 0 && `Windows become longer: ${rules.join(", ")}.`].filter((line) => line !== false);
+  return [has, describeDamage(damage), describeLimits(kept), rules.length > 0 && `Windows become longer: ${rules.join(", ")}.`].filter((line) => line !== false);
+}
+
+function describeDamage([first, ...others]: UnreadWindows[]): string | false {
+  if (!first) return false;
+  const more = others.length > 0 ? `, and ${formatNumberOf(others.length, "other file")}` : "";
+  return `Damaged: ${first.reason}${more}. Answers that need it say that they are incomplete.`;
 }
 
 function describeLimits({ age_ms: age, bytes_max: bytesMax, beyond_defaults: beyond }: Kept): string {

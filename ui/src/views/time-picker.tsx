@@ -5,7 +5,7 @@ import {
   describeRange, formatRange, formatRfc3339, isRelative, normalizeTime, PRESETS, resolveRange, shiftRange, widenRange,
   type RangeMs, type RangeText, type TimeZone,
 } from "../lib/time-range.ts";
-import type { Kept } from "../api/shapes.ts";
+import type { Kept, UnreadWindows } from "../api/shapes.ts";
 import { describeKept } from "./kept.ts";
 import { REFRESH_SECONDS } from "../lib/url-state.ts";
 import { Icon } from "./icons.tsx";
@@ -18,6 +18,7 @@ export interface TimePickerProps {
   loading: boolean;
   /** Null before the server's first answer. */
   kept: Kept | null;
+  damage: UnreadWindows[];
   readClock(): number;
   onRange(range: RangeText): void;
   onZone(zone: TimeZone): void;
@@ -90,7 +91,7 @@ interface Wrong {
   message: string;
 }
 
-function AbsoluteTimes({ range, zone, kept, readClock, onRange, onZone, onDone }: TimePickerProps & { onDone(): void }): JSX.Element {
+function AbsoluteTimes({ range, zone, kept, damage, readClock, onRange, onZone, onDone }: TimePickerProps & { onDone(): void }): JSX.Element {
   const id = useId();
   const [draft, setDraft] = useState(range);
   const [wrong, setWrong] = useState<Wrong | null>(null);
@@ -154,7 +155,7 @@ function AbsoluteTimes({ range, zone, kept, readClock, onRange, onZone, onDone }
         </div>
         <button type="submit" class="primary">Apply</button>
       </div>
-      {kept && <div class="muted times-kept">{describeKept(kept, zone).map((line) => <p key={line}>{line}</p>)}</div>}
+      {kept && <div class="muted times-kept">{describeKept(kept, damage, zone).map((line) => <p key={line}>{line}</p>)}</div>}
     </form>
   );
 }

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import type { Kept } from "../../src/api/shapes.ts";
+import type { Kept, UnreadWindows } from "../../src/api/shapes.ts";
 import { describeKept } from "../../src/views/kept.ts";
 
 const DAY_MS = 86_400_000;
@@ -29,5 +29,13 @@ it.each<[string, Partial<Kept>, number, string]>([
   ],
   ["roll-ups", {}, 2, "Windows become longer: 1 min after 1 d, 10 min after 7 d."],
 ])("tells %s", (_, change, line, text) => {
-  expect(describeKept({ ...KEPT, ...change }, "utc")[line]).toBe(text);
+  expect(describeKept({ ...KEPT, ...change }, [], "utc")[line]).toBe(text);
+});
+
+it.each([
+  ["one file", 1, "Damaged: chunk 3 of section tree has a wrong checksum. Answers that need it say that they are incomplete."],
+  ["several", 3, "Damaged: chunk 3 of section tree has a wrong checksum, and 2 other files. Answers that need it say that they are incomplete."],
+])("tells damage of %s", (_, count, text) => {
+  const damaged: UnreadWindows = { from_ms: 0, to_ms: 1, windows: 1, samples: 0, cpu_ns: 0, reason: "chunk 3 of section tree has a wrong checksum" };
+  expect(describeKept(KEPT, Array<UnreadWindows>(count).fill(damaged), "utc")[1]).toBe(text);
 });

@@ -536,8 +536,9 @@ pub async fn status(
     parameters: Parameters,
 ) -> Result<Json<StatusAnswer>, ApiError> {
     parameters.allow(&[])?;
-    let kept = state.store.kept();
-    Ok(Json(StatusAnswer::new(&state.store_state.borrow(), kept)))
+    let (kept, damage) = (state.store.kept(), state.store.damage());
+    let store_state = state.store_state.borrow();
+    Ok(Json(StatusAnswer::new(&store_state, kept, damage)))
 }
 
 fn check_label_name(parameter: &str, name: &str) -> Result<(), ApiError> {

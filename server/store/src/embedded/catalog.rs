@@ -1,6 +1,6 @@
 //! The catalog, in sled: what is small, and is slower to learn from the files.
 //!
-//! Trees: `meta` (the schema), `segments` (what a start needs to know of each
+//! Trees: `meta` (the schema, the segment that was verified last), `segments` (what a start needs to know of each
 //! file, in postcard's form), `reports` (the last of each node, as JSON). Segments are the truth: an entry that is missing, damaged or of
 //! another file is read from its segment again.
 
@@ -24,6 +24,9 @@ const CACHE_BYTES: u64 = 16 << 20;
 
 /// sled's own default: its flusher does the real fsync and the garbage collection.
 const FLUSH_EVERY_MS: u64 = 500;
+
+/// Key of the segment that was verified last.
+const LAST_VERIFIED: &str = "last_verified";
 
 /// The catalog failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,7 @@ pub struct SegmentEntry {
 /// The catalog.
 pub struct Catalog {
     db: Db,
+    meta: Tree,
     segments: Tree,
     reports: Tree,
 }
@@ -103,6 +107,7 @@ impl Catalog {
             db: db.clone(),
             segments: db.open_tree("segments")?,
             reports: db.open_tree("reports")?,
+            meta,
         })
     }
 
@@ -139,6 +144,26 @@ impl Catalog {
             segments.extend(name.zip(postcard::from_bytes(&value).ok()));
         }
         Ok(segments)
+    }
+
+    /// The segment that was verified last.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn last_verified(&self) -> Result<Option<SegmentName>, CatalogError> {
+        let name = self.meta.get(LAST_VERIFIED)?;
+        let name = name.and_then(|name| SegmentName::parse(std::str::from_utf8(&name).ok()?));
+        Ok(name)
+    }
+
+    /// Keeps which segment was verified last.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn put_last_verified(&self, name: &SegmentName) -> Result<(), CatalogError> {
+        let name = name.to_string();
+        self.meta.insert(LAST_VERIFIED, name.as_bytes())?;
+        Ok(())
     }
 
     /// Keeps the report of a node, as [`Store::put_report`](crate::Store::put_report) says.

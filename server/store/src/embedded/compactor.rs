@@ -206,7 +206,10 @@ fn run_merge(shared: &Shared, content: &Content, merge: &Merge) -> Result<bool> 
         Ok(_) => {}
         Err(segment::Error::Input { input, damage }) if !matches!(damage.cause, Cause::Read(_)) => {
             error!(name = %inputs[input].name, %damage, "a segment is damaged, and is not merged any more");
-            inputs[input].note_damage();
+            inputs[input].stop_merging();
+            if inputs[input].note_damage(&damage.to_string()) {
+                shared.metrics.count_damage();
+            }
             return Ok(true);
         }
         Err(err) => return Err(err).context("failed to merge segments"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use model::{TimeRange, WindowKey};
+use model::{TimeRange, Unread, WindowKey};
 use segment::{Digest, Segment, Source};
 use ulid::Ulid;
 
@@ -19,6 +19,7 @@ use super::overlap::{CollectorSpan, list_spans};
 use super::plan::{Evictable, SegmentFacts};
 use super::sequences::Sequences;
 use super::span::{SegmentName, Span};
+use crate::unread::UnreadLog;
 use crate::{Appended, StoreError, StoreNumbers};
 
 /// The file of a segment.
@@ -32,8 +33,10 @@ pub struct StoredSegment {
     pub messages: Sequences,
     /// The file.
     pub segment: Segment<SegmentFile>,
-    /// Whether a part of it was found damaged: it is not merged any more.
+    /// Whether its bytes are wrong: it is not merged any more.
     is_damaged: AtomicBool,
+    /// The first damage that a question or the verifier found.
+    damage: OnceLock<String>,
     /// The collectors in it, when somebody has asked.
     collectors: OnceLock<Vec<CollectorSpan>>,
 }
@@ -56,6 +59,7 @@ impl StoredSegment {
             messages,
             segment,
             is_damaged: AtomicBool::new(false),
+            damage: OnceLock::new(),
             collectors: OnceLock::new(),
         }
     }
@@ -106,12 +110,22 @@ impl StoredSegment {
         }
     }
 
-    /// Remembers that a part of it is damaged.
-    pub fn note_damage(&self) {
+    /// Remembers why a part of it cannot be read, until the next start. Returns whether it is the first damage.
+    pub fn note_damage(&self, reason: &str) -> bool {
+        self.damage.set(reason.to_owned()).is_ok()
+    }
+
+    /// The first damage that was noted.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.get().map(String::as_str)
+    }
+
+    /// Leaves it out of merges, since its bytes are wrong.
+    pub fn stop_merging(&self) {
         self.is_damaged.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a part of it was found damaged.
+    /// Whether it is left out of merges.
     pub fn is_damaged(&self) -> bool {
         self.is_damaged.load(Ordering::Relaxed)
     }
@@ -291,9 +305,26 @@ impl Content {
         self.unreadable.insert(path, found);
     }
 
+    /// All damage that is known, by time.
+    pub fn damage(&self) -> Vec<Unread> {
+        let mut log = UnreadLog::default();
+        for file in self.unreadable.values() {
+            log.note_stretch(file.span.range(), file.windows, [0; 2], &file.reason);
+        }
+        for found in self.segments.values() {
+            if let Some(reason) = found.damage() {
+                let reason = format!("segment {}: {reason}", found.name);
+                let windows = found.segment.summary().messages;
+                log.note_stretch(found.name.span.range(), windows, [0; 2], &reason);
+            }
+        }
+        log.entries()
+    }
+
     /// Sizes, for the metrics.
     pub fn numbers(&self) -> StoreNumbers {
         let segments = self.segments.values();
+        let damaged = segments.clone().filter(|found| found.damage().is_some());
         StoreNumbers {
             segments: self.segments.len(),
             segment_bytes: segments.map(|found| found.segment.file_bytes()).sum(),
@@ -301,6 +332,7 @@ impl Content {
             block_bytes: self.blocks.iter().map(|block| block.heap_bytes()).sum(),
             log_bytes: self.log_bytes(),
             old_files: self.old.len(),
+            damaged_files: self.unreadable.len() + damaged.count(),
         }
     }
 }

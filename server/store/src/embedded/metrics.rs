@@ -18,6 +18,8 @@ pub struct StoreMetrics {
     unread: Counter,
     failures: Counter,
     evicted_bytes: Counter,
+    verified_bytes: Counter,
+    damage: Counter,
     sync: Histogram,
     recovery: Family<Gauge>,
 }
@@ -29,6 +31,8 @@ impl Default for StoreMetrics {
             unread: Counter::default(),
             failures: Counter::default(),
             evicted_bytes: Counter::default(),
+            verified_bytes: Counter::default(),
+            damage: Counter::default(),
             sync: Histogram::new(SYNC_SECONDS),
             recovery: Family::new(["kind"]),
         }
@@ -59,6 +63,17 @@ impl StoreMetrics {
             "Bytes of files that were evicted",
             Unit::Bytes,
             self.evicted_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "verified",
+            "Bytes of segments that were verified in the background",
+            Unit::Bytes,
+            self.verified_bytes.clone(),
+        );
+        registry.register(
+            "damage_found",
+            "Segments that were found damaged since the start, by a question, a merge or the verification in the background",
+            self.damage.clone(),
         );
         registry.register_with_unit(
             "sync_duration",
@@ -96,6 +111,21 @@ impl StoreMetrics {
     /// Counts bytes of a file that was evicted.
     pub fn count_evicted(&self, bytes: u64) {
         self.evicted_bytes.inc_by(bytes);
+    }
+
+    /// Counts bytes of a segment that was verified.
+    pub fn count_verified(&self, bytes: u64) {
+        self.verified_bytes.inc_by(bytes);
+    }
+
+    /// Bytes of segments that were verified.
+    pub fn verified_bytes(&self) -> u64 {
+        self.verified_bytes.get()
+    }
+
+    /// Counts a segment that was found damaged.
+    pub fn count_damage(&self) {
+        self.damage.inc();
     }
 
     /// Notes the recovery at the start.

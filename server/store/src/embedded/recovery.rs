@@ -156,7 +156,7 @@ fn open_segments(
 }
 
 /// Whether the bytes of a segment are wrong. Else the disk failed, or a newer server wrote it, and a later start may read it.
-fn is_damage(err: &anyhow::Error) -> bool {
+pub fn is_damage(err: &anyhow::Error) -> bool {
     let cause = |damage: &Damage| !matches!(damage.cause, Cause::Read(_));
     match err.downcast_ref() {
         Some(SegmentError::NotASegment(_)) => true,

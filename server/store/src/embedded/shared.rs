@@ -54,6 +54,8 @@ pub struct Shared {
     pub sealer: Wakeup,
     /// Of the thread that merges.
     pub compactor: Wakeup,
+    /// Of the thread that verifies segments.
+    pub verifier: Wakeup,
     /// Held while files take the place of others.
     replacing: Mutex<()>,
     content: RwLock<Arc<Content>>,
@@ -79,6 +81,7 @@ impl Shared {
             retention,
             sealer: Wakeup::default(),
             compactor: Wakeup::default(),
+            verifier: Wakeup::default(),
             replacing: Mutex::default(),
             sealed: Mutex::new(content.blocks.iter().cloned().collect()),
             content: RwLock::new(Arc::new(content)),

@@ -416,7 +416,10 @@ impl EmbeddedSnapshot {
         };
         if let SnapshotSource::Segment(found) = source {
             if !matches!(first.cause, Cause::Read(_)) {
-                found.note_damage();
+                found.stop_merging();
+            }
+            if found.note_damage(&first.to_string()) {
+                self.metrics.count_damage();
             }
             let reason = format!("segment {}: {first}", found.name);
             self.note_stretch(source.range(), windows, lost, &reason);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use model::node_report::NodeReport;
-use model::{Question, TimeRange, Window};
+use model::{Question, TimeRange, Unread, Window};
 use parking_lot::Mutex;
 use tracing::error;
 
@@ -26,6 +26,7 @@ use super::report::RecoveryReport;
 use super::shared::Shared;
 use super::snapshot::EmbeddedSnapshot;
 use super::space::Space;
+use super::verifier::run_verifier;
 use super::writer::{AppendJob, Job, Writer};
 use crate::{Appended, DiskSpace, Kept, Snapshot, Store, StoreError, StoreNumbers, StoreState};
 
@@ -48,6 +49,8 @@ pub struct StoreOptions {
     pub retention: RetentionFlags,
     /// Limits of new entries of a node in an hour.
     pub hour_limits: HourLimits,
+    /// Bytes of segments that are read a second to verify them in the background; `None` verifies none.
+    pub verify_bytes_per_second: Option<u64>,
 }
 
 impl StoreOptions {
@@ -60,6 +63,7 @@ impl StoreOptions {
             reserve_bytes: 0,
             retention: RetentionFlags::keep_all(),
             hour_limits: HourLimits::default(),
+            verify_bytes_per_second: None,
         }
     }
 }
@@ -123,18 +127,21 @@ impl EmbeddedStore {
             ("store-sealer", run_sealer as fn(&Shared)),
             ("store-compactor", run_compactor),
         ];
-        let background: Result<Vec<_>> = background
-            .into_iter()
-            .map(|(name, run)| {
-                let shared = Arc::clone(&shared);
-                spawn(name, move || run(&shared))
-            })
-            .collect();
+        let mut threads = Vec::new();
+        for (name, run) in background {
+            let shared = Arc::clone(&shared);
+            threads.push(spawn(name, move || run(&shared))?);
+        }
+        if let Some(bytes_per_second) = options.verify_bytes_per_second {
+            let shared = Arc::clone(&shared);
+            let run = move || run_verifier(&shared, bytes_per_second);
+            threads.push(spawn("store-verifier", run)?);
+        }
         Ok(Self {
             shared,
             queue: Mutex::new(Some(queue)),
             writer: Mutex::new(Some(writer)),
-            background: Mutex::new(background?),
+            background: Mutex::new(threads),
             report,
         })
     }
@@ -183,6 +190,7 @@ impl EmbeddedStore {
         }
         self.shared.sealer.stop();
         self.shared.compactor.stop();
+        self.shared.verifier.stop();
         for thread in std::mem::take(&mut *self.background.lock()) {
             if thread.join().is_err() {
                 error!("a thread of the store panicked");
@@ -262,6 +270,10 @@ impl Store for EmbeddedStore {
 
     fn numbers(&self) -> StoreNumbers {
         self.shared.content().numbers()
+    }
+
+    fn damage(&self) -> Vec<Unread> {
+        self.shared.content().damage()
     }
 
     fn kept(&self) -> Kept {

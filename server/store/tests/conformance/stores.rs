@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{NodeReport, Question, TimeRange, Window};
+use model::{NodeReport, Question, TimeRange, Unread, Window};
 use store::{
     Appended, EmbeddedStore, Kept, MemoryStore, Snapshot, Store, StoreError, StoreMetrics,
     StoreNumbers, StoreOptions, StoreState,
@@ -132,6 +132,10 @@ impl Store for Settling {
 
     fn numbers(&self) -> StoreNumbers {
         self.0.numbers()
+    }
+
+    fn damage(&self) -> Vec<Unread> {
+        self.0.damage()
     }
 
     fn kept(&self) -> Kept {

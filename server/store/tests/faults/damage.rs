@@ -1,6 +1,8 @@
 //! Flipped bits: damage hits the windows that it is in, is told at the start and in answers, and does not keep windows away.
 
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use store::{Appended, Store as _};
 
@@ -108,6 +110,60 @@ fn damaged_segments_lose_what_was_hit() {
         }
     }
     assert!(closed > 0);
+}
+
+/// Check that damage of a segment is found without a question, wherever it is, is told as a question tells it, and leaves a whole
+/// segment alone.
+#[test]
+fn damaged_segments_are_found_in_the_background() {
+    let mut rig = prepare();
+    rig.settle();
+    rig.close();
+    rig.verify_bytes_per_second = Some(u64::MAX);
+    let path = find(&rig, ".seg");
+    let bits = 8 * rig.disk.length(&path);
+    for bit in (0..bits).step_by(bits / 40) {
+        rig.disk.flip(&path, bit);
+        rig.open().unwrap();
+        let found = wait_until(|| rig.store().damage().first().cloned());
+        let told = rig.ask().1;
+        // A question for samples does not need all that is in a segment.
+        assert!(
+            told.is_empty() || told.contains(&found.reason),
+            "bit {bit}: {found:?}, {told:?}"
+        );
+        rig.close();
+        rig.disk.flip(&path, bit);
+    }
+    rig.open().unwrap();
+    wait_until(|| (rig.metrics.verified_bytes() > 0).then_some(()));
+    assert_eq!(rig.store().damage(), []);
+}
+
+/// Check that a store that is verified slowly closes at once.
+#[test]
+fn a_stop_ends_a_verification() {
+    let mut rig = prepare();
+    rig.settle();
+    rig.close();
+    rig.verify_bytes_per_second = Some(1);
+    rig.open().unwrap();
+    let started = Instant::now();
+    rig.close();
+    // The file has more bytes than that.
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+/// Waits for something that the store does in the background.
+fn wait_until<T>(mut find: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60));
+        sleep(Duration::from_millis(1));
+    }
 }
 
 /// Check that windows are there once when the list of a replacement is damaged, whatever of it was done.

@@ -48,6 +48,9 @@ pub(crate) struct Rig {
     pub(crate) folder: TempDir,
     pub(crate) disk: Arc<SimDisk>,
     store: Option<EmbeddedStore>,
+    /// Bytes of segments that are verified a second.
+    pub(crate) verify_bytes_per_second: Option<u64>,
+    pub(crate) metrics: StoreMetrics,
 }
 
 impl Rig {
@@ -56,6 +59,8 @@ impl Rig {
             folder: TempDir::new().unwrap(),
             disk: Arc::new(SimDisk::new(seed)),
             store: None,
+            verify_bytes_per_second: None,
+            metrics: StoreMetrics::default(),
         }
     }
 
@@ -74,13 +79,14 @@ impl Rig {
                     resolution_ms: 60_000,
                 }],
             },
+            verify_bytes_per_second: self.verify_bytes_per_second,
             ..StoreOptions::keep_all(self.folder.path())
         };
         let disk = Arc::clone(&self.disk);
         self.store = Some(EmbeddedStore::open_on(
             disk,
             &options,
-            StoreMetrics::default(),
+            self.metrics.clone(),
         )?);
         Ok(())
     }

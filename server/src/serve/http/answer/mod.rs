@@ -55,20 +55,32 @@ struct UnreadEntry {
     reason: String,
 }
 
+impl UnreadEntry {
+    fn new(unread: Unread) -> Self {
+        let Unread {
+            range,
+            windows,
+            samples,
+            ns,
+            reason,
+        } = unread;
+        Self {
+            from_ms: range.from_ms,
+            to_ms: range.to_ms,
+            windows,
+            samples,
+            cpu_ns: ns,
+            reason,
+        }
+    }
+}
+
 impl<T> Answered<T> {
     /// An answer without these windows, and what two collectors sampled.
     pub fn new(answer: T, unread: Vec<Unread>, overlap: OverlapSum) -> Self {
-        let entry = |unread: Unread| UnreadEntry {
-            from_ms: unread.range.from_ms,
-            to_ms: unread.range.to_ms,
-            windows: unread.windows,
-            samples: unread.samples,
-            cpu_ns: unread.ns,
-            reason: unread.reason,
-        };
         Self {
             answer,
-            incomplete: unread.into_iter().map(entry).collect(),
+            incomplete: unread.into_iter().map(UnreadEntry::new).collect(),
             overlap: (overlap != OverlapSum::default()).then_some(OverlapEntry {
                 overlap_ns: overlap.left_out.ns,
                 overlap_kept_ns: overlap.kept_ns,

@@ -1,7 +1,10 @@
 //! State of the server now.
 
+use model::Unread;
 use serde::Serialize;
 use store::{BeyondDefaults, DiskSpace, Kept, RollUp, StoreState};
+
+use super::UnreadEntry;
 
 /// `/api/v1/status`
 #[derive(Serialize)]
@@ -9,6 +12,7 @@ pub struct StatusAnswer {
     ingest: IngestEntry,
     disk: Option<DiskEntry>,
     kept: KeptEntry,
+    damage: Vec<UnreadEntry>,
 }
 
 #[derive(Serialize)]
@@ -48,8 +52,8 @@ struct BeyondDefaultsEntry {
 }
 
 impl StatusAnswer {
-    /// The answer for a state, and what the store has.
-    pub fn new(state: &StoreState, kept: Kept) -> Self {
+    /// The answer for a state, what the store has, and what of it is damaged.
+    pub fn new(state: &StoreState, kept: Kept, damage: Vec<Unread>) -> Self {
         let disk = |space: &DiskSpace| DiskEntry {
             free_bytes: space.free_bytes,
             size_bytes: space.size_bytes,
@@ -62,6 +66,7 @@ impl StatusAnswer {
             },
             disk: state.space.as_ref().ok().map(disk),
             kept: KeptEntry::from(kept),
+            damage: damage.into_iter().map(UnreadEntry::new).collect(),
         }
     }
 }
