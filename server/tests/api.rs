@@ -702,3 +702,45 @@ async fn stored_windows_survive_a_restart() {
             .contains("pilotlight_server_recovery{kind=\"tail_bytes_cut\"} 0")
     );
 }
+
+/// Check that versions come with their times and the version before, are selected by workload, also after a restart, and that labels
+/// that they do not have are refused with words.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_listed() {
+    let server = Running::start().await;
+    let start_ms = server::serve::http::routes::now_ms() / 10_000 * 10_000 - 60_000;
+    for sequence in 1..=3 {
+        let lines = format!(
+            "exe=/bin/cart,image=cart:{sequence},pod=p{sequence},workload=cart | main@/bin/cart | 1
+             exe=/usr/bin/sort,node=a | main@/usr/bin/sort | 1"
+        );
+        let window = window_at(&lines, start_ms + 10_000 * sequence, sequence as u64);
+        server.push(push_request(&window)).await.unwrap();
+    }
+    let at = |sequence: i64| start_ms + 10_000 * sequence;
+    let image = |sequence: i64| {
+        json!({"labels": {"workload": "cart"}, "kind": "image", "version": format!("cart:{sequence}"),
+               "first_ms": at(sequence), "last_ms": at(sequence),
+               "after": (sequence > 1).then(|| format!("cart:{}", sequence - 1))})
+    };
+    let build = json!({"labels": {"exe": "/usr/bin/sort"}, "kind": "build_id", "version": "00ff",
+                       "first_ms": at(1), "last_ms": at(3), "after": null});
+    let server = server.restart_after(|_| {}).await;
+    let since = |answer: &Value| answer["since_ms"].as_i64().unwrap() <= at(1);
+    let answer = server.json("/api/v1/versions").await;
+    assert_eq!(
+        answer["versions"],
+        json!([image(3), image(2), image(1), build])
+    );
+    assert!(since(&answer) && answer["left_out"] == json!(0));
+    let answer = server
+        .json("/api/v1/versions?query={workload=%22cart%22}&limit=1")
+        .await;
+    assert_eq!(
+        (&answer["versions"], &answer["count"]),
+        (&json!([image(3)]), &json!(3))
+    );
+    let refused = server.get("/api/v1/versions?query={pod=%22p1%22}").await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("no label"));
+}

@@ -16,6 +16,7 @@
 //! | [`containers::report_containers`] | samples against the kernel's accounts of containers |
 //! | [`overlap::sum_overlap`] | what two collectors of a node sampled at once |
 //! | [`nodes::list_nodes`] | nodes: their windows, accounts and reports |
+//! | [`versions::report_versions`] | images and builds that ran, and when they came |
 //!
 //! Sums saturate and never wrap. Equal questions about equal windows have equal answers, whatever is in a cache: lists are ordered
 //! by CPU time and then by name.
@@ -45,6 +46,7 @@ pub mod timeseries;
 pub mod tree;
 pub mod unknown;
 pub mod unread;
+pub mod versions;
 
 pub use profiles::{NamedSums, Profiles};
 pub use selection::Selection;

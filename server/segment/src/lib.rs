@@ -75,6 +75,7 @@
 //!   [`Source::read_cells`] shows these sums series by series. Neither reads rows.
 //! - [`Source::read_windows`], [`Source::read_accounts`], [`Source::read_usage`], [`Source::read_containers`]: the parts of heads.
 //! - [`Source::read_messages`]: which messages brought the windows, with their digests, also after a roll-up.
+//! - [`Source::read_program_files`]: which builds of its program a series ran, and when.
 //! - [`Source::read_rows`] and [`Source::read_whole_windows`]: windows as they were received.
 //!
 //! A merge that was split has all windows in each output, with equal numbers; heads are those of the first
@@ -127,6 +128,7 @@ pub use merge::{MergeOptions, merge};
 pub use overlap::{NodeMessage, find_overlaps};
 pub use read::Segment;
 pub use read::parallel::Effort;
+pub use read::program_files::{Program, ProgramFile};
 pub use read::questions::{Pair, SegmentRow, StackSum};
 pub use read::selection::{Selection, WindowSet};
 pub use read::source::Source;

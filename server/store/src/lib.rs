@@ -22,6 +22,7 @@ mod kept;
 mod memory;
 mod store;
 mod unread;
+mod versions;
 
 pub use embedded::{EmbeddedStore, HourLimits, RetentionFlags, StoreMetrics, StoreOptions};
 pub use kept::{BeyondDefaults, Kept, RollUp};
@@ -29,4 +30,8 @@ pub use memory::MemoryStore;
 pub use store::{
     Appended, DiskSpace, HourLimit, REPORTS_MAX, SeriesFilter, Snapshot, Store, StoreError,
     StoreNumbers, StoreState, UNREAD_MAX,
+};
+pub use versions::{
+    PROGRAM_LABEL, SEGMENT_VERSIONS_MAX, VersionKey, VersionKind, VersionTimes, Versions,
+    WORKLOAD_LABELS,
 };

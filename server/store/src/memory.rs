@@ -11,10 +11,11 @@ use model::{
 };
 use parking_lot::RwLock;
 
-use crate::Kept;
 use crate::store::{
     Appended, REPORTS_MAX, SeriesFilter, Snapshot, Store, StoreError, StoreNumbers, StoreState,
 };
+use crate::versions::{VersionTable, build_of, image_of, program_of};
+use crate::{Kept, VersionTimes, Versions};
 
 /// A store in memory. Its windows are gone with it.
 #[derive(Default)]
@@ -114,6 +115,40 @@ impl Content {
             self.labels.push(labels);
         }
         id
+    }
+
+    fn add_versions(&self, window: &StoredWindow, table: &mut VersionTable) {
+        let StoredWindow {
+            totals,
+            tables,
+            rows,
+        } = window;
+        let start_ms = totals.head.key.start_ms;
+        let times = VersionTimes {
+            first_ms: start_ms,
+            last_ms: start_ms,
+        };
+        let labels = |id: SeriesId| &self.labels[id.0 as usize];
+        for id in &totals.series {
+            if let Some(key) = image_of(labels(*id)) {
+                table.add(key, times);
+            }
+        }
+        for row in rows {
+            let Some(path) = program_of(labels(totals.series[row.series as usize])) else {
+                continue;
+            };
+            for location in tables.walk_stack(row.stack) {
+                let mapping = tables.locations[location.position()].mapping;
+                let Some(mapping) = mapping.map(|id| tables.mappings[id.position()]) else {
+                    continue;
+                };
+                let build_id = tables.string(mapping.build_id);
+                if tables.string(mapping.file) == path && !build_id.is_empty() {
+                    table.add(build_of(path, build_id), times);
+                }
+            }
+        }
     }
 
     fn insert(&mut self, window: Window) {
@@ -222,6 +257,20 @@ impl Store for MemoryStore {
 
     fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
         Ok(self.0.read().reports.values().cloned().collect())
+    }
+
+    fn versions(&self) -> Versions {
+        let content = self.0.read();
+        let mut table = VersionTable::default();
+        for window in content.windows.values() {
+            content.add_versions(window, &mut table);
+        }
+        let first = content.windows.keys().map(|key| key.start_ms).min();
+        Versions {
+            since_ms: first,
+            versions: table.versions,
+            ..Versions::default()
+        }
     }
 
     fn state(&self) -> StoreState {

@@ -7,7 +7,7 @@ use model::{
     Window, WindowTotals,
 };
 
-use crate::Kept;
+use crate::{Kept, Versions};
 
 /// Nodes whose last report is kept: of at most 256 KiB, and usually 6 KB, so that 4,096 take 24 MB. A node on which a policy excludes
 /// 100 pods adds 12 KB.
@@ -205,6 +205,9 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The catalog failed.
     fn reports(&self) -> Result<Vec<NodeReport>, StoreError>;
+
+    /// Which versions of workloads and programs ran, and when. May be read from the windows of the last minutes.
+    fn versions(&self) -> Versions;
 
     /// Checks what the store can do now. Reads the disk, which may not answer: probes are shown the last state.
     fn state(&self) -> StoreState;

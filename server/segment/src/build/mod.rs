@@ -4,6 +4,7 @@ mod compare;
 mod growth;
 mod import;
 mod known;
+mod program_files;
 mod questions;
 pub(crate) mod row_buffer;
 mod stacks;

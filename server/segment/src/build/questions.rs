@@ -10,6 +10,7 @@ use crate::chunk::rows::SeriesRow;
 use crate::chunk::windows::WindowInfo;
 use crate::error::{Damage, Partial};
 use crate::read::parallel::Effort;
+use crate::read::program_files::{Program, ProgramFile};
 use crate::read::questions::{DenseSums, Pair, SegmentRow, StackSum};
 use crate::read::selection::Selection;
 use crate::read::source::Source;
@@ -279,6 +280,10 @@ impl Source for Builder {
         _: Effort<'_>,
     ) -> Partial<StackTables> {
         whole(super::stacks::read_stacks(self, stacks, tag_sets, names))
+    }
+
+    fn read_program_files(&self, programs: &[Program]) -> Result<Vec<ProgramFile>, Damage> {
+        Ok(super::program_files::read_program_files(self, programs))
     }
 
     fn heap_bytes(&self) -> usize {

@@ -5,6 +5,7 @@ pub(crate) mod cursor;
 pub(crate) mod groups;
 pub(crate) mod needed;
 pub(crate) mod parallel;
+pub(crate) mod program_files;
 pub(crate) mod questions;
 pub(crate) mod selection;
 pub(crate) mod source;

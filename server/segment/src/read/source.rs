@@ -10,6 +10,7 @@ use crate::error::{Damage, Partial};
 use crate::read::Segment;
 use crate::read::groups::GroupSums;
 use crate::read::parallel::Effort;
+use crate::read::program_files::{Program, ProgramFile};
 use crate::read::questions::{Pair, SegmentRow, StackSum};
 use crate::read::selection::{Selection, WindowSet};
 use crate::read::stacks::{FunctionNames, StackTables};
@@ -96,6 +97,12 @@ pub trait Source: Send + Sync {
         names: FunctionNames,
         effort: Effort<'_>,
     ) -> Partial<StackTables>;
+
+    /// The builds of these programs that their series ran, by series. `programs` are sorted by series.
+    ///
+    /// # Errors
+    /// Something that they need is damaged.
+    fn read_program_files(&self, programs: &[Program]) -> Result<Vec<ProgramFile>, Damage>;
 
     /// Bytes on the heap.
     fn heap_bytes(&self) -> usize;
@@ -276,6 +283,10 @@ impl<R: ReadAt + Send> Source for Segment<R> {
         effort: Effort<'_>,
     ) -> Partial<StackTables> {
         self.read_stacks(stacks, tag_sets, names, effort)
+    }
+
+    fn read_program_files(&self, programs: &[Program]) -> Result<Vec<ProgramFile>, Damage> {
+        self.read_program_files(programs)
     }
 
     fn heap_bytes(&self) -> usize {

@@ -108,6 +108,10 @@ pub fn router(state: HttpState, path_prefix: Option<&str>) -> Router {
             "/api/v1/containers",
             get(routes::containers).post(routes::containers),
         )
+        .route(
+            "/api/v1/versions",
+            get(routes::versions).post(routes::versions),
+        )
         .route("/api/v1/status", get(routes::status))
         .route("/api/v1/debuginfo", get(debuginfo::list))
         .route(

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use listen::slots::Client;
 use metrics::Figures;
-use model::{ChargedBuffer, Question, QuestionMemory, Stop, TimeRange};
+use model::{ChargedBuffer, Question, QuestionMemory, Stop, TimeRange, Unread};
 use query::names::NameSource;
-use query::overlap::sum_overlap;
+use query::overlap::{OverlapSum, sum_overlap};
 use query::{Profiles, Selection};
 use serde::Serialize;
 use store::{SeriesFilter, Snapshot, Store, StoreError};
@@ -136,6 +136,19 @@ impl Asked<'_> {
     pub fn json(&self, answer: impl Serialize) -> Result<Encoded, ApiError> {
         let overlap = sum_overlap(self.snapshot, &self.selection.selector)?;
         let answer = Answered::new(answer, self.snapshot.unread(), overlap);
+        self.encoding.json(&answer, self.buffer()?)
+    }
+
+    /// Makes an answer in JSON that is not of the snapshot, and lacks this.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn json_lacking(
+        &self,
+        answer: impl Serialize,
+        unread: Vec<Unread>,
+    ) -> Result<Encoded, ApiError> {
+        let answer = Answered::new(answer, unread, OverlapSum::default());
         self.encoding.json(&answer, self.buffer()?)
     }
 

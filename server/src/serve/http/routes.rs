@@ -20,17 +20,19 @@ use query::series::list_series;
 use query::stacks::report_stacks;
 use query::timeseries::{Steps, sum_over_time};
 use query::unknown::report_unknown;
+use query::versions::report_versions;
 use query::{Profiles, Selection, Selector, Tree, build_tree, unread};
 use render::folded::{FoldedOptions, FoldedUnit, write_folded};
 use render::graph::lay_out;
 use render::pprof::render_pprof;
 use render::svg::{SvgOptions, draw_svg};
-use store::{Snapshot, StoreError};
+use store::{PROGRAM_LABEL, Snapshot, StoreError, WORKLOAD_LABELS};
 
 use super::HttpState;
 use super::answer::{
     ContainersAnswer, FlamegraphAnswer, LabelsAnswer, LinesAnswer, NodesAnswer, SeriesAnswer,
     StacksAnswer, StatusAnswer, TimeseriesAnswer, TopAnswer, Unit, UnknownAnswer, ValuesAnswer,
+    VersionsAnswer,
 };
 use super::encoding::Encoded;
 use super::error::{ApiError, ErrorKind};
@@ -528,6 +530,30 @@ pub async fn containers(
         asked.json(ContainersAnswer::new(&report, limit))
     };
     questions.ask(asker, Work::Sums, selection, answer).await
+}
+
+/// `GET /api/v1/versions`
+pub async fn versions(
+    State(questions): State<Questions>,
+    QueryRequest { parameters, asker }: QueryRequest,
+) -> Answer {
+    let parameters = parameters.allow(&["limit"])?;
+    let selection = parameters.selection(now_ms())?;
+    let limit = parameters.number("limit", 1000, 0..=LIST_MAX)?;
+    let is_known = |name: &&str| *name == PROGRAM_LABEL || WORKLOAD_LABELS.contains(name);
+    if let Some(name) = selection.selector.names().find(|name| !is_known(name)) {
+        let message =
+            format!("versions are of workloads and programs, which have no label {name:?}");
+        let error = ApiError::in_parameter(ErrorKind::BadParameter, "query", message);
+        let hint = "select by namespace, workload, workload_kind, container or exe";
+        return Err(error.with_hint(hint));
+    }
+    let answer = move |asked: &Asked<'_>| {
+        let mut report = report_versions(asked.store, asked.selection);
+        let unread = std::mem::take(&mut report.unread);
+        asked.json_lacking(VersionsAnswer::new(report, limit), unread)
+    };
+    questions.ask(asker, Work::Labels, selection, answer).await
 }
 
 /// `GET /api/v1/status`

@@ -1,20 +1,22 @@
 //! The catalog, in sled: what is small, and is slower to learn from the files.
 //!
 //! Trees: `meta` (the schema, the segment that was verified last), `segments` (what a start needs to know of each
-//! file, in postcard's form), `reports` (the last of each node, as JSON). Segments are the truth: an entry that is missing, damaged or of
+//! file, in postcard's form), `versions` (those of each file, likewise), `reports` (the last of each node, as JSON). Segments are the truth: an entry that is missing, damaged or of
 //! another file is read from its segment again.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use model::LabelSet;
 use model::node_report::NodeReport;
 use serde::{Deserialize, Serialize};
 use sled::{Db, Tree};
 
 use super::sequences::Sequences;
 use super::span::SegmentName;
-use crate::REPORTS_MAX;
+use crate::versions::VersionTable;
+use crate::{REPORTS_MAX, VersionKey, VersionKind, VersionTimes};
 
 /// Version of these trees and entries. Schema 1 is that of servers that had no columnar segments.
 pub const SCHEMA: u32 = 2;
@@ -67,7 +69,26 @@ pub struct Catalog {
     db: Db,
     meta: Tree,
     segments: Tree,
+    versions: Tree,
     reports: Tree,
+}
+
+/// The versions in a segment.
+#[derive(Serialize, Deserialize)]
+struct VersionsEntry {
+    /// Length of the file.
+    bytes: u64,
+    left_out: u64,
+    versions: Vec<VersionEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VersionEntry {
+    labels: Vec<(String, String)>,
+    is_build_id: bool,
+    version: String,
+    first_ms: i64,
+    last_ms: i64,
 }
 
 impl Catalog {
@@ -106,6 +127,7 @@ impl Catalog {
         Ok(Self {
             db: db.clone(),
             segments: db.open_tree("segments")?,
+            versions: db.open_tree("versions")?,
             reports: db.open_tree("reports")?,
             meta,
         })
@@ -129,6 +151,7 @@ impl Catalog {
     /// sled failed.
     pub fn remove_segment(&self, name: &SegmentName) -> Result<(), CatalogError> {
         self.segments.remove(name.to_string())?;
+        self.versions.remove(name.to_string())?;
         Ok(())
     }
 
@@ -144,6 +167,43 @@ impl Catalog {
             segments.extend(name.zip(postcard::from_bytes(&value).ok()));
         }
         Ok(segments)
+    }
+
+    /// Keeps the versions in a segment, whose file has so many bytes.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn put_versions(
+        &self,
+        name: &SegmentName,
+        bytes: u64,
+        table: &VersionTable,
+    ) -> Result<(), CatalogError> {
+        let entry = VersionsEntry {
+            bytes,
+            left_out: table.left_out,
+            versions: table.versions.iter().map(VersionEntry::new).collect(),
+        };
+        put(&self.versions, &name.to_string(), &entry)
+    }
+
+    /// The versions in all segments, with the bytes of their files.
+    ///
+    /// # Errors
+    /// sled failed.
+    pub fn versions(&self) -> Result<Vec<(SegmentName, u64, VersionTable)>, CatalogError> {
+        let mut all = Vec::new();
+        for entry in &self.versions {
+            let (key, value) = entry?;
+            let name = std::str::from_utf8(&key).ok().and_then(SegmentName::parse);
+            let entry = postcard::from_bytes(&value).ok();
+            let table = entry.map(VersionsEntry::into_table);
+            all.extend(
+                name.zip(table)
+                    .map(|(name, (bytes, table))| (name, bytes, table)),
+            );
+        }
+        Ok(all)
     }
 
     /// The segment that was verified last.
@@ -224,6 +284,49 @@ impl Catalog {
     pub fn flush(&self) -> Result<(), CatalogError> {
         self.db.flush()?;
         Ok(())
+    }
+}
+
+impl VersionsEntry {
+    fn into_table(self) -> (u64, VersionTable) {
+        let versions = self.versions.into_iter().map(VersionEntry::into_pair);
+        let table = VersionTable {
+            versions: versions.collect(),
+            left_out: self.left_out,
+        };
+        (self.bytes, table)
+    }
+}
+
+impl VersionEntry {
+    fn new((key, times): (&VersionKey, &VersionTimes)) -> Self {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        Self {
+            labels: key.labels.iter().map(owned).collect(),
+            is_build_id: key.kind == VersionKind::BuildId,
+            version: key.version.clone(),
+            first_ms: times.first_ms,
+            last_ms: times.last_ms,
+        }
+    }
+
+    fn into_pair(self) -> (VersionKey, VersionTimes) {
+        let kind = if self.is_build_id {
+            VersionKind::BuildId
+        } else {
+            VersionKind::Image
+        };
+        let key = VersionKey {
+            kind,
+            // SANITY: they were those of a label set.
+            labels: LabelSet::from_sorted(self.labels).unwrap_or_default(),
+            version: self.version,
+        };
+        let times = VersionTimes {
+            first_ms: self.first_ms,
+            last_ms: self.last_ms,
+        };
+        (key, times)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use model::TimeRange;
-use segment::{Builder, Cause, MergeOptions, Segment, Source as _, WriteOptions};
+use segment::{Builder, Cause, Damage, MergeOptions, Segment, Source as _, WriteOptions};
 use tracing::{error, info, warn};
 use ulid::Ulid;
 
@@ -28,6 +28,7 @@ use super::span::{Level, SegmentName};
 use super::wakeup::Wakeup;
 
 /// Time between looks at what is due.
+use super::versions::read_versions;
 const TICK: Duration = Duration::from_secs(5);
 
 /// Times before a step that failed is tried again: a disk that failed once is asked soon, and one that goes on failing rarely.
@@ -89,7 +90,44 @@ fn step(shared: &Shared) -> Result<bool> {
     let is_open = |span| content.is_open(span);
     match plan_merge(&content.whole_facts(), is_open, &shared.retention, now_ms()) {
         Some(merge) => run_merge(shared, &content, &merge),
-        None => Ok(false),
+        None => Ok(complete_catalog(shared, &content)),
+    }
+}
+
+/// Reads the versions of a segment of which the catalog has none. Returns whether there was one.
+fn complete_catalog(shared: &Shared, content: &Content) -> bool {
+    let is_missing =
+        |found: &&Arc<StoredSegment>| found.versions().is_none() && found.damage().is_none();
+    // The newest first: people ask about it first.
+    let Some(found) = content.segments.values().rev().find(is_missing) else {
+        return false;
+    };
+    match read_versions(&found.segment) {
+        Ok(versions) => {
+            found.set_versions(versions);
+            put_versions(shared, found);
+        }
+        Err(damage) => note_damage(shared, found, &damage),
+    }
+    true
+}
+
+/// Keeps the versions of a segment in the catalog.
+fn put_versions(shared: &Shared, found: &StoredSegment) {
+    if let Some(versions) = found.versions() {
+        let bytes = found.segment.file_bytes();
+        shared.note_catalog(shared.catalog.put_versions(&found.name, bytes, versions));
+    }
+}
+
+/// Notes damage of a segment. One whose bytes are wrong is not merged any more; a failed read may succeed later.
+fn note_damage(shared: &Shared, found: &StoredSegment, damage: &Damage) {
+    error!(name = %found.name, %damage, "a segment is damaged");
+    if !matches!(damage.cause, Cause::Read(_)) {
+        found.stop_merging();
+    }
+    if found.note_damage(&damage.to_string()) {
+        shared.metrics.count_damage();
     }
 }
 
@@ -205,11 +243,7 @@ fn run_merge(shared: &Shared, content: &Content, merge: &Merge) -> Result<bool> 
     match merged {
         Ok(_) => {}
         Err(segment::Error::Input { input, damage }) if !matches!(damage.cause, Cause::Read(_)) => {
-            error!(name = %inputs[input].name, %damage, "a segment is damaged, and is not merged any more");
-            inputs[input].stop_merging();
-            if inputs[input].note_damage(&damage.to_string()) {
-                shared.metrics.count_damage();
-            }
+            note_damage(shared, inputs[input], &damage);
             return Ok(true);
         }
         Err(err) => return Err(err).context("failed to merge segments"),
@@ -342,3 +376,4 @@ impl Sums {
         Ok(sums)
     }
 }
+        put_versions(shared, segment);

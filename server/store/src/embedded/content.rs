@@ -20,6 +20,7 @@ use super::plan::{Evictable, SegmentFacts};
 use super::sequences::Sequences;
 use super::span::{SegmentName, Span};
 use crate::unread::UnreadLog;
+use crate::versions::VersionTable;
 use crate::{Appended, StoreError, StoreNumbers};
 
 /// The file of a segment.
@@ -37,6 +38,8 @@ pub struct StoredSegment {
     is_damaged: AtomicBool,
     /// The first damage that a question or the verifier found.
     damage: OnceLock<String>,
+    /// The versions in it, when they are known.
+    versions: OnceLock<VersionTable>,
     /// The collectors in it, when somebody has asked.
     collectors: OnceLock<Vec<CollectorSpan>>,
 }
@@ -60,8 +63,20 @@ impl StoredSegment {
             segment,
             is_damaged: AtomicBool::new(false),
             damage: OnceLock::new(),
+            versions: OnceLock::new(),
             collectors: OnceLock::new(),
         }
+    }
+
+    /// Remembers the versions in it.
+    pub fn set_versions(&self, versions: VersionTable) {
+        // They are those of an immutable file.
+        let _known = self.versions.set(versions);
+    }
+
+    /// The versions in it, if they are known.
+    pub fn versions(&self) -> Option<&VersionTable> {
+        self.versions.get()
     }
 
     /// Opens a segment. Its messages are those that the catalog knew of it, or are read.

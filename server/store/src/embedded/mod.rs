@@ -18,6 +18,7 @@
 //! | [`snapshot`] | answers questions |
 //! | [`overlap`] | windows that an answer leaves out |
 //! | [`verifier`] | reads all segments again, so that damage is known before a question finds it |
+//! | [`versions`] | images and builds that ran, and when |
 //! | [`inspect`] | what is damaged, and what takes how many bytes |
 //! | [`catalog`] | sled: what is small; segments are the truth |
 //! | [`old`] | files of earlier versions |
@@ -49,6 +50,7 @@ pub mod space;
 pub mod span;
 mod store;
 pub mod verifier;
+pub mod versions;
 pub mod wakeup;
 pub mod writer;
 

@@ -11,6 +11,7 @@ use super::directory::Directory;
 use super::disk::DiskFile;
 use super::files::{FileWriter, Unfinished};
 use super::span::SegmentName;
+use super::versions::read_versions;
 
 /// A segment that is being written. Its file is removed when this is dropped.
 pub struct Output {
@@ -56,8 +57,11 @@ impl Output {
             );
         }
         let messages = read_messages(&segment)?;
+        let versions = read_versions(&segment)?;
+        let stored = StoredSegment::new(self.name, messages, segment);
+        stored.set_versions(versions);
         Ok(NewSegment {
-            stored: StoredSegment::new(self.name, messages, segment),
+            stored,
             guard: self.guard,
         })
     }

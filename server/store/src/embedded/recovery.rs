@@ -59,6 +59,7 @@ pub fn recover(directory: &Directory) -> Result<Recovered> {
         }
     }
     let mut known = catalog.segments()?;
+    let versions = catalog.versions()?;
     let mut content = Content::default();
     open_segments(directory, &mut known, &catalog, &mut content, &mut report)?;
     if finished.damaged_lists > 0 {
@@ -84,6 +85,12 @@ pub fn recover(directory: &Directory) -> Result<Recovered> {
         }
     }
     content.old.sort_by_key(|file| file.hour_ms());
+    for (name, bytes, versions) in versions {
+        let found = content.segments.get(&name);
+        if let Some(found) = found.filter(|found| found.segment.file_bytes() == bytes) {
+            found.set_versions(versions);
+        }
+    }
     note_gone(directory, known, &catalog, &mut content, &mut report)?;
     Ok(Recovered {
         catalog,

@@ -27,8 +27,11 @@ use super::shared::Shared;
 use super::snapshot::EmbeddedSnapshot;
 use super::space::Space;
 use super::verifier::run_verifier;
+use super::versions::list_versions;
 use super::writer::{AppendJob, Job, Writer};
-use crate::{Appended, DiskSpace, Kept, Snapshot, Store, StoreError, StoreNumbers, StoreState};
+use crate::{
+    Appended, DiskSpace, Kept, Snapshot, Store, StoreError, StoreNumbers, StoreState, Versions,
+};
 
 /// Windows that wait for the writer. The receiver admits fewer pushes at once, so the queue never fills.
 const QUEUE_WINDOWS: usize = 64;
@@ -257,6 +260,10 @@ impl Store for EmbeddedStore {
 
     fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
         Ok(self.shared.catalog.reports()?)
+    }
+
+    fn versions(&self) -> Versions {
+        list_versions(&self.shared.content())
     }
 
     fn state(&self) -> StoreState {

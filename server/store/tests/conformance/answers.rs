@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use model::text::describe_stack;
 use model::{LabelSet, NodeReport, SeriesId, SeriesTable, TimeRange, WindowKey};
-use store::{SeriesFilter, Snapshot, Store};
+use store::{SeriesFilter, Snapshot, Store, VersionKey, VersionTimes, Versions};
 
 /// All times.
 pub(crate) const ALWAYS: TimeRange = TimeRange {
@@ -110,4 +110,25 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 /// Each series in a group of its own.
 pub(crate) fn each(series: &SeriesTable) -> Vec<u32> {
     (0..series.len() as u32).collect()
+}
+
+/// The versions that ran, with their times from a start.
+pub(crate) fn versions(store: &dyn Store) -> Vec<String> {
+    let Versions {
+        since_ms: _,
+        versions,
+        left_out,
+        unread,
+    } = store.versions();
+    assert_eq!((left_out, unread), (0, Vec::new()));
+    let line = |(key, times): (&VersionKey, &VersionTimes)| {
+        let VersionKey {
+            kind,
+            labels,
+            version,
+        } = key;
+        let VersionTimes { first_ms, last_ms } = times;
+        format!("{kind:?} {labels} {version} {first_ms} {last_ms}")
+    };
+    versions.iter().map(line).collect()
 }

@@ -11,7 +11,7 @@ use model::{
 };
 use store::{Appended, SeriesFilter, Store, StoreError};
 
-use crate::answers::{self, ALWAYS, Filter, list_series};
+use crate::answers::{self, ALWAYS, Filter, list_series, versions};
 use crate::stores::StoreUnderTest;
 use crate::windows::{START_MS, random_report};
 
@@ -233,4 +233,59 @@ pub(crate) fn reports_are_kept_by_node<S: StoreUnderTest>() {
         lines(tested.store()),
         ["a 1 11 22 Stopping", "b 2 10 20 Starting"]
     );
+}
+
+/// Check that a version has the times of its first and its last window, by the labels of its workload or the path of its program, and
+/// that libraries and programs with an image have no build.
+pub(crate) fn versions_have_their_times<S: StoreUnderTest>() {
+    let tested = S::create();
+    let append = |lines: &str, build_id: &str, start_ms: i64, sequence: u64| {
+        let mut window = window_at(lines, START_MS + start_ms, sequence);
+        let build_id = window.tables.push_string(build_id);
+        for mapping in &mut window.tables.mappings {
+            mapping.build_id = build_id;
+        }
+        tested.store().append(window).unwrap();
+    };
+    let pods = |tag: u8| {
+        format!(
+            "exe=/bin/a,image=shop:{tag},pod=p1,workload=shop | main@/bin/a | 1
+             exe=/bin/a,image=shop:{tag},pod=p2,workload=shop | main@/bin/a | 1"
+        )
+    };
+    let program = "exe=/bin/b | main@/bin/b read@/lib/c.so | 1 | thread=x";
+    append(&pods(1), "01", 20_000, 1);
+    append(&pods(2), "01", 30_000, 2);
+    append(&pods(1), "01", 0, 3);
+    append(program, "0b", 40_000, 4);
+    append(program, "0a", 50_000, 5);
+    append("exe=/bin/b | 0x7@/lib/c.so | 1", "0d", 60_000, 6);
+    append(program, "0b", 10_000, 9);
+    let at = |start_ms: i64| START_MS + start_ms;
+    let expected = [
+        format!(
+            "Image {{workload=\"shop\"}} shop:1 {} {}",
+            at(0),
+            at(20_000)
+        ),
+        format!(
+            "Image {{workload=\"shop\"}} shop:2 {} {}",
+            at(30_000),
+            at(30_000)
+        ),
+        format!(
+            "BuildId {{exe=\"/bin/b\"}} 0a {} {}",
+            at(50_000),
+            at(50_000)
+        ),
+        format!(
+            "BuildId {{exe=\"/bin/b\"}} 0b {} {}",
+            at(10_000),
+            at(40_000)
+        ),
+    ];
+    assert_eq!(versions(tested.store()), expected);
+    let tested = tested.restart();
+    assert_eq!(versions(tested.store()), expected);
+    assert_eq!(tested.store().versions().since_ms, Some(START_MS));
 }

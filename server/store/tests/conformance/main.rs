@@ -26,6 +26,11 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn versions_have_their_times() {
+                cases::versions_have_their_times::<$store>();
+            }
+
+            #[test]
             fn reports_are_kept_by_node() {
                 cases::reports_are_kept_by_node::<$store>();
             }

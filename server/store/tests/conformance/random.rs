@@ -110,6 +110,7 @@ impl<S: StoreUnderTest> History<S> {
             "{found:?} of {all:?}"
         );
         assert_eq!(answers::reports(tested), answers::reports(reference));
+        assert_eq!(answers::versions(tested), answers::versions(reference));
         let tested = tested.snapshot(range).unwrap();
         let reference = reference.snapshot(range).unwrap();
         assert_eq!(answers::totals(&*tested), answers::totals(&*reference));

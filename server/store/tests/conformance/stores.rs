@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{NodeReport, Question, TimeRange, Unread, Window};
 use store::{
     Appended, EmbeddedStore, Kept, MemoryStore, Snapshot, Store, StoreError, StoreMetrics,
-    StoreNumbers, StoreOptions, StoreState,
+    StoreNumbers, StoreOptions, StoreState, Versions,
 };
 use tempfile::TempDir;
 
@@ -124,6 +124,10 @@ impl Store for Settling {
 
     fn reports(&self) -> Result<Vec<NodeReport>, StoreError> {
         self.0.reports()
+    }
+
+    fn versions(&self) -> Versions {
+        self.0.versions()
     }
 
     fn state(&self) -> StoreState {

@@ -27,6 +27,11 @@ pub(crate) fn random_window(random: &mut Rng, sequence: u64) -> Window {
             _ => 10_000 * random.i64(-720..720),
         };
     let mut window = window_at(&random_lines(random, node), start_ms, sequence);
+    let build_id = format!("0{}", random.u8(0..3));
+    let build_id = window.tables.push_string(&build_id);
+    for mapping in &mut window.tables.mappings {
+        mapping.build_id = build_id;
+    }
     window.head.key.instance = [node; 16];
     window.head.node = format!("n{node}");
     window.head.window_ms = random.choice([10_000, 10_000, 7_500]).unwrap();
@@ -60,10 +65,14 @@ fn random_lines(random: &mut Rng, node: u8) -> String {
     for _ in 0..random.usize(0..30) {
         let program = random.usize(0..PROGRAMS);
         let pod = random.usize(0..2 * PODS);
-        let pod = if pod < PODS {
-            format!(",pod=p{pod}")
+        let [image, pod] = if pod < PODS {
+            let image = format!(",image=shop:{}", random.u8(0..2));
+            [
+                format!("{image},namespace=s{}", pod % 2),
+                format!(",pod=p{pod}"),
+            ]
         } else {
-            String::new()
+            ["", ""].map(str::to_owned)
         };
         let frames: Vec<String> = (0..random.usize(0..8))
             .map(|_| random_frame(random))
@@ -75,7 +84,8 @@ fn random_lines(random: &mut Rng, node: u8) -> String {
         if random.u8(0..4) == 0 {
             tags += "outcome=no_rows";
         }
-        let series = format!("comm=c{program},node=n{node}{pod}");
+        let exe = format!("exe=/lib/{}.so", program % 3);
+        let series = format!("comm=c{program},{exe}{image},node=n{node}{pod}");
         let samples = match random.u8(0..20) {
             0 => random.u64(1..1 << 30),
             _ => random.u64(1..9),

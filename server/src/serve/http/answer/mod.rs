@@ -10,6 +10,7 @@ mod status;
 mod timeseries;
 mod top;
 mod unknown;
+mod versions;
 
 use model::Unread;
 use model::outcome::is_complete;
@@ -27,6 +28,7 @@ pub use status::StatusAnswer;
 pub use timeseries::{TimeseriesAnswer, Unit};
 pub use top::TopAnswer;
 pub use unknown::UnknownAnswer;
+pub use versions::VersionsAnswer;
 
 /// An answer, and what it lacks.
 #[derive(Serialize)]
