@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use listen::hosts::read_name;
-use store::{HourLimits, RetentionFlags, RollUp, StoreOptions};
+use store::{HourLimits, RetentionFlags, RollUp, RollUpAddresses, StoreOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::serve::http::questions::QuestionLimits;
@@ -165,6 +165,15 @@ pub struct Typed {
         default_value = ROLL_UP
     )]
     roll_up: String,
+
+    /// Addresses of frames with function and line in windows that are rolled up: keep, or drop, which saves space. Other frames keep theirs
+    #[arg(
+        long,
+        env = "PILOTLIGHT_ROLL_UP_ADDRESSES",
+        value_name = "KEEP",
+        default_value = "keep"
+    )]
+    roll_up_addresses: String,
 
     /// Free space on the data directory's disk that is left for the catalog; with less, no profiles are taken
     #[arg(long, env = "PILOTLIGHT_RESERVE_BYTES", value_name = "SIZE", default_value = RESERVE_BYTES)]
@@ -339,6 +348,8 @@ impl Typed {
                     age_ms: check.retention("--retention", self.retention),
                     bytes_max: check.retention_bytes("--retention-bytes", self.retention_bytes),
                     roll_ups: check.roll_ups("--roll-up", &self.roll_up),
+                    roll_up_addresses: check
+                        .roll_up_addresses("--roll-up-addresses", &self.roll_up_addresses),
                 },
                 hour_limits: HourLimits {
                     series: check.number("--hour-series-max", &self.hour_series_max),
@@ -501,6 +512,15 @@ impl Check {
         let wanted =
             "ages and lengths, each longer than the one before, as in `1d:1m 7d:10m`, or `none`";
         self.parsed(option, text, parse_roll_ups(text), wanted, Vec::new())
+    }
+
+    fn roll_up_addresses(&mut self, option: &str, text: &str) -> RollUpAddresses {
+        let parsed = match text {
+            "keep" => Some(RollUpAddresses::Keep),
+            "drop" => Some(RollUpAddresses::Drop),
+            _ => None,
+        };
+        self.parsed(option, text, parsed, "keep or drop", RollUpAddresses::Keep)
     }
 
     fn filter(&mut self, option: &str, text: &str) -> EnvFilter {

@@ -16,7 +16,7 @@ use model::text::window_at;
 use pprof::protos::{Message, Profile};
 use running::Running;
 use serde_json::Value;
-use store::{EmbeddedStore, RetentionFlags, StoreMetrics, StoreOptions};
+use store::{EmbeddedStore, RetentionFlags, RollUp, RollUpAddresses, StoreMetrics, StoreOptions};
 use test_push::push_request;
 use tokio::time::sleep;
 
@@ -56,8 +56,12 @@ async fn filled(change: impl FnOnce(&Path)) -> Running {
 
 /// Writes all windows as segments.
 fn settle(data: &Path) {
+    settle_with(data, RetentionFlags::default());
+}
+
+fn settle_with(data: &Path, retention: RetentionFlags) {
     let options = StoreOptions {
-        retention: RetentionFlags::default(),
+        retention,
         ..StoreOptions::keep_all(data)
     };
     let store = EmbeddedStore::open(&options, StoreMetrics::default()).unwrap();
@@ -141,17 +145,22 @@ async fn check(server: &Running) -> (u64, u64) {
     if ns > 0 {
         let svg = server.get(&files[1]).await.text();
         assert!(is_whole || svg.contains("incomplete: "));
-        let gzip = server.get(&files[2]).await.body;
-        let mut bytes = Vec::new();
-        GzDecoder::new(gzip.as_slice())
-            .read_to_end(&mut bytes)
-            .unwrap();
-        let profile = Profile::decode(bytes.as_slice()).unwrap();
+        let profile = profile_of(server).await;
         assert!(is_whole || !profile.comment.is_empty());
         let values = profile.sample.iter().map(|sample| sample.value[1] as u64);
         assert_eq!(values.sum::<u64>(), ns);
     }
     (by_sums, ns)
+}
+
+/// The profile of everything.
+async fn profile_of(server: &Running) -> Profile {
+    let gzip = server.get(&format!("/api/v1/pprof?{RANGE}")).await.body;
+    let mut bytes = Vec::new();
+    GzDecoder::new(gzip.as_slice())
+        .read_to_end(&mut bytes)
+        .unwrap();
+    Profile::decode(bytes.as_slice()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,6 +224,31 @@ async fn damage_is_known_without_a_question() {
         "pilotlight_server_damaged_files 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}");
+    }
+}
+
+/// Check that answers about windows without addresses say so, in JSON and in a pprof, and that nothing else is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_addresses_are_told() {
+    let drop = |data: &Path| {
+        let roll_up = RollUp {
+            after_ms: 0,
+            resolution_ms: 60_000,
+        };
+        let retention = RetentionFlags {
+            roll_ups: vec![roll_up],
+            roll_up_addresses: RollUpAddresses::Drop,
+            ..RetentionFlags::keep_all()
+        };
+        settle_with(data, retention);
+    };
+    for (change, lacks) in [(&drop as &dyn Fn(&Path), true), (&|_: &Path| {}, false)] {
+        let server = filled(change).await;
+        assert_eq!(check(&server).await, (WINDOWS * NS, WINDOWS * NS));
+        let graph = server.json(&format!("/api/v1/flamegraph?{RANGE}")).await;
+        assert_eq!(graph["lacks_addresses"].as_bool(), lacks.then_some(true));
+        let comments = profile_of(&server).await.comment.len();
+        assert_eq!(comments, usize::from(lacks));
     }
 }
 

@@ -7,12 +7,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use model::text::window_at;
-use model::{TimeRange, WindowTotals};
+use model::{TimeRange, Unnamed, WindowTotals};
+use query::lines::{FunctionFilter, report_lines};
+use query::unknown::report_unknown;
 use query::{Profiles, Selector, build_tree};
 use render::folded::{FoldedUnit, fold};
 use store::embedded::inspect::{check, stats};
 use store::{
-    Appended, EmbeddedStore, RetentionFlags, RollUp, Store, StoreError, StoreMetrics, StoreOptions,
+    Appended, EmbeddedStore, RetentionFlags, RollUp, RollUpAddresses, Store, StoreError,
+    StoreMetrics, StoreOptions,
 };
 use tempfile::TempDir;
 
@@ -355,6 +358,64 @@ fn roll_ups_lose_nothing() {
     assert_eq!((windows, messages, samples), (11, 60, (1..=60).sum()));
     drop(snapshot);
     assert_eq!(append(&store, 7, START_MS + 70_000), Appended::Duplicate);
+}
+
+/// Check that sums by function and by line are the same without addresses, that unnamed frames keep theirs, that answers say so, and that
+/// segments become smaller.
+#[test]
+fn roll_ups_drop_addresses() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path()).unwrap();
+    for number in 1..=60 {
+        let lines = "comm=c,node=a | main work>inlined 0x1f@/lib/libb.so | 1\ncomm=c,node=a | main idle | 2";
+        let mut window = window_at(lines, START_MS + 10_000 * number as i64, number);
+        for location in &mut window.tables.locations {
+            if location.unnamed == Unnamed::default() {
+                location.address += 16 * number;
+            }
+        }
+        store.append(window).unwrap();
+    }
+    let selector = Selector::default();
+    let ask = |store: &EmbeddedStore| {
+        let range = TimeRange {
+            from_ms: 0,
+            to_ms: i64::MAX,
+        };
+        let snapshot = store.snapshot(range).unwrap();
+        let profiles = || Profiles::unnamed(&*snapshot);
+        let function = FunctionFilter {
+            name: "work".into(),
+            binary: None,
+            file: None,
+        };
+        let lines = report_lines(profiles(), &selector, &function).unwrap();
+        let unknown = report_unknown(profiles(), &selector, 10).unwrap();
+        let shown = format!("{:?} {lines:?} {unknown:?}", folded(store));
+        (shown, snapshot.lacks_addresses())
+    };
+    let (before, lacks) = ask(&store);
+    assert!(!lacks && before.contains("0x1f"), "{before}");
+    drop(store);
+
+    let mut bytes = Vec::new();
+    for roll_up_addresses in [RollUpAddresses::Keep, RollUpAddresses::Drop] {
+        let retention = RetentionFlags {
+            roll_ups: vec![RollUp {
+                after_ms: 24 * HOUR_MS,
+                resolution_ms: 60_000,
+            }],
+            roll_up_addresses,
+            ..RetentionFlags::keep_all()
+        };
+        let store = open_with(folder.path(), retention).unwrap();
+        store.settle();
+        let lacks = roll_up_addresses == RollUpAddresses::Drop;
+        assert_eq!(ask(&store), (before.clone(), lacks));
+        bytes.push(store.numbers().segment_bytes);
+    }
+    assert!(bytes[1] < bytes[0], "{bytes:?}");
+    assert_eq!(check(folder.path()).unwrap().damage, []);
 }
 
 /// Check that a roll-up changes nothing in what is left out where two collectors of a node sampled at once.

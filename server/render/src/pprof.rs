@@ -23,6 +23,10 @@ use store::{Snapshot, StoreError};
 
 use super::mappings::{Placed, place};
 
+/// Comment of a profile of windows whose addresses were dropped.
+const LACKS_ADDRESSES: &str =
+    "addresses of frames with function and line were dropped from rolled-up windows";
+
 /// Nanoseconds between samples at 100 Hz. Each timer has its own period, and each sample its own weight; readers only
 /// display this.
 const PERIOD_NS: i64 = 10_000_000;
@@ -86,7 +90,11 @@ pub fn render_pprof<W: Write>(
     profile.duration_nanos = (span.to_ms - span.from_ms).saturating_mul(1_000_000);
     let unread = snapshot.unread();
     let overlap = sum_overlap(snapshot, selector)?.describe();
-    for comment in unread.iter().map(query::unread::describe).chain(overlap) {
+    let addresses = snapshot
+        .lacks_addresses()
+        .then(|| LACKS_ADDRESSES.to_owned());
+    let comments = unread.iter().map(query::unread::describe);
+    for comment in comments.chain(overlap).chain(addresses) {
         profile.comment.push(profile.string_table.len() as i64);
         profile.string_table.push(comment);
     }

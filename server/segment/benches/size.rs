@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use fleet::{Fleet, START_MS, Shape};
 use rustix::time::{ClockId, clock_gettime};
-use segment::{Builder, Effort, LogWriter, MergeOptions, Section, Segment, WriteOptions, merge};
+use segment::{
+    Builder, Effort, LogWriter, MergeOptions, Section, Segment, WriteOptions, drop_addresses, merge,
+};
 use tempfile::TempDir;
 
 /// Windows of a segment before it is merged: five minutes.
@@ -149,6 +151,19 @@ impl Files {
     }
 }
 
+impl Files {
+    fn drop_addresses(&self, inputs: &[File], cost: &mut Cost) {
+        let count = self.count.get();
+        let cpu_ns = measure(|| {
+            for input in inputs {
+                let out = self.create().unwrap();
+                drop_addresses(input, &WriteOptions::SMALL, out).unwrap();
+            }
+        });
+        cost.add(&self.open_since(count), cpu_ns);
+    }
+}
+
 fn main() {
     // `cargo bench` adds an option of its own.
     let options = std::env::args()
@@ -186,9 +201,11 @@ fn main() {
     let whole = files.merge(&quarters, None, &mut all);
     all.print("all, merged", received);
     for (what, resolution_ms) in [("to minutes", 60_000), ("to 10 minutes", 600_000)] {
-        let mut rolled_up = Cost::new();
-        files.merge(&whole, Some(resolution_ms), &mut rolled_up);
+        let [mut rolled_up, mut dropped] = [const { Cost::new() }; 2];
+        let made = files.merge(&whole, Some(resolution_ms), &mut rolled_up);
         rolled_up.print(what, received);
+        files.drop_addresses(&made, &mut dropped);
+        dropped.print("  without addresses", received);
     }
     let mut verified = Cost::new();
     for file in &whole {

@@ -134,8 +134,12 @@ pub fn mend_checksums(bytes: &[u8]) -> Option<Vec<u8>> {
     let end = bytes
         .len()
         .checked_sub(usize::try_from(trailer.length).ok()?)?;
-    let footer =
-        footer::decode_checked(&bytes[end..bytes.len() - TRAILER_BYTES], end as u64).ok()?;
+    let footer = footer::decode_checked(
+        &bytes[end..bytes.len() - TRAILER_BYTES],
+        end as u64,
+        trailer.version,
+    )
+    .ok()?;
     let mut sections: Vec<(Section, Vec<Chunk>)> = Vec::new();
     for section in Section::ALL {
         let mut chunks = footer.table(section).chunks.clone();

@@ -9,6 +9,16 @@ pub struct RollUp {
     pub resolution_ms: u64,
 }
 
+/// What a roll-up does with the addresses of locations whose functions and lines are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RollUpAddresses {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are dropped.
+    Drop,
+}
+
 /// The windows that a store has, and the limits after which it evicts them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {

@@ -25,7 +25,7 @@ mod unread;
 mod versions;
 
 pub use embedded::{EmbeddedStore, HourLimits, RetentionFlags, StoreMetrics, StoreOptions};
-pub use kept::{BeyondDefaults, Kept, RollUp};
+pub use kept::{BeyondDefaults, Kept, RollUp, RollUpAddresses};
 pub use memory::MemoryStore;
 pub use store::{
     Appended, DiskSpace, HourLimit, REPORTS_MAX, SeriesFilter, Snapshot, Store, StoreError,

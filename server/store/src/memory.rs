@@ -370,6 +370,10 @@ impl Snapshot for MemorySnapshot<'_> {
         Ok(windows.any(|(_, overlap)| overlap.overlap_ms > 0))
     }
 
+    fn lacks_addresses(&self) -> bool {
+        false
+    }
+
     fn unread(&self) -> Vec<Unread> {
         Vec::new()
     }

@@ -287,6 +287,9 @@ pub trait Snapshot: Send + Sync {
     /// The catalog failed.
     fn has_overlaps(&self) -> Result<bool, StoreError>;
 
+    /// Whether addresses of locations with functions and lines were dropped of some of its windows.
+    fn lacks_addresses(&self) -> bool;
+
     /// Windows that could not be read by now, by time: at most [`UNREAD_MAX`] entries, of which the last has the rest. A window counts once,
     /// however often it was asked for.
     fn unread(&self) -> Vec<Unread>;

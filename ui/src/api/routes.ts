@@ -58,6 +58,8 @@ export interface FlameGraph {
   tree: FlameTree;
   /** Windows that the server could not read. */
   incomplete: UnreadWindows[];
+  /** Whether rolled-up windows lack the addresses of frames with function and line. */
+  lacksAddresses: boolean;
 }
 
 /** `buildTree` computes the self time from the totals, which is faster than reading it. */
@@ -94,6 +96,7 @@ function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Col
     nodeCount: answer.node_count,
     tree,
     incomplete: answer.incomplete ?? [],
+    lacksAddresses: answer.lacks_addresses ?? false,
   };
 }
 

@@ -76,6 +76,8 @@ export interface FlameGraphAnswer {
     cut?: Record<string, number>;
   };
   incomplete?: UnreadWindows[];
+  /** Addresses of frames with function and line were dropped of some windows. */
+  lacks_addresses?: boolean;
 }
 
 export interface TopFunction {

@@ -41,6 +41,7 @@ export function SummaryStrip({ selection, graph, nodes, zone, reportedMs, pprofC
         <div><dt>Samples</dt><dd>{formatCount(graph.samples)}</dd></div>
         <div><dt>Nodes</dt><dd><Nodes nodes={nodes} /></dd></div>
         {graph.incomplete.length > 0 && <div><dt>Not read</dt><dd><Unread graph={graph} zone={zone} /></dd></div>}
+        {graph.lacksAddresses && <div title="Addresses of frames with function and line were dropped of rolled-up windows"><dt>Addresses</dt><dd>dropped</dd></div>}
         {excluded.count > 0 && <div><dt>Not profiled</dt><dd><Excluded excluded={excluded} /></dd></div>}
         <div><dt>Complete stacks</dt><dd><Completeness selection={selection} graph={graph} onSearch={onSearch} /></dd></div>
         <div><dt>Named</dt><dd><Names selection={selection} graph={graph} onSearch={onSearch} /></dd></div>

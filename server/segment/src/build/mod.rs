@@ -15,7 +15,6 @@ use std::io::Write;
 use model::{ContainerAccount, ContainerUsage, LabelSet, Window};
 
 use crate::chunk::accounts::WindowAccount;
-use crate::chunk::callees::{Calls, caller_of};
 use crate::chunk::cells::{AnyCell, CellWriter, UsageCell};
 use crate::chunk::digests::Digest;
 use crate::chunk::labels::compare_series;
@@ -29,14 +28,14 @@ use crate::file::output::Output;
 use crate::section::Section;
 use crate::write::dictionary::DictionaryWriter;
 use crate::write::series::SeriesWriter;
-use crate::write::tree::TreeWriter;
+use crate::write::tree::write_tree;
 use crate::write::{WindowEntry, WriteOptions, write_accounts, write_labels, write_windows};
 
 pub use self::growth::Growth;
 
 use self::import::Import;
 use self::row_buffer::{RowBuffer, Run};
-use self::tree::{ROOT, Tree};
+use self::tree::Tree;
 
 /// Nodes of the tree at which a segment is full: a flame graph of all of them takes 0.2 s.
 pub const NODES_MAX: usize = 2_000_000;
@@ -384,25 +383,14 @@ impl Builder {
                 run.read(|row| is_stack[row.stack as usize] = true);
             }
         }
-        let nodes = self.tree.sorted(location_numbers);
-        let location = |node: u32| location_numbers[self.tree.location(node) as usize];
-        let mut calls = Calls::default();
-        for ordered in &nodes {
-            let parent = self.tree.parent(ordered.node);
-            let caller = caller_of((parent != ROOT).then(|| location(parent)));
-            calls.add(caller, location(ordered.node));
-        }
-        let callees = calls.into_callees(self.locations.len());
-        let mut stacks = vec![0; self.tree.len()];
-        let mut writer = TreeWriter::new(&callees, packer, out)?;
-        for ordered in &nodes {
-            let node = ordered.node as usize;
-            let location = location(ordered.node);
-            let stack = writer.push(ordered.depth, location, is_stack[node], packer, out)?;
-            stacks[node] = stack.unwrap_or_default();
-        }
-        writer.finish(summary, packer, out)?;
-        Ok(stacks)
+        write_tree(
+            &self.tree,
+            location_numbers,
+            &is_stack,
+            summary,
+            packer,
+            out,
+        )
     }
 
     fn write_series<W: Write>(

@@ -15,8 +15,8 @@ use crate::codec::varint::{self, Bytes, unzigzag, zigzag};
 use crate::error::{Error, Malformed};
 use crate::section::Section;
 
-/// Version of the format.
-pub(crate) const VERSION: u32 = 1;
+/// Version of the format. Segments of which no address was dropped are of version 1, which servers of before can read.
+pub(crate) const VERSION: u32 = 2;
 
 /// A segment begins with these bytes.
 pub(crate) const HEADER: [u8; 8] = *b"PLCOLSEG";
@@ -25,6 +25,30 @@ const END: [u8; 8] = *b"PLCOLEND";
 
 /// Length of the footer u32, version u32, CRC32C of the footer and of these two numbers u32, [`END`].
 pub(crate) const TRAILER_BYTES: usize = 20;
+
+/// Whether locations have their addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addresses {
+    /// All have.
+    #[default]
+    Kept,
+    /// Some whose functions and lines are known have none: segments with and without addresses were merged.
+    PartlyDropped,
+    /// None has whose functions and lines are known.
+    Dropped,
+}
+
+impl Addresses {
+    const ALL: [Self; 3] = [Self::Kept, Self::PartlyDropped, Self::Dropped];
+
+    /// The version of a segment's format.
+    fn version(self) -> u32 {
+        match self {
+            Self::Kept => 1,
+            Self::PartlyDropped | Self::Dropped => VERSION,
+        }
+    }
+}
 
 /// Sums of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +59,8 @@ pub struct Summary {
     pub to_ms: i64,
     /// Length to which windows were rolled up, in milliseconds; 0 if windows are as they were received.
     pub resolution_ms: u64,
+    /// Whether locations have their addresses.
+    pub addresses: Addresses,
     /// The caller's mark of how far it is merged ([`WriteOptions`](crate::WriteOptions::level)).
     pub level: u32,
     /// Position among the segments that one merge wrote, from 0.
@@ -127,6 +153,7 @@ pub(crate) fn encode(summary: &Summary, sections: &[(Section, Vec<Chunk>)]) -> V
         from_ms,
         to_ms,
         resolution_ms,
+        addresses,
         level,
         part,
         parts,
@@ -145,6 +172,9 @@ pub(crate) fn encode(summary: &Summary, sections: &[(Section, Vec<Chunk>)]) -> V
     for number in numbers.chain(counts) {
         varint::put(&mut out, number);
     }
+    if addresses != Addresses::Kept {
+        varint::put(&mut out, addresses as u64);
+    }
     varint::put(&mut out, sections.len() as u64);
     for (section, chunks) in sections {
         varint::put(&mut out, *section as u64);
@@ -159,7 +189,7 @@ pub(crate) fn encode(summary: &Summary, sections: &[(Section, Vec<Chunk>)]) -> V
         }
     }
     out.extend_from_slice(&(out.len() as u32).to_le_bytes());
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&addresses.version().to_le_bytes());
     out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
     out.extend_from_slice(&END);
     out
@@ -169,6 +199,8 @@ pub(crate) fn encode(summary: &Summary, sections: &[(Section, Vec<Chunk>)]) -> V
 pub(crate) struct Trailer {
     /// Length of the footer and the trailer.
     pub(crate) length: u64,
+    /// Version of the format.
+    pub(crate) version: u32,
     crc: u32,
 }
 
@@ -190,8 +222,9 @@ pub(crate) fn read_trailer(bytes: &[u8; TRAILER_BYTES]) -> Result<Trailer, Error
         ])
     };
     match number(4) {
-        VERSION => Ok(Trailer {
+        version @ 1..=VERSION => Ok(Trailer {
             length: u64::from(number(0)) + TRAILER_BYTES as u64,
+            version,
             crc: number(8),
         }),
         found => Err(Error::Version {
@@ -211,17 +244,18 @@ pub(crate) fn decode(trailer: &Trailer, bytes: &[u8], file_bytes: u64) -> Result
         return Err(Error::NotASegment("the footer has a wrong checksum"));
     }
     let footer = &bytes[..bytes.len() - TRAILER_BYTES];
-    decode_checked(footer, file_bytes - bytes.len() as u64)
-        .map_err(|Malformed(what)| Error::NotASegment(what))
+    let end = file_bytes - bytes.len() as u64;
+    decode_checked(footer, end, trailer.version).map_err(|Malformed(what)| Error::NotASegment(what))
 }
 
-/// Reads a footer whose checksum is right, of chunks that end at `end`.
-pub(crate) fn decode_checked(bytes: &[u8], end: u64) -> Result<Footer, Malformed> {
+/// Reads a footer of a version, whose checksum is right, of chunks that end at `end`.
+pub(crate) fn decode_checked(bytes: &[u8], end: u64, version: u32) -> Result<Footer, Malformed> {
     let mut from = Bytes::new(bytes);
-    let summary = Summary {
+    let mut summary = Summary {
         from_ms: unzigzag(from.take()?),
         to_ms: unzigzag(from.take()?),
         resolution_ms: from.take()?,
+        addresses: Addresses::Kept,
         level: take_u32(&mut from)?,
         part: take_u32(&mut from)?,
         parts: take_u32(&mut from)?,
@@ -233,6 +267,11 @@ pub(crate) fn decode_checked(bytes: &[u8], end: u64) -> Result<Footer, Malformed
         ns: from.take()?,
         stacks: from.take()?,
     };
+    if version > Addresses::Kept.version() {
+        let addresses = Addresses::ALL.get(from.take_at_most(usize::MAX)?);
+        let unknown = Malformed("addresses are dropped in an unknown way");
+        summary.addresses = *addresses.ok_or(unknown)?;
+    }
     let mut footer = Footer {
         summary,
         ..Footer::default()

@@ -2,8 +2,9 @@
 //!
 //! All orders in a segment are those of contents: of two stacks, locations or series, the same one comes first in each segment that
 //! has both. So a merge reads its inputs from front to back, as streams. In memory are the names, the new numbers of what is in the
-//! inputs, and the rows of one series.
+//! inputs, and the rows of one series. [`drop_addresses`] changes these orders, and so rewrites a segment alone.
 
+mod addresses;
 mod locations;
 mod names;
 mod plan;
@@ -21,7 +22,7 @@ use crate::chunk::callees::{Callees, Calls, caller_of};
 use crate::chunk::labels::compare_series;
 use crate::codec::column::Packer;
 use crate::error::{Damage, Error};
-use crate::file::footer::Summary;
+use crate::file::footer::{Addresses, Summary};
 use crate::file::output::Output;
 use crate::read::Segment;
 use crate::read_at::ReadAt;
@@ -29,6 +30,8 @@ use crate::section::Section;
 use crate::write::dictionary::DictionaryWriter;
 use crate::write::tree::TreeWriter;
 use crate::write::{WriteOptions, write_accounts, write_labels, write_windows};
+
+pub use self::addresses::drop_addresses;
 
 use self::locations::{LocationMerge, number_locations};
 use self::names::MergedNames;
@@ -80,11 +83,7 @@ pub fn merge<R: ReadAt, W: Write>(
     let names = MergedNames::read(inputs)?;
     let location_numbers = number_locations(inputs, &names)?;
     let windows = MergedWindows::read(inputs, options.resolution_ms)?;
-    let series = merge_labels(inputs, |segment| {
-        Ok((0..segment.series_count() as u32)
-            .map(|series| segment.series_label_set(series))
-            .collect())
-    })?;
+    let series = merge_labels(inputs, |segment| Ok(segment.series_label_sets()))?;
     let parts = plan_parts(inputs, &series, &location_numbers, options.nodes_max)?;
     let merge = Merge {
         inputs,
@@ -133,6 +132,19 @@ fn merge_labels<R: ReadAt>(
     Ok(merged)
 }
 
+/// Whether locations of the merge of these inputs have addresses.
+fn merge_addresses<R: ReadAt>(inputs: &[&Segment<R>]) -> Addresses {
+    let addresses = inputs.iter().map(|segment| segment.summary().addresses);
+    let joined = addresses.reduce(|all, own| {
+        if all == own {
+            all
+        } else {
+            Addresses::PartlyDropped
+        }
+    });
+    joined.unwrap_or_default()
+}
+
 /// State that all outputs share.
 struct Merge<'a, R> {
     inputs: &'a [&'a Segment<R>],
@@ -158,6 +170,7 @@ impl<R: ReadAt> Merge<'_, R> {
         let is_whole = series_range.len() == self.series.len();
         let mut summary = Summary {
             resolution_ms: self.windows.resolution_ms,
+            addresses: merge_addresses(self.inputs),
             level: self.options.write.level,
             part,
             parts: self.parts.len() as u32,

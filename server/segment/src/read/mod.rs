@@ -108,6 +108,12 @@ impl<R: ReadAt> Segment<R> {
         LabelSet::from_sorted(self.series_labels(series)).unwrap_or_default()
     }
 
+    /// The label sets of all series.
+    pub(crate) fn series_label_sets(&self) -> Vec<LabelSet> {
+        let all = 0..self.series_count() as u32;
+        all.map(|series| self.series_label_set(series)).collect()
+    }
+
     /// The series that pass a test.
     pub fn find_series(&self, mut is_wanted: impl FnMut(&LabelSet) -> bool) -> Vec<u32> {
         let all = 0..self.series_count() as u32;

@@ -152,8 +152,7 @@ impl<R: ReadAt> Segment<R> {
             Section::Windows,
             "windows are not in order",
         )?;
-        let labels = (0..self.series_count() as u32).map(|series| self.series_label_set(series));
-        let labels: Vec<_> = labels.collect();
+        let labels = self.series_label_sets();
         let ascend = |a: &_, b: &_| compare_series(a, b) == Ordering::Less;
         self.expect(
             labels.is_sorted_by(ascend),

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 
+use crate::build::tree::{ROOT, Tree};
 use crate::chunk::EncodedChunk;
-use crate::chunk::callees::{CHUNK_CALLERS, Callees};
+use crate::chunk::callees::{CHUNK_CALLERS, Callees, Calls, caller_of};
 use crate::chunk::tree::TreeChunk;
 use crate::codec::column::Packer;
 use crate::error::Error;
@@ -74,4 +75,34 @@ impl<'a> TreeWriter<'a> {
         summary.stacks = u64::from(self.chunk.stacks());
         Ok(())
     }
+}
+
+/// Writes a tree with these numbers of its locations, in whose order they are in the file. Returns the stack of each node that is one.
+pub(crate) fn write_tree<W: Write>(
+    tree: &Tree,
+    location_numbers: &[u32],
+    is_stack: &[bool],
+    summary: &mut Summary,
+    packer: &mut Packer,
+    out: &mut Output<W>,
+) -> Result<Vec<u32>, Error> {
+    let nodes = tree.sorted(location_numbers);
+    let location = |node: u32| location_numbers[tree.location(node) as usize];
+    let mut calls = Calls::default();
+    for ordered in &nodes {
+        let parent = tree.parent(ordered.node);
+        let caller = caller_of((parent != ROOT).then(|| location(parent)));
+        calls.add(caller, location(ordered.node));
+    }
+    let callees = calls.into_callees(location_numbers.len());
+    let mut stacks = vec![0; tree.len()];
+    let mut writer = TreeWriter::new(&callees, packer, out)?;
+    for ordered in &nodes {
+        let node = ordered.node as usize;
+        let location = location(ordered.node);
+        let stack = writer.push(ordered.depth, location, is_stack[node], packer, out)?;
+        stacks[node] = stack.unwrap_or_default();
+    }
+    writer.finish(summary, packer, out)?;
+    Ok(stacks)
 }

@@ -29,13 +29,13 @@ impl Write for Shared {
     }
 }
 
-const OPTIONS: MergeOptions = MergeOptions {
+pub(crate) const OPTIONS: MergeOptions = MergeOptions {
     write: WriteOptions::FAST,
     resolution_ms: None,
     nodes_max: usize::MAX,
 };
 
-fn merge_all(inputs: &[Segment<Vec<u8>>], options: &MergeOptions) -> Vec<Vec<u8>> {
+pub(crate) fn merge_all(inputs: &[Segment<Vec<u8>>], options: &MergeOptions) -> Vec<Vec<u8>> {
     let mut outputs: Vec<Shared> = Vec::new();
     let create = || {
         outputs.push(Shared::default());
@@ -53,7 +53,11 @@ fn merge_all(inputs: &[Segment<Vec<u8>>], options: &MergeOptions) -> Vec<Vec<u8>
 }
 
 /// Segments of the same windows, each in one of them.
-fn build_parts(random: &mut Rng, windows: &[Window], parts: usize) -> Vec<Segment<Vec<u8>>> {
+pub(crate) fn build_parts(
+    random: &mut Rng,
+    windows: &[Window],
+    parts: usize,
+) -> Vec<Segment<Vec<u8>>> {
     let mut by_part = vec![Vec::new(); parts];
     for window in windows {
         by_part[random.usize(0..parts)].push(window.clone());

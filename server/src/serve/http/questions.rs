@@ -135,7 +135,7 @@ impl Asked<'_> {
     /// There is no memory for it.
     pub fn json(&self, answer: impl Serialize) -> Result<Encoded, ApiError> {
         let overlap = sum_overlap(self.snapshot, &self.selection.selector)?;
-        let answer = Answered::new(answer, self.snapshot.unread(), overlap);
+        let answer = Answered::about(answer, self.snapshot, overlap);
         self.encoding.json(&answer, self.buffer()?)
     }
 

@@ -4,6 +4,7 @@
 //! questions by a new [`Content`]. A step that fails before that leaves all as it was, and is done again; what fails after it is tried
 //! until it works.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use model::TimeRange;
-use segment::{Builder, Cause, Damage, MergeOptions, Segment, Source as _, WriteOptions};
+use segment::{
+    Builder, Cause, Damage, MergeOptions, Segment, Source as _, WriteOptions, drop_addresses,
+};
 use tracing::{error, info, warn};
 use ulid::Ulid;
 
@@ -20,15 +23,15 @@ use super::content::{Content, SegmentFile, StoredSegment};
 use super::files::{self, ignore_existing, ignore_missing, keep_damaged};
 use super::old::OldFile;
 use super::output::{NewSegment, Output};
-use super::plan::{Merge, plan_eviction, plan_merge};
+use super::plan::{Merge, plan_address_drop, plan_eviction, plan_merge};
 use super::replace::{Committed, Replacement};
 use super::sequences::Sequences;
 use super::shared::{Shared, effort, now_ms};
 use super::span::{Level, SegmentName};
+use super::versions::read_versions;
 use super::wakeup::Wakeup;
 
 /// Time between looks at what is due.
-use super::versions::read_versions;
 const TICK: Duration = Duration::from_secs(5);
 
 /// Times before a step that failed is tried again: a disk that failed once is asked soon, and one that goes on failing rarely.
@@ -90,7 +93,10 @@ fn step(shared: &Shared) -> Result<bool> {
     let is_open = |span| content.is_open(span);
     match plan_merge(&content.whole_facts(), is_open, &shared.retention, now_ms()) {
         Some(merge) => run_merge(shared, &content, &merge),
-        None => Ok(complete_catalog(shared, &content)),
+        None => match plan_address_drop(&content.whole_facts(), &shared.retention) {
+            Some(names) => run_address_drop(shared, &content, &names),
+            None => Ok(complete_catalog(shared, &content)),
+        },
     }
 }
 
@@ -248,21 +254,67 @@ fn run_merge(shared: &Shared, content: &Content, merge: &Merge) -> Result<bool> 
         }
         Err(err) => return Err(err).context("failed to merge segments"),
     }
-    let written: Result<Vec<NewSegment>> = outputs.into_iter().map(Output::finish).collect();
-    let written = written?;
-    let is_whole = Sums::of(written.iter().map(|new| &new.stored.segment))? == Sums::of(segments)?;
-    ensure!(is_whole, "the merge {id} has not what its inputs have");
-    let old = inputs
-        .iter()
-        .map(|input| StoredSegment::path_of(&input.name));
-    let old = old.collect();
-    replace(shared, &shared.compactor, written, old, |content| {
-        content
-            .segments
-            .retain(|name, _| !merge.inputs.contains(name));
-    })?;
+    replace_segments(shared, &inputs, outputs)?;
     info!(span = %merge.span, level = merge.span.level.name(), inputs = inputs.len(), "merged segments");
     Ok(true)
+}
+
+/// Replaces the segments of a merge by the same without addresses. Returns whether it was done.
+fn run_address_drop(shared: &Shared, content: &Content, names: &[SegmentName]) -> Result<bool> {
+    let inputs = names.iter().map(|name| &content.segments[name]);
+    let inputs: Vec<&Arc<StoredSegment>> = inputs.collect();
+    let bytes = inputs.iter().map(|input| input.segment.file_bytes()).sum();
+    if !shared.has_room(bytes) {
+        return Ok(false);
+    }
+    let id = Ulid::new();
+    let mut outputs = Vec::new();
+    for input in &inputs {
+        let name = SegmentName { id, ..input.name };
+        let output = Output::create(&shared.directory, name)?;
+        match drop_addresses(&input.segment, &WriteOptions::SMALL, output.writer()) {
+            Ok(_) => outputs.push(output),
+            Err(segment::Error::Input { damage, .. }) => {
+                note_damage(shared, input, &damage);
+                return Ok(true);
+            }
+            Err(err) => return Err(err).context("failed to drop addresses"),
+        }
+    }
+    replace_segments(shared, &inputs, outputs)?;
+    info!(
+        segments = inputs.len(),
+        "dropped addresses of rolled-up segments"
+    );
+    Ok(true)
+}
+
+/// Replaces segments by others with the same messages and sums.
+fn replace_segments(
+    shared: &Shared,
+    inputs: &[&Arc<StoredSegment>],
+    outputs: Vec<Output>,
+) -> Result<()> {
+    let written: Result<Vec<NewSegment>> = outputs.into_iter().map(Output::finish).collect();
+    let written = written?;
+    let before = Sums::of(inputs.iter().map(|input| &input.segment))?;
+    let after = Sums::of(written.iter().map(|new| &new.stored.segment))?;
+    ensure!(
+        before == after,
+        "new segments have not what the old ones have"
+    );
+    let old = inputs.iter();
+    let old = old.map(|input| StoredSegment::path_of(&input.name));
+    let names: BTreeSet<SegmentName> = inputs.iter().map(|input| input.name).collect();
+    replace(
+        shared,
+        &shared.compactor,
+        written,
+        old.collect(),
+        |content| {
+            content.segments.retain(|name, _| !names.contains(name));
+        },
+    )
 }
 
 /// Removes segments that are too old or too many. Returns whether there were any.
@@ -331,6 +383,7 @@ fn replace(
     let new: Vec<_> = new.into_iter().map(|new| Arc::new(new.keep())).collect();
     for segment in &new {
         shared.note_catalog(shared.catalog.put_segment(&segment.name, &segment.entry()));
+        put_versions(shared, segment);
     }
     shared.change(|content| {
         forget(content);
@@ -376,4 +429,3 @@ impl Sums {
         Ok(sums)
     }
 }
-        put_versions(shared, segment);

@@ -122,6 +122,7 @@ impl StoredSegment {
             bytes: self.segment.file_bytes(),
             end_ms: summary.to_ms,
             resolution_ms: summary.resolution_ms,
+            addresses: summary.addresses,
         }
     }
 

@@ -14,7 +14,7 @@ use super::plan::{Retention, plan_eviction};
 use super::report::RecoveryReport;
 use super::shared::now_ms;
 use super::span::DAY_MS;
-use crate::{BeyondDefaults, Kept, RollUp};
+use crate::{BeyondDefaults, Kept, RollUp, RollUpAddresses};
 
 /// File of the chosen limits, below the folder of profiles.
 const FILE: &str = "limits.json";
@@ -34,6 +34,8 @@ pub struct RetentionFlags {
     pub bytes_max: Option<u64>,
     /// By age, the youngest first.
     pub roll_ups: Vec<RollUp>,
+    /// Of windows that are rolled up.
+    pub roll_up_addresses: RollUpAddresses,
 }
 
 impl RetentionFlags {
@@ -42,7 +44,7 @@ impl RetentionFlags {
         Self {
             age_ms: Some(i64::MAX),
             bytes_max: Some(u64::MAX),
-            roll_ups: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -91,6 +93,7 @@ pub fn choose(
         age_ms: flags.age_ms.or(chosen.age_ms),
         bytes_max: flags.bytes_max.or(chosen.bytes_max),
         roll_ups: flags.roll_ups.clone(),
+        roll_up_addresses: flags.roll_up_addresses,
     };
     match (retention.age_ms, retention.bytes_max) {
         (None, None) => {
@@ -116,6 +119,7 @@ pub fn describe_kept(content: &Content, retention: &Retention) -> Kept {
         age_ms,
         bytes_max,
         roll_ups,
+        roll_up_addresses: _,
     } = retention.clone();
     let has_limit = age_ms.is_some() || bytes_max.is_some();
     let bytes = content.evictable().iter().map(|files| files.bytes).sum();
@@ -135,6 +139,7 @@ fn find_beyond_defaults(content: &Content) -> BeyondDefaults {
         age_ms: Some(AGE_MS),
         bytes_max: None,
         roll_ups: Vec::new(),
+        roll_up_addresses: RollUpAddresses::Keep,
     };
     let files = content.evictable();
     let evicted = plan_eviction(files.clone(), 0, &by_default, now_ms());

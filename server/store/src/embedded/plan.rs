@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use segment::Addresses;
+
 use super::span::{HOUR_MS, Level, SegmentName, Span};
-use crate::RollUp;
+use crate::{RollUp, RollUpAddresses};
 
 /// Parts of an hour that has not ended, or hours of a day, that are merged at once: a question about now reads at most so many of
 /// each. An hour's parts are written 24 times in place of 12, which is 0.1 us of CPU a row.
@@ -30,6 +32,8 @@ pub struct SegmentFacts {
     pub end_ms: i64,
     /// To what length its windows were rolled up, in milliseconds; 0 if they were not.
     pub resolution_ms: u64,
+    /// Whether its locations have their addresses.
+    pub addresses: Addresses,
 }
 
 /// Limits of the store.
@@ -41,6 +45,8 @@ pub struct Retention {
     pub bytes_max: Option<u64>,
     /// By age, the youngest first.
     pub roll_ups: Vec<RollUp>,
+    /// Of windows that are rolled up.
+    pub roll_up_addresses: RollUpAddresses,
 }
 
 /// Segments to be replaced by their merge.
@@ -124,6 +130,25 @@ fn plan_level(
     })
 }
 
+/// Rolled-up segments of which addresses are to be dropped: all of one merge, sorted. Each is rewritten alone.
+pub fn plan_address_drop(
+    segments: &[SegmentFacts],
+    retention: &Retention,
+) -> Option<Vec<SegmentName>> {
+    if retention.roll_up_addresses == RollUpAddresses::Keep {
+        return None;
+    }
+    let is_due = |segment: &&SegmentFacts| {
+        segment.resolution_ms > 0 && segment.addresses != Addresses::Dropped
+    };
+    let due = segments.iter().find(is_due)?.name;
+    let names = segments.iter().map(|segment| segment.name);
+    let same = names.filter(|name| (name.span, name.id) == (due.span, due.id));
+    let mut same: Vec<SegmentName> = same.collect();
+    same.sort_unstable();
+    Some(same)
+}
+
 /// Files that are evicted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Evictable {
@@ -187,6 +212,7 @@ mod tests {
                     resolution_ms: 600_000,
                 },
             ],
+            roll_up_addresses: RollUpAddresses::Keep,
         }
     }
 
@@ -201,6 +227,7 @@ mod tests {
             bytes: 100,
             end_ms: span.end_ms(),
             resolution_ms: 0,
+            addresses: Addresses::Kept,
         }
     }
 
@@ -223,6 +250,7 @@ mod tests {
                 segments.push(SegmentFacts {
                     bytes,
                     resolution_ms: merge.resolution_ms,
+                    addresses: Addresses::Kept,
                     ..segment(merge.span.level, merge.span.start_ms)
                 });
             }
@@ -282,6 +310,39 @@ mod tests {
         let (_, segments) = run(9, &by_bytes);
         let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
         assert!((bytes_max * 7 / 8..=bytes_max).contains(&bytes), "{bytes}");
+    }
+
+    /// Check that addresses are dropped of rolled-up segments, of all that one merge wrote together, once, and only if that is asked for.
+    #[test]
+    fn addresses_are_dropped_after_a_roll_up() {
+        let fresh = segment(Level::Day, MONDAY_MS);
+        let rolled = SegmentFacts {
+            resolution_ms: 60_000,
+            addresses: Addresses::PartlyDropped,
+            ..segment(Level::Day, MONDAY_MS + DAY_MS)
+        };
+        let other_part = SegmentFacts {
+            name: SegmentName {
+                number: 1,
+                ..rolled.name
+            },
+            addresses: Addresses::Dropped,
+            ..rolled
+        };
+        let done = SegmentFacts {
+            addresses: Addresses::Dropped,
+            resolution_ms: 60_000,
+            ..segment(Level::Day, MONDAY_MS + 2 * DAY_MS)
+        };
+        let drop = Retention {
+            roll_up_addresses: RollUpAddresses::Drop,
+            ..keep_all()
+        };
+        let all = [done, other_part, fresh, rolled];
+        assert_eq!(plan_address_drop(&all, &keep_all()), None);
+        let due = vec![rolled.name, other_part.name];
+        assert_eq!(plan_address_drop(&all, &drop), Some(due));
+        assert_eq!(plan_address_drop(&all[..3], &drop), None);
     }
 
     /// Check that segments that come later are merged again, at the length that the span has.

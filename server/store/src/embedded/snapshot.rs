@@ -17,8 +17,8 @@ use model::{
 };
 use parking_lot::Mutex;
 use segment::{
-    Builder, Cause, Damage, Effort, FunctionNames, Pair, Partial, Selection, Source, SummedRows,
-    WindowInfo, WindowSet,
+    Addresses, Builder, Cause, Damage, Effort, FunctionNames, Pair, Partial, Selection, Source,
+    SummedRows, WindowInfo, WindowSet,
 };
 use tracing::error;
 
@@ -706,6 +706,13 @@ impl Snapshot for EmbeddedSnapshot {
 
     fn has_overlaps(&self) -> Result<bool, StoreError> {
         Ok(!self.overlaps().is_empty())
+    }
+
+    fn lacks_addresses(&self) -> bool {
+        self.sources.iter().any(|source| match source {
+            SnapshotSource::Segment(found) => found.segment.summary().addresses != Addresses::Kept,
+            SnapshotSource::Block(..) | SnapshotSource::Old(_) => false,
+        })
     }
 
     fn unread(&self) -> Vec<Unread> {

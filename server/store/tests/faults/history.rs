@@ -11,8 +11,8 @@ use fastrand::Rng;
 use model::text::window_at;
 use model::{SeriesTable, TimeRange, Window};
 use store::{
-    Appended, EmbeddedStore, RetentionFlags, RollUp, SeriesFilter, Snapshot, Store, StoreMetrics,
-    StoreOptions,
+    Appended, EmbeddedStore, RetentionFlags, RollUp, RollUpAddresses, SeriesFilter, Snapshot,
+    Store, StoreMetrics, StoreOptions,
 };
 use tempfile::TempDir;
 
@@ -78,6 +78,7 @@ impl Rig {
                     after_ms: 0,
                     resolution_ms: 60_000,
                 }],
+                roll_up_addresses: RollUpAddresses::Drop,
             },
             verify_bytes_per_second: self.verify_bytes_per_second,
             ..StoreOptions::keep_all(self.folder.path())

@@ -17,6 +17,7 @@ use model::outcome::is_complete;
 use query::overlap::OverlapSum;
 use query::series::Usage;
 use serde::Serialize;
+use store::Snapshot;
 
 pub use containers::ContainersAnswer;
 pub use flamegraph::FlamegraphAnswer;
@@ -39,6 +40,12 @@ pub struct Answered<T> {
     incomplete: Vec<UnreadEntry>,
     #[serde(flatten)]
     overlap: Option<OverlapEntry>,
+    #[serde(skip_serializing_if = "is_false")]
+    lacks_addresses: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Serialize)]
@@ -87,6 +94,15 @@ impl<T> Answered<T> {
                 overlap_ns: overlap.left_out.ns,
                 overlap_kept_ns: overlap.kept_ns,
             }),
+            lacks_addresses: false,
+        }
+    }
+
+    /// An answer about the windows of a snapshot, and what two collectors sampled.
+    pub fn about(answer: T, snapshot: &dyn Snapshot, overlap: OverlapSum) -> Self {
+        Self {
+            lacks_addresses: snapshot.lacks_addresses(),
+            ..Self::new(answer, snapshot.unread(), overlap)
         }
     }
 }
