@@ -145,7 +145,7 @@ async fn check(server: &Running) -> (u64, u64) {
     if ns > 0 {
         let svg = server.get(&files[1]).await.text();
         assert!(is_whole || svg.contains("incomplete: "));
-        let profile = profile_of(server).await;
+        let profile = profile_of(server, RANGE).await;
         assert!(is_whole || !profile.comment.is_empty());
         let values = profile.sample.iter().map(|sample| sample.value[1] as u64);
         assert_eq!(values.sum::<u64>(), ns);
@@ -153,9 +153,8 @@ async fn check(server: &Running) -> (u64, u64) {
     (by_sums, ns)
 }
 
-/// The profile of everything.
-async fn profile_of(server: &Running) -> Profile {
-    let gzip = server.get(&format!("/api/v1/pprof?{RANGE}")).await.body;
+async fn profile_of(server: &Running, range: &str) -> Profile {
+    let gzip = server.get(&format!("/api/v1/pprof?{range}")).await.body;
     let mut bytes = Vec::new();
     GzDecoder::new(gzip.as_slice())
         .read_to_end(&mut bytes)
@@ -242,13 +241,20 @@ async fn dropped_addresses_are_told() {
         };
         settle_with(data, retention);
     };
-    for (change, lacks) in [(&drop as &dyn Fn(&Path), true), (&|_: &Path| {}, false)] {
-        let server = filled(change).await;
-        assert_eq!(check(&server).await, (WINDOWS * NS, WINDOWS * NS));
-        let graph = server.json(&format!("/api/v1/flamegraph?{RANGE}")).await;
+    let keep = |_: &Path| {};
+    for (change, lacks) in [(&drop as &dyn Fn(&Path), true), (&keep, false)] {
+        // A day is rolled up when it is over.
+        let server = Running::start().await;
+        let start_ms = server::serve::http::routes::now_ms() - 72 * HOUR_MS;
+        let window = window_at(TEXT, start_ms, 1);
+        server.push(push_request(&window)).await.unwrap();
+        let server = server.restart_after(change).await;
+        let range = "query={node=\"a\"}&from=now-4d";
+        let graph = server.json(&format!("/api/v1/flamegraph?{range}")).await;
+        assert_eq!(graph["total_ns"].as_u64(), Some(NS));
         assert_eq!(graph["lacks_addresses"].as_bool(), lacks.then_some(true));
-        let comments = profile_of(&server).await.comment.len();
-        assert_eq!(comments, usize::from(lacks));
+        let comments = profile_of(&server, range).await.comment;
+        assert_eq!(comments.len(), usize::from(lacks));
     }
 }
 
