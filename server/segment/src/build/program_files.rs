@@ -25,7 +25,7 @@ pub(super) fn read_program_files(builder: &Builder, programs: &[Program]) -> Vec
             let of_run = message_times(&builder.windows[run.window as usize].info);
             run.read(|row| times.add(stack_sets[row.stack as usize], of_run));
         }
-        found.extend(sets.resolve(program, &times));
+        found.extend(sets.resolve(program, times));
     }
     found
 }

@@ -86,15 +86,15 @@ impl FileSets {
     }
 
     /// The files of a program that the sets of its series have, with the times of these.
-    pub(crate) fn resolve(&self, program: &Program, times: &SetTimes) -> Vec<ProgramFile> {
+    pub(crate) fn resolve(&self, program: &Program, times: SetTimes) -> Vec<ProgramFile> {
         let mut found: HashMap<&str, (i64, i64)> = HashMap::new();
-        for (set, times) in &times.0 {
-            for file in &self.sets.entries()[*set as usize] {
+        for (set, times) in times.into_map() {
+            for file in &self.sets.entries()[set as usize] {
                 if let Some([path, build_id]) = &self.files[*file as usize]
                     && *path == program.path
                 {
-                    let known = found.entry(build_id).or_insert(*times);
-                    *known = (known.0.min(times.0), known.1.max(times.1));
+                    let known = found.entry(build_id).or_insert(times);
+                    *known = join(*known, times);
                 }
             }
         }
@@ -110,15 +110,39 @@ impl FileSets {
 
 /// First and last time of each set of files in the rows of a series.
 #[derive(Default)]
-pub(crate) struct SetTimes(HashMap<u32, (i64, i64)>);
+pub(crate) struct SetTimes {
+    times: HashMap<u32, (i64, i64)>,
+    /// The set of the last row, whose times are not in the map yet: rows are sorted by stack, and mostly have the set of the row before.
+    last: Option<(u32, (i64, i64))>,
+}
 
 impl SetTimes {
-    pub(crate) fn add(&mut self, set: u32, (first_ms, last_ms): (i64, i64)) {
-        if set != EMPTY {
-            let known = self.0.entry(set).or_insert((first_ms, last_ms));
-            *known = (known.0.min(first_ms), known.1.max(last_ms));
+    pub(crate) fn add(&mut self, set: u32, times: (i64, i64)) {
+        match &mut self.last {
+            Some((last, known)) if *last == set => *known = join(*known, times),
+            last => {
+                let before = last.replace((set, times));
+                self.keep(before);
+            }
         }
     }
+
+    fn keep(&mut self, row: Option<(u32, (i64, i64))>) {
+        if let Some((set, times)) = row.filter(|(set, _)| *set != EMPTY) {
+            let known = self.times.entry(set).or_insert(times);
+            *known = join(*known, times);
+        }
+    }
+
+    fn into_map(mut self) -> HashMap<u32, (i64, i64)> {
+        let last = self.last.take();
+        self.keep(last);
+        self.times
+    }
+}
+
+fn join(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
+    (a.0.min(b.0), a.1.max(b.1))
 }
 
 /// The starts of the first and the last message of a window.
@@ -147,7 +171,7 @@ impl<R: ReadAt> Segment<R> {
             cursor.read_series(program.series, |row: SeriesRow| {
                 set_times.add(stack_sets[row.stack as usize], times[row.window as usize]);
             })?;
-            found.extend(sets.resolve(program, &set_times));
+            found.extend(sets.resolve(program, set_times));
         }
         Ok(found)
     }
