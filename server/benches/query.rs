@@ -9,6 +9,7 @@
 mod test_push;
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use render::graph::lay_out;
 use render::pprof::render_pprof;
 use server::receive::grpc::{CheckLimits, check_push};
 use server::serve::http::answer::FlamegraphAnswer;
+use server::serve::http::columns::{MEDIA_TYPE, write_columns};
 use server::serve::http::encoding::Encoding;
 use store::{EmbeddedStore, Store, StoreMetrics, StoreOptions};
 
@@ -277,6 +279,21 @@ fn bench_queries(criterion: &mut Criterion) {
         let encode = || encoding.json(&answer, buffer()).unwrap().into_response();
         let bytes = encode().body().size_hint().exact().unwrap_or(0);
         let name = format!("flame graph as JSON, {encoding:?}, {bytes} bytes");
+        group.bench_function(name, |bencher| bencher.iter(encode));
+    }
+    let mut without = answer;
+    let columns = without.take_columns();
+    for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
+        let encode = || {
+            let buffer = ChargedBuffer::new(Charge::default(), usize::MAX);
+            let write = |out: &mut dyn Write| write_columns(out, &without, &columns.list());
+            encoding
+                .write(MEDIA_TYPE, buffer, write)
+                .unwrap()
+                .into_response()
+        };
+        let bytes = encode().body().size_hint().exact().unwrap_or(0);
+        let name = format!("flame graph as columns, {encoding:?}, {bytes} bytes");
         group.bench_function(name, |bencher| bencher.iter(encode));
     }
     group.bench_function("pprof, warm", |bencher| {

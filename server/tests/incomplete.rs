@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "running/columns.rs"]
+mod columns;
 mod running;
 #[path = "../src/receive/grpc/test_push.rs"]
 mod test_push;
@@ -11,11 +13,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use columns::columns_to_json;
 use flate2::read::GzDecoder;
 use model::text::window_at;
 use pprof::protos::{Message, Profile};
-use running::Running;
+use running::{Running, get_with};
 use serde_json::Value;
+use server::serve::http::columns::MEDIA_TYPE;
 use store::{EmbeddedStore, RetentionFlags, RollUp, RollUpAddresses, StoreMetrics, StoreOptions};
 use test_push::push_request;
 use tokio::time::sleep;
@@ -128,6 +132,13 @@ async fn check(server: &Running) -> (u64, u64) {
         panic!("no answer")
     };
     assert_eq!(by_samples, [ns; 5]);
+
+    // The form with columns tells the same.
+    let path =
+        format!("/api/v1/flamegraph?{RANGE}").replace("now-10h&to=now", "1600000000&to=4000000000");
+    let accept = format!("accept: {MEDIA_TYPE}\r\n");
+    let columns = get_with(server.http, &path, &accept).unwrap();
+    assert_eq!(columns_to_json(&columns.body), server.json(&path).await);
 
     // Answers that are files.
     let is_whole = ns == WINDOWS * NS;

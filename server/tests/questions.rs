@@ -36,12 +36,20 @@ struct WaitingNames {
 #[derive(Default)]
 struct WaitingState {
     calls: usize,
+    /// Look-ups that go on, beyond those that all do.
+    passes: usize,
     goes_on: bool,
 }
 
 impl WaitingNames {
     fn calls(&self) -> usize {
         self.state.lock().calls
+    }
+
+    /// Lets one look-up go on.
+    fn pass_one(&self) {
+        self.state.lock().passes += 1;
+        self.changed.notify_all();
     }
 
     fn go_on(&self) {
@@ -67,9 +75,10 @@ impl NameSource for WaitingNames {
     fn name(&self, _: &str, _: &[u64], _: &mut dyn FnMut(usize, &[SourceFrame<'_>])) -> bool {
         let mut state = self.state.lock();
         state.calls += 1;
-        while !state.goes_on {
+        while !state.goes_on && state.passes == 0 {
             self.changed.wait(&mut state);
         }
+        state.passes = state.passes.saturating_sub(1);
         true
     }
 }
@@ -125,12 +134,17 @@ impl Asked {
 
     /// Sends a request, and leaves the answer on the way.
     fn send(&self, route: &str, parameters: &str) -> TcpStream {
+        self.send_as(route, parameters, "")
+    }
+
+    /// As [`Self::send`], with these header lines.
+    fn send_as(&self, route: &str, parameters: &str, headers: &str) -> TcpStream {
         let http = self.server.http;
         let mut stream = TcpStream::connect(http).unwrap();
         let path = self.path(route, parameters);
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nhost: {http}\r\nconnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: {http}\r\n{headers}connection: close\r\n\r\n"
         )
         .unwrap();
         stream
@@ -164,6 +178,34 @@ impl Asked {
         while self.names.calls() != expected {
             assert!(Instant::now() < until, "{} look-ups", self.names.calls());
             tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// How far a question is: its state, its position, and what is read of all.
+    async fn progress(&self, name: &str) -> (String, u64, u64, u64) {
+        let path = format!("/api/v1/progress?question={name}");
+        let progress = self.server.json(&path).await;
+        let number = |field: &str| progress[field].as_u64().unwrap();
+        assert!(number("bytes_read") <= number("bytes"), "{progress}");
+        (
+            progress["state"].as_str().unwrap().to_owned(),
+            number("position"),
+            number("segments_read"),
+            number("segments"),
+        )
+    }
+
+    async fn wait_for_progress(&self, name: &str, expected: (&str, u64, u64, u64)) {
+        let until = Instant::now() + DEADLINE;
+        let (state, position, read, all) = expected;
+        let expected = (state.to_owned(), position, read, all);
+        loop {
+            let progress = self.progress(name).await;
+            if progress == expected {
+                return;
+            }
+            assert!(Instant::now() < until, "{progress:?}, not {expected:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -383,4 +425,74 @@ async fn long_answers_are_refused() {
     asked.wait_until_idle().await;
     let name = r#"queries_stopped_total{reason="long_answer"}"#;
     assert_eq!(asked.metric(name).await, 1);
+}
+
+/// Check that a client can ask how far its question is, by the name that it gave it: its position in the queue, then what is read, until
+/// it is answered; also of a question that is answered together with another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_tells_how_far_it_is() {
+    let asked = start(SMALL, &["--queries-max=1"]).await;
+    let send = |route: &str, parameters: &str, name: &str| {
+        let header = format!("pilotlight-question: {name}\r\n");
+        asked.send_as(route, parameters, &header)
+    };
+    assert_eq!(asked.progress("first").await.0, "unknown");
+    let first = send("flamegraph", "", "first");
+    asked.wait_for_calls(1).await;
+    asked.wait_for_progress("first", ("reading", 0, 0, 2)).await;
+    let second = send("top", "", "second");
+    asked
+        .wait_for_progress("second", ("waiting", 1, 0, 0))
+        .await;
+    let third = send("stacks", "", "third");
+    asked.wait_for_progress("third", ("waiting", 2, 0, 0)).await;
+    let joined = send("flamegraph", "", "joined");
+    asked
+        .wait_for_progress("joined", ("reading", 0, 0, 2))
+        .await;
+
+    asked.names.pass_one();
+    asked.wait_for_calls(2).await;
+    asked.wait_for_progress("first", ("reading", 0, 1, 2)).await;
+    asked
+        .wait_for_progress("joined", ("reading", 0, 1, 2))
+        .await;
+    drop(second);
+    asked
+        .wait_for_progress("second", ("unknown", 0, 0, 0))
+        .await;
+    asked.wait_for_progress("third", ("waiting", 1, 0, 0)).await;
+    asked.names.pass_one();
+    assert_eq!(read(first).status, 200);
+    assert_eq!(read(joined).status, 200);
+    asked.wait_for_progress("third", ("reading", 0, 0, 2)).await;
+    asked.names.go_on();
+    assert_eq!(read(third).status, 200);
+    for name in ["first", "joined", "third"] {
+        asked.wait_for_progress(name, ("unknown", 0, 0, 0)).await;
+    }
+    asked.wait_until_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_with_a_wrong_name_is_refused() {
+    let asked = start(SMALL, &[]).await;
+    asked.names.go_on();
+    for name in ["", "a b", "ä", &"a".repeat(65)] {
+        let header = format!("pilotlight-question: {name}\r\n");
+        let refused = read(asked.send_as("labels", "", &header));
+        let error = error(&refused);
+        assert_eq!(
+            (refused.status, &error["kind"]),
+            (400, &json!("bad_parameter"))
+        );
+        assert_eq!(error["parameter"], json!("pilotlight-question"));
+    }
+    let answer = read(asked.send_as("labels", "", "pilotlight-question: aZ_9-\r\n"));
+    assert_eq!(answer.status, 200);
+    let missing = asked.server.get("/api/v1/progress").await;
+    assert_eq!(
+        (missing.status, &error(&missing)["parameter"]),
+        (400, &json!("question"))
+    );
 }

@@ -36,8 +36,8 @@
 //!
 //! # Questions
 //!
-//! A [`Question`] goes with the work on an answer, through all parts: it tells when nobody waits for the answer any more, and has the
-//! account of the memory that the work takes ([`Charge`]).
+//! A [`Question`] goes with the work on an answer, through all parts: it tells when nobody waits for the answer any more, has the
+//! account of the memory that the work takes ([`Charge`]), and counts what is read ([`Reading`]).
 //!
 //! # Limits
 //!
@@ -51,6 +51,7 @@ pub mod joined;
 pub mod node_report;
 pub mod outcome;
 pub mod question;
+pub mod reading;
 pub mod series;
 pub mod stored;
 pub mod tables;
@@ -66,6 +67,7 @@ pub use joined::{JoinedLines, Lines, NamedTables};
 pub use node_report::NodeReport;
 pub use profile::{LabelSet, UnnamedReason};
 pub use question::{Charge, Question, QuestionMemory, Stop};
+pub use reading::{ReadCounts, Reading};
 pub use series::{SeriesId, SeriesTable};
 pub use stored::{Messages, StackSum, StackSums, Unread, WindowOverlap, WindowTotals};
 pub use tables::{

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::reading::Reading;
+
 /// Time that a charge waits for other questions: the longest ones of a busy server take a few seconds.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -100,6 +102,7 @@ pub struct Question {
     /// Held by the thread that asks for memory, so that a question waits only once.
     turn: Mutex<()>,
     stop: OnceLock<Stop>,
+    reading: Arc<Reading>,
 }
 
 impl Question {
@@ -111,6 +114,7 @@ impl Question {
             used: AtomicUsize::new(0),
             turn: Mutex::default(),
             stop: OnceLock::new(),
+            reading: Arc::default(),
         })
     }
 
@@ -141,6 +145,11 @@ impl Question {
     /// Why it was stopped.
     pub fn check(&self) -> Result<(), Stop> {
         self.stopped().map_or(Ok(()), Err)
+    }
+
+    /// What it has read.
+    pub fn reading(&self) -> &Arc<Reading> {
+        &self.reading
     }
 
     /// Bytes that it has now.

@@ -8,10 +8,10 @@ use model::tables::StringId;
 use query::tree::{Children, FrameId, Node, Tree};
 
 /// Stands in the column `frame` for the root.
-pub const ROOT: i64 = -1;
+pub const ROOT: i32 = -1;
 
 /// Stands in the column `frame` for the children of a node that were cut.
-pub const CUT: i64 = -2;
+pub const CUT: i32 = -2;
 
 /// A tree in columns, in preorder, siblings with most CPU first.
 #[derive(Debug, Default, PartialEq)]
@@ -49,7 +49,7 @@ pub struct NodeColumns {
     /// Frames from the root.
     pub depth: Vec<u32>,
     /// Position of the frame, [`ROOT`] or [`CUT`].
-    pub frame: Vec<i64>,
+    pub frame: Vec<i32>,
     /// CPU nanoseconds with all below.
     pub total_ns: Vec<u64>,
     /// CPU nanoseconds of its own.
@@ -105,7 +105,7 @@ struct Layout<'a> {
     tree: &'a Tree,
     graph: Graph,
     strings: HashMap<StringId, u32>,
-    frames: HashMap<u32, i64>,
+    frames: HashMap<u32, i32>,
 }
 
 impl Layout<'_> {
@@ -154,7 +154,7 @@ impl Layout<'_> {
         nodes.samples.push(samples);
     }
 
-    fn intern_frame(&mut self, number: u32) -> i64 {
+    fn intern_frame(&mut self, number: u32) -> i32 {
         if let Some(known) = self.frames.get(&number) {
             return *known;
         }
@@ -177,7 +177,7 @@ impl Layout<'_> {
         frames.file.push(file);
         frames.line.push(self.tree.start_line(FrameId(number)));
         frames.kind.push(frame.kind as u8);
-        let position = frames.name.len() as i64 - 1;
+        let position = frames.name.len() as i32 - 1;
         self.frames.insert(number, position);
         position
     }

@@ -1,5 +1,6 @@
 // Sends one request to the server and returns the answer, or throws an error that describes the
 // failure.
+import { followQuestion, type ProgressListener } from "./progress.ts";
 import type { ApiErrorBody } from "./shapes.ts";
 
 export type Parameters = Record<string, string | number | undefined>;
@@ -62,95 +63,57 @@ function writeRequest(route: string, parameters: Parameters): [string, RequestIn
   return [writeUrl(route, {}), { method: "POST", body: JSON.stringify(parameters) }];
 }
 
-/** Reads the bytes of an answer in chunks; `finish` throws the same errors as `JSON.parse`. */
-export interface BodyReader<T> {
-  /** Takes the next chunk, and keeps no reference to it: the caller reuses the chunk's memory. */
-  push(chunk: Uint8Array): void;
-  finish(): T;
-}
-
-/** Collects the whole text, then parses it. */
-export function createJsonReader<T>(): BodyReader<T> {
-  const decoder = new TextDecoder();
-  let text = "";
-  return {
-    push: (chunk) => {
-      text += decoder.decode(chunk, { stream: true });
-    },
-    finish: () => JSON.parse(text + decoder.decode()) as T,
-  };
+/** How a request is sent, and who hears of it. */
+export interface Asking {
+  signal?: AbortSignal;
+  /** Called while the server works on a question that takes long; with null when it ends. */
+  onProgress?: ProgressListener;
 }
 
 /**
- * Bytes of one read: large enough that the cost per read does not matter, small enough for the
- * processor's cache.
- */
-const READ_BYTES = 256 * 1024;
-
-/**
- * Passes the answer's bytes to `push` as they arrive. Reuses one buffer for all reads where the
- * browser supports that.
- */
-async function readBody(body: ReadableStream<Uint8Array>, push: (chunk: Uint8Array) => void): Promise<void> {
-  const reader = openByteReader(body);
-  if (!reader) return readChunks(body.getReader(), push);
-  let memory = new ArrayBuffer(READ_BYTES);
-  for (;;) {
-    const { done, value } = await reader.read(new Uint8Array(memory));
-    if (done) return;
-    push(value);
-    memory = value.buffer;
-  }
-}
-
-/**
- * Returns null in a browser without byte streams that read into a given buffer (Safari before 26).
- */
-function openByteReader(body: ReadableStream<Uint8Array>): ReadableStreamBYOBReader | null {
-  try {
-    return body.getReader({ mode: "byob" });
-  } catch {
-    return null;
-  }
-}
-
-async function readChunks(reader: ReadableStreamDefaultReader<Uint8Array>, push: (chunk: Uint8Array) => void): Promise<void> {
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    push(value);
-  }
-}
-
-/**
- * Requests JSON. A caller that expects a very large answer passes its own `reader`.
+ * Requests JSON.
  * @throws RefusedError, UnreachableError, or an AbortError when the signal fired
  */
-export async function getJson<T>(route: string, parameters: Parameters, signal?: AbortSignal, reader: BodyReader<T> = createJsonReader<T>()): Promise<T> {
-  const refused = createJsonReader<{ error?: ApiErrorBody }>();
+export async function getJson<T>(route: string, parameters: Parameters, asking: Asking = {}): Promise<T> {
+  const body = await getBytes(route, parameters, "application/json", asking);
+  try {
+    return parseJson<T>(body);
+  } catch {
+    throw new UnreachableError("the server answered with something that is not JSON");
+  }
+}
+
+/**
+ * Requests an answer of a media type.
+ * @throws as `getJson`
+ */
+export async function getBytes(route: string, parameters: Parameters, accept: string, { signal, onProgress }: Asking = {}): Promise<ArrayBuffer> {
+  const followed = onProgress && followQuestion(onProgress);
   let response: Response;
+  let body: ArrayBuffer;
   try {
     const [url, request] = writeRequest(route, parameters);
-    response = await fetch(url, { ...request, ...(signal && { signal }), headers: { accept: "application/json" } });
+    response = await fetch(url, { ...request, ...(signal && { signal }), headers: { accept, ...followed?.headers } });
     // Before the body is read: the time that a long answer takes would look like a slow clock.
     compareClocks(response);
-    if (response.body) await readBody(response.body, response.ok ? reader.push : refused.push);
+    body = await response.arrayBuffer();
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new UnreachableError("the server does not answer");
+  } finally {
+    followed?.stop();
   }
-  if (!response.ok) throw readRefusal(response.status, refused);
-  try {
-    return reader.finish();
-  } catch (error) {
-    if (error instanceof SyntaxError) throw new UnreachableError("the server answered with something that is not JSON");
-    throw error;
-  }
+  if (!response.ok) throw readRefusal(response.status, body);
+  return body;
 }
 
-function readRefusal(status: number, refused: BodyReader<{ error?: ApiErrorBody }>): Error {
+function parseJson<T>(body: ArrayBuffer): T {
+  return JSON.parse(new TextDecoder().decode(body)) as T;
+}
+
+function readRefusal(status: number, body: ArrayBuffer): Error {
   try {
-    const { error } = refused.finish();
+    const { error } = parseJson<{ error?: ApiErrorBody }>(body);
     if (typeof error?.message === "string") return new RefusedError(status, error);
   } catch {
     // The body is not ours: a proxy between browser and server answered.

@@ -1,13 +1,13 @@
 // The API routes that the page requests, one function each.
-import { buildTree, deriveColumns, type FlameTree } from "../lib/flame-tree.ts";
+import { buildTree, type FlameTree } from "../lib/flame-tree.ts";
 import { splitMatchers } from "../lib/containers.ts";
-import { createColumnReader, type Column, type ColumnKind } from "../lib/column-reader.ts";
+import { ColumnsError, readColumns, takeColumn, type Column, type ColumnsAnswer } from "../lib/columns.ts";
 import { stepName, type FlamePath } from "../lib/flame-path.ts";
 import { formatSelector, parseSelector } from "../lib/selector.ts";
 import { markBuilt, markReceived } from "../lib/timing.ts";
 import type { RangeMs } from "../lib/time-range.ts";
 import type { ContainerSort, SortKey } from "../lib/url-state.ts";
-import { getJson, writeUrl, type BodyReader, type Parameters } from "./request.ts";
+import { getBytes, getJson, writeUrl, type Asking, type Parameters } from "./request.ts";
 import type { ContainersAnswer, FlameGraphAnswer, LinesAnswer, NodesAnswer, SeriesAnswer, StacksAnswer, StatusAnswer, TimeSeriesAnswer, TopAnswer, UnknownAnswer, UnreadWindows } from "./shapes.ts";
 
 /** The series and the time range of a query. */
@@ -20,17 +20,17 @@ function shared({ query, range }: Selection): Parameters {
   return { query, from: range.fromMs, to: range.toMs };
 }
 
-export async function fetchLabels(selection: Selection, signal?: AbortSignal): Promise<string[]> {
-  return (await getJson<{ labels: string[] }>("labels", shared(selection), signal)).labels;
+export async function fetchLabels(selection: Selection, asking?: Asking): Promise<string[]> {
+  return (await getJson<{ labels: string[] }>("labels", shared(selection), asking)).labels;
 }
 
-export async function fetchLabelValues(label: string, selection: Selection, signal?: AbortSignal): Promise<string[]> {
+export async function fetchLabelValues(label: string, selection: Selection, asking?: Asking): Promise<string[]> {
   const route = `label/${encodeURIComponent(label)}/values`;
-  return (await getJson<{ values: string[] }>(route, shared(selection), signal)).values;
+  return (await getJson<{ values: string[] }>(route, shared(selection), asking)).values;
 }
 
-export function fetchSeries(selection: Selection, limit: number, signal?: AbortSignal): Promise<SeriesAnswer> {
-  return getJson("series", { ...shared(selection), limit }, signal);
+export function fetchSeries(selection: Selection, limit: number, asking?: Asking): Promise<SeriesAnswer> {
+  return getJson("series", { ...shared(selection), limit }, asking);
 }
 
 export interface TimeSeriesOptions {
@@ -40,12 +40,12 @@ export interface TimeSeriesOptions {
   stepMs?: number;
 }
 
-export function fetchTimeSeries(selection: Selection, options: TimeSeriesOptions, signal?: AbortSignal): Promise<TimeSeriesAnswer> {
+export function fetchTimeSeries(selection: Selection, options: TimeSeriesOptions, asking?: Asking): Promise<TimeSeriesAnswer> {
   const step = options.stepMs === undefined ? undefined : `${options.stepMs / 1000}s`;
-  return getJson("timeseries", { ...shared(selection), by: options.by || undefined, unit: "cores", limit: options.limit, step }, signal);
+  return getJson("timeseries", { ...shared(selection), by: options.by || undefined, unit: "cores", limit: options.limit, step }, asking);
 }
 
-/** The answer to a flame graph request, with its columns built into a tree. */
+/** The answer to a flame graph request, as a tree. */
 export interface FlameGraph {
   totalNs: number;
   samples: number;
@@ -62,31 +62,58 @@ export interface FlameGraph {
   lacksAddresses: boolean;
 }
 
-/** `buildTree` computes the self time from the totals, which is faster than reading it. */
-const COLUMN_KINDS = { depth: "int", frame: "int", total_ns: "float", self_ns: "skip", samples: "float" } as const satisfies Record<string, ColumnKind>;
+const COLUMNS = "application/vnd.pilotlight.columns";
 
-function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Column> = new Map(), derived?: ReturnType<typeof deriveColumns>): FlameGraph {
+/** @throws ColumnsError, TreeError */
+export function readFlameGraph(body: ArrayBuffer): FlameGraph {
+  markReceived();
+  const read = readColumns(body);
+  const graph = toFlameGraph(read.answer as unknown as FlameGraphAnswer, read);
+  markBuilt();
+  return graph;
+}
+
+/** In place of `Array.from`, which takes several times as long for typed arrays. */
+function toList<T>(column: Column, convert: (value: number) => T): T[] {
+  const list: T[] = [];
+  for (let at = 0; at < column.length; at += 1) list.push(convert(column[at]!));
+  return list;
+}
+
+function scale(column: Column, factor: number): Float64Array {
+  const scaled = new Float64Array(column);
+  for (let at = 0; at < scaled.length; at += 1) scaled[at]! *= factor;
+  return scaled;
+}
+
+function toFlameGraph(answer: FlameGraphAnswer, { columns }: ColumnsAnswer): FlameGraph {
   const { strings, frames, nodes } = answer;
-  const namesOf = (indexes: number[]): string[] => indexes.map((index) => strings[index] ?? "");
-  const column = (name: "depth" | "frame" | "total_ns" | "samples"): ArrayLike<number> => columns.get(name) ?? nodes[name];
-  const tree = buildTree(
-    {
-      depth: column("depth"),
-      frame: column("frame"),
-      total: column("total_ns"),
-      samples: column("samples"),
-      cut: new Map(Object.entries(nodes.cut ?? {}).map(([node, count]) => [Number(node), count])),
-      frames: {
-        name: namesOf(frames.name),
-        binary: namesOf(frames.binary),
-        file: namesOf(frames.file),
-        line: frames.line,
-        kind: frames.kind,
-        unnamed: new Map(Object.entries(frames.unnamed ?? {}).map(([frame, { reason, build_id: id }]) => [Number(frame), { reason, buildId: strings[id] ?? "" }])),
-      },
+  const stringOf = (index: number): string => {
+    const text = strings[index];
+    if (text === undefined) throw new ColumnsError(`the server's answer has no string ${index}`);
+    return text;
+  };
+  const numbersOf = (name: string): number[] => toList(takeColumn(columns, name), (value) => value);
+  const stringsOf = (name: string): string[] => toList(takeColumn(columns, name), stringOf);
+  const samples = takeColumn(columns, "nodes.samples");
+  const tree = buildTree({
+    depth: takeColumn(columns, "nodes.depth"),
+    frame: takeColumn(columns, "nodes.frame"),
+    total: nodes.sample_ns === undefined ? takeColumn(columns, "nodes.total_ns") : scale(samples, nodes.sample_ns),
+    samples,
+    cut: new Map(Object.entries(nodes.cut ?? {}).map(([node, count]) => [Number(node), count])),
+    frames: {
+      name: stringsOf("frames.name"),
+      binary: stringsOf("frames.binary"),
+      file: stringsOf("frames.file"),
+      line: numbersOf("frames.line"),
+      kind: numbersOf("frames.kind"),
+      unnamed: new Map(Object.entries(frames.unnamed ?? {}).map(([frame, { reason, build_id: id }]) => [Number(frame), { reason, buildId: stringOf(id) }])),
     },
-    derived,
-  );
+  });
+  if (tree.length !== answer.shown_nodes || tree.total[0] !== (answer.path_total_ns ?? answer.total_ns)) {
+    throw new ColumnsError("the columns of the server's answer do not belong to its head");
+  }
   return {
     totalNs: answer.total_ns,
     samples: answer.samples,
@@ -100,30 +127,6 @@ function toFlameGraph(answer: FlameGraphAnswer, columns: ReadonlyMap<string, Col
   };
 }
 
-/**
- * Reads an answer while it arrives: parses its columns straight into typed arrays, and computes the
- * derived columns as soon as depths and totals are complete. `finish` returns null when the answer is
- * not in the server's compact form.
- */
-export function createFlameGraphReader(): BodyReader<FlameGraph | null> {
-  const reader = createColumnReader("nodes", COLUMN_KINDS);
-  let derived: ReturnType<typeof deriveColumns> | undefined;
-  return {
-    push(chunk) {
-      reader.push(chunk);
-      const [depth, total] = [reader.columns.get("depth"), reader.columns.get("total_ns")];
-      if (!derived && depth && total) derived = deriveColumns(depth, total);
-    },
-    finish() {
-      markReceived();
-      const answer = reader.finish() as FlameGraphAnswer | null;
-      const graph = answer && toFlameGraph(answer, reader.columns, derived);
-      markBuilt();
-      return graph;
-    },
-  };
-}
-
 export interface FlameGraphOptions {
   /** Request only the subtree below this path; absent: the whole tree. */
   path?: FlamePath;
@@ -131,13 +134,10 @@ export interface FlameGraphOptions {
   nodesMax?: number;
 }
 
-export async function fetchFlameGraph(selection: Selection, { path, nodesMax }: FlameGraphOptions, signal?: AbortSignal): Promise<FlameGraph> {
+export async function fetchFlameGraph(selection: Selection, { path, nodesMax }: FlameGraphOptions, asking?: Asking): Promise<FlameGraph> {
   const names = path && JSON.stringify(path.map(stepName));
   const parameters = { ...shared(selection), path: names, max_nodes: nodesMax };
-  const graph = await getJson("flamegraph", parameters, signal, createFlameGraphReader());
-  // A proxy has reformatted the JSON, which the fast reader does not support: request it again for
-  // the slow one.
-  return graph ?? toFlameGraph(await getJson<FlameGraphAnswer>("flamegraph", parameters, signal));
+  return readFlameGraph(await getBytes("flamegraph", parameters, COLUMNS, asking));
 }
 
 export interface TopOptions {
@@ -147,20 +147,20 @@ export interface TopOptions {
   offset: number;
 }
 
-export function fetchTop(selection: Selection, options: TopOptions, signal?: AbortSignal): Promise<TopAnswer> {
+export function fetchTop(selection: Selection, options: TopOptions, asking?: Asking): Promise<TopAnswer> {
   const { sort, search, limit, offset } = options;
-  return getJson("top", { ...shared(selection), sort, search: search || undefined, limit, offset: offset || undefined }, signal);
+  return getJson("top", { ...shared(selection), sort, search: search || undefined, limit, offset: offset || undefined }, asking);
 }
 
 /** Rows of each list in the panels. */
 const STACK_ROWS = 50;
 
-export function fetchStacks(selection: Selection, signal?: AbortSignal): Promise<StacksAnswer> {
-  return getJson("stacks", { ...shared(selection), limit: STACK_ROWS }, signal);
+export function fetchStacks(selection: Selection, asking?: Asking): Promise<StacksAnswer> {
+  return getJson("stacks", { ...shared(selection), limit: STACK_ROWS }, asking);
 }
 
-export function fetchUnknown(selection: Selection, signal?: AbortSignal): Promise<UnknownAnswer> {
-  return getJson("unknown", { ...shared(selection), limit: STACK_ROWS }, signal);
+export function fetchUnknown(selection: Selection, asking?: Asking): Promise<UnknownAnswer> {
+  return getJson("unknown", { ...shared(selection), limit: STACK_ROWS }, asking);
 }
 
 /** The identity of a function in the graph and the table. */
@@ -170,23 +170,23 @@ export interface FunctionId {
   file: string;
 }
 
-export function fetchLines(selection: Selection, { name, binary, file }: FunctionId, signal?: AbortSignal): Promise<LinesAnswer> {
-  return getJson("lines", { ...shared(selection), function: name, binary, file }, signal);
+export function fetchLines(selection: Selection, { name, binary, file }: FunctionId, asking?: Asking): Promise<LinesAnswer> {
+  return getJson("lines", { ...shared(selection), function: name, binary, file }, asking);
 }
 
-export function fetchNodes(selection: Selection, signal?: AbortSignal): Promise<NodesAnswer> {
-  return getJson("nodes", shared(selection), signal);
+export function fetchNodes(selection: Selection, asking?: Asking): Promise<NodesAnswer> {
+  return getJson("nodes", shared(selection), asking);
 }
 
 /** Leaves out the selection's matchers of processes, which the server refuses here. */
-export function fetchContainers({ query, range }: Selection, options: { sort: ContainerSort; limit: number }, signal?: AbortSignal): Promise<ContainersAnswer> {
+export function fetchContainers({ query, range }: Selection, options: { sort: ContainerSort; limit: number }, asking?: Asking): Promise<ContainersAnswer> {
   const { matchers } = parseSelector(query);
   const ofContainers = matchers ? formatSelector(splitMatchers(matchers).ofContainers) : query;
-  return getJson("containers", { ...shared({ query: ofContainers, range }), ...options }, signal);
+  return getJson("containers", { ...shared({ query: ofContainers, range }), ...options }, asking);
 }
 
-export function fetchStatus(signal?: AbortSignal): Promise<StatusAnswer> {
-  return getJson("status", {}, signal);
+export function fetchStatus(asking?: Asking): Promise<StatusAnswer> {
+  return getJson("status", {}, asking);
 }
 
 /** Builds the URL of the same selection in another format, for links. */

@@ -51,6 +51,7 @@ export interface UnreadWindows {
   reason: string;
 }
 
+/** The flame graph without its columns of numbers. */
 export interface FlameGraphAnswer {
   from_ms: number;
   to_ms: number;
@@ -66,15 +67,9 @@ export interface FlameGraphAnswer {
   shown_nodes: number;
   path_total_ns?: number;
   strings: string[];
-  frames: { name: number[]; binary: number[]; file: number[]; line: number[]; kind: number[]; unnamed?: Record<string, { reason: string; build_id: number }> };
-  nodes: {
-    depth: number[];
-    frame: number[];
-    total_ns: number[];
-    self_ns: number[];
-    samples: number[];
-    cut?: Record<string, number>;
-  };
+  frames: { unnamed?: Record<string, { reason: string; build_id: number }> };
+  /** `sample_ns` is the CPU time of a sample, in place of a column with the time of each node. */
+  nodes: { sample_ns?: number; cut?: Record<string, number> };
   incomplete?: UnreadWindows[];
   /** Addresses of frames with function and line were dropped of some windows. */
   lacks_addresses?: boolean;
@@ -314,4 +309,16 @@ export interface StatusAnswer {
   kept: Kept;
   /** Files that are damaged or gone. */
   damage: UnreadWindows[];
+}
+
+/** How far the server is with a question. */
+export interface QuestionProgress {
+  state: "waiting" | "reading" | "rendering" | "unknown";
+  /** Place in the queue, 1 for the next question; 0 for one that does not wait. */
+  position: number;
+  segments: number;
+  segments_read: number;
+  /** Bytes of the segments: large ones take longer. */
+  bytes: number;
+  bytes_read: number;
 }

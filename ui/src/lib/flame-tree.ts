@@ -68,6 +68,12 @@ export interface TreeColumns {
 /** Depths are stored in 16 bits; the collector walks at most a few thousand frames. */
 const DEPTH_MAX = 65_535;
 
+/**
+ * Nanoseconds above 2^53, the CPU time of a processor in 104 days, are rounded: a sum of a million
+ * of them may be off by this share of all.
+ */
+const ROUNDING = 2 ** -30;
+
 export class TreeError extends Error {}
 
 function checkColumns({ depth, frame, total, samples, frames }: TreeColumns): void {
@@ -97,13 +103,12 @@ function checkFrames(frame: Int32Array, frameCount: number): void {
 }
 
 /**
- * Builds a tree from columns in preorder. Typed arrays are used without a copy. `derived` must belong
- * to the same columns.
+ * Builds a tree from columns in preorder. Typed arrays are used without a copy.
  * @throws TreeError when the columns are not a valid tree
  */
-export function buildTree(columns: TreeColumns, derived = deriveColumns(columns.depth, columns.total)): FlameTree {
+export function buildTree(columns: TreeColumns): FlameTree {
   checkColumns(columns);
-  if (derived instanceof TreeError) throw derived;
+  const derived = deriveColumns(columns.depth, columns.total);
   const frame = toInts(columns.frame);
   checkFrames(frame, columns.frames.name.length);
   return {
@@ -125,15 +130,12 @@ function findDepthMax(depths: Int32Array): number {
   return Math.min(deepest, DEPTH_MAX);
 }
 
-/**
- * Computes the derived columns in one pass over the preorder. Returns the error for invalid depths:
- * `buildTree` throws it.
- */
-export function deriveColumns(depthColumn: ArrayLike<number>, totalColumn: ArrayLike<number>): DerivedColumns | TreeError {
+/** Computes the derived columns in one pass over the preorder. */
+function deriveColumns(depthColumn: ArrayLike<number>, totalColumn: ArrayLike<number>): DerivedColumns {
   const depths = toInts(depthColumn);
   const total = toFloats(totalColumn);
   const length = Math.min(depths.length, total.length);
-  if (length > 0 && depths[0] !== 0) return new TreeError("the flame graph's first node is not a root");
+  if (length > 0 && depths[0] !== 0) throw new TreeError("the flame graph's first node is not a root");
   const depthMax = findDepthMax(depths);
   const derived: DerivedColumns = {
     depth: new Uint16Array(length),
@@ -154,11 +156,12 @@ export function deriveColumns(depthColumn: ArrayLike<number>, totalColumn: Array
   for (let node = 1; node <= length; node += 1) {
     // One step past the last node closes all open nodes.
     const level = node < length ? depths[node]! : 0;
-    if ((level < 1 && node < length) || level > deepest + 1 || level > depthMax) return new TreeError(`node ${node} has no parent`);
+    if ((level < 1 && node < length) || level > deepest + 1 || level > depthMax) throw new TreeError(`node ${node} has no parent`);
     for (; deepest >= level; deepest -= 1) {
       const closed = open[deepest]!;
       end[closed] = node;
       self[closed] = start[closed]! + total[closed]! - next[deepest]!;
+      if (self[closed]! < -ROUNDING * total[0]!) throw new TreeError(`node ${closed} took less time than its callees`);
     }
     if (node === length) break;
     const above = level - 1;

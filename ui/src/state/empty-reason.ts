@@ -1,5 +1,6 @@
 // Finds the reason why a selection is empty, with a few small requests.
 import { fetchNodes, fetchSeries, type FlameGraph, type Selection } from "../api/routes.ts";
+import type { Asking } from "../api/request.ts";
 import type { NodeEntry, UnreadWindows } from "../api/shapes.ts";
 import { formatMatcher, formatSelector, parseSelector, type Matcher } from "../lib/selector.ts";
 import type { RangeMs } from "../lib/time-range.ts";
@@ -26,12 +27,12 @@ function allTimes(nowMs: number): RangeMs {
   return { fromMs: 0, toMs: nowMs + 86_400_000 };
 }
 
-export async function findEmptyReason(selection: Selection, { incomplete }: FlameGraph, nowMs: number, signal: AbortSignal): Promise<EmptyReason> {
+export async function findEmptyReason(selection: Selection, { incomplete }: FlameGraph, nowMs: number, asking: Asking): Promise<EmptyReason> {
   if (incomplete.length > 0) return { kind: "unread", incomplete };
-  const { nodes } = await fetchNodes({ query: "{}", range: allTimes(nowMs) }, signal);
+  const { nodes } = await fetchNodes({ query: "{}", range: allTimes(nowMs) }, asking);
   const ever = nodes.filter(hasWindows);
   if (ever.length === 0) return { kind: "store", nodes };
-  const inRange = await fetchNodes({ query: "{}", range: selection.range }, signal);
+  const inRange = await fetchNodes({ query: "{}", range: selection.range }, asking);
   if (!inRange.nodes.some(hasWindows)) {
     const fromMs = Math.min(...ever.map((node) => node.first_ms));
     const toMs = Math.max(...ever.map((node) => node.last_ms));
@@ -41,7 +42,7 @@ export async function findEmptyReason(selection: Selection, { incomplete }: Flam
   if (matchers.length === 0) return { kind: "idle" };
   const asked = matchers.slice(0, MATCHERS_ASKED_MAX);
   const answers = await Promise.all(
-    asked.map((matcher) => fetchSeries({ query: formatSelector([matcher]), range: selection.range }, 1, signal)),
+    asked.map((matcher) => fetchSeries({ query: formatSelector([matcher]), range: selection.range }, 1, asking)),
   );
   const empty = asked.filter((_, at) => answers[at]!.total === 0);
   return empty.length > 0 ? { kind: "matchers", matchers: empty } : { kind: "combination" };

@@ -49,7 +49,7 @@ export function createFunctions(): Functions {
     if (!query || pending.has(page)) return;
     pending.add(page);
     const { selection, sort, filter } = query;
-    send((signal) => fetchTop(selection, { sort, search: filter, limit: PAGE_ROWS, offset: page * PAGE_ROWS }, signal), {
+    send((signal) => fetchTop(selection, { sort, search: filter, limit: PAGE_ROWS, offset: page * PAGE_ROWS }, { signal }), {
       onAnswer(answer) {
         const pages = new Map(fresh ? store.get().pages : []);
         fresh = true;

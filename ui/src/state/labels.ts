@@ -1,5 +1,6 @@
 // Label names and values from the server, for completion and the quick filters.
 import { fetchLabels, fetchLabelValues, fetchTimeSeries, type Selection } from "../api/routes.ts";
+import type { Asking } from "../api/request.ts";
 import { orderLabels, valuesQuery, rankCandidates, type CompletionContext } from "../lib/completion.ts";
 import { OPERATORS } from "../lib/selector.ts";
 import { WINDOW_MS, type RangeMs } from "../lib/time-range.ts";
@@ -74,10 +75,10 @@ export function createValues(): Answer<ValuesQuery, LabelValues> {
 }
 
 /** The sums are exact: a time series with a single step. */
-async function rankValues({ label, selection }: ValuesQuery, signal: AbortSignal): Promise<LabelValues> {
+async function rankValues({ label, selection }: ValuesQuery, asking: Asking): Promise<LabelValues> {
   const { fromMs, toMs } = selection.range;
   const stepMs = Math.ceil((toMs - fromMs) / WINDOW_MS) * WINDOW_MS;
-  const answer = await fetchTimeSeries(selection, { by: label, limit: VALUES_MAX, stepMs }, signal);
+  const answer = await fetchTimeSeries(selection, { by: label, limit: VALUES_MAX, stepMs }, asking);
   return {
     values: answer.series.map((series) => ({ value: series.labels[label] ?? "", totalNs: series.total_ns })),
     restCount: answer.rest?.count ?? 0,

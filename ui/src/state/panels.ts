@@ -18,7 +18,7 @@ export interface ContainersQuery {
 }
 
 export function createContainers(): Answer<ContainersQuery, ContainersAnswer> {
-  return createAnswer(({ selection, sort }, signal) => fetchContainers(selection, { sort, limit: CONTAINER_ROWS }, signal));
+  return createAnswer(({ selection, sort }, asking) => fetchContainers(selection, { sort, limit: CONTAINER_ROWS }, asking));
 }
 
 export function createStacks(): Answer<Selection, StacksAnswer> {
@@ -30,5 +30,5 @@ export function createUnknown(): Answer<Selection, UnknownAnswer> {
 }
 
 export function createLines(): Answer<LinesQuery, LinesAnswer> {
-  return createAnswer(({ selection, of }, signal) => fetchLines(selection, of, signal));
+  return createAnswer(({ selection, of }, asking) => fetchLines(selection, of, asking));
 }

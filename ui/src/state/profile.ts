@@ -1,8 +1,8 @@
 // The server's answers for the current selection: flame graph, time series and nodes. The last
 // profile stays on the page until the next one arrives, also while the server is unreachable.
 import { fetchContainers, fetchFlameGraph, fetchNodes, fetchStatus, fetchTimeSeries, type FlameGraph, type Selection } from "../api/routes.ts";
-import { readServerClock, RefusedError } from "../api/request.ts";
-import type { ApiErrorBody, ContainersAnswer, NodesAnswer, StatusAnswer, TimeSeriesAnswer } from "../api/shapes.ts";
+import { readServerClock, RefusedError, type Asking } from "../api/request.ts";
+import type { ApiErrorBody, ContainersAnswer, NodesAnswer, QuestionProgress, StatusAnswer, TimeSeriesAnswer } from "../api/shapes.ts";
 import { graftBranch } from "../lib/flame-graft.ts";
 import { pathOf, resolvePath, type FlamePath } from "../lib/flame-path.ts";
 import { resolveRange, TimeError } from "../lib/time-range.ts";
@@ -40,6 +40,8 @@ export interface ProfileState {
   emptyReason: EmptyReason | null;
   /** A request for the whole profile is running. */
   loading: boolean;
+  /** How far the server is with the flame graph or a subtree; null for a request that does not take long. */
+  progress: QuestionProgress | null;
   /** A request for a cut subtree is running. */
   branchLoading: boolean;
   /** The last request for a cut subtree brought nothing new. */
@@ -71,6 +73,7 @@ const INITIAL: ProfileState = {
   status: null,
   emptyReason: null,
   loading: false,
+  progress: null,
   branchLoading: false,
   branchMissing: false,
   refusal: null,
@@ -85,12 +88,12 @@ function selectionOf(page: PageState): Selection {
 }
 
 /** Fetches and grafts subtrees until the tree contains the path, or no more are available. */
-async function graftPath(selection: Selection, graph: FlameGraph, path: FlamePath, signal: AbortSignal): Promise<FlameGraph> {
+async function graftPath(selection: Selection, graph: FlameGraph, path: FlamePath, asking: Asking): Promise<FlameGraph> {
   let grafted = graph;
   for (let round = 0; round < BRANCHES_MAX; round += 1) {
     const { node, cutHere } = resolvePath(grafted.tree, path);
     if (!cutHere) break;
-    const next = await graftBelow(selection, grafted, node, signal);
+    const next = await graftBelow(selection, grafted, node, asking);
     if (next === grafted) break;
     grafted = next;
   }
@@ -98,35 +101,37 @@ async function graftPath(selection: Selection, graph: FlameGraph, path: FlamePat
 }
 
 /** Fetches the cut subtree below a node. Returns the same graph if there is nothing more. */
-async function graftBelow(selection: Selection, graph: FlameGraph, node: number, signal: AbortSignal): Promise<FlameGraph> {
+async function graftBelow(selection: Selection, graph: FlameGraph, node: number, asking: Asking): Promise<FlameGraph> {
   if (node > 0) {
-    const branch = await fetchFlameGraph(selection, { path: pathOf(graph.tree, node) }, signal);
+    const branch = await fetchFlameGraph(selection, { path: pathOf(graph.tree, node) }, asking);
     // Graft only if the sums agree. They differ if the server merged siblings of the same name, or
     // if more windows arrived since; then fetch the whole tree.
     const sameSum = branch.tree.total[0] === graph.tree.total[node];
     if (sameSum && branch.tree.length > graph.tree.end[node]! - node) return { ...graph, tree: graftBranch(graph.tree, node, branch.tree) };
   }
-  const whole = await fetchFlameGraph(selection, { nodesMax: NODES_MAX }, signal);
+  const whole = await fetchFlameGraph(selection, { nodesMax: NODES_MAX }, asking);
   return whole.tree.length > graph.tree.length ? whole : graph;
 }
 
-async function fetchProfile(page: PageState, signal: AbortSignal): Promise<ProfileAnswers> {
+async function fetchProfile(page: PageState, asking: Asking): Promise<ProfileAnswers> {
+  // Only the flame graph is followed: the other answers need a small part of what it reads.
+  const quiet = asking.signal ? { signal: asking.signal } : {};
   const askedClock = readServerClock();
   const selection = selectionOf(page);
   const [graph, series, nodes, containers, status] = await Promise.all([
-    fetchFlameGraph(selection, {}, signal),
-    fetchTimeSeries(selection, { by: page.by, limit: SERIES_LIMIT }, signal),
-    fetchNodes(selection, signal),
-    fetchContainers(selection, { sort: "kernel", limit: 0 }, signal),
-    fetchStatus(signal),
+    fetchFlameGraph(selection, {}, asking),
+    fetchTimeSeries(selection, { by: page.by, limit: SERIES_LIMIT }, quiet),
+    fetchNodes(selection, quiet),
+    fetchContainers(selection, { sort: "kernel", limit: 0 }, quiet),
+    fetchStatus(quiet),
   ]);
   // The first answer may reveal that this machine's clock is wrong: fetch again with the right
   // range.
   if (Math.abs(readServerClock() - askedClock) > 30_000 && page.from.startsWith("now")) {
-    return fetchProfile(page, signal);
+    return fetchProfile(page, asking);
   }
-  const grafted = await graftPath(selection, graph, page.zoom, signal);
-  const emptyReason = graph.totalNs === 0 ? await findEmptyReason(selection, graph, readServerClock(), signal) : null;
+  const grafted = await graftPath(selection, graph, page.zoom, asking);
+  const emptyReason = graph.totalNs === 0 ? await findEmptyReason(selection, graph, readServerClock(), quiet) : null;
   return { selection, graph: grafted, series, seriesBy: page.by, nodes, containers, status, emptyReason };
 }
 
@@ -159,13 +164,15 @@ export function createProfile(): Profile {
     store.set({ ...patch, unreachable: null });
   }
 
+  const askWith = (signal: AbortSignal): Asking => ({ signal, onProgress: (progress) => !signal.aborted && store.set({ progress }) });
+
   const reload = (): void => profile.load(wanted);
 
-  function requestBranch(graft: (selection: Selection, graph: FlameGraph, signal: AbortSignal) => Promise<FlameGraph>): void {
+  function requestBranch(graft: (selection: Selection, graph: FlameGraph, asking: Asking) => Promise<FlameGraph>): void {
     const { selection, graph } = store.get();
     if (!selection || !graph) return;
-    store.set({ branchLoading: true, branchMissing: false });
-    branch.replace((signal) => graft(selection, graph, signal), {
+    store.set({ branchLoading: true, branchMissing: false, progress: null });
+    branch.replace((signal) => graft(selection, graph, askWith(signal)), {
       onAnswer: (grafted) => succeed({ graph: grafted, branchLoading: false, branchMissing: grafted === graph }),
       onFailure(error) {
         store.set({ branchLoading: false });
@@ -180,8 +187,8 @@ export function createProfile(): Profile {
       wanted = page;
       series.cancel();
       branch.cancel();
-      store.set({ loading: true, branchLoading: false, branchMissing: false });
-      whole.replace((signal) => fetchProfile(page, signal), {
+      store.set({ loading: true, branchLoading: false, branchMissing: false, progress: null });
+      whole.replace((signal) => fetchProfile(page, askWith(signal)), {
         onAnswer(answers) {
           // A subtree that is still being fetched belongs to the previous tree.
           branch.cancel();
@@ -199,7 +206,7 @@ export function createProfile(): Profile {
       const { selection, loading } = store.get();
       // The running request for the whole profile has the previous label.
       if (!selection || loading) return reload();
-      series.replace((signal) => fetchTimeSeries(selection, { by: page.by, limit: SERIES_LIMIT }, signal), {
+      series.replace((signal) => fetchTimeSeries(selection, { by: page.by, limit: SERIES_LIMIT }, { signal }), {
         onAnswer: (answer) => succeed({ series: answer, seriesBy: page.by }),
         onFailure: (error) => fail(error, series, reload),
       });
@@ -208,10 +215,10 @@ export function createProfile(): Profile {
       wanted = { ...wanted, zoom: path };
       const { graph } = store.get();
       if (!graph || !resolvePath(graph.tree, path).cutHere) return;
-      requestBranch((selection, current, signal) => graftPath(selection, current, path, signal));
+      requestBranch((selection, current, asking) => graftPath(selection, current, path, asking));
     },
     expand(cutNode) {
-      requestBranch((selection, graph, signal) => graftBelow(selection, graph, graph.tree.parent[cutNode]!, signal));
+      requestBranch((selection, graph, asking) => graftBelow(selection, graph, graph.tree.parent[cutNode]!, asking));
     },
   };
   return profile;

@@ -23,6 +23,7 @@ import { FunctionTable } from "./function-table.tsx";
 import { LinesDialog } from "./lines-dialog.tsx";
 import { Flame, Icon, type IconName } from "./icons.tsx";
 import { UnreachableBanner, EmptyNotice, NotStoredBanner, RefusalBanner } from "./notices.tsx";
+import { FloatingProgress } from "./question-progress.tsx";
 import { SelectorInput } from "./selector-input.tsx";
 import { SummaryStrip } from "./summary-strip.tsx";
 import { TimePicker, toRangeText } from "./time-picker.tsx";
@@ -77,6 +78,7 @@ export function App({ session }: { session: Session }): JSX.Element {
         <ThemeSwitch theme={page.theme} onTheme={(choice) => go({ theme: choice }, "replace")} />
       </header>
       <div class={slow ? "progress progress-on" : "progress"} role="progressbar" aria-label="Loading" aria-hidden={!slow} />
+      {profile.progress && <FloatingProgress progress={profile.progress} />}
       {profile.unreachable && <UnreachableBanner message={profile.unreachable.message} hasProfile={hasProfile} onRetry={session.refresh} />}
       {profile.refusal && !selectorRefusal && <RefusalBanner refusal={profile.refusal} hasProfile={hasProfile} />}
       {profile.status?.ingest.ready === false && <NotStoredBanner reason={profile.status.ingest.reason ?? ""} />}

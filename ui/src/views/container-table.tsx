@@ -11,6 +11,7 @@ import { formatRange, type TimeZone } from "../lib/time-range.ts";
 import type { ContainerSort } from "../lib/url-state.ts";
 import { createContainers } from "../state/panels.ts";
 import { Icon } from "./icons.tsx";
+import { Loading } from "./question-progress.tsx";
 import { useAnswer } from "./use-answer.ts";
 
 export interface ContainerTableProps {
@@ -33,7 +34,7 @@ const COLUMNS: { sort: ContainerSort; label: string; title: string }[] = [
 
 export function ContainerTable(props: ContainerTableProps): JSX.Element {
   const { selection, matchers, zone, sort } = props;
-  const { answer, failed } = useAnswer(createContainers, { selection, sort }, [selection, sort]);
+  const { answer, failed, progress } = useAnswer(createContainers, { selection, sort }, [selection, sort]);
   const { ofProcesses } = splitMatchers(matchers);
   return (
     <section class="panel containers" aria-label="Containers" aria-busy={answer === null && failed === null}>
@@ -50,7 +51,7 @@ export function ContainerTable(props: ContainerTableProps): JSX.Element {
       )}
       {answer && answer.count > 0 && <Stolen answer={answer} />}
       {answer && (answer.count > 0 ? <Rows {...props} answer={answer} /> : <NoAccounts />)}
-      {!answer && !failed && <p class="containers-note muted">Loading …</p>}
+      {!answer && !failed && <div class="containers-note"><Loading progress={progress} /></div>}
     </section>
   );
 }

@@ -8,6 +8,7 @@ import { baseName, cutName, showUnsafe } from "../lib/text.ts";
 import { createLines } from "../state/panels.ts";
 import { CopyCommand } from "./copy-command.tsx";
 import { Icon } from "./icons.tsx";
+import { Loading } from "./question-progress.tsx";
 import { useAnswer } from "./use-answer.ts";
 
 export interface LinesDialogProps {
@@ -20,7 +21,7 @@ export interface LinesDialogProps {
 
 export function LinesDialog({ of, selection, listCommand, onClose }: LinesDialogProps): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
-  const { answer, failed } = useAnswer(createLines, { selection, of }, [selection, of]);
+  const { answer, failed, progress } = useAnswer(createLines, { selection, of }, [selection, of]);
   useLayoutEffect(() => dialog.current!.showModal(), []);
   return (
     <dialog
@@ -38,7 +39,7 @@ export function LinesDialog({ of, selection, listCommand, onClose }: LinesDialog
         </header>
         <p class="card-place"><bdi>{showUnsafe(of.file)}</bdi>{answer !== null && answer.start_line > 0 && `:${answer.start_line}`} · <bdi>{showUnsafe(baseName(of.binary))}</bdi></p>
         {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
-        {answer ? <LineTable answer={answer} /> : !failed && <p class="muted">Loading …</p>}
+        {answer ? <LineTable answer={answer} /> : !failed && <Loading progress={progress} />}
         <p class="muted lines-note">Where the source files are available, this command shows the text of each line:</p>
         <CopyCommand command={listCommand} />
       </div>

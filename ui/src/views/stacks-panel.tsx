@@ -10,6 +10,7 @@ import { exactSearch } from "../lib/search.ts";
 import { baseName, collapseBrackets, cutName, showUnsafe } from "../lib/text.ts";
 import { createStacks } from "../state/panels.ts";
 import { Icon } from "./icons.tsx";
+import { Loading } from "./question-progress.tsx";
 import { useAnswer } from "./use-answer.ts";
 
 export interface StacksPanelProps {
@@ -19,7 +20,7 @@ export interface StacksPanelProps {
 }
 
 export function StacksPanel({ selection, onSearch }: StacksPanelProps): JSX.Element {
-  const { answer: stacks, failed } = useAnswer(createStacks, selection);
+  const { answer: stacks, failed, progress } = useAnswer(createStacks, selection);
   return (
     <div class="stacks" aria-busy={stacks === null && failed === null}>
       {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
@@ -35,7 +36,7 @@ export function StacksPanel({ selection, onSearch }: StacksPanelProps): JSX.Elem
           </div>
         </>
       ) : (
-        !failed && <p class="muted">Loading …</p>
+        !failed && <Loading progress={progress} />
       )}
     </div>
   );

@@ -10,6 +10,7 @@ import { baseName, showUnsafe } from "../lib/text.ts";
 import { createUnknown } from "../state/panels.ts";
 import { CopyText } from "./copy-command.tsx";
 import { Icon } from "./icons.tsx";
+import { Loading } from "./question-progress.tsx";
 import { useAnswer } from "./use-answer.ts";
 
 export interface UnknownPanelProps {
@@ -19,7 +20,7 @@ export interface UnknownPanelProps {
 }
 
 export function UnknownPanel({ selection, onSearch }: UnknownPanelProps): JSX.Element {
-  const { answer: unknown, failed } = useAnswer(createUnknown, selection);
+  const { answer: unknown, failed, progress } = useAnswer(createUnknown, selection);
   return (
     <div class="stacks unknown" aria-busy={unknown === null && failed === null}>
       {failed && <p class="warn" role="alert">Not up to date: {failed}</p>}
@@ -32,7 +33,7 @@ export function UnknownPanel({ selection, onSearch }: UnknownPanelProps): JSX.El
           {unknown.by_binary.count > 0 && <div class="stacks-column"><Binaries unknown={unknown} onSearch={onSearch} /></div>}
         </>
       ) : (
-        !failed && <p class="muted">Loading …</p>
+        !failed && <Loading progress={progress} />
       )}
     </div>
   );

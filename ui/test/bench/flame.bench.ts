@@ -6,7 +6,7 @@
 // 3840 pixels takes longer than the page's own work. The benchmark fails when the page's own share
 // exceeds the promised figures.
 //
-// Before and after column-reader.ts, the run-length layout and whole pixels: medians of three
+// Before and after numbers in typed arrays, the run-length layout and whole pixels: medians of three
 // alternating runs each, on two cores shared with other builds (load 3 to 8), without a graphics card:
 //
 // |                                           | 1280 x 800     | 3840 x 2000    |
@@ -25,6 +25,7 @@ import { createFixtureHandler } from "../fixture/handler.ts";
 import { DIST as BUILT, hasChromium, launchBrowser, saveShot } from "../browser/browser.ts";
 import { readFileSync } from "node:fs";
 import { extname, join } from "node:path";
+import { COLUMNS, writeFlameGraph } from "../fixture/columns.ts";
 import { makeLargeTree } from "./large-tree.ts";
 
 const NODES = Number(process.env["BENCH_NODES"] ?? 1_000_000);
@@ -126,13 +127,15 @@ describe.skipIf(!hasChromium())(`a flame graph of ${NODES} nodes`, () => {
   let bytes = 0;
 
   beforeAll(async () => {
-    const body = JSON.stringify(makeLargeTree(NODES));
-    bytes = body.length;
+    const tree = makeLargeTree(NODES);
+    const forms = { json: Buffer.from(JSON.stringify(tree)), columns: Buffer.from(writeFlameGraph(tree)) };
     const handle = createFixtureHandler({ nowMs: NOW_MS, readClock: Date.now });
     server = createServer((request, response) => {
       const path = new URL(request.url!, "http://bench").pathname;
       if (path === "/api/v1/flamegraph") {
-        response.setHeader("content-type", "application/json");
+        const body = request.headers.accept === COLUMNS ? forms.columns : forms.json;
+        bytes = body.length;
+        response.setHeader("content-type", body === forms.columns ? COLUMNS : "application/json");
         response.setHeader("date", new Date().toUTCString());
         response.end(body);
       } else if (!handle(request, response)) {
@@ -169,7 +172,7 @@ describe.skipIf(!hasChromium())(`a flame graph of ${NODES} nodes`, () => {
         `${name}: frame median ${medianMs.toFixed(1)} ms (${(1000 / medianMs).toFixed(0)} a second), 95 % within ${p95Ms.toFixed(1)} ms; our work ${workMs.toFixed(1)} ms, the browser's processor time ${cpuMs.toFixed(1)} ms`;
       console.log(
         [
-          `${NODES} nodes, ${(bytes / 1e6).toFixed(0)} MB of JSON, ${width}x${height}, ${cpus().length} CPUs, load ${loadavg()[0]!.toFixed(1)}`,
+          `${NODES} nodes, ${(bytes / 1e6).toFixed(1)} MB, ${width}x${height}, ${cpus().length} CPUs, load ${loadavg()[0]!.toFixed(1)}`,
           `  first painting ${received.toFixed(0)} ms after the last byte, ${asked.toFixed(0)} ms after the request (medians of ${ROUNDS})`,
           `  ${line("pan", pan)}`,
           `  ${line("zoom", zoom)}`,

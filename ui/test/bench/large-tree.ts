@@ -1,5 +1,5 @@
 // A flame graph answer with a million nodes, for the benchmark.
-import type { FlameGraphAnswer } from "../../src/api/shapes.ts";
+import type { FlameGraphJson } from "../fixture/columns.ts";
 import { createRandom } from "../fixture/random.ts";
 
 interface Open {
@@ -12,13 +12,13 @@ interface Open {
  * nodes. Like real trees it is bushy near the root, up to `depthMax` deep, and has a long tail of
  * boxes far narrower than a pixel.
  */
-export function makeLargeTree(count: number, depthMax = 90): FlameGraphAnswer {
+export function makeLargeTree(count: number, depthMax = 90): FlameGraphJson {
   const random = createRandom(7);
   const frameCount = 40_000;
   const strings = ["", ...Array.from({ length: 60 }, (_, at) => `/usr/lib/x86_64-linux-gnu/libpart${at}.so.${at % 7}`), "src/lib.rs"];
   const names = strings.length;
   for (let frame = 0; frame < frameCount; frame += 1) strings.push(`module_${frame % 97}::type_${frame % 1013}::<impl core::fmt::Debug for T${frame % 31}>::function_${frame}`);
-  const frames: FlameGraphAnswer["frames"] = { name: [], binary: [], file: [], line: [], kind: [] };
+  const frames: FlameGraphJson["frames"] = { name: [], binary: [], file: [], line: [], kind: [] };
   for (let frame = 0; frame < frameCount; frame += 1) {
     frames.name.push(names + frame);
     frames.binary.push(1 + (frame % 60));
@@ -26,7 +26,7 @@ export function makeLargeTree(count: number, depthMax = 90): FlameGraphAnswer {
     frames.line.push(frame % 4000);
     frames.kind.push(frame % 11 === 0 ? 1 : frame % 5 === 0 ? 2 : frame % 23 === 0 ? 3 : 0);
   }
-  const nodes: FlameGraphAnswer["nodes"] = { depth: [], frame: [], total_ns: [], self_ns: [], samples: [] };
+  const nodes: FlameGraphJson["nodes"] = { depth: [], frame: [], total_ns: [], self_ns: [], samples: [] };
   const sampleNs = 10_000_000;
   const put = (depth: number, frame: number, samples: number, own: number): void => {
     nodes.depth.push(depth);

@@ -12,6 +12,7 @@ import { createStore } from "../../src/state/store.ts";
 import { findCompletionContext } from "../../src/lib/completion.ts";
 import { listChildren, nameOf } from "../../src/lib/flame-tree.ts";
 import { resolvePath } from "../../src/lib/flame-path.ts";
+import type { QuestionProgress } from "../../src/api/shapes.ts";
 import { createFixtureHandler, type FixtureOptions } from "../fixture/handler.ts";
 
 const NOW_MS = Date.UTC(2026, 10, 23, 2, 15, 0);
@@ -21,22 +22,32 @@ interface Served {
   unreachable: boolean;
   /** The delay of an answer. */
   delayMs(url: string): number;
+  /** How far the server is with any question. */
+  progress: QuestionProgress | null;
+  /** The names that questions were given. */
+  names: string[];
 }
+
+const READING: QuestionProgress = { state: "reading", position: 0, segments: 24, segments_read: 3, bytes: 800, bytes_read: 100 };
+const UNKNOWN: QuestionProgress = { state: "unknown", position: 0, segments: 0, segments_read: 0, bytes: 0, bytes_read: 0 };
 
 /** Answers `fetch` from the fixture in this process, and records the URLs. */
 function serve(options: FixtureOptions = {}): Served {
   const handle = createFixtureHandler({ nowMs: NOW_MS, ...options });
-  const state: Served = { asked: [], unreachable: false, delayMs: () => 0 };
+  const state: Served = { asked: [], unreachable: false, delayMs: () => 0, progress: null, names: [] };
   vi.stubGlobal("fetch", async (url: string, init?: RequestInit) => {
     state.asked.push(url);
     const waitMs = state.delayMs(url);
     await (waitMs > 0 ? new Promise((resolve) => setTimeout(resolve, waitMs)) : Promise.resolve());
     if (init?.signal?.aborted) throw new DOMException("aborted", "AbortError");
     if (state.unreachable) throw new TypeError("failed to fetch");
+    if (url.startsWith("api/v1/progress?")) return new Response(JSON.stringify(state.progress));
+    const name = new Headers(init?.headers).get("pilotlight-question");
+    if (name) state.names.push(name);
     const headers = new Headers();
-    let body = "";
-    const response = { statusCode: 200, setHeader: (name: string, value: string) => headers.set(name, value), end: (text: string) => (body = text) };
-    handle({ url } as never, response as never);
+    let body: BodyInit = "";
+    const response = { statusCode: 200, setHeader: (name: string, value: string) => headers.set(name, value), end: (sent: BodyInit) => (body = sent) };
+    handle({ url, headers: init?.headers ?? {} } as never, response as never);
     return new Response(body, { status: response.statusCode, headers });
   });
   return state;
@@ -324,7 +335,7 @@ describe("createAnswer", () => {
     answer.ask({ text: "slow", waitMs: 500 });
     answer.ask({ text: "quick", waitMs: 10 });
     await settle(1_000);
-    expect(answer.get()).toEqual({ answer: "quick", failed: null });
+    expect(answer.get()).toEqual({ answer: "quick", failed: null, progress: null });
   });
 
   it("keeps the previous answer when a request fails, and has the error", async () => {
@@ -339,6 +350,67 @@ describe("createAnswer", () => {
     await settle();
     expect(stacks.get().answer).toBe(before);
     expect(stacks.get().failed).toContain("does not answer");
+  });
+});
+
+describe("a question that takes long", () => {
+  const graphMs = (waitMs: number) => (url: string) => (url.includes("flamegraph") || url.includes("stacks") ? waitMs : 0);
+
+  it("tells how far the server is, from a second on, until the answer comes", async () => {
+    const server = serve();
+    server.delayMs = graphMs(2_400);
+    const profile = createProfile();
+    profile.load(DEFAULT_STATE);
+    server.progress = { ...READING, state: "waiting", position: 2, segments: 0 };
+    await settle(900);
+    expect(server.asked.some((url) => url.includes("progress"))).toBe(false);
+    await settle(200);
+    expect(profile.get().progress).toEqual(server.progress);
+    server.progress = READING;
+    await settle(500);
+    expect(profile.get().progress).toEqual(READING);
+    // The server has answered, and the answer is on its way.
+    server.progress = UNKNOWN;
+    await settle(500);
+    expect(profile.get().progress).toEqual(READING);
+    await settle(1_000);
+    expect(profile.get()).toMatchObject({ progress: null, loading: false });
+    const looks = server.asked.filter((url) => url.includes("progress"));
+    expect(looks).toHaveLength(3);
+    expect(new Set(looks)).toEqual(new Set([`api/v1/progress?question=${server.names[0]}`]));
+    expect(server.names).toEqual([expect.stringMatching(/^[0-9a-f]{32}$/)]);
+  });
+
+  it("is forgotten when another one replaces it, and when it fails", async () => {
+    const server = serve();
+    server.delayMs = graphMs(5_000);
+    server.progress = READING;
+    const profile = createProfile();
+    profile.load(DEFAULT_STATE);
+    await settle(1_100);
+    expect(profile.get().progress).toEqual(READING);
+    profile.load({ ...DEFAULT_STATE, query: '{comm="known"}' });
+    expect(profile.get().progress).toBeNull();
+    await settle(900);
+    expect(profile.get().progress).toBeNull();
+    await settle(200);
+    expect(profile.get().progress).toEqual(READING);
+    server.unreachable = true;
+    await settle(4_000);
+    expect(profile.get()).toMatchObject({ progress: null, unreachable: { message: "the server does not answer" } });
+  });
+
+  it("is shown in its panel", async () => {
+    const server = serve();
+    server.delayMs = graphMs(2_000);
+    server.progress = READING;
+    const stacks = createStacks();
+    stacks.ask({ query: "{}", range: { fromMs: NOW_MS - 900_000, toMs: NOW_MS } });
+    await settle(1_100);
+    expect(stacks.get()).toMatchObject({ answer: null, progress: READING });
+    await settle(1_000);
+    expect(stacks.get().answer).not.toBeNull();
+    expect(stacks.get().progress).toBeNull();
   });
 });
 

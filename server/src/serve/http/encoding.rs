@@ -6,7 +6,7 @@
 use std::io::{self, BufWriter, Write};
 
 use axum::body::Bytes;
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
@@ -14,6 +14,7 @@ use flate2::write::GzEncoder;
 use model::ChargedBuffer;
 use serde::Serialize;
 
+use super::columns;
 use super::error::{ApiError, ErrorKind};
 
 /// The fastest: the client waits for the whole answer. In the bench `query`, a flame graph of 200,000 nodes has 5.4 MB of JSON, which
@@ -37,6 +38,15 @@ pub enum Encoding {
     Zstd,
 }
 
+/// A form of answers that have columns of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// JSON.
+    Json,
+    /// JSON, and the columns behind it.
+    Columns,
+}
+
 /// The body of an answer, and its headers. The bytes are on the account of the question until the last client has read them.
 #[derive(Clone)]
 pub struct Encoded {
@@ -49,13 +59,9 @@ pub struct Encoded {
 impl Encoding {
     /// The best one that a client takes.
     pub fn accepted(headers: &HeaderMap) -> Self {
-        let lines = headers.get_all(ACCEPT_ENCODING).iter();
-        let texts = lines.filter_map(|line| line.to_str().ok());
-        let items: Vec<&str> = texts.flat_map(|text| text.split(',')).collect();
-        let takes = |coding: &str| items.iter().any(|item| is_taken(item, coding));
-        if takes("zstd") {
+        if is_accepted(headers, ACCEPT_ENCODING, "zstd") {
             Self::Zstd
-        } else if takes("gzip") {
+        } else if is_accepted(headers, ACCEPT_ENCODING, "gzip") {
             Self::Gzip
         } else {
             Self::Identity
@@ -88,7 +94,7 @@ impl Encoding {
                 let gzip = GzEncoder::new(buffer, Compression::new(GZIP_LEVEL));
                 buffered(gzip, write).and_then(GzEncoder::finish)
             }
-            Self::Zstd => zstd::Encoder::new(buffer, ZSTD_LEVEL)
+            Self::Zstd => new_zstd(buffer)
                 .and_then(|zstd| buffered(zstd, write))
                 .and_then(zstd::Encoder::finish),
         };
@@ -123,7 +129,32 @@ impl Encoded {
     }
 }
 
-/// Whether an item of `accept-encoding` is this coding, and does not refuse it (`gzip;q=0`).
+impl Form {
+    /// The one that a client takes: JSON, unless it names the other one.
+    pub fn accepted(headers: &HeaderMap) -> Self {
+        if is_accepted(headers, ACCEPT, columns::MEDIA_TYPE) {
+            Self::Columns
+        } else {
+            Self::Json
+        }
+    }
+}
+
+/// A browser checks the sum at the end, as that of gzip.
+fn new_zstd(buffer: ChargedBuffer) -> io::Result<zstd::Encoder<'static, ChargedBuffer>> {
+    let mut zstd = zstd::Encoder::new(buffer, ZSTD_LEVEL)?;
+    zstd.include_checksum(true)?;
+    Ok(zstd)
+}
+
+/// Whether one of a header's lines has this coding or media type.
+fn is_accepted(headers: &HeaderMap, header: HeaderName, name: &str) -> bool {
+    let lines = headers.get_all(header).iter();
+    let mut texts = lines.filter_map(|line| line.to_str().ok());
+    texts.any(|text| text.split(',').any(|item| is_taken(item, name)))
+}
+
+/// Whether an item of such a header is this one, and does not refuse it (`gzip;q=0`).
 fn is_taken(item: &str, coding: &str) -> bool {
     let (name, weight) = item.split_once(';').unwrap_or((item, ""));
     let weight = weight.trim().strip_prefix("q=").unwrap_or("1");
@@ -173,6 +204,25 @@ mod tests {
                 headers.append(ACCEPT_ENCODING, HeaderValue::from_static(line));
             }
             assert_eq!(Encoding::accepted(&headers), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn columns_are_for_clients_that_name_them() {
+        for (line, expected) in [
+            (None, Form::Json),
+            (Some("*/*"), Form::Json),
+            (Some("application/json"), Form::Json),
+            (Some("application/vnd.pilotlight.columns"), Form::Columns),
+            (
+                Some("application/json;q=0.5, application/vnd.pilotlight.columns;q=0.9"),
+                Form::Columns,
+            ),
+            (Some("application/vnd.pilotlight.columns;q=0"), Form::Json),
+        ] {
+            let line = line.map(|line| (ACCEPT, HeaderValue::from_static(line)));
+            let headers = HeaderMap::from_iter(line);
+            assert_eq!(Form::accepted(&headers), expected, "{headers:?}");
         }
     }
 }

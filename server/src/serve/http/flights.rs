@@ -11,8 +11,23 @@ use parking_lot::Mutex;
 
 type Flight<T> = BoxFuture<'static, T>;
 
-/// The questions that are being answered.
-pub struct Flights<K, T: Clone>(Arc<Mutex<HashMap<K, WeakShared<Flight<T>>>>>);
+/// The questions that are being answered, each with a note for all who wait for it.
+pub struct Flights<K, N, T: Clone>(Arc<Mutex<HashMap<K, Entry<N, T>>>>);
+
+struct Entry<N, T: Clone> {
+    flight: WeakShared<Flight<T>>,
+    note: N,
+}
+
+/// A question that is being answered.
+pub struct Joined<N, T: Clone> {
+    /// Whether it was asked by others already.
+    pub role: Role,
+    /// The note of the one who asked first.
+    pub note: N,
+    /// The answer.
+    pub answer: Shared<Flight<T>>,
+}
 
 /// Whether a question was asked by others already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,41 +38,52 @@ pub enum Role {
     Joined,
 }
 
-impl<K, T: Clone> Clone for Flights<K, T> {
+impl<K, N, T: Clone> Clone for Flights<K, N, T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<K, T: Clone> Default for Flights<K, T> {
+impl<K, N, T: Clone> Default for Flights<K, N, T> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<K: Eq + Hash, T: Clone + Send + 'static> Flights<K, T> {
+impl<K: Eq + Hash, N: Clone, T: Clone + Send + 'static> Flights<K, N, T> {
     /// The answer to a question: that of an identical one, or that of `work`, which others may join from now on. The work goes on while
     /// anybody waits for it, whoever came first, and is dropped with the last one.
     pub fn join(
         &self,
         key: K,
+        note: N,
         work: impl Future<Output = T> + Send + 'static,
-    ) -> (Role, Shared<Flight<T>>) {
+    ) -> Joined<N, T> {
         let mut flights = self.0.lock();
         // Those that were dropped, and those whose answer was given.
-        flights.retain(|_, flight| {
-            flight
-                .upgrade()
-                .is_some_and(|flight| flight.peek().is_none())
+        flights.retain(|_, entry| {
+            let answer = entry.flight.upgrade();
+            answer.is_some_and(|answer| answer.peek().is_none())
         });
-        if let Some(flight) = flights.get(&key).and_then(WeakShared::upgrade) {
-            return (Role::Joined, flight);
+        if let Some(entry) = flights.get(&key)
+            && let Some(answer) = entry.flight.upgrade()
+        {
+            return Joined {
+                role: Role::Joined,
+                note: entry.note.clone(),
+                answer,
+            };
         }
-        let flight = work.boxed().shared();
-        if let Some(weak) = flight.downgrade() {
-            flights.insert(key, weak);
+        let answer = work.boxed().shared();
+        if let Some(flight) = answer.downgrade() {
+            let note = note.clone();
+            flights.insert(key, Entry { flight, note });
         }
-        (Role::First, flight)
+        Joined {
+            role: Role::First,
+            note,
+            answer,
+        }
     }
 }
 
@@ -89,21 +115,21 @@ mod tests {
     async fn the_work_goes_on_while_anybody_waits() {
         let (flights, begun) = (Flights::default(), Arc::new(AtomicUsize::new(0)));
         let (sender, leader) = work(&begun);
-        let (role, leader) = flights.join("a", leader);
-        assert_eq!(role, Role::First);
-        let leader = tokio::spawn(leader);
+        let leader = flights.join("a", 1, leader);
+        assert_eq!((leader.role, leader.note), (Role::First, 1));
+        let leader = tokio::spawn(leader.answer);
         while begun.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
         let (_, other) = work(&begun);
-        let (role, follower) = flights.join("a", other);
-        assert_eq!(role, Role::Joined);
+        let follower = flights.join("a", 2, other);
+        assert_eq!((follower.role, follower.note), (Role::Joined, 1));
         let (_, other) = work(&begun);
-        assert_eq!(flights.join("b", other).0, Role::First);
+        assert_eq!(flights.join("b", 3, other).role, Role::First);
         leader.abort();
         assert!(leader.await.is_err());
         sender.send(7).unwrap();
-        assert_eq!(follower.await, 7);
+        assert_eq!(follower.answer.await, 7);
         assert_eq!(begun.load(Ordering::Relaxed), 1);
     }
 
@@ -111,15 +137,14 @@ mod tests {
     async fn the_last_one_drops_the_work_and_an_answer_is_not_kept() {
         let (flights, begun) = (Flights::default(), Arc::new(AtomicUsize::new(0)));
         let (sender, first) = work(&begun);
-        drop(flights.join("a", first));
+        drop(flights.join("a", (), first));
         assert!(sender.is_closed());
         for word in [1, 2] {
             let (sender, next) = work(&begun);
-            let (role, flight) = flights.join("a", next);
+            let Joined { role, answer, .. } = flights.join("a", (), next);
             assert_eq!(role, Role::First);
             sender.send(word).unwrap();
-            assert_eq!(flight.clone().await, word);
-            drop(flight);
+            assert_eq!(answer.await, word);
         }
         assert_eq!(flights.0.lock().len(), 1);
     }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use listen::slots::Client;
 use parking_lot::Mutex;
@@ -26,7 +27,24 @@ struct LaneState {
 
 struct ClientQueue {
     client: Client,
-    waiting: VecDeque<oneshot::Sender<Place>>,
+    waiting: VecDeque<WaitingQuery>,
+}
+
+struct WaitingQuery {
+    ticket: Ticket,
+    sender: oneshot::Sender<Place>,
+}
+
+/// Identity of a query while it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// One that no other query has.
+    pub fn issue() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// A place in a lane; the next one gets it when this is dropped.
@@ -50,7 +68,11 @@ impl Lane {
     ///
     /// # Errors
     /// The queue is full, and this client has as many queries in it as any other.
-    pub async fn enter(self: &Arc<Self>, client: Client) -> Result<Place, LaneFull> {
+    pub async fn enter(
+        self: &Arc<Self>,
+        client: Client,
+        ticket: Ticket,
+    ) -> Result<Place, LaneFull> {
         let turn = {
             let mut state = self.state.lock();
             state.forget_gone();
@@ -62,7 +84,7 @@ impl Lane {
                 return Err(LaneFull);
             }
             let (sender, turn) = oneshot::channel();
-            state.push(client, sender);
+            state.push(client, WaitingQuery { ticket, sender });
             turn
         };
         turn.await.map_err(|_| LaneFull)
@@ -75,6 +97,13 @@ impl Lane {
         (state.running, state.waiting())
     }
 
+    /// Place of a query in the order of turns, 1 for the next one; 0 if it does not wait.
+    pub fn position(&self, ticket: Ticket) -> usize {
+        let mut state = self.state.lock();
+        state.forget_gone();
+        state.position(ticket)
+    }
+
     fn leave(self: &Arc<Self>) {
         let next = {
             let mut state = self.state.lock();
@@ -84,7 +113,7 @@ impl Lane {
         };
         // Not under the lock: a place that finds its receiver gone is dropped, and goes to the next one.
         if let Some(next) = next {
-            drop(next.send(Place(Arc::clone(self))));
+            drop(next.sender.send(Place(Arc::clone(self))));
         }
     }
 }
@@ -100,19 +129,38 @@ impl LaneState {
         self.queues.iter().map(|queue| queue.waiting.len()).sum()
     }
 
-    fn push(&mut self, client: Client, sender: oneshot::Sender<Place>) {
+    fn position(&self, ticket: Ticket) -> usize {
+        let round_of = |queue: &ClientQueue| {
+            let mut waiting = queue.waiting.iter();
+            waiting.position(|query| query.ticket == ticket)
+        };
+        let mut queues = self.queues.iter().enumerate();
+        let found = queues.find_map(|(turn, queue)| Some((turn, round_of(queue)?)));
+        let Some((turn, round)) = found else {
+            return 0;
+        };
+        // Each client has had a turn in the rounds before, and those before this client have had one in this round.
+        let queues = self.queues.iter().enumerate();
+        let before = queues.map(|(other, queue)| {
+            let turns = round + usize::from(other < turn);
+            queue.waiting.len().min(turns)
+        });
+        1 + before.sum::<usize>()
+    }
+
+    fn push(&mut self, client: Client, query: WaitingQuery) {
         let found = self.queues.iter_mut().find(|queue| queue.client == client);
         match found {
-            Some(queue) => queue.waiting.push_back(sender),
+            Some(queue) => queue.waiting.push_back(query),
             None => self.queues.push_back(ClientQueue {
                 client,
-                waiting: VecDeque::from([sender]),
+                waiting: VecDeque::from([query]),
             }),
         }
     }
 
     /// Takes the first query of the client whose turn it is; its next one waits until the other clients had theirs.
-    fn pop(&mut self) -> Option<oneshot::Sender<Place>> {
+    fn pop(&mut self) -> Option<WaitingQuery> {
         self.forget_gone();
         let mut queue = self.queues.pop_front()?;
         let first = queue.waiting.pop_front();
@@ -125,7 +173,7 @@ impl LaneState {
     /// Forgets queries that nobody waits for.
     fn forget_gone(&mut self) {
         for queue in &mut self.queues {
-            queue.waiting.retain(|sender| !sender.is_closed());
+            queue.waiting.retain(|query| !query.sender.is_closed());
         }
         self.queues.retain(|queue| !queue.waiting.is_empty());
     }
@@ -170,13 +218,17 @@ mod tests {
     }
 
     fn enter(lane: &Arc<Lane>, number: u8) -> Waiting<'_> {
-        let mut waiting: Waiting<'_> = Box::pin(lane.enter(client(number)));
+        enter_as(lane, number, Ticket::issue())
+    }
+
+    fn enter_as(lane: &Arc<Lane>, number: u8, ticket: Ticket) -> Waiting<'_> {
+        let mut waiting: Waiting<'_> = Box::pin(lane.enter(client(number), ticket));
         assert!(poll(&mut waiting).is_none(), "a place is free");
         waiting
     }
 
     fn enter_now(lane: &Arc<Lane>, number: u8) -> Result<Place, LaneFull> {
-        let mut entering = pin!(lane.enter(client(number)));
+        let mut entering = pin!(lane.enter(client(number), Ticket::issue()));
         let mut context = Context::from_waker(Waker::noop());
         match entering.as_mut().poll(&mut context) {
             std::task::Poll::Ready(entered) => entered,
@@ -184,24 +236,30 @@ mod tests {
         }
     }
 
-    /// Check that a client with many queries and one with few take turns.
+    /// Check that a client with many queries and one with few take turns, and that each knows its place in the order.
     #[test]
     fn clients_take_turns() {
         let lane = Lane::new(1, 10);
         let mut place = Some(enter_now(&lane, 1).unwrap());
         let clients = [1, 1, 1, 2, 2, 3];
-        let mut waiting: Vec<(u8, Waiting<'_>)> = clients
-            .iter()
-            .map(|number| (*number, enter(&lane, *number)))
-            .collect();
+        let enter = |number: u8| {
+            let ticket = Ticket::issue();
+            (number, ticket, enter_as(&lane, number, ticket))
+        };
+        let mut waiting: Vec<(u8, Ticket, Waiting<'_>)> = clients.map(enter).into();
+        let position = |(_, ticket, _): &(u8, Ticket, Waiting<'_>)| lane.position(*ticket);
+        let positions: Vec<usize> = waiting.iter().map(position).collect();
+        assert_eq!(positions, [1, 4, 6, 2, 5, 3]);
         let mut order = Vec::new();
         while !waiting.is_empty() {
+            let next = waiting.iter().position(|query| position(query) == 1);
             drop(place.take());
             let entered = waiting.iter_mut().enumerate();
             let (at, entered) = entered
-                .filter_map(|(at, (_, waiting))| Some((at, poll(waiting)?)))
+                .filter_map(|(at, (_, _, waiting))| Some((at, poll(waiting)?)))
                 .next()
                 .unwrap();
+            assert_eq!((Some(at), position(&waiting[at])), (next, 0));
             place = Some(entered.unwrap());
             order.push(waiting.remove(at).0);
         }

@@ -4,6 +4,7 @@
 //! Queries run on threads that may block, a bounded number at a time.
 
 pub mod answer;
+pub mod columns;
 pub mod debuginfo;
 pub mod encoding;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod own;
 pub mod page;
 pub mod parameters;
 mod prefix;
+pub mod progress;
 pub mod questions;
 pub mod routes;
 
@@ -113,6 +115,7 @@ pub fn router(state: HttpState, path_prefix: Option<&str>) -> Router {
             get(routes::versions).post(routes::versions),
         )
         .route("/api/v1/status", get(routes::status))
+        .route("/api/v1/progress", get(routes::progress))
         .route("/api/v1/debuginfo", get(debuginfo::list))
         .route(
             "/api/v1/debuginfo/{build_id}",

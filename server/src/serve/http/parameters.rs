@@ -22,8 +22,9 @@ use serde_json::Value;
 use tokio::time::timeout;
 use tonic::transport::server::TcpConnectInfo;
 
-use super::encoding::Encoding;
+use super::encoding::{Encoding, Form};
 use super::error::{ApiError, ErrorKind};
+use super::progress::read_name;
 use super::questions::Asker;
 
 /// The parameters that all queries have.
@@ -91,6 +92,8 @@ impl<S: Send + Sync> FromRequest<S> for QueryRequest {
             path: parts.uri.path().to_owned(),
             parameters: parameters.without_range(),
             encoding: Encoding::accepted(&parts.headers),
+            form: Form::accepted(&parts.headers),
+            name: read_name(&parts.headers)?,
         };
         Ok(Self { parameters, asker })
     }

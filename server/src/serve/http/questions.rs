@@ -16,11 +16,12 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Answered;
-use super::encoding::{Encoded, Encoding};
+use super::encoding::{Encoded, Encoding, Form};
 use super::error::{ApiError, ErrorKind};
-use super::flights::{Flights, Role};
-use super::lane::{Lane, LaneFull, Place};
+use super::flights::{Flights, Joined, Role};
+use super::lane::{Lane, LaneFull, Place, Ticket};
 use super::metrics::HttpMetrics;
+use super::progress::{NamedQuestions, Progress, Step};
 
 /// Bytes that a light question reads at most: 1 MiB of segments are a million rows of a busy cluster or 100,000 of one machine, which take some
 /// 10 ms.
@@ -83,7 +84,8 @@ pub struct Questions {
     memory: Arc<QuestionMemory>,
     light: Arc<Lane>,
     heavy: Arc<Lane>,
-    flights: Flights<FlightKey, Result<Encoded, ApiError>>,
+    flights: Flights<FlightKey, Arc<Progress>, Result<Encoded, ApiError>>,
+    named: NamedQuestions,
     metrics: HttpMetrics,
 }
 
@@ -97,6 +99,10 @@ pub struct Asker {
     pub parameters: Vec<(String, String)>,
     /// The compression that the client takes.
     pub encoding: Encoding,
+    /// The form that it takes.
+    pub form: Form,
+    /// The name by which it asks how far the question is.
+    pub name: Option<String>,
 }
 
 /// Key of identical questions.
@@ -106,6 +112,7 @@ struct FlightKey {
     parameters: Vec<(String, String)>,
     range: TimeRange,
     encoding: Encoding,
+    form: Form,
     version: u64,
 }
 
@@ -119,6 +126,8 @@ pub struct Asked<'a> {
     pub selection: &'a Selection,
     /// Names that the store's windows lack.
     pub names: &'a dyn NameSource,
+    /// The form that the client takes.
+    pub form: Form,
     encoding: Encoding,
     answer_bytes_max: usize,
 }
@@ -134,9 +143,17 @@ impl Asked<'_> {
     /// # Errors
     /// There is no memory for it.
     pub fn json(&self, answer: impl Serialize) -> Result<Encoded, ApiError> {
+        self.encoding
+            .json(&self.tell_losses(answer)?, self.buffer()?)
+    }
+
+    /// An answer that tells what could not be read, and what two collectors sampled.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn tell_losses<T>(&self, answer: T) -> Result<Answered<T>, StoreError> {
         let overlap = sum_overlap(self.snapshot, &self.selection.selector)?;
-        let answer = Answered::about(answer, self.snapshot, overlap);
-        self.encoding.json(&answer, self.buffer()?)
+        Ok(Answered::about(answer, self.snapshot, overlap))
     }
 
     /// Makes an answer in JSON that is not of the snapshot, and lacks this.
@@ -234,6 +251,7 @@ impl Questions {
             light: lane(),
             heavy: lane(),
             flights: Flights::default(),
+            named: NamedQuestions::default(),
             metrics,
         }
     }
@@ -254,6 +272,8 @@ impl Questions {
             path,
             parameters,
             encoding,
+            form,
+            name,
         } = asker;
         let (store, range) = (Arc::clone(&self.store), selection.range);
         let planned = spawn_blocking(move || {
@@ -266,6 +286,7 @@ impl Questions {
             parameters,
             range,
             encoding,
+            form,
             version: plan.version,
         };
         let lane = if work.bytes(plan.stack_bytes) <= LIGHT_BYTES {
@@ -273,7 +294,8 @@ impl Questions {
         } else {
             &self.heavy
         };
-        let (questions, lane) = (self.clone(), Arc::clone(lane));
+        let progress = Progress::new(Arc::clone(lane));
+        let (questions, own) = (self.clone(), Arc::clone(&progress));
         let run = async move {
             let answer_bytes_max = questions.limits.answer_bytes_max();
             let names = Arc::clone(&questions.names);
@@ -284,33 +306,38 @@ impl Questions {
                     snapshot: &*snapshot,
                     selection: &selection,
                     names: &*names,
+                    form,
                     encoding,
                     answer_bytes_max,
                 })
             };
-            questions.run(client, &lane, work).await
+            questions.run(client, &own, work).await
         };
-        let (role, flight) = self.flights.join(key, run);
+        let Joined { role, note, answer } = self.flights.join(key, progress, run);
         if role == Role::Joined {
             self.metrics.joined.inc();
         }
-        flight.await
+        // Until the client has its answer, or goes away.
+        let _named = name.map(|name| self.named.insert(name, note));
+        answer.await
     }
 
     /// Waits for a place, and works within the time.
     async fn run(
         &self,
         client: Client,
-        lane: &Arc<Lane>,
+        progress: &Progress,
         work: impl FnOnce(&dyn Store, &Arc<Question>) -> Result<Encoded, ApiError> + Send + 'static,
     ) -> Result<Encoded, ApiError> {
         let deadline = Instant::now() + self.limits.time_max;
-        let Ok(entered) = timeout_at(deadline, self.enter(client, lane)).await else {
+        let entering = self.enter(client, progress.lane(), progress.ticket());
+        let Ok(entered) = timeout_at(deadline, entering).await else {
             self.metrics.count_refused("timed_out");
             return Err(self.describe_stop(Stop::TimedOut));
         };
         let place = entered?;
         let question = Question::new(Arc::clone(&self.memory));
+        progress.note_place(question.reading());
         let mut stop = StopOnDrop {
             question: Some(Arc::clone(&question)),
             metrics: self.metrics.clone(),
@@ -404,7 +431,7 @@ impl Questions {
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let nobody = Client::new(Ipv4Addr::UNSPECIFIED.into());
-        let place = self.enter(nobody, &self.light).await?;
+        let place = self.enter(nobody, &self.light, Ticket::issue()).await?;
         let running = spawn_blocking(move || {
             let result = work();
             drop(place);
@@ -413,12 +440,22 @@ impl Questions {
         running.await.map_err(|err| note_panic(&err))?
     }
 
-    async fn enter(&self, client: Client, lane: &Arc<Lane>) -> Result<Place, ApiError> {
-        let entered = lane.enter(client).await;
+    async fn enter(
+        &self,
+        client: Client,
+        lane: &Arc<Lane>,
+        ticket: Ticket,
+    ) -> Result<Place, ApiError> {
+        let entered = lane.enter(client, ticket).await;
         entered.map_err(|LaneFull| {
             self.metrics.count_refused("queue_full");
             busy("too many queries run and wait at this moment")
         })
+    }
+
+    /// The state of the question with a name.
+    pub fn step(&self, name: &str) -> Option<Step> {
+        self.named.step(name)
     }
 
     /// Bytes of all answers that are not read yet.

@@ -1,11 +1,13 @@
-//! The routes below `/api/v1`: parameters in, a query, an answer out. All but `status` also take POST.
+//! The routes below `/api/v1`: parameters in, a query, an answer out. All but `status` and `progress` also take POST.
 
 use std::io;
 use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, USER_AGENT};
+use axum::http::header::{
+    CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, USER_AGENT, VARY,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use model::{Charge, PROCESS_LABELS, TimeRange};
@@ -30,11 +32,12 @@ use store::{PROGRAM_LABEL, Snapshot, StoreError, WORKLOAD_LABELS};
 
 use super::HttpState;
 use super::answer::{
-    ContainersAnswer, FlamegraphAnswer, LabelsAnswer, LinesAnswer, NodesAnswer, SeriesAnswer,
-    StacksAnswer, StatusAnswer, TimeseriesAnswer, TopAnswer, Unit, UnknownAnswer, ValuesAnswer,
-    VersionsAnswer,
+    ContainersAnswer, FlamegraphAnswer, LabelsAnswer, LinesAnswer, NodesAnswer, ProgressAnswer,
+    SeriesAnswer, StacksAnswer, StatusAnswer, TimeseriesAnswer, TopAnswer, Unit, UnknownAnswer,
+    ValuesAnswer, VersionsAnswer,
 };
-use super::encoding::Encoded;
+use super::columns::{self, write_columns};
+use super::encoding::{Encoded, Form};
 use super::error::{ApiError, ErrorKind};
 use super::parameters::{PLUS_HINT, Parameters, QueryRequest};
 use super::questions::{Asked, Asker, Questions, Work};
@@ -182,16 +185,32 @@ pub async fn flamegraph(
         let _charge = charge_answer(&tree)?;
         let Some(path) = path else {
             let graph = lay_out(&tree, nodes_max);
-            return asked.json(FlamegraphAnswer::new(*range, &tree, graph, None));
+            return encode_graph(asked, FlamegraphAnswer::new(*range, &tree, graph, None));
         };
         let below = tree.subtree(&path).ok_or_else(|| {
             let message = "no stack of the selection begins with this path";
             ApiError::in_parameter(ErrorKind::NotFound, "path", message)
         })?;
         let (graph, total_ns) = (lay_out(&below, nodes_max), below.total().ns);
-        asked.json(FlamegraphAnswer::new(*range, &tree, graph, Some(total_ns)))
+        let answer = FlamegraphAnswer::new(*range, &tree, graph, Some(total_ns));
+        encode_graph(asked, answer)
     };
     questions.ask(asker, Work::Stacks, selection, answer).await
+}
+
+fn encode_graph(asked: &Asked<'_>, mut answer: FlamegraphAnswer) -> Answer {
+    let encoded = match asked.form {
+        Form::Json => asked.json(answer),
+        Form::Columns => {
+            let columns = answer.take_columns();
+            let answer = asked.tell_losses(answer)?;
+            asked.bytes(columns::MEDIA_TYPE, |out| {
+                write_columns(out, &answer, &columns.list())
+            })
+        }
+    }?;
+    let vary = HeaderValue::from_static("accept");
+    Ok(encoded.with_header((VARY, vary)))
 }
 
 fn read_path(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError> {
@@ -565,6 +584,22 @@ pub async fn status(
     let (kept, damage) = (state.store.kept(), state.store.damage());
     let store_state = state.store_state.borrow();
     Ok(Json(StatusAnswer::new(&store_state, kept, damage)))
+}
+
+/// `GET /api/v1/progress`
+pub async fn progress(
+    State(questions): State<Questions>,
+    parameters: Parameters,
+) -> Result<Json<ProgressAnswer>, ApiError> {
+    let parameters = parameters.allow(&["question"])?;
+    let Some(name) = parameters.text("question") else {
+        let message = "the question is missing";
+        let error = ApiError::in_parameter(ErrorKind::BadParameter, "question", message);
+        return Err(
+            error.with_hint("name it as in the header `pilotlight-question` of its request")
+        );
+    };
+    Ok(Json(ProgressAnswer::new(questions.step(name))))
 }
 
 fn check_label_name(parameter: &str, name: &str) -> Result<(), ApiError> {

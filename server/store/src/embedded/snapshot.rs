@@ -187,6 +187,11 @@ impl SnapshotSource {
         }
     }
 
+    /// About how many bytes of its file are of windows in a range.
+    fn bytes_in(&self, range: TimeRange) -> u64 {
+        (self.file_bytes() as f64 * self.share_of_time(range)) as u64
+    }
+
     /// The part of its series that a filter selects, from some of them.
     fn share_of_series(&self, filter: &SeriesFilter<'_>) -> f64 {
         match self {
@@ -266,6 +271,25 @@ impl EmbeddedSnapshot {
             windows.retain(|window| nodes.contains(window.node.as_str()));
             Overlaps::find(&windows)
         })
+    }
+
+    /// Reads each source, and counts what is read.
+    fn read_each(
+        &self,
+        mut read: impl FnMut(&SnapshotSource) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let bytes = self
+            .sources
+            .iter()
+            .map(|source| source.bytes_in(self.range));
+        let bytes: Vec<u64> = bytes.collect();
+        let reading = self.question.reading();
+        reading.begin(&bytes);
+        for (source, bytes) in self.sources.iter().zip(bytes) {
+            read(source)?;
+            reading.note_read(bytes);
+        }
+        Ok(())
     }
 
     /// Shows a source as one that can be asked, and its windows in the range that are not left out; a file of an earlier version in
@@ -612,10 +636,10 @@ impl Snapshot for EmbeddedSnapshot {
     }
 
     fn estimate_bytes(&self, filter: &SeriesFilter<'_>) -> u64 {
-        let bytes = self.sources.iter().map(|source| {
-            let share = source.share_of_time(self.range) * source.share_of_series(filter);
-            source.file_bytes() as f64 * share
-        });
+        let bytes = self
+            .sources
+            .iter()
+            .map(|source| source.bytes_in(self.range) as f64 * source.share_of_series(filter));
         bytes.sum::<f64>() as u64
     }
 
@@ -633,7 +657,7 @@ impl Snapshot for EmbeddedSnapshot {
 
     fn list_series(&self, filter: &SeriesFilter<'_>) -> Result<SeriesTable, StoreError> {
         let mut found = Vec::new();
-        for source in &self.sources {
+        self.read_each(|source| {
             self.ask(source, |asked, windows| {
                 let (series, labels) = Self::select(asked, |labels| filter.selects(labels));
                 let mut listed: HashSet<u32> = HashSet::new();
@@ -655,8 +679,8 @@ impl Snapshot for EmbeddedSnapshot {
                 let labels = series.into_iter().zip(labels);
                 let labels = labels.filter(|(series, _)| listed.contains(series));
                 found.extend(labels.map(|(_, labels)| numbers.number(labels)));
-            })?;
-        }
+            })
+        })?;
         Ok(self.table(found))
     }
 
@@ -674,15 +698,15 @@ impl Snapshot for EmbeddedSnapshot {
         let mut totals = BTreeMap::new();
         let mut charge = self.question.charge(0)?;
         let mut end_ms = i64::MIN;
-        for source in &self.sources {
+        self.read_each(|source| {
             let range = source.range();
             if range.from_ms >= end_ms {
                 std::mem::take(&mut totals).values().for_each(&mut *visit);
             }
             end_ms = end_ms.max(range.to_ms);
             self.add_totals(source, &mut totals)?;
-            charge.set(totals.values().map(totals_bytes).sum())?;
-        }
+            charge.set(totals.values().map(totals_bytes).sum())
+        })?;
         totals.values().for_each(visit);
         Ok(())
     }
@@ -694,13 +718,13 @@ impl Snapshot for EmbeddedSnapshot {
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError> {
         let groups: HashMap<&LabelSet, u32> = series.iter().zip(groups.iter().copied()).collect();
-        for source in &self.sources {
+        self.read_each(|source| {
             self.read(
                 source,
                 |found, windows| self.sum_source(source, found, windows, &groups),
                 |sums| sums.show(visit),
-            )?;
-        }
+            )
+        })?;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use render::graph::{FrameColumns, Graph, NodeColumns};
 use serde::Serialize;
 
 use super::OutcomeEntry;
+use crate::serve::http::columns::{Column, Numbers};
 
 /// `/api/v1/flamegraph`
 #[derive(Serialize)]
@@ -31,15 +32,27 @@ pub struct FlamegraphAnswer {
     nodes: NodeArrays,
 }
 
+/// The columns, which are not in the JSON of the form with columns.
+pub struct FlamegraphColumns {
+    frames: FrameColumnArrays,
+    nodes: NodeColumnArrays,
+}
+
 #[derive(Serialize)]
 struct FrameArrays {
+    #[serde(flatten)]
+    columns: Option<FrameColumnArrays>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unnamed: BTreeMap<usize, UnnamedFrame>,
+}
+
+#[derive(Default, Serialize)]
+struct FrameColumnArrays {
     name: Vec<u32>,
     binary: Vec<u32>,
     file: Vec<u32>,
     line: Vec<i64>,
     kind: Vec<u8>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    unnamed: BTreeMap<usize, UnnamedFrame>,
 }
 
 #[derive(Serialize)]
@@ -50,16 +63,68 @@ struct UnnamedFrame {
 
 #[derive(Serialize)]
 struct NodeArrays {
-    depth: Vec<u32>,
-    frame: Vec<i64>,
-    total_ns: Vec<u64>,
-    self_ns: Vec<u64>,
-    samples: Vec<u64>,
+    #[serde(flatten)]
+    columns: Option<NodeColumnArrays>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample_ns: Option<u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     cut: BTreeMap<usize, usize>,
 }
 
+#[derive(Default, Serialize)]
+struct NodeColumnArrays {
+    depth: Vec<u32>,
+    frame: Vec<i32>,
+    total_ns: Vec<u64>,
+    self_ns: Vec<u64>,
+    samples: Vec<u64>,
+}
+
+impl FlamegraphColumns {
+    /// The columns. `self_ns` is not among them: it is the total less those of the callees. `total_ns` is not, if it follows from the
+    /// samples.
+    pub fn list(&self) -> Vec<Column<'_>> {
+        let Self { frames, nodes } = self;
+        let total_ns = ("nodes.total_ns", Numbers::U64(&nodes.total_ns));
+        let total_ns = nodes.sample_ns().is_none().then_some(total_ns);
+        let columns = [
+            ("frames.name", Numbers::U32(&frames.name)),
+            ("frames.binary", Numbers::U32(&frames.binary)),
+            ("frames.file", Numbers::U32(&frames.file)),
+            ("frames.line", Numbers::I64(&frames.line)),
+            ("frames.kind", Numbers::U8(&frames.kind)),
+            ("nodes.depth", Numbers::U32(&nodes.depth)),
+            ("nodes.frame", Numbers::I32(&nodes.frame)),
+            ("nodes.samples", Numbers::U64(&nodes.samples)),
+        ];
+        let columns = columns.into_iter().chain(total_ns);
+        columns
+            .map(|(name, values)| Column { name, values })
+            .collect()
+    }
+}
+
+impl NodeColumnArrays {
+    /// The CPU time of a sample, if it is the same in all nodes, as it is if all collectors sample at the same rate.
+    fn sample_ns(&self) -> Option<u64> {
+        let sample_ns = self.total_ns.first()?.checked_div(*self.samples.first()?)?;
+        let mut nodes = self.total_ns.iter().zip(&self.samples);
+        let is_same = nodes.all(|(ns, samples)| samples.checked_mul(sample_ns) == Some(*ns));
+        is_same.then_some(sample_ns)
+    }
+}
+
 impl FlamegraphAnswer {
+    /// Takes the columns out of the JSON.
+    pub fn take_columns(&mut self) -> FlamegraphColumns {
+        let columns = FlamegraphColumns {
+            frames: self.frames.columns.take().unwrap_or_default(),
+            nodes: self.nodes.columns.take().unwrap_or_default(),
+        };
+        self.nodes.sample_ns = columns.nodes.sample_ns();
+        columns
+    }
+
     /// Shows a graph. `whole` is the tree of the selection, `path_total_ns` the total below a path.
     pub fn new(range: TimeRange, whole: &Tree, graph: Graph, path_total_ns: Option<u64>) -> Self {
         let Graph {
@@ -106,19 +171,24 @@ impl FlamegraphAnswer {
             path_total_ns,
             strings,
             frames: FrameArrays {
-                name,
-                binary,
-                file,
-                line,
-                kind,
+                columns: Some(FrameColumnArrays {
+                    name,
+                    binary,
+                    file,
+                    line,
+                    kind,
+                }),
                 unnamed: why_not.into_iter().map(unnamed).collect(),
             },
             nodes: NodeArrays {
-                depth,
-                frame,
-                total_ns,
-                self_ns,
-                samples,
+                columns: Some(NodeColumnArrays {
+                    depth,
+                    frame,
+                    total_ns,
+                    self_ns,
+                    samples,
+                }),
+                sample_ns: None,
                 cut,
             },
         }
