@@ -17,12 +17,14 @@
 //! - What could not be read is left out and told: [`Snapshot::unread`].
 //! - Methods block, and may be called by any number of threads.
 
+mod cells;
 pub mod embedded;
 mod kept;
 mod memory;
 mod store;
 mod unread;
 
+pub use cells::{WindowCell, WindowCells, WindowSpan};
 pub use embedded::{EmbeddedStore, HourLimits, RetentionFlags, StoreMetrics, StoreOptions};
 pub use kept::{BeyondDefaults, Kept, RollUp};
 pub use memory::MemoryStore;
