@@ -52,6 +52,7 @@ pub mod node_report;
 pub mod outcome;
 pub mod question;
 pub mod series;
+mod spare;
 pub mod stored;
 pub mod tables;
 pub mod text;
@@ -67,6 +68,7 @@ pub use node_report::NodeReport;
 pub use profile::{LabelSet, UnnamedReason};
 pub use question::{Charge, Question, QuestionMemory, Stop};
 pub use series::{SeriesId, SeriesTable};
+pub use spare::{Evict, SpareCharge};
 pub use stored::{Messages, StackSum, StackSums, Unread, WindowOverlap, WindowTotals};
 pub use tables::{
     Function, Line, Location, Mapping, MappingFlags, StackNode, Tables, Tag, TagValue, Unnamed,

@@ -18,6 +18,7 @@ pub struct StoreMetrics {
     unread: Counter,
     failures: Counter,
     evicted_bytes: Counter,
+    sums: Family<Counter>,
     sync: Histogram,
     recovery: Family<Gauge>,
 }
@@ -29,6 +30,7 @@ impl Default for StoreMetrics {
             unread: Counter::default(),
             failures: Counter::default(),
             evicted_bytes: Counter::default(),
+            sums: Family::new(["cache"]),
             sync: Histogram::new(SYNC_SECONDS),
             recovery: Family::new(["kind"]),
         }
@@ -60,6 +62,11 @@ impl StoreMetrics {
             Unit::Bytes,
             self.evicted_bytes.clone(),
         );
+        registry.register(
+            "segment_sums",
+            "Segments whose samples a query summed up, by whether the sums were in the cache",
+            self.sums.clone(),
+        );
         registry.register_with_unit(
             "sync_duration",
             "Time that fdatasync of a log took",
@@ -76,6 +83,12 @@ impl StoreMetrics {
     /// Counts bytes that are durable.
     pub fn add_stored_bytes(&self, bytes: u64) {
         self.stored_bytes.inc_by(bytes);
+    }
+
+    /// Counts a segment whose sums were in the cache, or not.
+    pub fn count_sums(&self, is_cached: bool) {
+        let cache = if is_cached { "hit" } else { "miss" };
+        self.sums.of([cache]).inc();
     }
 
     /// Notes how long a sync took.

@@ -17,6 +17,7 @@
 //! | [`recovery`] | the start, after a kill at any moment; [`logs`] and [`doubles`] are parts of it |
 //! | [`snapshot`] | answers questions |
 //! | [`overlap`] | windows that an answer leaves out |
+//! | [`sum_cache`] | sums of segments that were asked for before |
 //! | [`inspect`] | what is damaged, and what takes how many bytes |
 //! | [`catalog`] | sled: what is small; segments are the truth |
 //! | [`old`] | files of earlier versions |
@@ -47,6 +48,7 @@ pub mod snapshot;
 pub mod space;
 pub mod span;
 mod store;
+pub mod sum_cache;
 pub mod wakeup;
 pub mod writer;
 
