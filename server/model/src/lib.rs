@@ -53,6 +53,7 @@ pub mod outcome;
 pub mod question;
 pub mod reading;
 pub mod series;
+mod spare;
 pub mod stored;
 pub mod tables;
 pub mod text;
@@ -69,6 +70,7 @@ pub use profile::{LabelSet, UnnamedReason};
 pub use question::{Charge, Question, QuestionMemory, Stop};
 pub use reading::{ReadCounts, Reading};
 pub use series::{SeriesId, SeriesTable};
+pub use spare::{Evict, SpareCharge};
 pub use stored::{Messages, StackSum, StackSums, Unread, WindowOverlap, WindowTotals};
 pub use tables::{
     Function, Line, Location, Mapping, MappingFlags, StackNode, Tables, Tag, TagValue, Unnamed,

@@ -1,7 +1,7 @@
 //! A question while it is worked on: whether somebody still waits for its answer, and the memory that it takes.
 //!
 //! Whatever grows with the stored data holds a [`Charge`] of its size. All questions together charge at most what their
-//! [`QuestionMemory`] has. A charge that does not fit waits while other questions may give memory back, and else stops the question. The
+//! [`QuestionMemory`] has. What they leave a cache may have ([`SpareCharge`](crate::SpareCharge)), which gives it back first. A charge that does not fit waits while other questions may give memory back, and else stops the question. The
 //! work on a stopped question ends at its next check, and what it returns is of no use.
 
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::spare::{Spare, reclaim};
 
 use crate::reading::Reading;
 
@@ -62,10 +64,23 @@ pub struct QuestionMemory {
 }
 
 #[derive(Debug, Default)]
-struct MemoryState {
+pub(crate) struct MemoryState {
     used: usize,
     questions: usize,
     waiting: usize,
+    pub(crate) spare: Spare,
+}
+
+impl MemoryState {
+    /// Whether so many bytes are left.
+    pub(crate) fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
+        self.missing(bytes, bytes_max) == 0
+    }
+
+    fn missing(&self, bytes: usize, bytes_max: usize) -> usize {
+        let needed = self.used.saturating_add(self.spare.bytes);
+        needed.saturating_add(bytes).saturating_sub(bytes_max)
+    }
 }
 
 impl QuestionMemory {
@@ -88,9 +103,23 @@ impl QuestionMemory {
         self.state.lock().waiting
     }
 
+    /// Bytes that a cache has of what questions do not need now.
+    pub fn spare(&self) -> usize {
+        self.state.lock().spare.bytes
+    }
+
     /// Bytes that they may have.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, MemoryState> {
+        self.state.lock()
+    }
+
+    /// Memory was given back.
+    pub(crate) fn notify(&self) {
+        self.changed.notify_all();
     }
 }
 
@@ -152,6 +181,11 @@ impl Question {
         &self.reading
     }
 
+    /// The memory of all questions.
+    pub fn memory(&self) -> &Arc<QuestionMemory> {
+        &self.memory
+    }
+
     /// Bytes that it has now.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
@@ -181,10 +215,14 @@ impl Question {
         loop {
             self.check()?;
             let needed = self.used().saturating_add(bytes);
-            if state.used.saturating_add(bytes) <= bytes_max {
+            let missing = state.missing(bytes, bytes_max);
+            if missing == 0 {
                 state.used += bytes;
                 self.used.fetch_add(bytes, Ordering::Relaxed);
                 return Ok(());
+            }
+            if needed <= bytes_max && reclaim(&mut state, missing) {
+                continue;
             }
             let reason = if needed > bytes_max {
                 Stop::TooLarge { needed, bytes_max }
@@ -298,6 +336,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::spare::{Evict, SpareCharge};
 
     /// Waits until so many questions wait for memory.
     fn wait_for_waiting(memory: &QuestionMemory, waiting: usize) {
@@ -355,6 +394,41 @@ mod tests {
             assert_eq!(waits.join().unwrap(), Ok(50));
         });
         assert_eq!(memory.used(), 0);
+    }
+
+    /// A cache with one entry.
+    #[derive(Default)]
+    struct Cache(Mutex<Option<SpareCharge>>);
+
+    impl Evict for Cache {
+        fn evict(&self, _: usize) {
+            let entry = self.0.lock().take();
+            drop(entry);
+        }
+    }
+
+    /// Check that a cache takes only what is left, and gives it back before a question waits or fails.
+    #[test]
+    fn a_cache_makes_room_for_questions() {
+        let memory = QuestionMemory::new(100);
+        let question = Question::new(Arc::clone(&memory));
+        let mut charge = question.charge(60).unwrap();
+        let cache = Arc::new(Cache::default());
+        let take = |bytes| {
+            let evict: Arc<dyn Evict> = Arc::clone(&cache) as _;
+            SpareCharge::take(&memory, bytes, Arc::downgrade(&evict))
+        };
+        assert!(take(41).is_none());
+        *cache.0.lock() = take(40);
+        assert_eq!((memory.used(), memory.spare()), (60, 40));
+        assert_eq!(charge.add(1), Ok(()));
+        assert_eq!((memory.used(), memory.spare()), (61, 0));
+        assert!(cache.0.lock().is_none());
+
+        let read_elsewhere = take(30).unwrap();
+        assert_eq!(charge.add(20), Err(question.stopped().unwrap()));
+        drop((read_elsewhere, charge));
+        assert_eq!((memory.used(), memory.spare()), (0, 0));
     }
 
     /// Check that of two questions that wait for each other one gives way, and that the other goes on.

@@ -55,7 +55,7 @@ fn sum_functions(tree: &Tree) -> Vec<FunctionUsage> {
     };
     let mut functions: Vec<_> = (0..tree.frames().len() as u32).map(none).collect();
     let mut depth_of = vec![0_u32; functions.len()];
-    let children = tree.children();
+    let children = tree.unsorted_children();
     // Each node comes up twice: when the walk enters it and when it leaves it.
     let mut pending: Vec<(u32, bool)> = children.of(0).iter().map(|child| (*child, true)).collect();
     while let Some((number, is_entered)) = pending.pop() {

@@ -26,6 +26,7 @@
 #[cfg(test)]
 extern crate self as query;
 
+mod child_index;
 pub mod containers;
 pub mod frame_names;
 pub mod functions;

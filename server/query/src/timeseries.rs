@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use model::{SeriesTable, TimeRange, WindowTotals};
-use store::{Snapshot, StoreError};
+use model::{SeriesTable, TimeRange};
+use store::{Snapshot, StoreError, WindowSpan};
 
 use super::selector::Selector;
 use super::series::Usage;
@@ -90,23 +90,18 @@ pub fn sum_over_time(
         steps: vec![Usage::default(); steps.count],
     };
     let mut groups: Vec<Group> = values.into_iter().map(empty).collect();
-    let mut coverage = Coverage::new(steps);
-    snapshot.scan_totals(&mut |totals| {
-        if totals.overlap.is_left_out() {
-            return;
-        }
-        coverage.add(totals);
-        let step = steps.position(totals.head.key.start_ms);
-        for (i, id) in totals.series.iter().enumerate() {
-            if let Some(position) = table.position(*id) {
-                let usage = Usage {
-                    samples: totals.samples[i],
-                    ns: totals.ns[i],
-                };
-                let group = &mut groups[group_of[position]];
-                group.total.add(usage);
-                group.steps[step].add(usage);
-            }
+    let mut windows: Vec<WindowSpan> = Vec::new();
+    snapshot.scan_cells(&table, &mut |part| {
+        windows.extend(&part.windows);
+        for cell in &part.cells {
+            let usage = Usage {
+                samples: cell.samples,
+                ns: cell.ns,
+            };
+            let group = &mut groups[group_of[cell.series as usize]];
+            let start_ms = part.windows[cell.window as usize].start_ms;
+            group.total.add(usage);
+            group.steps[steps.position(start_ms)].add(usage);
         }
     })?;
     groups.retain(|group| group.total != Usage::default());
@@ -118,7 +113,7 @@ pub fn sum_over_time(
     });
     Ok(Timeseries {
         steps,
-        covered_ns: coverage.covered_ns,
+        covered_ns: sum_coverage(steps, windows),
         groups,
     })
 }
@@ -157,31 +152,19 @@ fn group_series(table: &SeriesTable, by: Option<&str>) -> (Vec<usize>, Vec<Strin
     (group_of, values)
 }
 
-/// The part of each step that lies in at least one window of any node. Windows are sorted by start.
-struct Coverage {
-    steps: Steps,
-    covered_ns: Vec<u64>,
-    until_ms: Vec<i64>,
-}
-
-impl Coverage {
-    fn new(steps: Steps) -> Self {
-        Self {
-            steps,
-            covered_ns: vec![0; steps.count],
-            until_ms: vec![i64::MIN; steps.count],
-        }
-    }
-
-    fn add(&mut self, totals: &WindowTotals) {
-        let start_ms = totals.head.key.start_ms;
-        let end_ms = start_ms + totals.head.window_ms;
-        let step = self.steps.position(start_ms);
-        let until_ms = &mut self.until_ms[step];
+/// The part of each step that lies in at least one window of any node, in nanoseconds.
+fn sum_coverage(steps: Steps, mut windows: Vec<WindowSpan>) -> Vec<u64> {
+    windows.sort_unstable();
+    let mut covered_ns = vec![0; steps.count];
+    let mut until_ms = vec![i64::MIN; steps.count];
+    for WindowSpan { start_ms, end_ms } in windows {
+        let step = steps.position(start_ms);
+        let until_ms = &mut until_ms[step];
         let new_ms = end_ms - start_ms.max(*until_ms);
         *until_ms = end_ms.max(*until_ms);
-        self.covered_ns[step] += new_ms.max(0).unsigned_abs() * 1_000_000;
+        covered_ns[step] += new_ms.max(0).unsigned_abs() * 1_000_000;
     }
+    covered_ns
 }
 
 #[cfg(test)]

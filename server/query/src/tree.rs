@@ -3,6 +3,7 @@
 //! Samples are first summed by the number of their stack within the tables that the store shows; then each stack is
 //! merged once into the tree, by the names of its frames.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
@@ -12,6 +13,7 @@ use model::tables::{StringId, TagSetId};
 use model::{Charge, Dictionary, NamedTables, Tables, WhyNot};
 use store::StoreError;
 
+use super::child_index::ChildIndex;
 use super::frame_names::LocationFrames;
 use super::profiles::{NamedSums, Profiles};
 use super::selector::Selector;
@@ -80,7 +82,7 @@ pub struct Tree {
     why_not: BTreeMap<FrameId, Unknown>,
     frame_index: HashTable<u32>,
     nodes: Vec<Node>,
-    node_index: HashTable<u32>,
+    child_index: ChildIndex,
     hasher: DefaultHashBuilder,
     charge: Charge,
     /// Samples by outcome, where the outcome is known.
@@ -98,6 +100,34 @@ pub struct Children {
 }
 
 impl Children {
+    fn new(nodes: &[Node], is_included: impl Fn(u32) -> bool) -> Self {
+        let mut starts = vec![0_u32; nodes.len() + 1];
+        let included = || (1..nodes.len() as u32).filter(|number| is_included(*number));
+        for number in included() {
+            starts[nodes[number as usize].parent as usize + 1] += 1;
+        }
+        for i in 1..starts.len() {
+            starts[i] += starts[i - 1];
+        }
+        let mut ends = starts.clone();
+        let mut list = vec![0_u32; starts[nodes.len()] as usize];
+        for number in included() {
+            let end = &mut ends[nodes[number as usize].parent as usize];
+            list[*end as usize] = number;
+            *end += 1;
+        }
+        Self { starts, list }
+    }
+
+    fn sort(&mut self, mut compare: impl FnMut(&u32, &u32) -> Ordering) {
+        for ends in self.starts.windows(2) {
+            let siblings = &mut self.list[ends[0] as usize..ends[1] as usize];
+            if siblings.len() > 1 {
+                siblings.sort_unstable_by(&mut compare);
+            }
+        }
+    }
+
     /// The children of a node.
     pub fn of(&self, node: u32) -> &[u32] {
         &self.list[self.starts[node as usize] as usize..self.starts[node as usize + 1] as usize]
@@ -132,7 +162,7 @@ impl Tree {
             why_not: BTreeMap::new(),
             frame_index: HashTable::new(),
             nodes: vec![root],
-            node_index: HashTable::new(),
+            child_index: ChildIndex::new(),
             hasher: DefaultHashBuilder::default(),
             charge: Charge::default(),
             outcomes: BTreeMap::new(),
@@ -153,7 +183,8 @@ impl Tree {
             + (size_of::<Frame>() + size_of::<i64>()) * self.frames.capacity()
             + size_of::<(FrameId, Unknown)>() * self.why_not.len()
             + size_of::<Node>() * self.nodes.capacity()
-            + 5 * (self.frame_index.capacity() + self.node_index.capacity())
+            + 5 * self.frame_index.capacity()
+            + self.child_index.heap_bytes()
     }
 
     /// The nodes, parents before their children.
@@ -213,28 +244,22 @@ impl Tree {
 
     /// Finds the children of nodes, in the order of all answers: most CPU first, then by name.
     pub fn children(&self) -> Children {
-        let mut starts = vec![0_u32; self.nodes.len() + 1];
-        for node in &self.nodes[1..] {
-            starts[node.parent as usize + 1] += 1;
-        }
-        for i in 1..starts.len() {
-            starts[i] += starts[i - 1];
-        }
-        let mut ends = starts.clone();
-        let mut list = vec![0_u32; self.nodes.len() - 1];
-        for (number, node) in self.nodes.iter().enumerate().skip(1) {
-            let end = &mut ends[node.parent as usize];
-            list[*end as usize] = number as u32;
-            *end += 1;
-        }
-        for node in 0..self.nodes.len() {
-            let siblings = &mut list[starts[node] as usize..starts[node + 1] as usize];
-            siblings.sort_unstable_by(|a, b| self.compare(*a, *b));
-        }
-        Children { starts, list }
+        self.children_among(|_| true)
     }
 
-    fn compare(&self, a: u32, b: u32) -> std::cmp::Ordering {
+    /// As [`Self::children`], of some of the nodes.
+    pub fn children_among(&self, is_included: impl Fn(u32) -> bool) -> Children {
+        let mut children = Children::new(&self.nodes, is_included);
+        children.sort(|a, b| self.compare(*a, *b));
+        children
+    }
+
+    /// As [`Self::children`], in any order.
+    pub fn unsorted_children(&self) -> Children {
+        Children::new(&self.nodes, |_| true)
+    }
+
+    fn compare(&self, a: u32, b: u32) -> Ordering {
         let (a, b) = (&self.nodes[a as usize], &self.nodes[b as usize]);
         b.total
             .ns
@@ -243,7 +268,7 @@ impl Tree {
     }
 
     /// The order of frames by their texts, which does not depend on their numbers.
-    pub fn compare_frames(&self, a: FrameId, b: FrameId) -> std::cmp::Ordering {
+    pub fn compare_frames(&self, a: FrameId, b: FrameId) -> Ordering {
         let said = |id: FrameId| {
             let Frame {
                 name,
@@ -390,6 +415,14 @@ impl Tree {
                 used[tables.stacks[stack].parent.position()] = true;
             }
         }
+        if self.nodes.len() == 1 {
+            // Nearly each of the first stacks is a node. Memory that is not touched is none until it is charged here.
+            self.nodes.reserve_exact(used.len());
+            self.child_index.reserve(used.len());
+            if !self.make_room() {
+                return;
+            }
+        }
         let mut frames = LocationFrames::new(&tables);
         let mut node_of = vec![0_u32; by_stack.len()];
         self.nodes[0].own.add(by_stack[0]);
@@ -414,29 +447,17 @@ impl Tree {
     }
 
     /// Finds or adds the child of a node with a frame.
+    #[inline]
     fn descend(&mut self, parent: u32, frame: FrameId) -> u32 {
-        let Self {
-            nodes,
-            node_index,
-            hasher,
-            ..
-        } = self;
-        let hash = hasher.hash_one((parent, frame));
-        let same =
-            |n: &u32| nodes[*n as usize].parent == parent && nodes[*n as usize].frame == frame;
-        if let Some(found) = node_index.find(hash, same) {
-            return *found;
+        let number = self.child_index.find_or_add(parent, frame);
+        if number as usize == self.nodes.len() {
+            self.nodes.push(Node {
+                parent,
+                frame,
+                own: Usage::default(),
+                total: Usage::default(),
+            });
         }
-        nodes.push(Node {
-            parent,
-            frame,
-            own: Usage::default(),
-            total: Usage::default(),
-        });
-        let number = nodes.len() as u32 - 1;
-        node_index.insert_unique(hash, number, |&n| {
-            hasher.hash_one((nodes[n as usize].parent, nodes[n as usize].frame))
-        });
         number
     }
 

@@ -1,11 +1,13 @@
 //! The page's flame graph: a tree in columns, cut to a number of nodes without losing a sample.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use model::WhyNot;
 use model::tables::StringId;
-use query::tree::{Children, FrameId, Node, Tree};
+use query::series::Usage;
+use query::tree::{FrameId, Node, Tree};
 
 /// Stands in the column `frame` for the root.
 pub const ROOT: i32 = -1;
@@ -62,9 +64,9 @@ pub struct NodeColumns {
 
 /// Lays out a tree, cut to at most `nodes_max` nodes (2 or more).
 pub fn lay_out(tree: &Tree, nodes_max: usize) -> Graph {
-    let children = tree.children();
     let is_kept = choose_nodes(tree, nodes_max);
-    let sizes = count_below(tree);
+    let children = tree.children_among(|number| is_kept[number as usize]);
+    let cuts = sum_cuts(tree, &is_kept);
     let mut layout = Layout {
         tree,
         graph: Graph::default(),
@@ -73,33 +75,38 @@ pub fn lay_out(tree: &Tree, nodes_max: usize) -> Graph {
     };
     layout.graph.node_count = tree.nodes().len();
     layout.intern_string(StringId(0));
-    let mut pending = vec![(0_u32, 0_u32)];
-    while let Some((number, depth)) = pending.pop() {
-        if number == CUT_MARK {
-            layout.push_cut(
-                depth,
-                &children,
-                pending.pop().map_or(0, |(parent, _)| parent),
-                &is_kept,
-                &sizes,
-            );
-            continue;
-        }
+    let mut pending = vec![Shape::Node(0, 0)];
+    while let Some(shape) = pending.pop() {
+        let (number, depth) = match shape {
+            Shape::Node(number, depth) => (number, depth),
+            Shape::Cut(cut, depth) => {
+                layout.push_cut(cut, depth);
+                continue;
+            }
+        };
         layout.push_node(number, depth);
-        let below = children.of(number);
-        // The cut is drawn last, so it is pushed first; below its mark lies its parent.
-        if below.iter().any(|child| !is_kept[*child as usize]) {
-            pending.push((number, depth));
-            pending.push((CUT_MARK, depth + 1));
-        }
-        let kept = below.iter().rev().filter(|child| is_kept[**child as usize]);
-        pending.extend(kept.map(|child| (*child, depth + 1)));
+        // The cut is drawn last, so it is pushed first.
+        let cut = cuts.get(&number);
+        pending.extend(cut.map(|cut| Shape::Cut(*cut, depth + 1)));
+        let kept = children.of(number).iter().rev();
+        pending.extend(kept.map(|child| Shape::Node(*child, depth + 1)));
     }
     layout.graph
 }
 
-/// Stands on the stack for the cut children of the node below it. A tree cannot have so many nodes.
-const CUT_MARK: u32 = u32::MAX;
+/// What is drawn, with its depth.
+enum Shape {
+    Node(u32, u32),
+    Cut(Cut, u32),
+}
+
+/// The children of a node that are not drawn.
+#[derive(Clone, Copy, Default)]
+struct Cut {
+    usage: Usage,
+    /// Nodes, with all below.
+    hidden: usize,
+}
 
 struct Layout<'a> {
     tree: &'a Tree,
@@ -126,32 +133,14 @@ impl Layout<'_> {
         nodes.samples.push(total.samples);
     }
 
-    fn push_cut(
-        &mut self,
-        depth: u32,
-        children: &Children,
-        parent: u32,
-        is_kept: &[bool],
-        sizes: &[u32],
-    ) {
-        let (mut ns, mut samples, mut hidden) = (0_u64, 0_u64, 0_usize);
-        for child in children
-            .of(parent)
-            .iter()
-            .filter(|child| !is_kept[**child as usize])
-        {
-            let total = self.tree.nodes()[*child as usize].total;
-            ns = ns.saturating_add(total.ns);
-            samples = samples.saturating_add(total.samples);
-            hidden += sizes[*child as usize] as usize;
-        }
+    fn push_cut(&mut self, Cut { usage, hidden }: Cut, depth: u32) {
         let nodes = &mut self.graph.nodes;
         nodes.cut.insert(nodes.depth.len(), hidden);
         nodes.depth.push(depth);
         nodes.frame.push(CUT);
-        nodes.total_ns.push(ns);
-        nodes.self_ns.push(ns);
-        nodes.samples.push(samples);
+        nodes.total_ns.push(usage.ns);
+        nodes.self_ns.push(usage.ns);
+        nodes.samples.push(usage.samples);
     }
 
     fn intern_frame(&mut self, number: u32) -> i32 {
@@ -191,13 +180,26 @@ impl Layout<'_> {
     }
 }
 
-/// Number of nodes of each subtree.
-fn count_below(tree: &Tree) -> Vec<u32> {
-    let mut sizes = vec![1_u32; tree.nodes().len()];
-    for number in (1..sizes.len()).rev() {
-        sizes[tree.nodes()[number].parent as usize] += sizes[number];
+/// The cut of each kept node that has children which are not kept.
+fn sum_cuts(tree: &Tree, is_kept: &[bool]) -> HashMap<u32, Cut> {
+    let nodes = tree.nodes();
+    let mut cuts: HashMap<u32, Cut> = HashMap::new();
+    // A parent of a kept node is kept, so that those below a cut are all hidden.
+    let mut sizes = vec![1_u32; nodes.len()];
+    for (number, node) in nodes.iter().enumerate().rev() {
+        let Node { parent, total, .. } = *node;
+        if is_kept[number] {
+            continue;
+        }
+        if is_kept[parent as usize] {
+            let cut = cuts.entry(parent).or_default();
+            cut.usage.add(total);
+            cut.hidden += sizes[number] as usize;
+        } else {
+            sizes[parent as usize] += sizes[number];
+        }
     }
-    sizes
+    cuts
 }
 
 /// Chooses the nodes with the most CPU, so that they and the nodes for cuts are at most `nodes_max`.
@@ -207,32 +209,35 @@ fn choose_nodes(tree: &Tree, nodes_max: usize) -> Vec<bool> {
         return vec![true; nodes.len()];
     }
     // A parent has at least its child's total and a smaller number, so that it always ranks before it.
-    let mut by_rank: Vec<u32> = (0..nodes.len() as u32).collect();
-    by_rank.sort_unstable_by_key(|number| {
-        (std::cmp::Reverse(nodes[*number as usize].total.ns), *number)
-    });
-    let mut last_child_rank = vec![0_usize; nodes.len()];
-    for (rank, number) in by_rank.iter().enumerate().skip(1) {
-        last_child_rank[nodes[*number as usize].parent as usize] = rank;
+    let numbered = nodes.iter().zip(0_u32..);
+    let mut by_rank: Vec<(Reverse<u64>, u32)> = numbered
+        .map(|(node, number)| (Reverse(node.total.ns), number))
+        .collect();
+    by_rank.select_nth_unstable(nodes_max);
+    by_rank.truncate(nodes_max);
+    by_rank.sort_unstable();
+    let mut unranked_children = vec![0_u32; nodes.len()];
+    for node in &nodes[1..] {
+        unranked_children[node.parent as usize] += 1;
     }
     // With the first `kept` of the ranking, a kept node has a cut when its last child is not among them: the number
     // of cuts grows by one with each node that has children, and shrinks with each last child.
-    let mut is_last_child = vec![false; nodes.len()];
-    last_child_rank
-        .iter()
-        .for_each(|rank| is_last_child[*rank] = true);
     let (mut cuts, mut kept_max) = (0_usize, 1_usize);
-    for (rank, number) in by_rank.iter().enumerate() {
-        cuts += usize::from(last_child_rank[*number as usize] > 0);
-        cuts -= usize::from(rank > 0 && is_last_child[rank]);
+    for (rank, (_, number)) in by_rank.iter().enumerate() {
+        cuts += usize::from(unranked_children[*number as usize] > 0);
+        if rank > 0 {
+            let siblings = &mut unranked_children[nodes[*number as usize].parent as usize];
+            *siblings -= 1;
+            cuts -= usize::from(*siblings == 0);
+        }
         if rank + 1 + cuts <= nodes_max {
             kept_max = rank + 1;
         }
     }
     let mut is_kept = vec![false; nodes.len()];
-    by_rank[..kept_max]
-        .iter()
-        .for_each(|number| is_kept[*number as usize] = true);
+    for (_, number) in &by_rank[..kept_max] {
+        is_kept[*number as usize] = true;
+    }
     is_kept
 }
 

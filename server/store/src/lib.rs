@@ -17,6 +17,7 @@
 //! - What could not be read is left out and told: [`Snapshot::unread`].
 //! - Methods block, and may be called by any number of threads.
 
+mod cells;
 pub mod embedded;
 mod kept;
 mod memory;
@@ -24,6 +25,7 @@ mod store;
 mod unread;
 mod versions;
 
+pub use cells::{WindowCell, WindowCells, WindowSpan};
 pub use embedded::{EmbeddedStore, HourLimits, RetentionFlags, StoreMetrics, StoreOptions};
 pub use kept::{BeyondDefaults, Kept, RollUp, RollUpAddresses};
 pub use memory::MemoryStore;

@@ -7,7 +7,7 @@ use model::{
     Window, WindowTotals,
 };
 
-use crate::{Kept, Versions};
+use crate::{Kept, Versions, WindowCells};
 
 /// Nodes whose last report is kept: of at most 256 KiB, and usually 6 KB, so that 4,096 take 24 MB. A node on which a policy excludes
 /// 100 pods adds 12 KB.
@@ -267,6 +267,23 @@ pub trait Snapshot: Send + Sync {
     /// # Errors
     /// The catalog failed.
     fn scan_totals(&self, visit: &mut dyn FnMut(&WindowTotals)) -> Result<(), StoreError>;
+
+    /// Shows of [`Self::scan_totals`] what a time series needs: the windows that are not left out, in any order, and the samples of these
+    /// series in them.
+    ///
+    /// # Errors
+    /// The catalog failed.
+    fn scan_cells(
+        &self,
+        series: &SeriesTable,
+        visit: &mut dyn FnMut(&WindowCells),
+    ) -> Result<(), StoreError> {
+        self.scan_totals(&mut |totals| {
+            if !totals.overlap.is_left_out() {
+                visit(&WindowCells::of(totals, series));
+            }
+        })
+    }
 
     /// Shows the samples of these series, added up by group, stack and tags, as far as that is cheap: the same ones may come again, in the
     /// same tables or in others. `groups` has the group of each series of the table: with one group for all, there are a tenth of the

@@ -3,7 +3,7 @@
 use model::TimeRange;
 
 /// Windows of a segment, by number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WindowSet {
     is_included: Vec<bool>,
     count: usize,
@@ -39,6 +39,11 @@ impl WindowSet {
     pub fn contains(&self, window: u32) -> bool {
         let is_included = self.is_included.get(window as usize);
         is_included.copied().unwrap_or(false)
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.is_included.capacity()
     }
 
     /// Number of windows in the set.

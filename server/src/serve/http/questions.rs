@@ -492,6 +492,11 @@ impl Questions {
             self.memory.used(),
         );
         figures.gauge(
+            "query_cache_bytes",
+            "Memory that queries leave, in which sums of segments are kept for the next ones",
+            self.memory.spare(),
+        );
+        figures.gauge(
             "query_memory_max_bytes",
             "Memory that queries may take, --query-bytes-max",
             self.memory.bytes_max(),

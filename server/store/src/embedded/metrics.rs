@@ -20,6 +20,7 @@ pub struct StoreMetrics {
     evicted_bytes: Counter,
     verified_bytes: Counter,
     damage: Counter,
+    sums: Family<Counter>,
     sync: Histogram,
     recovery: Family<Gauge>,
 }
@@ -33,6 +34,7 @@ impl Default for StoreMetrics {
             evicted_bytes: Counter::default(),
             verified_bytes: Counter::default(),
             damage: Counter::default(),
+            sums: Family::new(["cache"]),
             sync: Histogram::new(SYNC_SECONDS),
             recovery: Family::new(["kind"]),
         }
@@ -64,6 +66,11 @@ impl StoreMetrics {
             Unit::Bytes,
             self.evicted_bytes.clone(),
         );
+        registry.register(
+            "segment_sums",
+            "Segments whose samples a query summed up, by whether the sums were in the cache",
+            self.sums.clone(),
+        );
         registry.register_with_unit(
             "verified",
             "Bytes of segments that were verified in the background",
@@ -91,6 +98,12 @@ impl StoreMetrics {
     /// Counts bytes that are durable.
     pub fn add_stored_bytes(&self, bytes: u64) {
         self.stored_bytes.inc_by(bytes);
+    }
+
+    /// Counts a segment whose sums were in the cache, or not.
+    pub fn count_sums(&self, is_cached: bool) {
+        let cache = if is_cached { "hit" } else { "miss" };
+        self.sums.of([cache]).inc();
     }
 
     /// Notes how long a sync took.

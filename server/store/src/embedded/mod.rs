@@ -19,6 +19,7 @@
 //! | [`overlap`] | windows that an answer leaves out |
 //! | [`verifier`] | reads all segments again, so that damage is known before a question finds it |
 //! | [`versions`] | images and builds that ran, and when |
+//! | [`sum_cache`] | sums of segments that were asked for before |
 //! | [`inspect`] | what is damaged, and what takes how many bytes |
 //! | [`catalog`] | sled: what is small; segments are the truth |
 //! | [`old`] | files of earlier versions |
@@ -49,6 +50,7 @@ pub mod snapshot;
 pub mod space;
 pub mod span;
 mod store;
+pub mod sum_cache;
 pub mod verifier;
 pub mod versions;
 pub mod wakeup;

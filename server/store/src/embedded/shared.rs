@@ -18,6 +18,7 @@ use super::directory::Directory;
 use super::metrics::StoreMetrics;
 use super::plan::Retention;
 use super::space::Space;
+use super::sum_cache::SumCache;
 use super::wakeup::Wakeup;
 
 /// Threads of a question. Beyond eight, adding up what they found takes longer than they save.
@@ -48,6 +49,8 @@ pub struct Shared {
     pub space: Space,
     /// Metrics.
     pub metrics: StoreMetrics,
+    /// Sums of segments that were asked for before.
+    pub sums: Arc<SumCache>,
     /// Limits of the store.
     pub retention: Retention,
     /// Of the thread that writes blocks as segments.
@@ -77,6 +80,7 @@ impl Shared {
             directory,
             catalog,
             space,
+            sums: SumCache::new(metrics.clone()),
             metrics,
             retention,
             sealer: Wakeup::default(),

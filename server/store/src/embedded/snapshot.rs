@@ -5,6 +5,8 @@
 //!
 //! A block is locked while it is read, so that no window is added: meanwhile a question never waits, not even for memory.
 
+mod sums;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,13 +14,12 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use model::{
-    Charge, ContainerUsage, LabelSet, Question, Row, SeriesId, SeriesTable, StackSum, StackSums,
-    Stop, TimeRange, Unread, WindowKey, WindowTotals,
+    ContainerUsage, LabelSet, Question, SeriesId, SeriesTable, StackSums, Stop, TimeRange, Unread,
+    WindowKey, WindowTotals,
 };
 use parking_lot::Mutex;
 use segment::{
-    Addresses, Builder, Cause, Damage, Effort, FunctionNames, Pair, Partial, Selection, Source,
-    SummedRows, WindowInfo, WindowSet,
+    Addresses, Builder, Cause, Damage, Effort, Partial, Selection, Source, WindowInfo, WindowSet,
 };
 use tracing::error;
 
@@ -27,9 +28,10 @@ use super::content::{Content, StoredSegment};
 use super::metrics::StoreMetrics;
 use super::old::OldFile;
 use super::overlap::{CollectorSpan, Overlaps, REACH_MS, find_nodes, list_spans};
-use super::shared::effort;
+use super::shared::{Shared, effort};
+use super::sum_cache::SumCache;
 use crate::unread::UnreadLog;
-use crate::{SeriesFilter, Snapshot, StoreError};
+use crate::{SeriesFilter, Snapshot, StoreError, WindowCells};
 
 /// Series that an estimate looks at in a file: for 100 files it takes 10 ms at most.
 const ESTIMATE_SERIES: usize = 256;
@@ -43,6 +45,7 @@ pub struct EmbeddedSnapshot {
     neighbours: Vec<SnapshotSource>,
     overlaps: OnceLock<Overlaps>,
     metrics: StoreMetrics,
+    sums: Arc<SumCache>,
     numbers: Mutex<Numbers>,
     unread: Mutex<UnreadLog>,
 }
@@ -224,14 +227,10 @@ fn share_of_time(own: TimeRange, range: TimeRange) -> f64 {
 
 impl EmbeddedSnapshot {
     /// Takes what the store has of a range.
-    pub fn new(
-        content: &Content,
-        range: TimeRange,
-        question: Arc<Question>,
-        metrics: StoreMetrics,
-    ) -> Self {
-        let mut sources = SnapshotSource::list(content, range);
-        let mut neighbours = SnapshotSource::list(content, reach_of(&sources, range));
+    pub fn new(shared: &Shared, range: TimeRange, question: Arc<Question>) -> Self {
+        let content = shared.content();
+        let mut sources = SnapshotSource::list(&content, range);
+        let mut neighbours = SnapshotSource::list(&content, reach_of(&sources, range));
         neighbours.retain(|other| !sources.iter().any(|source| source.is_same(other)));
         let old = content.old.iter().cloned().map(SnapshotSource::Old);
         sources.extend(old.filter(|file| {
@@ -245,7 +244,8 @@ impl EmbeddedSnapshot {
             sources,
             neighbours,
             overlaps: OnceLock::new(),
-            metrics,
+            metrics: shared.metrics.clone(),
+            sums: Arc::clone(&shared.sums),
             numbers: Mutex::default(),
             unread: Mutex::default(),
         };
@@ -505,86 +505,6 @@ impl EmbeddedSnapshot {
             }
         })
     }
-
-    /// Adds up the samples of some series of a source, by the groups of their label sets.
-    fn sum_source(
-        &self,
-        source: &SnapshotSource,
-        found: &dyn Source,
-        windows: &WindowSet,
-        groups: &HashMap<&LabelSet, u32>,
-    ) -> SourceSums {
-        let (series, labels) = Self::select(found, |labels| groups.contains_key(labels));
-        if series.is_empty() {
-            return SourceSums::default();
-        }
-        let selection = Selection {
-            series: &series,
-            windows,
-        };
-        let asked: Vec<u32> = labels.iter().map(|labels| groups[labels]).collect();
-        let effort = self.effort(source);
-        let pairs = found.sum_groups(&selection, &asked, effort);
-        let Ok(charge) = self.charge(source, size_of::<Pair>() * pairs.value.len()) else {
-            return SourceSums::default();
-        };
-        let mut read = found.resolve_pairs(&pairs.value, FunctionNames::All, effort);
-        if self.question.check().is_err() {
-            return SourceSums::default();
-        }
-        read.damage.extend(pairs.damage);
-        let lost = if read.damage.is_empty() {
-            [0; 2]
-        } else {
-            lost_of(found, &selection, &read.value.rows)
-        };
-        self.note_damage(source, windows.count() as u64, lost, &read.damage);
-        SourceSums {
-            read: read.value,
-            charge,
-        }
-    }
-
-    /// A charge for what was read of a source; none for that of a block, which is locked.
-    fn charge(&self, source: &SnapshotSource, bytes: usize) -> Result<Charge, Stop> {
-        match source {
-            SnapshotSource::Block(..) => self.question.charge(0),
-            SnapshotSource::Segment(_) | SnapshotSource::Old(_) => self.question.charge(bytes),
-        }
-    }
-}
-
-/// Sums that were read of a source.
-#[derive(Default)]
-struct SourceSums {
-    read: SummedRows,
-    charge: Charge,
-}
-
-impl SourceSums {
-    /// Shows the sums, on the account of the question.
-    fn show(self, visit: &mut dyn FnMut(&StackSums<'_>)) {
-        let Self {
-            read: SummedRows { tables, rows },
-            mut charge,
-        } = self;
-        let bytes = tables.heap_bytes() + (size_of::<Row>() + size_of::<StackSum>()) * rows.len();
-        if rows.is_empty() || charge.set(bytes).is_err() {
-            return;
-        }
-        let sum = |row: &Row| StackSum {
-            group: row.series,
-            stack: row.stack,
-            tags: row.tags,
-            samples: row.samples,
-            ns: row.ns,
-        };
-        let sums: Vec<StackSum> = rows.iter().map(sum).collect();
-        visit(&StackSums {
-            tables: &tables,
-            sums: &sums,
-        });
-    }
 }
 
 /// Bytes of the sums of a window.
@@ -711,6 +631,26 @@ impl Snapshot for EmbeddedSnapshot {
         Ok(())
     }
 
+    fn scan_cells(
+        &self,
+        series: &SeriesTable,
+        visit: &mut dyn FnMut(&WindowCells),
+    ) -> Result<(), StoreError> {
+        let positions: HashMap<&LabelSet, u32> = series.iter().zip(0..).collect();
+        self.read_each(|source| {
+            self.read(
+                source,
+                |found, windows| self.read_cells(source, found, windows, &positions),
+                |cells| {
+                    // If there is no memory for it, the question is stopped.
+                    if let Ok(_charge) = self.question.charge(cells.heap_bytes()) {
+                        visit(&cells);
+                    }
+                },
+            )
+        })
+    }
+
     fn sum_stacks(
         &self,
         series: &SeriesTable,
@@ -722,7 +662,7 @@ impl Snapshot for EmbeddedSnapshot {
             self.read(
                 source,
                 |found, windows| self.sum_source(source, found, windows, &groups),
-                |sums| sums.show(visit),
+                |sums| self.show_sums(sums, visit),
             )
         })?;
         Ok(())
@@ -750,21 +690,4 @@ impl EmbeddedSnapshot {
         let entry = |id: SeriesId| (id, Arc::clone(&numbers.labels[id.0 as usize]));
         SeriesTable::new(found.into_iter().map(entry).collect())
     }
-}
-
-/// Samples and nanoseconds that the cells of a selection have, and rows lack.
-fn lost_of(found: &dyn Source, selection: &Selection<'_>, rows: &[Row]) -> [u64; 2] {
-    let mut lost = [0_u64; 2];
-    // Samples in damaged cells are not known.
-    let _damage = found.read_cells(selection, &mut |_, cells| {
-        for cell in cells {
-            lost[0] = lost[0].saturating_add(cell.samples);
-            lost[1] = lost[1].saturating_add(cell.ns);
-        }
-    });
-    for row in rows {
-        lost[0] = lost[0].saturating_sub(row.samples);
-        lost[1] = lost[1].saturating_sub(row.ns);
-    }
-    lost
 }

@@ -247,9 +247,7 @@ impl Store for EmbeddedStore {
         range: TimeRange,
         question: &Arc<Question>,
     ) -> Result<Box<dyn Snapshot + '_>, StoreError> {
-        let content = self.shared.content();
-        let (question, metrics) = (Arc::clone(question), self.shared.metrics.clone());
-        let snapshot = EmbeddedSnapshot::new(&content, range, question, metrics);
+        let snapshot = EmbeddedSnapshot::new(&self.shared, range, Arc::clone(question));
         Ok(Box::new(snapshot))
     }
 
