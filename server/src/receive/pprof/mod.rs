@@ -44,7 +44,7 @@ use super::refusal::{Refusal, RefusalReason};
 use super::wire::Wire;
 
 /// Bytes of tables that are made before the profile is checked.
-const TABLE_BYTES_UNCHECKED: u64 = 8 << 20;
+const TABLE_BYTES_UNCHECKED: u64 = 12 << 20;
 
 /// Nodes of the tree of stacks that room is made for at first: samples share two thirds of their frames, and a node with 30 pods has 40,000
 /// nodes in a window. They take a MiB.
@@ -177,7 +177,7 @@ fn count(profile: &ProfileBytes<'_>) -> Result<ProfileCounts, Refusal> {
     }
 }
 
-/// Memory of tables with these entries, and nodes of stacks: a row has 32 bytes, a node 8, the others 16 to 40; an
+/// Memory of tables with these entries, and nodes of stacks: a row has 32 bytes, a node 16, the others 16 to 40; an
 /// index has 5 a place. Half of each is empty at worst.
 fn estimate_tables(counts: &ProfileCounts, nodes: u64) -> u64 {
     use ProfilePlace::*;
@@ -192,7 +192,7 @@ fn estimate_tables(counts: &ProfileCounts, nodes: u64) -> u64 {
     .iter()
     .map(|(place, bytes)| counts.get(*place) * bytes)
     .sum::<u64>()
-        + 26 * nodes
+        + 42 * nodes
 }
 
 fn refuse(message: String) -> Refusal {
