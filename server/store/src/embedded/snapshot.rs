@@ -648,7 +648,8 @@ impl Snapshot for EmbeddedSnapshot {
                     }
                 },
             )
-        })
+        })?;
+        Ok(())
     }
 
     fn sum_stacks(
