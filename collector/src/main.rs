@@ -24,6 +24,7 @@ use collector::{
     send::{Reporter, ReporterTimes, draw_instance},
     threads::has_panicked,
 };
+use sandbox::allocator;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let command = arguments.subcommand();
     if command.is_none()
-        && let Err(err) = sandbox::allocator::limit()
+        && let Err(err) = allocator::limit(allocator::SMALL)
     {
         eprintln!("pilotlight-collector: failed to limit the allocator: {err}");
     }

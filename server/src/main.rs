@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use sandbox::allocator;
 use server::app::App;
 use server::config::{Command, Config, LogFormat, Typed};
 use server::store_command::{run_check, run_rebuild, run_stats};
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
         Some(Command::Stats(arguments)) => return run_stats(&arguments),
         Some(Command::Rebuild(directory)) => return run_rebuild(&directory),
     }
-    if let Err(err) = sandbox::allocator::limit() {
+    if let Err(err) = allocator::limit(allocator::BUSY) {
         eprintln!("pilotlight-server: failed to limit the allocator: {err}");
     }
     let config = match typed.build() {

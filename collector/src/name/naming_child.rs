@@ -86,7 +86,7 @@ impl NamingChild {
                 limits.data_bytes_max.to_string().into(),
                 limits.resident_bytes_max.to_string().into(),
             ],
-            environment: allocator::LIMITS
+            environment: allocator::SMALL
                 .map(|(name, value)| (name.into(), value.into()))
                 .to_vec(),
         };

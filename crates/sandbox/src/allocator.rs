@@ -5,29 +5,43 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Environment variables with which it gives memory back to the kernel when it is free again.
+/// Environment variables and their values.
+pub type Limits = [(&'static str, &'static str); 3];
+
+/// For a program that must be small: it gives memory back to the kernel when it is free again.
 ///
-/// Without these its limits grow to 32 MB with the largest block that was ever freed, and it keeps, for
-/// each thread, what large files and full windows took: on a machine that compiles 117 MB of the
-/// collector were resident after two minutes, and with them 57 (peak 123 and 69); of a server that was asked
-/// for pprof of everything three times 1,080 MB, and with them 555.
-pub const LIMITS: [(&str, &str); 3] = [
+/// Without these its limits grow to 32 MB with the largest block that was ever freed, and it keeps, for each thread, what large files
+/// and full windows took: on a machine that compiles 117 MB of the collector were resident after two minutes, and with them 57 (peak
+/// 123 and 69).
+pub const SMALL: Limits = [
     ("MALLOC_MMAP_THRESHOLD_", "65536"),
     ("MALLOC_TRIM_THRESHOLD_", "131072"),
     ("MALLOC_ARENA_MAX", "2"),
 ];
 
-/// Runs this program in the place of itself with [`LIMITS`], unless it has them: the same process, from its beginning. Returns only if
+/// For a program that works all the time: it uses free blocks of up to 4 MiB again, and keeps at most 8 MiB of free memory at the end of
+/// each of its two arenas.
+///
+/// The tables of a window have some MB. With [`SMALL`] each of them is new from the kernel, which clears its pages: that was a third of
+/// the CPU time of a server that takes generated windows (4.1 us a row, 2.6 with these; peak 117 MiB, and 130). After pprof of everything
+/// six times, three of them at once, 51 MB are resident (21 with [`SMALL`]; 182 with 32 and 64 MiB in the place of 4 and 8).
+pub const BUSY: Limits = [
+    ("MALLOC_MMAP_THRESHOLD_", "4194304"),
+    ("MALLOC_TRIM_THRESHOLD_", "8388608"),
+    ("MALLOC_ARENA_MAX", "2"),
+];
+
+/// Runs this program in the place of itself with some limits, unless it has any: the same process, from its beginning. Returns only if
 /// nothing is to be done, or if it fails; then the program only takes more memory.
 ///
 /// # Errors
 /// The program cannot be run again.
-pub fn limit() -> io::Result<()> {
-    if env::var_os(LIMITS[0].0).is_some() {
+pub fn limit(limits: Limits) -> io::Result<()> {
+    if env::var_os(limits[0].0).is_some() {
         return Ok(());
     }
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_default();
     let mut again = Command::new(env::current_exe()?);
-    Err(again.arg0(name).args(arguments).envs(LIMITS).exec())
+    Err(again.arg0(name).args(arguments).envs(limits).exec())
 }

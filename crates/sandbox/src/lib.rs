@@ -14,7 +14,7 @@
 //! - **Deadline.** [`ChildProcess::ask`] returns when its deadline passes, whatever the child does, and tells a child that
 //!   works from one that sleeps on a file system.
 //! - **Restart.** A [`RestartingChild`] starts the next child when one failed, at a bounded rate.
-//! - **Memory.** [`allocator::limit`] makes the allocator of a program or child give back what is free.
+//! - **Memory.** [`allocator::limit`] bounds what the allocator of a program or child keeps of free memory.
 //! - **One task.** [`OneShot::run`] starts a child for one file and waits until it ends.
 //!
 //! # The caller must
