@@ -1,6 +1,8 @@
 //! A file as a source of code.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -28,9 +30,14 @@ pub(crate) struct ElfFile {
 impl ElfFile {
     /// Reads a file; nothing unless it is one of x86-64, and none of Go.
     pub(crate) fn read(path: &Path) -> Option<Self> {
-        let contents = std::fs::read(path)
-            .ok()
-            .filter(|contents| contents.starts_with(b"\x7fELF"))?;
+        let mut file = File::open(path).ok()?;
+        // Most files of a folder are something else, and large.
+        let mut contents = vec![0; 4];
+        file.read_exact(&mut contents).ok()?;
+        if contents != *b"\x7fELF" {
+            return None;
+        }
+        file.read_to_end(&mut contents).ok()?;
         let object = object::File::parse(&*contents).ok()?;
         let is_go = object.section_by_name(".gopclntab").is_some();
         if object.architecture() != object::Architecture::X86_64 || is_go {
