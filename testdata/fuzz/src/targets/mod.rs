@@ -14,6 +14,6 @@ macro_rules! targets {
 }
 
 targets! {
-    record maps namer frames selector segment columnar log push entries pprof elf cfi walk rows go jit tables debug symbols cgroup pod
-    relabel policy
+    record maps namer frames selector segment columnar log push entries pprof elf cfi walk rows code go jit tables debug symbols cgroup
+    pod relabel policy
 }
