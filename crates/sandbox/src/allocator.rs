@@ -19,15 +19,15 @@ pub const SMALL: Limits = [
     ("MALLOC_ARENA_MAX", "2"),
 ];
 
-/// For a program that works all the time: it uses free blocks of up to 4 MiB again, and keeps at most 8 MiB of free memory at the end of
+/// For a program that works all the time: it uses free blocks of up to 1 MiB again, and keeps at most 4 MiB of free memory at the end of
 /// each of its two arenas.
 ///
 /// The tables of a window have some MB. With [`SMALL`] each of them is new from the kernel, which clears its pages: that was a third of
 /// the CPU time of a server that takes generated windows (4.1 us a row, 2.6 with these; peak 117 MiB, and 130). After pprof of everything
 /// six times, three of them at once, 51 MB are resident (21 with [`SMALL`]; 182 with 32 and 64 MiB in the place of 4 and 8).
 pub const BUSY: Limits = [
-    ("MALLOC_MMAP_THRESHOLD_", "4194304"),
-    ("MALLOC_TRIM_THRESHOLD_", "8388608"),
+    ("MALLOC_MMAP_THRESHOLD_", "1048576"),
+    ("MALLOC_TRIM_THRESHOLD_", "4194304"),
     ("MALLOC_ARENA_MAX", "2"),
 ];
 

@@ -27,6 +27,9 @@ pub struct StoreMetrics {
 
 impl Default for StoreMetrics {
     fn default() -> Self {
+        let sums = Family::new(["cache"]);
+        // A counter that is there from the start has its first increase in a rate.
+        let _at_zero = ["hit", "miss"].map(|cache| sums.of([cache]));
         Self {
             stored_bytes: Counter::default(),
             unread: Counter::default(),
@@ -34,7 +37,7 @@ impl Default for StoreMetrics {
             evicted_bytes: Counter::default(),
             verified_bytes: Counter::default(),
             damage: Counter::default(),
-            sums: Family::new(["cache"]),
+            sums,
             sync: Histogram::new(SYNC_SECONDS),
             recovery: Family::new(["kind"]),
         }

@@ -1,7 +1,7 @@
 //! Records of the kernel side's ring: any bytes are decoded or refused, and what was decoded can be read.
 
 use collector::sample::Batch;
-use profiler_bpf::record::{FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE};
+use profiler_bpf::record::{FLAG_USER_LEAF_EXACT, HEADER_BYTES, KIND_SAMPLE, KIND_STACK};
 
 use crate::of_kind;
 
@@ -13,7 +13,9 @@ pub(crate) fn run(input: &[u8]) {
     while let Some((&eighths, after)) = rest.split_first() {
         let length = (usize::from(eighths) * 8).min(after.len());
         let (record, after) = after.split_at(length);
-        decoded += usize::from(batch.push_record(record).is_ok());
+        // A copied stack is kept for the sample that follows it.
+        let is_sample = record.first() != Some(&KIND_STACK);
+        decoded += usize::from(batch.push_record(record).is_ok() && is_sample);
         rest = after;
     }
     batch.sort_by_time();
