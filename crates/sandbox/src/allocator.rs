@@ -22,9 +22,9 @@ pub const SMALL: Limits = [
 /// For a program that works all the time: it uses free blocks of up to 1 MiB again, and keeps at most 4 MiB of free memory at the end of
 /// each of its two arenas.
 ///
-/// The tables of a window have some MB. With [`SMALL`] each of them is new from the kernel, which clears its pages: that was a third of
-/// the CPU time of a server that takes generated windows (4.1 us a row, 2.6 with these; peak 117 MiB, and 130). After pprof of everything
-/// six times, three of them at once, 51 MB are resident (21 with [`SMALL`]; 182 with 32 and 64 MiB in the place of 4 and 8).
+/// With [`SMALL`] most tables of a window are new from the kernel, which clears their pages: that was a third of the CPU time of a server
+/// that takes generated windows (3.9 us a row, 2.6 with these; peak 123 MiB, and 167). After pprof of everything six times, three of
+/// them at once, 49 MB are resident (21 with [`SMALL`]; 182 with 32 and 64 MiB in the place of 1 and 4).
 pub const BUSY: Limits = [
     ("MALLOC_MMAP_THRESHOLD_", "1048576"),
     ("MALLOC_TRIM_THRESHOLD_", "4194304"),
