@@ -1,7 +1,8 @@
 //! A question while it is worked on: whether somebody still waits for its answer, and the memory that it takes.
 //!
 //! Whatever grows with the stored data holds a [`Charge`] of its size. All questions together charge at most what their
-//! [`QuestionMemory`] has. What they leave a cache may have ([`SpareCharge`](crate::SpareCharge)), which gives it back first. A charge that does not fit waits while other questions may give memory back, and else stops the question. The
+//! [`QuestionMemory`] has; a cache may use the rest ([`SpareCharge`](crate::SpareCharge)), and evicts entries for a charge that needs
+//! their memory. A charge that still does not fit waits while other questions may give memory back, and else stops the question. The
 //! work on a stopped question ends at its next check, and what it returns is of no use.
 
 use std::sync::Arc;
@@ -11,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::spare::{Spare, reclaim};
-
 use crate::reading::Reading;
+use crate::spare::{Spare, reclaim};
 
 /// Time that a charge waits for other questions: the longest ones of a busy server take a few seconds.
 const WAIT_MAX: Duration = Duration::from_secs(10);

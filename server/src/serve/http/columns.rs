@@ -73,17 +73,15 @@ pub fn write_columns(
 ) -> io::Result<()> {
     let mut counted = CountedWriter { out, bytes: 0 };
     counted.write_all(FORM.as_bytes())?;
-    let entries: Vec<ColumnEntry> = columns.iter().map(Column::entry).collect();
-    let types: Vec<Type> = entries.iter().map(|entry| entry.r#type).collect();
     let head = Head {
-        columns: entries,
+        columns: columns.iter().map(Column::entry).collect(),
         answer,
     };
     serde_json::to_writer(&mut counted, &head)?;
     let spaces = ALIGNMENT - 1 - counted.bytes % ALIGNMENT;
     writeln!(counted, "{:spaces$}", "")?;
-    let mut columns = columns.iter().zip(types);
-    columns.try_for_each(|(column, r#type)| column.values.write(r#type, out))
+    let mut columns = columns.iter().zip(&head.columns);
+    columns.try_for_each(|(column, entry)| column.values.write(entry.r#type, out))
 }
 
 impl Column<'_> {

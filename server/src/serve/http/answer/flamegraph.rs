@@ -36,6 +36,7 @@ pub struct FlamegraphAnswer {
 pub struct FlamegraphColumns {
     frames: FrameColumnArrays,
     nodes: NodeColumnArrays,
+    sample_ns: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -84,9 +85,13 @@ impl FlamegraphColumns {
     /// The columns. `self_ns` is not among them: it is the total less those of the callees. `total_ns` is not, if it follows from the
     /// samples.
     pub fn list(&self) -> Vec<Column<'_>> {
-        let Self { frames, nodes } = self;
+        let Self {
+            frames,
+            nodes,
+            sample_ns,
+        } = self;
         let total_ns = ("nodes.total_ns", Numbers::U64(&nodes.total_ns));
-        let total_ns = nodes.sample_ns().is_none().then_some(total_ns);
+        let total_ns = sample_ns.is_none().then_some(total_ns);
         let columns = [
             ("frames.name", Numbers::U32(&frames.name)),
             ("frames.binary", Numbers::U32(&frames.binary)),
@@ -117,12 +122,13 @@ impl NodeColumnArrays {
 impl FlamegraphAnswer {
     /// Takes the columns out of the JSON.
     pub fn take_columns(&mut self) -> FlamegraphColumns {
-        let columns = FlamegraphColumns {
+        let nodes = self.nodes.columns.take().unwrap_or_default();
+        self.nodes.sample_ns = nodes.sample_ns();
+        FlamegraphColumns {
             frames: self.frames.columns.take().unwrap_or_default(),
-            nodes: self.nodes.columns.take().unwrap_or_default(),
-        };
-        self.nodes.sample_ns = columns.nodes.sample_ns();
-        columns
+            sample_ns: self.nodes.sample_ns,
+            nodes,
+        }
     }
 
     /// Shows a graph. `whole` is the tree of the selection, `path_total_ns` the total below a path.
