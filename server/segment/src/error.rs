@@ -32,6 +32,13 @@ pub struct Damage {
     pub cause: Cause,
 }
 
+impl Damage {
+    /// Whether the bytes are wrong. Else a read failed, and may succeed later.
+    pub fn is_lasting(&self) -> bool {
+        !matches!(self.cause, Cause::Read(_))
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "chunk {} of section {} ", self.chunk, self.section)?;

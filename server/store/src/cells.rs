@@ -33,11 +33,19 @@ pub struct WindowCell {
     pub ns: u64,
 }
 
+impl WindowSpan {
+    pub(crate) fn new(start_ms: i64, window_ms: i64) -> Self {
+        Self {
+            start_ms,
+            end_ms: start_ms.saturating_add(window_ms),
+        }
+    }
+}
+
 impl WindowCells {
     /// The cells of one window.
     pub(crate) fn of(totals: &WindowTotals, series: &SeriesTable) -> Self {
-        let start_ms = totals.head.key.start_ms;
-        let end_ms = start_ms.saturating_add(totals.head.window_ms);
+        let window = WindowSpan::new(totals.head.key.start_ms, totals.head.window_ms);
         let cell = |(at, id): (usize, &SeriesId)| {
             Some(WindowCell {
                 series: series.position(*id)? as u32,
@@ -47,7 +55,7 @@ impl WindowCells {
             })
         };
         Self {
-            windows: vec![WindowSpan { start_ms, end_ms }],
+            windows: vec![window],
             cells: totals.series.iter().enumerate().filter_map(cell).collect(),
         }
     }

@@ -46,6 +46,15 @@ pub struct VersionTimes {
     pub last_ms: i64,
 }
 
+impl VersionTimes {
+    pub(crate) fn join(self, other: Self) -> Self {
+        Self {
+            first_ms: self.first_ms.min(other.first_ms),
+            last_ms: self.last_ms.max(other.last_ms),
+        }
+    }
+}
+
 /// The versions that a store has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Versions {
@@ -71,8 +80,7 @@ pub struct VersionTable {
 impl VersionTable {
     pub(crate) fn add(&mut self, key: VersionKey, times: VersionTimes) {
         let known = self.versions.entry(key).or_insert(times);
-        known.first_ms = known.first_ms.min(times.first_ms);
-        known.last_ms = known.last_ms.max(times.last_ms);
+        *known = known.join(times);
     }
 
     pub(crate) fn add_all(&mut self, other: &Self) {

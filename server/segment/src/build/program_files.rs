@@ -19,13 +19,13 @@ pub(super) fn read_program_files(builder: &Builder, programs: &[Program]) -> Vec
         stack_sets.push(sets.add(caller, location.mapping));
     }
     let mut found = Vec::new();
-    for program in programs {
+    for (position, program) in programs.iter().enumerate() {
         let mut times = SetTimes::default();
         for run in builder.rows[program.series as usize].runs() {
             let of_run = message_times(&builder.windows[run.window as usize].info);
             run.read(|row| times.add(stack_sets[row.stack as usize], of_run));
         }
-        found.extend(sets.resolve(program, times));
+        found.extend(sets.resolve(position, program, times));
     }
     found
 }

@@ -60,6 +60,11 @@ impl WindowInfo {
         self.messages.first().map_or(0, |message| message.start_ms)
     }
 
+    /// Start of the last message.
+    pub fn last_start_ms(&self) -> i64 {
+        self.messages.last().map_or(0, |message| message.start_ms)
+    }
+
     /// From the start of the first message to the end of the last, whatever is missing between them.
     pub fn window_ms(&self) -> i64 {
         let end = |message: &Message| message.start_ms.saturating_add(message.window_ms);

@@ -25,8 +25,8 @@ pub struct Program {
 /// A file with the path of a series' program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramFile {
-    /// Number of the series.
-    pub series: u32,
+    /// Position of the program in the list that was asked for.
+    pub program: usize,
     /// Build id of the file.
     pub build_id: String,
     /// Start of the first message of the first window that has it, in milliseconds since the Unix epoch.
@@ -85,8 +85,13 @@ impl FileSets {
         self.sets.intern(files.into())
     }
 
-    /// The files of a program that the sets of its series have, with the times of these.
-    pub(crate) fn resolve(&self, program: &Program, times: SetTimes) -> Vec<ProgramFile> {
+    /// The files of a program, the one at `position`, that the sets of its series have, with the times of these.
+    pub(crate) fn resolve(
+        &self,
+        position: usize,
+        program: &Program,
+        times: SetTimes,
+    ) -> Vec<ProgramFile> {
         let mut found: HashMap<&str, (i64, i64)> = HashMap::new();
         for (set, times) in times.into_map() {
             for file in &self.sets.entries()[set as usize] {
@@ -99,7 +104,7 @@ impl FileSets {
             }
         }
         let file = |(build_id, (first_ms, last_ms)): (&str, (i64, i64))| ProgramFile {
-            series: program.series,
+            program: position,
             build_id: build_id.to_owned(),
             first_ms,
             last_ms,
@@ -147,12 +152,11 @@ fn join(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
 
 /// The starts of the first and the last message of a window.
 pub(crate) fn message_times(window: &WindowInfo) -> (i64, i64) {
-    let last_ms = window.messages.last().map(|message| message.start_ms);
-    (window.start_ms(), last_ms.unwrap_or(window.start_ms()))
+    (window.start_ms(), window.last_start_ms())
 }
 
 impl<R: ReadAt> Segment<R> {
-    /// The files of programs, by series in ascending order. In memory are four bytes for each location and each stack.
+    /// The files of programs, sorted by series as the programs are. In memory are four bytes for each location and each stack.
     ///
     /// # Errors
     /// Something that they need is damaged.
@@ -166,12 +170,12 @@ impl<R: ReadAt> Segment<R> {
         let times: Vec<_> = windows.iter().map(message_times).collect();
         let mut cursor = RowCursor::new(self);
         let mut found = Vec::new();
-        for program in programs {
+        for (position, program) in programs.iter().enumerate() {
             let mut set_times = SetTimes::default();
             cursor.read_series(program.series, |row: SeriesRow| {
                 set_times.add(stack_sets[row.stack as usize], times[row.window as usize]);
             })?;
-            found.extend(sets.resolve(program, set_times));
+            found.extend(sets.resolve(position, program, set_times));
         }
         Ok(found)
     }

@@ -1,8 +1,8 @@
 //! The catalog, in sled: what is small, and is slower to learn from the files.
 //!
-//! Trees: `meta` (the schema, the segment that was verified last), `segments` (what a start needs to know of each
-//! file, in postcard's form), `versions` (those of each file, likewise), `reports` (the last of each node, as JSON). Segments are the truth: an entry that is missing, damaged or of
-//! another file is read from its segment again.
+//! Trees: `meta` (the schema, the segment that was verified last), `segments` (the messages of each file, in postcard's form),
+//! `versions` (those of each file, likewise), `reports` (the last of each node, as JSON). Segments are the truth: an entry that is
+//! missing, damaged or of another file is read from its segment again.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

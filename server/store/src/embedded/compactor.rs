@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use model::TimeRange;
-use segment::{
-    Builder, Cause, Damage, MergeOptions, Segment, Source as _, WriteOptions, drop_addresses,
-};
+use segment::{Builder, Damage, MergeOptions, Segment, Source as _, WriteOptions, drop_addresses};
 use tracing::{error, info, warn};
 use ulid::Ulid;
 
@@ -126,14 +124,23 @@ fn put_versions(shared: &Shared, found: &StoredSegment) {
     }
 }
 
-/// Notes damage of a segment. One whose bytes are wrong is not merged any more; a failed read may succeed later.
 fn note_damage(shared: &Shared, found: &StoredSegment, damage: &Damage) {
     error!(name = %found.name, %damage, "a segment is damaged");
-    if !matches!(damage.cause, Cause::Read(_)) {
-        found.stop_merging();
-    }
-    if found.note_damage(&damage.to_string()) {
-        shared.metrics.count_damage();
+    found.note_damage(damage, &shared.metrics);
+}
+
+/// Gives up to rewrite segments of which one has wrong bytes: it is left out from now on. Everything else is an error, and tried again.
+fn leave_out_damaged(
+    shared: &Shared,
+    inputs: &[&Arc<StoredSegment>],
+    err: segment::Error,
+) -> Result<()> {
+    match err {
+        segment::Error::Input { input, damage } if damage.is_lasting() => {
+            note_damage(shared, inputs[input], &damage);
+            Ok(())
+        }
+        err => Err(err.into()),
     }
 }
 
@@ -246,13 +253,9 @@ fn run_merge(shared: &Shared, content: &Content, merge: &Merge) -> Result<bool> 
         outputs.push(output);
         Ok(writer)
     });
-    match merged {
-        Ok(_) => {}
-        Err(segment::Error::Input { input, damage }) if !matches!(damage.cause, Cause::Read(_)) => {
-            note_damage(shared, inputs[input], &damage);
-            return Ok(true);
-        }
-        Err(err) => return Err(err).context("failed to merge segments"),
+    if let Err(err) = merged {
+        leave_out_damaged(shared, &inputs, err).context("failed to merge segments")?;
+        return Ok(true);
     }
     replace_segments(shared, &inputs, outputs)?;
     info!(span = %merge.span, level = merge.span.level.name(), inputs = inputs.len(), "merged segments");
@@ -272,14 +275,11 @@ fn run_address_drop(shared: &Shared, content: &Content, names: &[SegmentName]) -
     for input in &inputs {
         let name = SegmentName { id, ..input.name };
         let output = Output::create(&shared.directory, name)?;
-        match drop_addresses(&input.segment, &WriteOptions::SMALL, output.writer()) {
-            Ok(_) => outputs.push(output),
-            Err(segment::Error::Input { damage, .. }) => {
-                note_damage(shared, input, &damage);
-                return Ok(true);
-            }
-            Err(err) => return Err(err).context("failed to drop addresses"),
+        if let Err(err) = drop_addresses(&input.segment, &WriteOptions::SMALL, output.writer()) {
+            leave_out_damaged(shared, &[input], err).context("failed to drop addresses")?;
+            return Ok(true);
         }
+        outputs.push(output);
     }
     replace_segments(shared, &inputs, outputs)?;
     info!(

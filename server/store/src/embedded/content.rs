@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use model::{TimeRange, Unread, WindowKey};
-use segment::{Digest, Segment, Source};
+use segment::{Damage, Digest, Segment, Source};
 use ulid::Ulid;
 
 use super::block::Block;
@@ -14,6 +14,7 @@ use super::catalog::SegmentEntry;
 use super::directory::{Directory, SEGMENTS};
 use super::disk::DiskFile;
 use super::files;
+use super::metrics::StoreMetrics;
 use super::old::OldFile;
 use super::overlap::{CollectorSpan, list_spans};
 use super::plan::{Evictable, SegmentFacts};
@@ -126,9 +127,29 @@ impl StoredSegment {
         }
     }
 
-    /// Remembers why a part of it cannot be read, until the next start. Returns whether it is the first damage.
-    pub fn note_damage(&self, reason: &str) -> bool {
-        self.damage.set(reason.to_owned()).is_ok()
+    /// Remembers that a part of it cannot be read, and leaves it out of merges if its bytes are wrong. Returns whether it is the first
+    /// damage.
+    pub fn note_damage(&self, damage: &Damage, metrics: &StoreMetrics) -> bool {
+        if damage.is_lasting() {
+            self.stop_merging();
+        }
+        self.note_reason(&damage.to_string(), metrics)
+    }
+
+    /// Remembers until the next start why it cannot be read. Returns whether it is the first reason.
+    pub fn note_reason(&self, reason: &str, metrics: &StoreMetrics) -> bool {
+        let is_first = self.damage.set(reason.to_owned()).is_ok();
+        if is_first {
+            metrics.count_damage();
+        }
+        is_first
+    }
+
+    /// Notes that something about all its windows is not known.
+    pub(crate) fn log_unread(&self, reason: &str, log: &mut UnreadLog) {
+        let reason = format!("segment {}: {reason}", self.name);
+        let windows = self.segment.summary().messages;
+        log.note_stretch(self.name.span.range(), windows, [0; 2], &reason);
     }
 
     /// The first damage that was noted.
@@ -324,17 +345,20 @@ impl Content {
     /// All damage that is known, by time.
     pub fn damage(&self) -> Vec<Unread> {
         let mut log = UnreadLog::default();
-        for file in self.unreadable.values() {
-            log.note_stretch(file.span.range(), file.windows, [0; 2], &file.reason);
-        }
+        self.log_unreadable(&mut log);
         for found in self.segments.values() {
             if let Some(reason) = found.damage() {
-                let reason = format!("segment {}: {reason}", found.name);
-                let windows = found.segment.summary().messages;
-                log.note_stretch(found.name.span.range(), windows, [0; 2], &reason);
+                found.log_unread(reason, &mut log);
             }
         }
         log.entries()
+    }
+
+    /// Notes the files that cannot be opened.
+    pub(crate) fn log_unreadable(&self, log: &mut UnreadLog) {
+        for file in self.unreadable.values() {
+            log.note_stretch(file.span.range(), file.windows, [0; 2], &file.reason);
+        }
     }
 
     /// Sizes, for the metrics.

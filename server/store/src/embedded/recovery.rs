@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use segment::{Cause, Damage, Error as SegmentError};
+use segment::{Damage, Error as SegmentError};
 use tracing::{error, warn};
 use ulid::Ulid;
 
@@ -164,12 +164,11 @@ fn open_segments(
 
 /// Whether the bytes of a segment are wrong. Else the disk failed, or a newer server wrote it, and a later start may read it.
 pub fn is_damage(err: &anyhow::Error) -> bool {
-    let cause = |damage: &Damage| !matches!(damage.cause, Cause::Read(_));
     match err.downcast_ref() {
         Some(SegmentError::NotASegment(_)) => true,
-        Some(SegmentError::Damaged(damage)) => cause(damage),
+        Some(SegmentError::Damaged(damage)) => damage.is_lasting(),
         Some(_) => false,
-        None => err.downcast_ref().is_some_and(cause),
+        None => err.downcast_ref().is_some_and(Damage::is_lasting),
     }
 }
 

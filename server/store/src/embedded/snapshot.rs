@@ -19,7 +19,7 @@ use model::{
 };
 use parking_lot::Mutex;
 use segment::{
-    Addresses, Builder, Cause, Damage, Effort, Partial, Selection, Source, WindowInfo, WindowSet,
+    Addresses, Builder, Damage, Effort, Partial, Selection, Source, WindowInfo, WindowSet,
 };
 use tracing::error;
 
@@ -439,12 +439,7 @@ impl EmbeddedSnapshot {
             return;
         };
         if let SnapshotSource::Segment(found) = source {
-            if !matches!(first.cause, Cause::Read(_)) {
-                found.stop_merging();
-            }
-            if found.note_damage(&first.to_string()) {
-                self.metrics.count_damage();
-            }
+            found.note_damage(first, &self.metrics);
             let reason = format!("segment {}: {first}", found.name);
             self.note_stretch(source.range(), windows, lost, &reason);
         }

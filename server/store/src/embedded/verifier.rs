@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
-use segment::{Cause, Damage, Effort, ReadAt, Segment};
+use segment::{Effort, ReadAt, Segment};
 use tracing::{error, info, warn};
 
 use super::content::{Content, SegmentFile, StoredSegment};
@@ -75,30 +75,29 @@ fn verify(shared: &Shared, found: &StoredSegment, bytes_per_second: u64) {
         Ok(segment) => segment.verify(Effort::ONE),
         Err(_) if is_abandoned(shared, &found.name) => return,
         Err(err) => {
-            let is_permanent = is_damage(&err);
-            return note(shared, found, &format!("{err:#}"), is_permanent);
+            if is_damage(&err) {
+                found.stop_merging();
+            }
+            let reason = format!("{err:#}");
+            if found.note_reason(&reason, &shared.metrics) {
+                log_damage(found, &reason);
+            }
+            return;
         }
     };
     if is_abandoned(shared, &found.name) {
         return;
     }
     shared.metrics.count_verified(found.segment.file_bytes());
-    if let Some(first) = damage.first() {
-        let is_permanent = |damage: &Damage| !matches!(damage.cause, Cause::Read(_));
-        let is_permanent = damage.iter().any(is_permanent);
-        note(shared, found, &first.to_string(), is_permanent);
+    for damage in damage {
+        if found.note_damage(&damage, &shared.metrics) {
+            log_damage(found, &damage.to_string());
+        }
     }
 }
 
-/// Notes damage. A segment whose bytes are wrong is not merged any more; a failed read may succeed later.
-fn note(shared: &Shared, found: &StoredSegment, reason: &str, is_permanent: bool) {
-    if is_permanent {
-        found.stop_merging();
-    }
-    if found.note_damage(reason) {
-        error!(name = %found.name, reason, "a segment is damaged; answers that need the damaged part say so");
-        shared.metrics.count_damage();
-    }
+fn log_damage(found: &StoredSegment, reason: &str) {
+    error!(name = %found.name, reason, "a segment is damaged; answers that need the damaged part say so");
 }
 
 fn open_paced(

@@ -30,20 +30,13 @@ pub fn read_versions(source: &dyn Source) -> Result<VersionTable, Damage> {
         }
     }
     add_images(source, &images, &keys, &mut table)?;
-    let mut paths = programs.iter().peekable();
     for file in source.read_program_files(&programs)? {
-        // Both are sorted by series, and a series may have several files or none.
-        while paths
-            .next_if(|program| program.series < file.series)
-            .is_some()
-        {}
-        if let Some(program) = paths.peek() {
-            let times = VersionTimes {
-                first_ms: file.first_ms,
-                last_ms: file.last_ms,
-            };
-            table.add(build_of(&program.path, &file.build_id), times);
-        }
+        let times = VersionTimes {
+            first_ms: file.first_ms,
+            last_ms: file.last_ms,
+        };
+        let path = &programs[file.program].path;
+        table.add(build_of(path, &file.build_id), times);
     }
     table.limit(SEGMENT_VERSIONS_MAX);
     Ok(table)
@@ -68,12 +61,8 @@ fn add_images(
         // Cells of a series are in the order of windows, which is that of time in a segment only.
         let cells = cells.iter();
         let times = cells.map(|cell| times_of(&windows[cell.window as usize]));
-        let all = times.reduce(|all, times| VersionTimes {
-            first_ms: all.first_ms.min(times.first_ms),
-            last_ms: all.last_ms.max(times.last_ms),
-        });
         let position = selection.series.binary_search(&series);
-        if let (Ok(position), Some(times)) = (position, all) {
+        if let (Ok(position), Some(times)) = (position, times.reduce(VersionTimes::join)) {
             table.add(keys[position].clone(), times);
         }
     });
@@ -81,10 +70,9 @@ fn add_images(
 }
 
 fn times_of(window: &WindowInfo) -> VersionTimes {
-    let last = window.messages.last();
     VersionTimes {
         first_ms: window.start_ms(),
-        last_ms: last.map_or(window.start_ms(), |message| message.start_ms),
+        last_ms: window.last_start_ms(),
     }
 }
 
@@ -92,21 +80,14 @@ fn times_of(window: &WindowInfo) -> VersionTimes {
 pub fn list_versions(content: &Content) -> Versions {
     let mut table = VersionTable::default();
     let mut unread = UnreadLog::default();
-    let mut note = |range: TimeRange, windows: u64, reason: &str| {
-        unread.note_stretch(range, windows, [0; 2], reason);
-    };
-    for file in content.unreadable.values() {
-        note(file.span.range(), file.windows, &file.reason);
-    }
+    content.log_unreadable(&mut unread);
     for found in content.segments.values() {
         match found.versions() {
             Some(versions) => table.add_all(versions),
             None => {
                 let missing = "its versions are not read yet";
                 let reason = found.damage().unwrap_or(missing);
-                let windows = found.segment.summary().messages;
-                let reason = format!("segment {}: {reason}", found.name);
-                note(found.name.span.range(), windows, &reason);
+                found.log_unread(reason, &mut unread);
             }
         }
     }
@@ -116,7 +97,7 @@ pub fn list_versions(content: &Content) -> Versions {
             to_ms: file.end_ms(),
         };
         let reason = "a file of an earlier version is not converted yet";
-        note(range, file.messages().len(), reason);
+        unread.note_stretch(range, file.messages().len(), [0; 2], reason);
     }
     for block in &content.blocks {
         // A block is never damaged.

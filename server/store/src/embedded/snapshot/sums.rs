@@ -146,9 +146,8 @@ impl EmbeddedSnapshot {
         for (number, info) in infos.iter().enumerate() {
             if windows.contains(number as u32) {
                 window_positions[number] = cells.windows.len() as u32;
-                let start_ms = info.start_ms();
-                let end_ms = start_ms.saturating_add(info.window_ms());
-                cells.windows.push(WindowSpan { start_ms, end_ms });
+                let window = WindowSpan::new(info.start_ms(), info.window_ms());
+                cells.windows.push(window);
             }
         }
         let (series, labels) = Self::select(found, |labels| positions.contains_key(labels));
