@@ -26,7 +26,6 @@
 #[cfg(test)]
 extern crate self as query;
 
-mod child_index;
 pub mod containers;
 pub mod frame_names;
 pub mod functions;

@@ -10,10 +10,9 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use model::outcome::{OUTCOME_TAG, is_complete};
 use model::tables::{StringId, TagSetId};
-use model::{Charge, Dictionary, NamedTables, Tables, WhyNot};
+use model::{Charge, ChildIndex, Dictionary, NamedTables, Tables, WhyNot};
 use store::StoreError;
 
-use super::child_index::ChildIndex;
 use super::frame_names::LocationFrames;
 use super::profiles::{NamedSums, Profiles};
 use super::selector::Selector;
@@ -162,7 +161,7 @@ impl Tree {
             why_not: BTreeMap::new(),
             frame_index: HashTable::new(),
             nodes: vec![root],
-            child_index: ChildIndex::new(),
+            child_index: ChildIndex::default(),
             hasher: DefaultHashBuilder::default(),
             charge: Charge::default(),
             outcomes: BTreeMap::new(),
@@ -449,7 +448,7 @@ impl Tree {
     /// Finds or adds the child of a node with a frame.
     #[inline]
     fn descend(&mut self, parent: u32, frame: FrameId) -> u32 {
-        let number = self.child_index.find_or_add(parent, frame);
+        let number = self.child_index.find_or_add(parent, frame.0);
         if number as usize == self.nodes.len() {
             self.nodes.push(Node {
                 parent,

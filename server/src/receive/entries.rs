@@ -278,7 +278,7 @@ const COMMENTS_MAX: u64 = 64;
 const SAMPLE_TYPES_MAX: u64 = 16;
 
 /// Nodes of the tree of stacks: 256,000 different stacks (256 processors, 100 Hz, 10 s) of 64 frames that no other has; and eight
-/// more for each packed byte, where real windows have one or two. A node takes 42 bytes.
+/// more for each packed byte, where real windows have one or two. A node takes 58 bytes.
 const NODES_MAX: u64 = 16 << 20;
 const NODES_A_BYTE: u64 = 8;
 

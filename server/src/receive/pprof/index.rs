@@ -4,93 +4,31 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use model::tables::{StackId, TagSetId};
-use model::{StackNode, Tables, Tag};
-
-/// Callees of a stack that are searched one by one: most stacks have one or two. Others are in a table, so that a sender cannot make
-/// a search long.
-const LISTED_MAX: usize = 16;
+use model::{ChildIndex, StackNode, Tables, Tag};
 
 /// Positions of stacks and tag sets in tables. The hashes are seeded at random.
+#[derive(Default)]
 pub(super) struct Index {
-    hasher: DefaultHashBuilder,
-    /// The listed callees of each stack. A stack that is new has none, so that those above it are added without a search.
-    callees: Vec<Callees>,
-    unlisted: HashTable<u32>,
+    stacks: ChildIndex,
     tag_sets: HashTable<u32>,
-}
-
-/// Numbers of stacks; 0, the empty one, is no callee.
-#[derive(Clone, Copy, Default)]
-struct Callees {
-    first: u32,
-    /// The next listed callee of the same caller.
-    next_sibling: u32,
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self {
-            hasher: DefaultHashBuilder::default(),
-            callees: vec![Callees::default()],
-            unlisted: HashTable::new(),
-            tag_sets: HashTable::new(),
-        }
-    }
+    hasher: DefaultHashBuilder,
 }
 
 impl Index {
     /// Makes room for some stacks.
     pub(super) fn reserve_stacks(&mut self, tables: &mut Tables, stacks: usize) {
         tables.stacks.reserve(stacks);
-        self.callees.reserve(stacks);
+        self.stacks.reserve(stacks);
     }
 
     /// Finds or adds a stack: one more frame on top of a known stack.
     pub(super) fn intern_stack(&mut self, tables: &mut Tables, node: StackNode) -> StackId {
-        let (mut listed, mut last) = (0, 0);
-        let mut next = self.callees[node.parent.position()].first;
-        while next != 0 {
-            if tables.stacks[next as usize].location == node.location {
-                return StackId(next);
-            }
-            last = next;
-            listed += 1;
-            next = self.callees[next as usize].next_sibling;
-        }
-        if listed == LISTED_MAX {
-            return self.intern_unlisted(tables, node);
-        }
-        let number = self.push(tables, node);
-        if last == 0 {
-            self.callees[node.parent.position()].first = number;
-        } else {
-            self.callees[last as usize].next_sibling = number;
+        let StackNode { parent, location } = node;
+        let number = self.stacks.find_or_add(parent.0, location.0);
+        if number as usize == tables.stacks.len() {
+            tables.stacks.push(node);
         }
         StackId(number)
-    }
-
-    fn intern_unlisted(&mut self, tables: &mut Tables, node: StackNode) -> StackId {
-        // A number of 64 bits takes one step of the hash.
-        let hasher = self.hasher.clone();
-        let hash = |node: &StackNode| {
-            let StackNode { parent, location } = *node;
-            hasher.hash_one(u64::from(parent.0) << 32 | u64::from(location.0))
-        };
-        let own = hash(&node);
-        let is_same = |number: &u32| tables.stacks[*number as usize] == node;
-        if let Some(known) = self.unlisted.find(own, is_same) {
-            return StackId(*known);
-        }
-        let number = self.push(tables, node);
-        self.unlisted
-            .insert_unique(own, number, |number| hash(&tables.stacks[*number as usize]));
-        StackId(number)
-    }
-
-    fn push(&mut self, tables: &mut Tables, node: StackNode) -> u32 {
-        tables.stacks.push(node);
-        self.callees.push(Callees::default());
-        tables.stacks.len() as u32 - 1
     }
 
     /// Finds or adds a tag set. The order of tags counts; a sender keeps it the same.

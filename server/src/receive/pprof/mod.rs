@@ -177,7 +177,7 @@ fn count(profile: &ProfileBytes<'_>) -> Result<ProfileCounts, Refusal> {
     }
 }
 
-/// Memory of tables with these entries, and nodes of stacks: a row has 32 bytes, a node 16, the others 16 to 40; an
+/// Memory of tables with these entries, and nodes of stacks: a row has 32 bytes, a node 24, the others 16 to 40; an
 /// index has 5 a place. Half of each is empty at worst.
 fn estimate_tables(counts: &ProfileCounts, nodes: u64) -> u64 {
     use ProfilePlace::*;
@@ -192,7 +192,7 @@ fn estimate_tables(counts: &ProfileCounts, nodes: u64) -> u64 {
     .iter()
     .map(|(place, bytes)| counts.get(*place) * bytes)
     .sum::<u64>()
-        + 42 * nodes
+        + 58 * nodes
 }
 
 fn refuse(message: String) -> Refusal {
