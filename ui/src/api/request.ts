@@ -66,7 +66,7 @@ function writeRequest(route: string, parameters: Parameters): [string, RequestIn
 /** How a request is sent, and who hears of it. */
 export interface Asking {
   signal?: AbortSignal;
-  /** Called while the server works on a question that takes long; with null when it ends. */
+  /** Called while the server works on a question that takes long; with null when it ends. Not called after the signal fired. */
   onProgress?: ProgressListener;
 }
 
@@ -88,7 +88,7 @@ export async function getJson<T>(route: string, parameters: Parameters, asking: 
  * @throws as `getJson`
  */
 export async function getBytes(route: string, parameters: Parameters, accept: string, { signal, onProgress }: Asking = {}): Promise<ArrayBuffer> {
-  const followed = onProgress && followQuestion(onProgress);
+  const followed = onProgress && followQuestion((progress) => !signal?.aborted && onProgress(progress));
   let response: Response;
   let body: ArrayBuffer;
   try {

@@ -24,7 +24,7 @@ export function createAnswer<Query, T>(send: (query: Query, asking: Asking) => P
     ...store,
     ask(query) {
       store.set({ progress: null });
-      latest.replace((signal) => send(query, { signal, onProgress: (progress) => !signal.aborted && store.set({ progress }) }), {
+      latest.replace((signal) => send(query, { signal, onProgress: (progress) => store.set({ progress }) }), {
         onAnswer: (answer) => store.set({ answer, failed: null }),
         onFailure: (error) => store.set({ failed: error.message }),
       });

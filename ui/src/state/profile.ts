@@ -164,7 +164,7 @@ export function createProfile(): Profile {
     store.set({ ...patch, unreachable: null });
   }
 
-  const askWith = (signal: AbortSignal): Asking => ({ signal, onProgress: (progress) => !signal.aborted && store.set({ progress }) });
+  const askWith = (signal: AbortSignal): Asking => ({ signal, onProgress: (progress) => store.set({ progress }) });
 
   const reload = (): void => profile.load(wanted);
 
