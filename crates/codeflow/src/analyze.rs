@@ -6,13 +6,11 @@ use crate::backward::{Parts, Rules};
 use crate::code::Code;
 use crate::emit::{Knowledge, emit};
 use crate::forward::{Frame, Frames};
-use crate::graph::{BlockId, Graph};
+use crate::graph::BlockId;
 use crate::listing::Listing;
-use crate::returns::Returning;
 use crate::rows::{Reason, Rows};
 use crate::rule::Confidence;
 use crate::state::State;
-use crate::summary::Summaries;
 
 /// Instructions of a closure: the largest functions of compilers and codecs have about as many.
 pub const CLOSURE_INSTRUCTIONS_MAX: usize = 16_000;
@@ -68,17 +66,10 @@ pub fn analyze_region(code: &impl Code, range: Range<u64>) -> Rows {
 }
 
 fn analyze_listing(code: &impl Code, listing: Listing, starts: &[u64], entry: Option<u64>) -> Rows {
-    let graph = Graph::build(code, listing, starts);
-    let summaries = Summaries::build(&graph);
-    let returning = Returning::find(code, &graph);
-    let parts = Parts {
-        graph: &graph,
-        summaries: &summaries,
-        returning: &returning,
-    };
+    let parts = Parts::build(code, listing, starts);
     let rules = Rules::find(&parts);
-    let mut entries = graph.entries().to_vec();
-    entries.extend(entry.and_then(|entry| graph.find(entry)));
+    let mut entries = parts.graph.entries().to_vec();
+    entries.extend(entry.and_then(|entry| parts.graph.find(entry)));
     let from_starts = propagate_starts(&parts, Some(&rules), &entries);
     let from_rules = propagate_rules(&parts, &rules, &from_starts);
     let knowledge = Knowledge {
@@ -91,7 +82,7 @@ fn analyze_listing(code: &impl Code, listing: Listing, starts: &[u64], entry: Op
 
 /// Frames of all code that functions' starts lead to.
 pub(crate) fn propagate_starts(
-    parts: &Parts<'_>,
+    parts: &Parts,
     rules: Option<&Rules>,
     entries: &[BlockId],
 ) -> Frames {
@@ -113,8 +104,8 @@ pub(crate) fn propagate_starts(
 
 /// Frames of code without a rule: behind code that has one, and of functions that only their
 /// addresses lead to.
-fn propagate_rules(parts: &Parts<'_>, rules: &Rules, from_starts: &Frames) -> Frames {
-    let graph = parts.graph;
+fn propagate_rules(parts: &Parts, rules: &Rules, from_starts: &Frames) -> Frames {
+    let graph = &parts.graph;
     let is_open = |id: BlockId| rules.get(id).is_err() && from_starts.get(id).is_none();
     let leads_to_open = |id: BlockId| graph.successors(graph.block(id)).any(is_open);
     let mut seeds: Vec<(BlockId, Frame)> = Vec::new();

@@ -2,8 +2,10 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::code::Code;
 use crate::decode::Kind;
 use crate::graph::{Block, BlockId, Call, Exit, Graph};
+use crate::listing::Listing;
 use crate::operation::Operation;
 use crate::register::Register;
 use crate::returns::Returning;
@@ -18,15 +20,27 @@ const EVALUATIONS_MAX: u8 = 4;
 /// The number of a rule among all that were found.
 type RuleId = u32;
 
-/// What is known of a block.
+/// Rule of a block, or the reason why it has none.
 type Decision = Result<RuleId, Reason>;
 
-/// The parts that rules are made of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Parts<'a> {
-    pub(crate) graph: &'a Graph,
-    pub(crate) summaries: &'a Summaries,
-    pub(crate) returning: &'a Returning,
+/// The code, and what all analyses need of it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) graph: Graph,
+    pub(crate) summaries: Summaries,
+    pub(crate) returning: Returning,
+}
+
+impl Parts {
+    /// Builds the graph of a listing, with blocks that begin at `starts`.
+    pub(crate) fn build(code: &impl Code, listing: Listing, starts: &[u64]) -> Self {
+        let graph = Graph::build(code, listing, starts);
+        Self {
+            summaries: Summaries::build(&graph),
+            returning: Returning::find(code, &graph),
+            graph,
+        }
+    }
 }
 
 /// Rules at the starts of all blocks. Most blocks have that of the block behind.
@@ -38,7 +52,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn find(parts: &Parts<'_>) -> Self {
+    pub(crate) fn find(parts: &Parts) -> Self {
         let mut rules = Self {
             rules: Vec::new(),
             ids: FxHashMap::default(),
@@ -76,7 +90,7 @@ impl Rules {
 
     /// Evaluates the blocks without a rule, the last one first, and those in front of each that got
     /// another rule. Rules of earlier phases stay.
-    fn propagate(&mut self, parts: &Parts<'_>, phase: Confidence) {
+    fn propagate(&mut self, parts: &Parts, phase: Confidence) {
         let mut open: Vec<BlockId> = parts
             .graph
             .ids()
@@ -110,7 +124,7 @@ impl Rules {
         }
     }
 
-    fn evaluate(&mut self, parts: &Parts<'_>, phase: Confidence, id: BlockId) -> Decision {
+    fn evaluate(&mut self, parts: &Parts, phase: Confidence, id: BlockId) -> Decision {
         let block = parts.graph.block(id);
         let effect = parts.summaries.effect(id.index());
         let at_end = self.at_end(parts, phase, block)?;
@@ -128,11 +142,11 @@ impl Rules {
     }
 
     /// The rule at the end of a block.
-    fn at_end(&mut self, parts: &Parts<'_>, phase: Confidence, block: &Block) -> Decision {
+    fn at_end(&mut self, parts: &Parts, phase: Confidence, block: &Block) -> Decision {
         match block.exit {
             Exit::Return => Ok(self.add(Rule::of_return(0, Confidence::Certain))),
             Exit::TailCall => {
-                let offset = if is_lazy_binding(parts.graph, block) {
+                let offset = if is_lazy_binding(&parts.graph, block) {
                     16
                 } else {
                     0
@@ -143,7 +157,7 @@ impl Rules {
                 Ok(self.add(Rule::of_return(0, Confidence::Tail)))
             }
             Exit::RegisterJump
-                if phase <= Confidence::Tail && restores_stack(parts.graph, block) =>
+                if phase <= Confidence::Tail && restores_stack(&parts.graph, block) =>
             {
                 Ok(self.add(Rule::of_return(0, Confidence::Tail)))
             }
@@ -164,7 +178,7 @@ impl Rules {
                 rules.next().ok_or(Reason::NoReturn)
             }
             Exit::ComputedJump { next } => match next {
-                Some(next) if phase == Confidence::Weak && !is_start(parts.graph, next) => {
+                Some(next) if phase == Confidence::Weak && !is_start(&parts.graph, next) => {
                     let rule = self.get(next).map_err(|_| Reason::ComputedJump)?;
                     Ok(self.add(rule.weakened()))
                 }
@@ -203,7 +217,7 @@ impl Rules {
         }
     }
 
-    fn behind_call(&mut self, parts: &Parts<'_>, call: &Call) -> Decision {
+    fn behind_call(&mut self, parts: &Parts, call: &Call) -> Decision {
         let is_entry = call.next.is_some_and(|next| parts.graph.is_entry(next));
         if is_entry || !parts.returning.may_return(call.callee) {
             return Err(Reason::NoReturn);
@@ -217,7 +231,7 @@ impl Rules {
                 Ok(self.add(rule))
             }
             // Parts of assembler functions call each other without regard to the alignment.
-            (false, false) if parts.returning.has_return(parts.graph, call.callee) => Ok(id),
+            (false, false) if parts.returning.has_return(&parts.graph, call.callee) => Ok(id),
             (false, _) => Err(Reason::Alignment),
         }
     }

@@ -8,7 +8,7 @@ use crate::rows::{Reason, Rows};
 use crate::state::State;
 use crate::summary::operations;
 
-/// What is known of all blocks.
+/// Rules and frames of all blocks.
 pub(crate) struct Knowledge<'a> {
     pub(crate) rules: &'a Rules,
     /// From functions' starts.
@@ -18,7 +18,7 @@ pub(crate) struct Knowledge<'a> {
 }
 
 /// Makes rows of all instructions.
-pub(crate) fn emit(parts: &Parts<'_>, knowledge: &Knowledge<'_>) -> Rows {
+pub(crate) fn emit(parts: &Parts, knowledge: &Knowledge<'_>) -> Rows {
     let mut rows = Rows::default();
     // Hundreds of blocks share a rule.
     let of_rules: Vec<Frame> = knowledge.rules.all().iter().map(Frame::of_rule).collect();
@@ -35,14 +35,14 @@ pub(crate) fn emit(parts: &Parts<'_>, knowledge: &Knowledge<'_>) -> Rows {
     rows
 }
 
-fn emit_block(parts: &Parts<'_>, id: BlockId, frame: &Frame, state: &mut State, rows: &mut Rows) {
+fn emit_block(parts: &Parts, id: BlockId, frame: &Frame, state: &mut State, rows: &mut Rows) {
     let block = parts.graph.block(id);
     let row_of = |state: &State| frame::row(state, frame.confidence).ok_or(Reason::LostFrame);
     let mut row = row_of(&frame.state);
     let (mut start, end) = parts.graph.addresses(block);
     if parts.summaries.effect(id.index()).changes(frame.known) {
         state.copy_from(&frame.state);
-        for instruction in operations(parts.graph, block) {
+        for instruction in operations(&parts.graph, block) {
             if !state.step(&instruction.operation) {
                 continue;
             }

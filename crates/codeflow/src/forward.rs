@@ -92,7 +92,7 @@ impl Frames {
     /// reached with two frames has what both have in common.
     pub(crate) fn propagate(
         &mut self,
-        parts: &Parts<'_>,
+        parts: &Parts,
         seeds: impl IntoIterator<Item = (BlockId, Frame)>,
         accepts: impl Fn(BlockId) -> bool,
         disputes: impl Fn(BlockId, &State) -> bool,
@@ -165,7 +165,7 @@ impl Frames {
 }
 
 /// The frame behind a block, if it is another one than that in front.
-fn frame_behind(parts: &Parts<'_>, id: BlockId, frame: &Frame, is_disputed: bool) -> Option<Frame> {
+fn frame_behind(parts: &Parts, id: BlockId, frame: &Frame, is_disputed: bool) -> Option<Frame> {
     let block = parts.graph.block(id);
     let is_equal = matches!(block.exit, Exit::Branch { equal: Some(_), .. });
     let effect = parts.summaries.effect(id.index());
@@ -173,7 +173,7 @@ fn frame_behind(parts: &Parts<'_>, id: BlockId, frame: &Frame, is_disputed: bool
         return None;
     }
     let mut state = frame.state.clone();
-    for instruction in operations(parts.graph, block) {
+    for instruction in operations(&parts.graph, block) {
         state.step(&instruction.operation);
     }
     let mut behind = Frame::new(state, frame.confidence);
@@ -203,13 +203,13 @@ fn on_edge<'a>(block: &Block, next: BlockId, frame: &'a Frame) -> Cow<'a, Frame>
 }
 
 /// Whether the code behind a block runs in the same frame.
-fn goes_on(parts: &Parts<'_>, block: &Block, state: &State) -> bool {
+fn goes_on(parts: &Parts, block: &Block, state: &State) -> bool {
     let Exit::Call(call) = block.exit else {
         return true;
     };
     let is_entry = call.next.is_some_and(|next| parts.graph.is_entry(next));
     let may_return = !is_entry && !call.is_suspicious && parts.returning.may_return(call.callee);
-    may_return && (is_aligned(state) || parts.returning.has_return(parts.graph, call.callee))
+    may_return && (is_aligned(state) || parts.returning.has_return(&parts.graph, call.callee))
 }
 
 /// Whether the stack pointer can be that of a call: where it is known, it is aligned.

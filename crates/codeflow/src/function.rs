@@ -7,13 +7,12 @@ use crate::forward::Frames;
 use crate::graph::Graph;
 use crate::listing::Listing;
 use crate::register::Register;
-use crate::returns::Returning;
 use crate::rows::{Cfa, Row, Saved};
 use crate::state::State;
-use crate::summary::{Summaries, operations};
+use crate::summary::operations;
 use crate::value::{Base, Value};
 
-/// What a function's own analysis says of a row.
+/// Result of the comparison of a row with its function's own analysis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opinion {
     /// It leads to the same value.
@@ -35,17 +34,13 @@ impl Function {
     /// Reads the code that direct edges lead to from a function's start.
     pub fn read(code: &impl Code, start: u64) -> Self {
         let listing = Listing::of_closure(code, &[start], CLOSURE_INSTRUCTIONS_MAX);
-        let graph = Graph::build(code, listing, &[start]);
-        let summaries = Summaries::build(&graph);
-        let returning = Returning::find(code, &graph);
-        let parts = Parts {
-            graph: &graph,
-            summaries: &summaries,
-            returning: &returning,
-        };
-        let entries: Vec<_> = graph.find(start).into_iter().collect();
+        let parts = Parts::build(code, listing, &[start]);
+        let entries: Vec<_> = parts.graph.find(start).into_iter().collect();
         let frames = propagate_starts(&parts, None, &entries);
-        Self { graph, frames }
+        Self {
+            graph: parts.graph,
+            frames,
+        }
     }
 
     /// Whether a CFA is that of the function.
