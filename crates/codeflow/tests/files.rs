@@ -18,7 +18,7 @@ fn files() -> Vec<ElfFile> {
         .filter(|name| name.starts_with('/'))
         .map(PathBuf::from)
         .collect();
-    // What has much assembler, where it is installed.
+    // Libraries with much assembler, where they are installed.
     paths.push(PathBuf::from("/usr/lib/x86_64-linux-gnu/libcrypto.so.3"));
     paths.sort();
     paths.dedup();

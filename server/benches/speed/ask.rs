@@ -28,7 +28,7 @@ pub(crate) struct Times {
     pub(crate) cpu_ms: f64,
 }
 
-/// What the answers to a question took.
+/// Times and sizes of the answers to a question.
 pub(crate) struct Answers {
     pub(crate) question: &'static Question,
     pub(crate) cold: Times,

@@ -1,4 +1,4 @@
-//! What is wanted of each set on two cores.
+//! Goals of each set, on two cores.
 
 use crate::questions::{FLAME_GRAPH, PPROF};
 

@@ -17,7 +17,7 @@ use crate::store::{Store, checked};
 /// File that an [`Ingested`] is kept in.
 const KEPT: &str = "ingested.json";
 
-/// What a store took, kept beside it.
+/// Measurements of the pushes into a store, kept beside it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Ingested {
     /// Set and options.
@@ -38,7 +38,7 @@ pub(crate) struct Ingested {
 }
 
 impl Ingested {
-    /// Reads what an earlier run kept, if it had the same description and came to its end.
+    /// Reads the measurements of an earlier run, if it had the same description and came to its end.
     pub(crate) fn read(store: &Store, description: &str) -> Option<Self> {
         let text = fs::read(store.data.join(KEPT)).ok()?;
         let ingested: Self = serde_json::from_slice(&text).ok()?;

@@ -9,7 +9,7 @@ use fleet::Shape;
 
 use crate::ask::Rounds;
 
-/// What is to be done.
+/// Command of the user.
 pub(crate) enum Command {
     Generated,
     Cluster,
@@ -51,7 +51,7 @@ impl Options {
         }
     }
 
-    /// Takes what is not the generator's.
+    /// Takes an option that is not the generator's.
     fn set(&mut self, option: &str) -> Result<bool> {
         let Some((name, value)) = option.split_once('=') else {
             bail!("`{option}` is not NAME=VALUE");
@@ -68,7 +68,7 @@ impl Options {
     }
 }
 
-/// Reads the arguments: what is to be done, in this order, and how.
+/// Reads the arguments: commands in their order, and options.
 pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<(Vec<Command>, Options)> {
     let arguments = arguments.filter(|argument| argument != "--bench");
     let (values, words): (Vec<_>, Vec<_>) = arguments.partition(|argument| {

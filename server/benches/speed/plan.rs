@@ -54,7 +54,7 @@ impl Plan {
         }
     }
 
-    /// What real collectors sent, in whole hours later or earlier so that it begins in the hour of `from_ms`.
+    /// The pushes of real collectors, moved by whole hours so that the first one is in the hour of `from_ms`.
     pub(crate) fn replay(recording: Recording, from_ms: i64, node: Option<&str>) -> Self {
         let hour_of = |ms: i64| ms.div_euclid(HOUR_MS);
         let first_ms = recording.messages.iter().map(|message| message.start_ms);

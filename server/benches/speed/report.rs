@@ -1,4 +1,4 @@
-//! What was measured of a set, as tables with the goals beside.
+//! Measurements of a set, as tables with the goals beside.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) struct Measured {
     pub(crate) rolled_up_bytes: Option<u64>,
 }
 
-/// What grows, of one set.
+/// Row of the table of growth.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Growth(pub(crate) Vec<String>);
 

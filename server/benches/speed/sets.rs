@@ -1,4 +1,4 @@
-//! The sets: what is pushed, when it was, and what is wanted of it.
+//! The sets: pushes, their times, and the goals.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use crate::options::Options;
 use crate::plan::{DAY_MS, HOUR_MS, Plan, Timeline, WINDOW_MS};
 use crate::recording::{Recording, is_complete};
 
-/// What is pushed into one store.
+/// Pushes into one store.
 pub(crate) struct Set {
     /// Of its folder.
     pub(crate) name: &'static str,
@@ -160,7 +160,7 @@ pub(crate) fn month(data: &Path, options: &Options) -> Result<Vec<Set>> {
     ])
 }
 
-/// What real collectors sent, all of them and the first one.
+/// Pushes of real collectors: of all, and of the first one.
 pub(crate) fn real(path: &Path) -> Result<Vec<Set>> {
     let recording = Recording::open(path)?;
     let first = recording.messages.iter().map(|message| &message.node).min();

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub struct Reading(Mutex<ReadCounts>);
 
-/// What a question has read, and what it will read in the passes that have begun.
+/// Progress of a question in the passes that have begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadCounts {
     /// Segments, and blocks of windows that are in no segment yet.

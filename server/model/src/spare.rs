@@ -13,7 +13,7 @@ pub trait Evict: Send + Sync {
     fn evict(&self, bytes: usize);
 }
 
-/// What a cache has of the memory of questions.
+/// Part of the memory of questions that a cache uses.
 #[derive(Default)]
 pub(crate) struct Spare {
     pub(crate) bytes: usize,

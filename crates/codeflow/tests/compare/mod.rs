@@ -41,7 +41,7 @@ struct Point {
     function: u32,
 }
 
-/// What a comparison shall do.
+/// Options of a comparison.
 pub(crate) struct Options {
     /// Return addresses, and instructions, drawn from each file.
     pub(crate) points: usize,

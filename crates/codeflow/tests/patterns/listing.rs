@@ -18,7 +18,7 @@ pub(crate) struct Assembled {
     function_start: Option<u64>,
 }
 
-/// What an assembly function notes beside instructions.
+/// Notes of an assembly function beside its instructions.
 #[derive(Default)]
 pub(crate) struct Notes {
     imports: Vec<(CodeLabel, &'static str)>,

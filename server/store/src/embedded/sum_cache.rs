@@ -4,7 +4,7 @@
 //! but the segments in its middle are the same, and they never change. So the sums of a segment are kept with their stacks, by all that
 //! they depend on: the segment, its series with their groups, and its windows that count, which the range and the overlaps of collectors decide.
 //!
-//! What cannot be read is never kept. Memory is what questions leave of theirs, at most [`BYTES_MAX`].
+//! Sums of damaged segments are not kept. The cache uses memory that questions leave of theirs, at most [`BYTES_MAX`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -24,7 +24,7 @@ const BYTES_MAX: usize = 64 << 20;
 /// Larger entries would evict most others.
 const ENTRY_BYTES_MAX: usize = BYTES_MAX / 4;
 
-/// What sums depend on.
+/// Key of sums.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SumKey {
     /// The segment.
