@@ -2,7 +2,7 @@
 //!
 //! In: an untrusted file. Out: the facts that could be read.
 
-use elf::{AlternativeLink, DebugLink, Headers, ReadAt, Segment};
+use elf::{AlternativeLink, DebugLink, Headers, ReadAt, SectionHeader, Segment};
 
 /// Facts of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,10 +51,25 @@ pub fn read_facts(headers: &Headers, file: &(impl ReadAt + ?Sized)) -> (FileFact
 }
 
 pub(crate) fn has_debug_info(headers: &Headers) -> bool {
-    let mut sections = [&b".debug_info"[..], b".zdebug_info"]
+    debug_info_sections(headers).next().is_some()
+}
+
+/// Bytes of `.debug_info`, decompressed: 0 without any, all bits set if its compression is unknown.
+pub(crate) fn debug_info_bytes(headers: &Headers, file: &(impl ReadAt + ?Sized)) -> u64 {
+    debug_info_sections(headers)
+        .map(|section| {
+            let data = headers.data_of(file, section);
+            data.map_or(u64::MAX, |data| data.bytes)
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+fn debug_info_sections(headers: &Headers) -> impl Iterator<Item = &SectionHeader> {
+    [&b".debug_info"[..], b".zdebug_info"]
         .into_iter()
-        .filter_map(|name| headers.section(name)?.file_range());
-    sections.any(|range| range.bytes > 0)
+        .filter_map(|name| headers.section(name))
+        .filter(|section| section.file_range().is_some_and(|range| range.bytes > 0))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use elf::{BuildId, Headers, HeadersError, Layout, Limits, ReadAt as _};
 
 use crate::boundaries::Boundaries;
-use crate::facts::{FileFacts, read_facts};
+use crate::facts::{FileFacts, debug_info_bytes, read_facts};
 use crate::symbols::SymbolTables;
 
 /// Bytes of a file that are read at once for its checksum.
@@ -23,6 +23,8 @@ pub struct ObjectFile {
     pub(crate) tables: SymbolTables,
     pub(crate) boundaries: Boundaries,
     pub(crate) facts: FileFacts,
+    /// Bytes of `.debug_info`, decompressed. Read with the facts, since the file may change: what reads it is decided once.
+    pub(crate) debug_info_bytes: u64,
     /// The checksum that its debug link demands.
     pub(crate) debug_checksum: Option<u32>,
 }
@@ -44,6 +46,7 @@ impl ObjectFile {
             layout: headers.layout(),
             tables: SymbolTables::read(&headers),
             boundaries: Boundaries::read(&headers),
+            debug_info_bytes: debug_info_bytes(&headers, &file),
             file,
             facts,
             debug_checksum,

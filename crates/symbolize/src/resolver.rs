@@ -225,7 +225,7 @@ impl ElfResolver {
         if !debug.facts.has_debug_info {
             return;
         }
-        self.linked.look(&debug.file);
+        self.linked.look(&debug.file, debug.debug_info_bytes);
         let link = debug.facts.alternative.as_ref();
         if !self.linked.take(files, &debug.file, link) {
             self.debug_outcome = DebugOutcome::Refused;

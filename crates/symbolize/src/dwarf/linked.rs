@@ -78,22 +78,20 @@ impl LinkedFiles {
         self.kind.is_some_and(|kind| kind.is_split)
     }
 
-    /// Reads the properties of `main`, once.
-    pub fn look(&mut self, main: &File) {
+    /// Reads the properties of `main`, once. It has `debug_info_bytes` of `.debug_info`, decompressed.
+    pub fn look(&mut self, main: &File, debug_info_bytes: u64) {
         if self.kind.is_none() {
-            let image = self.open(main);
-            self.kind = Some(image.map_or_else(Kind::default, |image| Kind {
-                is_split: is_split(&image),
-                is_large: image.bytes_of(".debug_info") >= LARGE_BYTES,
-            }));
+            self.kind = Some(Kind {
+                is_split: self.open(main).is_some_and(|image| is_split(&image)),
+                is_large: debug_info_bytes >= LARGE_BYTES,
+            });
         }
     }
 
     /// Whether this reads the debug information, and not blazesym.
     pub fn is_needed(&self) -> bool {
         let kind = self.kind.unwrap_or_default();
-        (kind.is_split || kind.is_large || self.alternative.is_some())
-            && !matches!(self.reader, Parsed::Not)
+        kind.is_split || kind.is_large || self.alternative.is_some()
     }
 
     /// Takes further files. Returns whether all of them belong to `main`.
@@ -138,7 +136,7 @@ impl LinkedFiles {
         self.parse_once(main);
         match &self.reader {
             Parsed::Read(reader) => reader.find(address, &self.absent),
-            Parsed::NotYet | Parsed::Not => Lookup::Nothing,
+            Parsed::NotYet | Parsed::Not => Lookup::Damaged,
         }
     }
 
@@ -191,5 +189,21 @@ impl LinkedFiles {
 
     fn open(&self, file: &File) -> Option<Image> {
         Image::open(file, &self.cache)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that a large file which was cut since its headers were read is never left to blazesym, which would map it.
+    #[test]
+    fn large_file_that_was_cut_stays_here() {
+        let cut = tempfile::tempfile().unwrap();
+        let mut linked = LinkedFiles::new(Rc::default());
+        linked.look(&cut, LARGE_BYTES);
+        assert!(linked.is_needed());
+        assert!(matches!(linked.find(&cut, 0), Lookup::Damaged));
+        assert!(linked.is_needed());
     }
 }
