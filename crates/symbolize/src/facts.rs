@@ -54,18 +54,8 @@ pub(crate) fn has_debug_info(headers: &Headers) -> bool {
     debug_info_sections(headers).next().is_some()
 }
 
-/// Bytes of `.debug_info`, decompressed: 0 without any, all bits set if its compression is unknown.
-pub(crate) fn debug_info_bytes(headers: &Headers, file: &(impl ReadAt + ?Sized)) -> u64 {
-    debug_info_sections(headers)
-        .map(|section| {
-            let data = headers.data_of(file, section);
-            data.map_or(u64::MAX, |data| data.bytes)
-        })
-        .max()
-        .unwrap_or(0)
-}
-
-fn debug_info_sections(headers: &Headers) -> impl Iterator<Item = &SectionHeader> {
+/// The sections with debug information, not empty.
+pub(crate) fn debug_info_sections(headers: &Headers) -> impl Iterator<Item = &SectionHeader> {
     [&b".debug_info"[..], b".zdebug_info"]
         .into_iter()
         .filter_map(|name| headers.section(name))

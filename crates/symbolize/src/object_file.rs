@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use elf::{BuildId, Headers, HeadersError, Layout, Limits, ReadAt as _};
+use elf::{BuildId, Headers, HeadersError, Layout, Limits, ReadAt};
 
 use crate::boundaries::Boundaries;
-use crate::facts::{FileFacts, debug_info_bytes, read_facts};
+use crate::facts::{FileFacts, debug_info_sections, read_facts};
 use crate::symbols::SymbolTables;
 
 /// Bytes of a file that are read at once for its checksum.
@@ -72,4 +72,15 @@ impl ObjectFile {
             offset += read as u64;
         }
     }
+}
+
+/// Bytes of `.debug_info`, decompressed: 0 without any, all bits set if its compression is unknown.
+fn debug_info_bytes(headers: &Headers, file: &(impl ReadAt + ?Sized)) -> u64 {
+    debug_info_sections(headers)
+        .map(|section| {
+            let data = headers.data_of(file, section);
+            data.map_or(u64::MAX, |data| data.bytes)
+        })
+        .max()
+        .unwrap_or(0)
 }
