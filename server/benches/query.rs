@@ -200,9 +200,9 @@ fn select(query: &str) -> Selection {
 fn flame_graph(store: &EmbeddedStore, selection: &Selection) -> (Tree, usize) {
     let snapshot = store.snapshot(selection.range).unwrap();
     let tree = build_tree(Profiles::unnamed(&*snapshot), &selection.selector).unwrap();
-    let graph = lay_out(&tree, 200_000);
+    let graph = lay_out(tree.walk(), tree.walk().root(), 200_000).unwrap();
     assert!(tree.total().samples > 0);
-    let nodes = graph.node_count;
+    let nodes = graph.nodes.depth.len();
     (tree, nodes)
 }
 
@@ -220,7 +220,7 @@ fn bench_queries(criterion: &mut Criterion) {
     println!(
         "{} samples, {nodes} nodes, {} functions, {bytes} bytes in segments, {:.1} a row",
         tree.total().samples,
-        list_functions(&tree, FunctionOrder::Own, "").len(),
+        list_functions(&tree, FunctionOrder::Own, "", 0..200).count,
         bytes as f64 / (WINDOWS as usize * ROWS) as f64,
     );
     drop((tree, store));
@@ -254,7 +254,7 @@ fn bench_queries(criterion: &mut Criterion) {
         bencher.iter(|| {
             let snapshot = store.snapshot(all.range).unwrap();
             let tree = build_tree(Profiles::unnamed(&*snapshot), &all.selector).unwrap();
-            list_functions(&tree, FunctionOrder::Own, "").len()
+            list_functions(&tree, FunctionOrder::Own, "", 0..200).count
         });
     });
     group.bench_function("stacks, warm", |bencher| {
@@ -273,7 +273,8 @@ fn bench_queries(criterion: &mut Criterion) {
         });
     });
     let (tree, _) = flame_graph(&store, &all);
-    let answer = FlamegraphAnswer::new(all.range, &tree, lay_out(&tree, 200_000), None);
+    let graph = lay_out(tree.walk(), tree.walk().root(), 200_000).unwrap();
+    let answer = FlamegraphAnswer::new(all.range, &tree, graph, None);
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
         let buffer = || ChargedBuffer::new(Charge::default(), usize::MAX);
         let encode = || encoding.json(&answer, buffer()).unwrap().into_response();

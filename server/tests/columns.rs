@@ -132,7 +132,10 @@ fn the_page_is_tested_with_these_bytes() {
         from_ms: 1_795_312_800_000,
         to_ms: 1_795_313_700_000,
     };
-    let answer = || FlamegraphAnswer::new(range, &tree, lay_out(&tree, 7), None);
+    let answer = || {
+        let graph = lay_out(tree.walk(), tree.walk().root(), 7).unwrap();
+        FlamegraphAnswer::new(range, &tree, graph, None)
+    };
     let json = serde_json::to_vec(&answer()).unwrap();
     let mut bytes = Vec::new();
     let mut without = answer();

@@ -75,7 +75,8 @@ pub use series::{SeriesId, SeriesTable};
 pub use spare::{Evict, SpareCharge};
 pub use stored::{Messages, StackSum, StackSums, Unread, WindowOverlap, WindowTotals};
 pub use tables::{
-    Function, Line, Location, Mapping, MappingFlags, StackNode, Tables, Tag, TagValue, Unnamed,
+    Function, FunctionNames, Line, Location, Mapping, MappingFlags, StackNode, Tables, Tag,
+    TagValue, Unnamed,
 };
 pub use time_range::TimeRange;
 pub use unnamed::WhyNot;

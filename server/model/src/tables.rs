@@ -80,6 +80,15 @@ impl MappingFlags {
     }
 }
 
+/// Which names of functions are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FunctionNames {
+    /// Those that are shown. The name in the file's symbol table is read only where there is no other, and else may be empty in the tables.
+    Shown,
+    /// All. That takes twice as long.
+    All,
+}
+
 /// A function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Function {

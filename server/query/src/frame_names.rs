@@ -1,112 +1,156 @@
 //! Frames of locations: the names of their functions, and stand-ins for those without a name.
 
-use model::tables::{LocationId, StringId};
-use model::{Function, Location, NamedTables, Tables, WhyNot};
+use model::joined::Lines;
+use model::tables::{FunctionId, LocationId, StringId};
+use model::{Function, Location, Mapping, NamedTables, Tables, WhyNot};
 
-use super::tree::{Frame, FrameId, FrameKind, Tree};
+use super::frame_table::{Frame, FrameId, FrameKind, FrameTable};
 
-/// The frames of locations, each made once for a part.
-pub(super) struct LocationFrames {
-    known: Vec<(u32, u32)>,
-    pub(super) list: Vec<FrameId>,
+/// The frames of the locations of some tables. What locations share, such as a function, is looked up once.
+pub(super) struct LocationFrames<'a> {
+    tables: NamedTables<'a>,
+    table: &'a mut FrameTable,
+    /// The file of each mapping.
+    binaries: Vec<Binary>,
+    /// The last frame of each function of the tables, and of those that were joined to them.
+    named: [Vec<Option<Named>>; 2],
+    /// The last location without a name, and its frame. Those of one function follow each other.
+    unnamed: Option<(Location, FrameId)>,
 }
 
-impl LocationFrames {
-    pub(super) fn new(tables: &Tables) -> Self {
-        // An empty range stands for a location without frames so far: each has at least one.
-        Self {
-            known: vec![(0, 0); tables.locations.len()],
-            list: Vec::new(),
-        }
-    }
-
-    /// The positions in `list` of a location's frames, the outermost first.
-    pub(super) fn of(
-        &mut self,
-        tree: &mut Tree,
-        tables: NamedTables<'_>,
-        id: LocationId,
-    ) -> std::ops::Range<usize> {
-        if self.known[id.position()].1 == 0 {
-            let start = self.list.len() as u32;
-            name_location(tree, tables, id, &mut self.list);
-            self.known[id.position()] = (start, self.list.len() as u32);
-        }
-        let (start, end) = self.known[id.position()];
-        start as usize..end as usize
-    }
+#[derive(Clone, Copy)]
+struct Binary {
+    path: StringId,
+    is_kernel: bool,
 }
 
-fn name_location(
-    tree: &mut Tree,
-    tables: NamedTables<'_>,
-    id: LocationId,
-    list: &mut Vec<FrameId>,
-) {
-    let location = tables.locations[id.position()];
-    let path = location.mapping.map_or("", |mapping| {
-        tables.string(tables.mappings[mapping.position()].file)
-    });
-    let is_kernel = path.starts_with("[kernel");
-    let binary = tree.strings.intern_string(path);
-    let lines = tables.lines_of(id);
-    for (depth, line) in lines.lines.iter().enumerate().rev() {
-        let function = lines.function(line);
-        let kind = if is_kernel {
-            FrameKind::Kernel
-        } else if depth + 1 == lines.lines.len() {
-            FrameKind::Native
-        } else {
-            FrameKind::Inlined
+#[derive(Clone, Copy)]
+struct Named {
+    frame: Frame,
+    id: FrameId,
+}
+
+impl<'a> LocationFrames<'a> {
+    /// The frames of these tables, which are added to `table`.
+    pub(super) fn new(tables: NamedTables<'a>, table: &'a mut FrameTable) -> Self {
+        let binary = |mapping: &Mapping| {
+            let path = tables.string(mapping.file);
+            Binary {
+                path: table.intern_string(path),
+                is_kernel: path.starts_with("[kernel"),
+            }
         };
-        let name = name_function(lines.tables, function);
-        if name.is_empty() {
-            list.push(name_unnamed(tree, &tables, binary, &location));
-            continue;
+        let binaries = tables.mappings.iter().map(binary).collect();
+        let functions = [Some(tables.own()), tables.joined()];
+        let named =
+            functions.map(|tables| vec![None; tables.map_or(0, |tables| tables.functions.len())]);
+        Self {
+            tables,
+            table,
+            binaries,
+            named,
+            unnamed: None,
         }
-        let name = tree.strings.intern_string(name);
-        let file = tree
-            .strings
-            .intern_string(lines.tables.string(function.file));
-        list.push(tree.intern_frame(
+    }
+
+    /// Adds the frames of a location to a list, the outermost first: at least one.
+    pub(super) fn list(&mut self, id: LocationId, list: &mut Vec<FrameId>) {
+        let location = self.tables.locations[id.position()];
+        let nowhere = Binary {
+            path: StringId(0),
+            is_kernel: false,
+        };
+        let binary = location
+            .mapping
+            .map_or(nowhere, |mapping| self.binaries[mapping.position()]);
+        let lines = self.tables.lines_of(id);
+        for (depth, line) in lines.lines.iter().enumerate().rev() {
+            let kind = if binary.is_kernel {
+                FrameKind::Kernel
+            } else if depth + 1 == lines.lines.len() {
+                FrameKind::Native
+            } else {
+                FrameKind::Inlined
+            };
+            let named = self.name(lines, line.function, binary.path, kind);
+            list.push(named.unwrap_or_else(|| self.name_unnamed(binary.path, &location)));
+        }
+        if lines.lines.is_empty() {
+            list.push(self.name_unnamed(binary.path, &location));
+        }
+    }
+
+    /// The frame of a function; none if it has no name.
+    fn name(
+        &mut self,
+        Lines {
+            tables, is_joined, ..
+        }: Lines<'_>,
+        function: FunctionId,
+        binary: StringId,
+        kind: FrameKind,
+    ) -> Option<FrameId> {
+        let known = &mut self.named[usize::from(is_joined)][function.position()];
+        if let Some(Named { frame, id }) = known
+            && (frame.binary, frame.kind) == (binary, kind)
+        {
+            return Some(*id);
+        }
+        let function = &tables.functions[function.position()];
+        let frame = match known {
+            Some(Named { frame, .. }) => Frame {
+                binary,
+                kind,
+                ..*frame
+            },
+            None => Frame {
+                name: match name_function(tables, function) {
+                    "" => return None,
+                    name => self.table.intern_string(name),
+                },
+                binary,
+                file: self.table.intern_string(tables.string(function.file)),
+                kind,
+            },
+        };
+        let id = self.table.intern(frame, function.start_line);
+        *known = Some(Named { frame, id });
+        Some(id)
+    }
+
+    fn name_unnamed(&mut self, binary: StringId, location: &Location) -> FrameId {
+        let key = |location: &Location| {
+            let Location {
+                mapping, unnamed, ..
+            } = *location;
+            (mapping, location.function_start(), unnamed.code())
+        };
+        if let Some((known, frame)) = &self.unnamed
+            && key(known) == key(location)
+        {
+            return *frame;
+        }
+        let mapping = location
+            .mapping
+            .map(|mapping| self.tables.mappings[mapping.position()]);
+        let text = |id: StringId| self.tables.own().string(id);
+        let name = describe_unnamed(mapping.map_or("", |mapping| text(mapping.file)), location);
+        let name = self.table.intern_string(&name);
+        let frame = self.table.intern(
             Frame {
                 name,
                 binary,
-                file,
-                kind,
+                file: StringId(0),
+                kind: FrameKind::Unnamed,
             },
-            function.start_line,
-        ));
+            0,
+        );
+        let build_id = mapping.map_or("", |mapping| text(mapping.build_id));
+        let reason = WhyNot::of(&self.tables, location);
+        self.table.note_why_not(frame, reason, build_id);
+        self.unnamed = Some((*location, frame));
+        frame
     }
-    if lines.lines.is_empty() {
-        list.push(name_unnamed(tree, &tables, binary, &location));
-    }
-}
-
-fn name_unnamed(
-    tree: &mut Tree,
-    tables: &Tables,
-    binary: StringId,
-    location: &Location,
-) -> FrameId {
-    let mapping = location
-        .mapping
-        .map(|mapping| tables.mappings[mapping.position()]);
-    let path = mapping.map_or("", |mapping| tables.string(mapping.file));
-    let name = describe_unnamed(path, location);
-    let name = tree.strings.intern_string(&name);
-    let frame = tree.intern_frame(
-        Frame {
-            name,
-            binary,
-            file: StringId(0),
-            kind: FrameKind::Unnamed,
-        },
-        0,
-    );
-    let build_id = mapping.map_or("", |mapping| tables.string(mapping.build_id));
-    tree.note_why_not(frame, WhyNot::of(tables, location), build_id);
-    frame
 }
 
 /// The name of a function, `""` if it has none.

@@ -1,7 +1,10 @@
 //! Functions by CPU time: their own, and with their callees.
 
+use super::frame_table::{Frame, FrameId};
+use std::ops::Range;
+
 use super::series::Usage;
-use super::tree::{Frame, FrameId, Tree};
+use super::tree::{FrameUsage, Tree};
 
 /// CPU time of one function.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,58 +26,65 @@ pub enum FunctionOrder {
     Total,
 }
 
-/// The functions of a tree whose name or file contains `search`, ignoring case, most CPU first.
-pub fn list_functions(tree: &Tree, order: FunctionOrder, search: &str) -> Vec<FunctionUsage> {
+/// A part of a list of functions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FunctionPage {
+    /// Functions of the whole list.
+    pub count: usize,
+    /// Those of the page.
+    pub functions: Vec<FunctionUsage>,
+}
+
+/// A page of the functions of a tree whose name or file contains `search`, ignoring case, most CPU first.
+pub fn list_functions(
+    tree: &Tree,
+    order: FunctionOrder,
+    search: &str,
+    page: Range<usize>,
+) -> FunctionPage {
     let mut functions = sum_functions(tree);
     let search = search.to_lowercase();
     if !search.is_empty() {
         functions.retain(|function| {
-            let Frame { name, binary, .. } = tree.frames()[function.frame.0 as usize];
+            let Frame { name, binary, .. } = tree.frames().frame(function.frame);
             [name, binary]
                 .iter()
-                .any(|text| tree.string(*text).to_lowercase().contains(&search))
+                .any(|text| tree.frames().string(*text).to_lowercase().contains(&search))
         });
     }
-    functions.sort_by(|a, b| {
+    let compare = |a: &FunctionUsage, b: &FunctionUsage| {
         let by = |function: &FunctionUsage| match order {
             FunctionOrder::Own => (function.own.ns, function.total.ns),
             FunctionOrder::Total => (function.total.ns, function.own.ns),
         };
         by(b)
             .cmp(&by(a))
-            .then_with(|| tree.compare_frames(a.frame, b.frame))
-    });
-    functions
+            .then_with(|| tree.frames().compare(a.frame, b.frame))
+    };
+    let count = functions.len();
+    let [start, end] = [page.start, page.end].map(|at| at.min(count));
+    // Half a million functions of an hour of builds are sorted in a second, and a page of them is chosen in some milliseconds.
+    if end < count {
+        functions.select_nth_unstable_by(end, compare);
+        functions.truncate(end);
+    }
+    functions.sort_unstable_by(compare);
+    FunctionPage {
+        count,
+        functions: functions.split_off(start),
+    }
 }
 
 fn sum_functions(tree: &Tree) -> Vec<FunctionUsage> {
-    let none = |frame: u32| FunctionUsage {
+    let sums = tree.sum_frames().into_iter().zip(0_u32..);
+    let functions = sums.map(|(FrameUsage { own, total }, frame)| FunctionUsage {
         frame: FrameId(frame),
-        own: Usage::default(),
-        total: Usage::default(),
-    };
-    let mut functions: Vec<_> = (0..tree.frames().len() as u32).map(none).collect();
-    let mut depth_of = vec![0_u32; functions.len()];
-    let children = tree.unsorted_children();
-    // Each node comes up twice: when the walk enters it and when it leaves it.
-    let mut pending: Vec<(u32, bool)> = children.of(0).iter().map(|child| (*child, true)).collect();
-    while let Some((number, is_entered)) = pending.pop() {
-        let node = tree.nodes()[number as usize];
-        let depth = &mut depth_of[node.frame.0 as usize];
-        if !is_entered {
-            *depth -= 1;
-            continue;
-        }
-        *depth += 1;
-        let function = &mut functions[node.frame.0 as usize];
-        function.own.add(node.own);
-        if *depth == 1 {
-            function.total.add(node.total);
-        }
-        pending.push((number, false));
-        pending.extend(children.of(number).iter().map(|child| (*child, true)));
-    }
+        own,
+        total,
+    });
     functions
+        .filter(|function| function.total != Usage::default())
+        .collect()
 }
 
 #[cfg(test)]
@@ -84,10 +94,11 @@ mod tests {
 
     fn draw(tree: &Tree, order: FunctionOrder, search: &str) -> Vec<String> {
         let line = |f: &FunctionUsage| {
-            let name = tree.string(tree.frames()[f.frame.0 as usize].name);
+            let name = tree.frames().name(f.frame);
             format!("{name} {} {}", f.own.samples, f.total.samples)
         };
-        list_functions(tree, order, search)
+        list_functions(tree, order, search, 0..usize::MAX)
+            .functions
             .iter()
             .map(line)
             .collect()
@@ -107,6 +118,19 @@ mod tests {
             ["work 5 9", "main 0 7", "read 4 4", "other 0 2"]
         );
         assert_eq!(draw(&tree, FunctionOrder::Total, "KERN"), ["read 4 4"]);
+    }
+
+    #[test]
+    fn pages_are_parts_of_the_whole_list() {
+        let tree = tree("comm=a | a b c | 3\ncomm=a | d e | 3\ncomm=a | f | 9");
+        let list = |page| list_functions(&tree, FunctionOrder::Own, "", page);
+        let all = list(0..9).functions;
+        for page in [0..0, 0..2, 1..4, 5..6, 4..20, 7..8] {
+            let found = list(page.clone());
+            assert_eq!(found.count, all.len());
+            let expected = all.iter().take(page.end).skip(page.start);
+            assert!(found.functions.iter().eq(expected), "{page:?}");
+        }
     }
 
     #[test]

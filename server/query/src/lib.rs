@@ -28,6 +28,7 @@ extern crate self as query;
 
 pub mod containers;
 pub mod frame_names;
+pub mod frame_table;
 pub mod functions;
 pub mod label_values;
 pub mod lines;

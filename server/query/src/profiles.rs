@@ -1,12 +1,13 @@
 //! Stored samples as questions read them: with the names that their nodes did not know.
 
-use model::{JoinedLines, NamedTables, SeriesTable, StackSum};
+use model::{FunctionNames, JoinedLines, NamedTables, SeriesTable, StackSum};
 use store::{Snapshot, StoreError};
 
 use super::names::{NameSource, join_names};
 
-/// Bytes that a question needs for each stack of tables while it reads them: its samples and CPU time, its node, and some flags.
-const STACK_BYTES: usize = 24;
+/// Bytes that a question needs for each stack of tables while it reads them: its samples and CPU time, two numbers of four bytes, and
+/// some flags.
+const STACK_BYTES: usize = 32;
 
 /// A snapshot of a store, and names for its frames.
 #[derive(Clone, Copy)]
@@ -45,7 +46,7 @@ impl<'a> Profiles<'a> {
         self.snapshot
     }
 
-    /// As [`Self::sum_groups`], with all series in one group.
+    /// As [`Self::sum_groups`], with all series in one group and the names that are shown.
     ///
     /// # Errors
     /// As [`Snapshot::sum_stacks`].
@@ -54,7 +55,7 @@ impl<'a> Profiles<'a> {
         series: &SeriesTable,
         visit: &mut dyn FnMut(&NamedSums<'_>),
     ) -> Result<(), StoreError> {
-        self.sum_groups(series, &vec![0; series.len()], visit)
+        self.sum_groups(series, &vec![0; series.len()], FunctionNames::Shown, visit)
     }
 
     /// As [`Snapshot::sum_stacks`], with names. Nothing is read for no series.
@@ -65,22 +66,25 @@ impl<'a> Profiles<'a> {
         self,
         series: &SeriesTable,
         groups: &[u32],
+        names: FunctionNames,
         visit: &mut dyn FnMut(&NamedSums<'_>),
     ) -> Result<(), StoreError> {
         if series.is_empty() {
             return Ok(());
         }
         let question = self.snapshot.question();
-        self.snapshot.sum_stacks(series, groups, &mut |part| {
-            let joined = self.names.map(|names| join_names(part.tables, names));
-            let names = joined.as_ref().map_or(0, JoinedLines::heap_bytes);
-            // If there is no memory for it, the question is stopped, and fails when this returns.
-            if let Ok(_charge) = question.charge(names + STACK_BYTES * part.tables.stacks.len()) {
-                visit(&NamedSums {
-                    tables: NamedTables::new(part.tables, joined.as_ref()),
-                    sums: part.sums,
-                });
-            }
-        })
+        self.snapshot
+            .sum_stacks(series, groups, names, &mut |part| {
+                let joined = self.names.map(|names| join_names(part.tables, names));
+                let names = joined.as_ref().map_or(0, JoinedLines::heap_bytes);
+                // If there is no memory for it, the question is stopped, and fails when this returns.
+                if let Ok(_charge) = question.charge(names + STACK_BYTES * part.tables.stacks.len())
+                {
+                    visit(&NamedSums {
+                        tables: NamedTables::new(part.tables, joined.as_ref()),
+                        sums: part.sums,
+                    });
+                }
+            })
     }
 }

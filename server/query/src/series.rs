@@ -22,6 +22,14 @@ impl Usage {
         self.samples = self.samples.saturating_add(other.samples);
         self.ns = self.ns.saturating_add(other.ns);
     }
+
+    /// This without another that is part of it.
+    pub fn less(self, part: Self) -> Self {
+        Self {
+            samples: self.samples.saturating_sub(part.samples),
+            ns: self.ns.saturating_sub(part.ns),
+        }
+    }
 }
 
 impl From<&StackSum> for Usage {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use model::outcome::{CHECK_TAG, COMPLETE, Check, KERNEL_ONLY, OUTCOME_TAG, is_complete};
 use model::tables::{LocationId, StringId, TagSetId};
-use model::{Dictionary, NamedTables, SeriesTable, Tables};
+use model::{Dictionary, FunctionNames, NamedTables, SeriesTable, Tables};
 use store::StoreError;
 
 use super::frame_names::{describe_unnamed, name_function};
@@ -88,7 +88,8 @@ pub fn report_stacks(
     let series = selector.find_series(profiles.snapshot())?;
     let (program_of, programs) = find_programs(&series);
     let mut sums = Sums::new(programs);
-    profiles.sum_groups(&series, &program_of, &mut |part| sums.add_part(part))?;
+    let names = FunctionNames::Shown;
+    profiles.sum_groups(&series, &program_of, names, &mut |part| sums.add_part(part))?;
     Ok(sums.finish())
 }
 

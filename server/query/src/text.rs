@@ -12,9 +12,8 @@ use crate::tree::Tree;
 /// A line does not have the language's form: the test has a mistake.
 pub fn tree(lines: &str) -> Tree {
     let parts = TestParts::new(&[lines]);
-    let mut tree = Tree::new();
+    let mut tree = Tree::default();
     parts.for_each(|part| tree.add_part(part));
-    tree.sum_totals();
     tree
 }
 

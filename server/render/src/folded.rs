@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 
 use query::Tree;
+use query::series::Usage;
+use query::tree::Node;
 
 /// Stands for a stack without any frame.
 const NO_STACK: &str = "[no stack]";
@@ -30,54 +32,49 @@ pub struct FoldedOptions {
 /// # Errors
 /// `out` failed.
 pub fn write_folded(tree: &Tree, options: FoldedOptions, out: &mut impl Write) -> io::Result<()> {
-    let children = tree.children();
-    let is_kept = |node: &u32| tree.nodes()[*node as usize].total.ns >= options.ns_min;
-    let value = |node: u32| {
-        let mut own = tree.nodes()[node as usize].own;
-        let below = children.of(node).iter();
-        for child in below.filter(|child| !is_kept(child)) {
-            own.add(tree.nodes()[*child as usize].total);
+    let mut walk = tree.walk();
+    let root = walk.root();
+    let mut stack = String::new();
+    // With each call the length of its caller's stack, and what the walk knew before its callees.
+    let mut pending: Vec<(Node, usize, usize)> = vec![(root, 0, walk.mark())];
+    while let Some((node, stack_length, mark)) = pending.pop() {
+        walk.rewind(mark);
+        stack.truncate(stack_length);
+        if let Some(frame) = node.frame {
+            push_name(&mut stack, tree.frames().name(frame));
         }
-        match options.unit {
+        let mut callees = walk.callees(&node);
+        callees.retain(|callee| callee.total.ns >= options.ns_min);
+        let below = callees.iter().fold(Usage::default(), |mut sum, callee| {
+            sum.add(callee.total);
+            sum
+        });
+        let own = node.total.less(below);
+        let value = match options.unit {
             FoldedUnit::Samples => own.samples,
             FoldedUnit::Microseconds => own.ns / 1000,
+        };
+        if value > 0 {
+            let stack = if stack.is_empty() { NO_STACK } else { &stack };
+            writeln!(out, "{stack} {value}")?;
         }
-    };
-    if value(0) > 0 {
-        writeln!(out, "{NO_STACK} {}", value(0))?;
-    }
-    let mut stack = String::new();
-    let mut pending: Vec<(u32, usize)> = children
-        .of(0)
-        .iter()
-        .rev()
-        .filter(|child| is_kept(child))
-        .map(|child| (*child, 0))
-        .collect();
-    while let Some((node, stack_length)) = pending.pop() {
-        stack.truncate(stack_length);
-        if !stack.is_empty() {
-            stack.push(';');
-        }
-        // Separators of frames and lines cannot be part of a name in this format.
-        stack.extend(tree.name(node).chars().map(|c| match c {
-            ';' => ':',
-            c if c.is_control() => ' ',
-            c => c,
-        }));
-        if value(node) > 0 {
-            writeln!(out, "{stack} {}", value(node))?;
-        }
-        pending.extend(
-            children
-                .of(node)
-                .iter()
-                .rev()
-                .filter(|child| is_kept(child))
-                .map(|child| (*child, stack.len())),
-        );
+        let mark = walk.mark();
+        let callees = callees.into_iter().rev();
+        pending.extend(callees.map(|callee| (callee, stack.len(), mark)));
     }
     Ok(())
+}
+
+/// Adds a frame to a stack. Separators of frames and lines cannot be part of a name in this format.
+fn push_name(stack: &mut String, name: &str) {
+    if !stack.is_empty() {
+        stack.push(';');
+    }
+    stack.extend(name.chars().map(|c| match c {
+        ';' => ':',
+        c if c.is_control() => ' ',
+        c => c,
+    }));
 }
 
 /// As [`write_folded`], all stacks as one text.

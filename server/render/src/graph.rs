@@ -1,13 +1,14 @@
 //! The page's flame graph: a tree in columns, cut to a number of nodes without losing a sample.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use hashbrown::HashMap;
-use model::WhyNot;
 use model::tables::StringId;
+use model::{Stop, WhyNot};
+use query::frame_table::{FrameId, FrameTable};
 use query::series::Usage;
-use query::tree::{FrameId, Node, Tree};
+use query::tree::{Node, Walk};
 
 /// Stands in the column `frame` for the root.
 pub const ROOT: i32 = -1;
@@ -24,9 +25,25 @@ pub struct Graph {
     pub frames: FrameColumns,
     /// The nodes.
     pub nodes: NodeColumns,
-    /// Number of nodes without the cut.
-    pub node_count: usize,
 }
+
+impl Graph {
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let texts = self
+            .strings
+            .iter()
+            .map(|text| size_of::<String>() + text.capacity());
+        let a_frame = 3 * size_of::<u32>() + size_of::<i64>() + 1;
+        let a_node = size_of::<u32>() + size_of::<i32>() + 3 * size_of::<u64>();
+        texts.sum::<usize>()
+            + a_frame * self.frames.name.capacity()
+            + a_node * self.nodes.depth.capacity()
+    }
+}
+
+/// Calls that are chosen between two looks at the memory for them and at the question: they add 1 MB or less, usually.
+const CALLS_A_CHECK: usize = 4096;
 
 /// Frames; names and files are positions in `strings`.
 #[derive(Debug, Default, PartialEq)]
@@ -58,84 +75,104 @@ pub struct NodeColumns {
     pub self_ns: Vec<u64>,
     /// Samples with all below.
     pub samples: Vec<u64>,
-    /// Number of hidden nodes of a cut, by its position.
-    pub cut: BTreeMap<usize, usize>,
+    /// Number of callees that a cut stands for, by its position.
+    pub cut: BTreeMap<usize, u32>,
 }
 
-/// Lays out a tree, cut to at most `nodes_max` nodes (2 or more).
-pub fn lay_out(tree: &Tree, nodes_max: usize) -> Graph {
-    let is_kept = choose_nodes(tree, nodes_max);
-    let children = tree.children_among(|number| is_kept[number as usize]);
-    let cuts = sum_cuts(tree, &is_kept);
+/// Lays out the tree below a node, cut to at most `nodes_max` nodes (2 or more).
+///
+/// # Errors
+/// The question was stopped.
+pub fn lay_out(mut walk: Walk<'_>, root: Node, nodes_max: usize) -> Result<Graph, Stop> {
+    let tree = walk.tree();
+    let shown = choose_calls(&mut walk, root, nodes_max)?;
+    // Callees are behind their callers, those of one caller in the order in which they are drawn.
+    let mut first_callee = vec![0_u32; shown.len() + 1];
+    for call in shown.iter().skip(1) {
+        first_callee[call.caller as usize + 1] += 1;
+    }
+    for at in 1..first_callee.len() {
+        first_callee[at] += first_callee[at - 1];
+    }
+    let mut next = first_callee.clone();
+    let mut callees = vec![0_u32; shown.len()];
+    for (number, call) in shown.iter().enumerate().skip(1) {
+        let place = &mut next[call.caller as usize];
+        callees[*place as usize] = number as u32;
+        *place += 1;
+    }
     let mut layout = Layout {
-        tree,
+        table: tree.frames(),
         graph: Graph::default(),
         strings: HashMap::new(),
         frames: HashMap::new(),
     };
-    layout.graph.node_count = tree.nodes().len();
     layout.intern_string(StringId(0));
-    let mut pending = vec![Shape::Node(0, 0)];
+    let mut pending = vec![Shape::Call(0, 0)];
     while let Some(shape) = pending.pop() {
-        let (number, depth) = match shape {
-            Shape::Node(number, depth) => (number, depth),
-            Shape::Cut(cut, depth) => {
-                layout.push_cut(cut, depth);
-                continue;
+        match shape {
+            Shape::Call(number, depth) => {
+                let call = &shown[number as usize];
+                layout.push_call(call, depth);
+                // The cut is drawn last, so it is pushed first.
+                if call.hidden.callees > 0 {
+                    pending.push(Shape::Cut(call.hidden, depth + 1));
+                }
+                let [start, end] =
+                    [number, number + 1].map(|at| first_callee[at as usize] as usize);
+                let below = callees[start..end].iter().rev();
+                pending.extend(below.map(|callee| Shape::Call(*callee, depth + 1)));
             }
-        };
-        layout.push_node(number, depth);
-        // The cut is drawn last, so it is pushed first.
-        let cut = cuts.get(&number);
-        pending.extend(cut.map(|cut| Shape::Cut(*cut, depth + 1)));
-        let kept = children.of(number).iter().rev();
-        pending.extend(kept.map(|child| Shape::Node(*child, depth + 1)));
+            Shape::Cut(hidden, depth) => layout.push_cut(hidden, depth),
+        }
     }
-    layout.graph
+    Ok(layout.graph)
 }
 
 /// What is drawn, with its depth.
 enum Shape {
-    Node(u32, u32),
-    Cut(Cut, u32),
+    Call(u32, u32),
+    Cut(Hidden, u32),
 }
 
-/// The children of a node that are not drawn.
+/// A call that is drawn.
+struct Call {
+    /// The position of its caller, which is before it. The root is its own.
+    caller: u32,
+    frame: Option<FrameId>,
+    total: Usage,
+    own: Usage,
+    hidden: Hidden,
+}
+
+/// The callees of a call that are not drawn.
 #[derive(Clone, Copy, Default)]
-struct Cut {
+struct Hidden {
+    callees: u32,
     usage: Usage,
-    /// Nodes, with all below.
-    hidden: usize,
 }
 
 struct Layout<'a> {
-    tree: &'a Tree,
+    table: &'a FrameTable,
     graph: Graph,
     strings: HashMap<StringId, u32>,
-    frames: HashMap<u32, i32>,
+    frames: HashMap<FrameId, i32>,
 }
 
 impl Layout<'_> {
-    fn push_node(&mut self, number: u32, depth: u32) {
-        let Node {
-            frame, own, total, ..
-        } = self.tree.nodes()[number as usize];
-        let frame = if number == 0 {
-            ROOT
-        } else {
-            self.intern_frame(frame.0)
-        };
+    fn push_call(&mut self, call: &Call, depth: u32) {
+        let frame = call.frame.map_or(ROOT, |frame| self.intern_frame(frame));
         let nodes = &mut self.graph.nodes;
         nodes.depth.push(depth);
         nodes.frame.push(frame);
-        nodes.total_ns.push(total.ns);
-        nodes.self_ns.push(own.ns);
-        nodes.samples.push(total.samples);
+        nodes.total_ns.push(call.total.ns);
+        nodes.self_ns.push(call.own.ns);
+        nodes.samples.push(call.total.samples);
     }
 
-    fn push_cut(&mut self, Cut { usage, hidden }: Cut, depth: u32) {
+    fn push_cut(&mut self, Hidden { callees, usage }: Hidden, depth: u32) {
         let nodes = &mut self.graph.nodes;
-        nodes.cut.insert(nodes.depth.len(), hidden);
+        nodes.cut.insert(nodes.depth.len(), callees);
         nodes.depth.push(depth);
         nodes.frame.push(CUT);
         nodes.total_ns.push(usage.ns);
@@ -143,19 +180,19 @@ impl Layout<'_> {
         nodes.samples.push(usage.samples);
     }
 
-    fn intern_frame(&mut self, number: u32) -> i32 {
-        if let Some(known) = self.frames.get(&number) {
+    fn intern_frame(&mut self, id: FrameId) -> i32 {
+        if let Some(known) = self.frames.get(&id) {
             return *known;
         }
-        let frame = self.tree.frames()[number as usize];
+        let frame = self.table.frame(id);
         let (name, binary, file) = (
             self.intern_string(frame.name),
             self.intern_string(frame.binary),
             self.intern_string(frame.file),
         );
         let why_not = self
-            .tree
-            .why_not(FrameId(number))
+            .table
+            .why_not(id)
             .map(|why| (why.reason, self.intern_string(why.build_id)));
         let frames = &mut self.graph.frames;
         if let Some(why_not) = why_not {
@@ -164,87 +201,131 @@ impl Layout<'_> {
         frames.name.push(name);
         frames.binary.push(binary);
         frames.file.push(file);
-        frames.line.push(self.tree.start_line(FrameId(number)));
+        frames.line.push(self.table.start_line(id));
         frames.kind.push(frame.kind as u8);
         let position = frames.name.len() as i32 - 1;
-        self.frames.insert(number, position);
+        self.frames.insert(id, position);
         position
     }
 
     fn intern_string(&mut self, id: StringId) -> u32 {
         let strings = &mut self.graph.strings;
         *self.strings.entry(id).or_insert_with(|| {
-            strings.push(self.tree.string(id).to_owned());
+            strings.push(self.table.string(id).to_owned());
             strings.len() as u32 - 1
         })
     }
 }
 
-/// The cut of each kept node that has children which are not kept.
-fn sum_cuts(tree: &Tree, is_kept: &[bool]) -> HashMap<u32, Cut> {
-    let nodes = tree.nodes();
-    let mut cuts: HashMap<u32, Cut> = HashMap::new();
-    // A parent of a kept node is kept, so that those below a cut are all hidden.
-    let mut sizes = vec![1_u32; nodes.len()];
-    for (number, node) in nodes.iter().enumerate().rev() {
-        let Node { parent, total, .. } = *node;
-        if is_kept[number] {
-            continue;
-        }
-        if is_kept[parent as usize] {
-            let cut = cuts.entry(parent).or_default();
-            cut.usage.add(total);
-            cut.hidden += sizes[number] as usize;
-        } else {
-            sizes[parent as usize] += sizes[number];
-        }
-    }
-    cuts
+/// A call that was found and not yet chosen.
+struct Candidate {
+    node: Node,
+    caller: u32,
+    /// How many were found before it.
+    order: u32,
 }
 
-/// Chooses the nodes with the most CPU, so that they and the nodes for cuts are at most `nodes_max`.
-fn choose_nodes(tree: &Tree, nodes_max: usize) -> Vec<bool> {
-    let nodes = tree.nodes();
-    if nodes.len() <= nodes_max {
-        return vec![true; nodes.len()];
+impl Candidate {
+    /// The greatest has the most CPU; of equal ones, it was found first.
+    fn rank(&self) -> (u64, Reverse<u32>) {
+        (self.node.total.ns, Reverse(self.order))
     }
-    // A parent has at least its child's total and a smaller number, so that it always ranks before it.
-    let numbered = nodes.iter().zip(0_u32..);
-    let mut by_rank: Vec<(Reverse<u64>, u32)> = numbered
-        .map(|(node, number)| (Reverse(node.total.ns), number))
-        .collect();
-    by_rank.select_nth_unstable(nodes_max);
-    by_rank.truncate(nodes_max);
-    by_rank.sort_unstable();
-    let mut unranked_children = vec![0_u32; nodes.len()];
-    for node in &nodes[1..] {
-        unranked_children[node.parent as usize] += 1;
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank() == other.rank()
     }
-    // With the first `kept` of the ranking, a kept node has a cut when its last child is not among them: the number
-    // of cuts grows by one with each node that has children, and shrinks with each last child.
-    let (mut cuts, mut kept_max) = (0_usize, 1_usize);
-    for (rank, (_, number)) in by_rank.iter().enumerate() {
-        cuts += usize::from(unranked_children[*number as usize] > 0);
-        if rank > 0 {
-            let siblings = &mut unranked_children[nodes[*number as usize].parent as usize];
-            *siblings -= 1;
-            cuts -= usize::from(*siblings == 0);
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+/// Chooses the calls with the most CPU, so that they and the nodes for cuts are at most `nodes_max`.
+///
+/// No call has more CPU than its caller, so callees are looked for when their caller is chosen, and not before.
+fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec<Call>, Stop> {
+    let mut charge = walk.tree().charge();
+    let mut candidates = BinaryHeap::from([Candidate {
+        node: root,
+        caller: 0,
+        order: 0,
+    }]);
+    let mut found = 0;
+    let mut calls: Vec<Call> = Vec::new();
+    // A chosen call has a cut until its last callee is chosen too.
+    let (mut cuts, mut kept) = (0_usize, 1_usize);
+    while calls.len() < nodes_max
+        && let Some(Candidate { node, caller, .. }) = candidates.pop()
+    {
+        if calls.len().is_multiple_of(CALLS_A_CHECK) {
+            let bytes = size_of::<Candidate>() * candidates.capacity()
+                + size_of::<Call>() * calls.capacity();
+            charge.set(walk.heap_bytes() + bytes)?;
         }
-        if rank + 1 + cuts <= nodes_max {
-            kept_max = rank + 1;
+        if let Some(caller) = calls.get_mut(caller as usize) {
+            caller.hidden.callees -= 1;
+            caller.hidden.usage = caller.hidden.usage.less(node.total);
+            cuts -= usize::from(caller.hidden.callees == 0);
+        }
+        let number = calls.len() as u32;
+        let callees = walk.callees(&node);
+        let mut hidden = Hidden {
+            callees: callees.len() as u32,
+            usage: Usage::default(),
+        };
+        for callee in callees {
+            hidden.usage.add(callee.total);
+            found += 1;
+            candidates.push(Candidate {
+                node: callee,
+                caller: number,
+                order: found,
+            });
+        }
+        cuts += usize::from(hidden.callees > 0);
+        calls.push(Call {
+            caller,
+            frame: node.frame,
+            total: node.total,
+            own: node.total.less(hidden.usage),
+            hidden,
+        });
+        if calls.len() + cuts <= nodes_max {
+            kept = calls.len();
         }
     }
-    let mut is_kept = vec![false; nodes.len()];
-    for (_, number) in &by_rank[..kept_max] {
-        is_kept[*number as usize] = true;
+    for call in calls.split_off(kept) {
+        if let Some(caller) = calls.get_mut(call.caller as usize) {
+            caller.hidden.callees += 1;
+            caller.hidden.usage.add(call.total);
+        }
     }
-    is_kept
+    Ok(calls)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use query::text::tree;
+    use query::tree::Tree;
+
+    fn lay_out(tree: &Tree, nodes_max: usize) -> Graph {
+        let walk = tree.walk();
+        let root = walk.root();
+        super::lay_out(walk, root, nodes_max).unwrap()
+    }
 
     /// The graph as indented text: name, total, own.
     fn draw(graph: &Graph) -> String {
@@ -288,7 +369,7 @@ root 18 0
 ";
         let graph = lay_out(&tree(TEXT), 9);
         assert_eq!(draw(&graph), expected);
-        assert_eq!((graph.node_count, graph.nodes.depth.len()), (9, 9));
+        assert_eq!(graph.nodes.depth.len(), 9);
         assert_eq!(graph.strings[0], "");
     }
 
@@ -308,7 +389,7 @@ root 18 0
         let expected = "\
 root 18 0
   main 15 0
-    6 cut 15 15
+    2 cut 15 15
   1 cut 3 3
 ";
         assert_eq!(draw(&lay_out(&tree(TEXT), 5)), expected);
@@ -329,17 +410,8 @@ root 18 0
                 180_000_000,
                 "{nodes_max}"
             );
-            let shown = graph
-                .nodes
-                .frame
-                .iter()
-                .filter(|frame| **frame != CUT)
-                .count();
-            assert_eq!(
-                shown + graph.nodes.cut.values().sum::<usize>(),
-                9,
-                "{nodes_max}"
-            );
+            let is_cut = !graph.nodes.cut.is_empty();
+            assert_eq!(is_cut, nodes_max < 9, "{nodes_max}");
         }
     }
 

@@ -12,8 +12,8 @@ use flate2::{Compression, write::GzEncoder};
 use hashbrown::HashMap;
 use model::tables::{LocationId, StackId, StringId, TagSetId};
 use model::{
-    Charge, Dictionary, Function, Import, Line, Location, MappingFlags, SAMPLE_TYPES, SeriesTable,
-    TagValue, TimeRange,
+    Charge, Dictionary, Function, FunctionNames, Import, Line, Location, MappingFlags,
+    SAMPLE_TYPES, SeriesTable, TagValue, TimeRange,
 };
 use query::frame_names::describe_unnamed;
 use query::overlap::sum_overlap;
@@ -78,7 +78,8 @@ pub fn render_pprof<W: Write>(
         ..Merge::default()
     };
     let each: Vec<u32> = (0..table.len() as u32).collect();
-    profiles.sum_groups(&table, &each, &mut |part| merge.add_part(part))?;
+    let names = FunctionNames::All;
+    profiles.sum_groups(&table, &each, names, &mut |part| merge.add_part(part))?;
     if merge.samples.is_empty() {
         return Ok(None);
     }

@@ -9,11 +9,9 @@
 use std::fs::File;
 
 use fleet::{Fleet, Shape};
-use model::Window;
+use model::{FunctionNames, Window};
 use rustix::time::{ClockId, clock_gettime};
-use segment::{
-    Builder, Effort, FunctionNames, LogWriter, Segment, Selection, Source, WindowSet, replay,
-};
+use segment::{Builder, Effort, LogWriter, Segment, Selection, Source, WindowSet, replay};
 
 fn read_cpu_ns() -> u64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);

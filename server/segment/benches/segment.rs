@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use fleet::{Fleet, START_MS, Shape};
-use model::{TimeRange, Window};
+use model::{FunctionNames, TimeRange, Window};
 use segment::{
-    Builder, Effort, FunctionNames, MergeOptions, Section, Segment, Selection, Source, WindowSet,
-    WriteOptions, merge,
+    Builder, Effort, MergeOptions, Section, Segment, Selection, Source, WindowSet, WriteOptions,
+    merge,
 };
 
 const TWO: Effort<'static> = Effort {

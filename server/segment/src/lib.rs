@@ -12,7 +12,8 @@
 //!
 //! ```
 //! use model::{TimeRange, text};
-//! use segment::{Builder, Effort, FunctionNames, Segment, Selection, WindowSet, WriteOptions};
+//! use model::FunctionNames;
+//! use segment::{Builder, Effort, Segment, Selection, WindowSet, WriteOptions};
 //!
 //! let mut builder = Builder::default();
 //! builder.add(&text::window_at("comm=sort | main sort_lines | 3", 0, 1))?;
@@ -132,7 +133,7 @@ pub use read::program_files::{Program, ProgramFile};
 pub use read::questions::{Pair, SegmentRow, StackSum};
 pub use read::selection::{Selection, WindowSet};
 pub use read::source::Source;
-pub use read::stacks::{FunctionNames, StackTables};
+pub use read::stacks::StackTables;
 pub use read::sums::SummedRows;
 pub use read::window_sums::{SeriesSum, WindowSums};
 pub use read::windows::ReceivedMessage;

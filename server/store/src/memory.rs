@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use model::{
-    LabelSet, Messages, NodeReport, Question, Row, SeriesId, SeriesTable, StackSum, StackSums,
-    Tables, TimeRange, Unread, Window, WindowHead, WindowKey, WindowOverlap, WindowTotals,
+    FunctionNames, LabelSet, Messages, NodeReport, Question, Row, SeriesId, SeriesTable, StackSum,
+    StackSums, Tables, TimeRange, Unread, Window, WindowHead, WindowKey, WindowOverlap,
+    WindowTotals,
 };
 use parking_lot::RwLock;
 
@@ -340,6 +341,7 @@ impl Snapshot for MemorySnapshot<'_> {
         &self,
         series: &SeriesTable,
         groups: &[u32],
+        _names: FunctionNames,
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError> {
         for window in self.kept() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use model::{
-    LabelSet, NodeReport, Question, SeriesId, SeriesTable, StackSums, Stop, TimeRange, Unread,
-    Window, WindowTotals,
+    FunctionNames, LabelSet, NodeReport, Question, SeriesId, SeriesTable, StackSums, Stop,
+    TimeRange, Unread, Window, WindowTotals,
 };
 
 use crate::{Kept, Versions, WindowCells};
@@ -287,7 +287,7 @@ pub trait Snapshot: Send + Sync {
 
     /// Shows the samples of these series, added up by group, stack and tags, as far as that is cheap: the same ones may come again, in the
     /// same tables or in others. `groups` has the group of each series of the table: with one group for all, there are a tenth of the
-    /// sums.
+    /// sums. The tables have these names of functions at least.
     ///
     /// # Errors
     /// The catalog failed.
@@ -295,6 +295,7 @@ pub trait Snapshot: Send + Sync {
         &self,
         series: &SeriesTable,
         groups: &[u32],
+        names: FunctionNames,
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError>;
 

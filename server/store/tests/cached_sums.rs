@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics::{Exposition, Registry};
 use model::text::{describe_stack, window_at};
-use model::{Question, QuestionMemory, TimeRange, Window};
+use model::{FunctionNames, Question, QuestionMemory, TimeRange, Window};
 use store::{EmbeddedStore, MemoryStore, SeriesFilter, Store, StoreMetrics, StoreOptions};
 
 /// Windows of ten seconds.
@@ -58,7 +58,7 @@ fn ask(
     let table = snapshot.find_series(&filter).unwrap();
     let groups: Vec<u32> = (0..table.len() as u32).collect();
     let mut answer = Answer::new();
-    let visited = snapshot.sum_stacks(&table, &groups, &mut |part| {
+    let visited = snapshot.sum_stacks(&table, &groups, FunctionNames::All, &mut |part| {
         for sum in part.sums {
             let labels = table.labels(sum.group as usize);
             let stack = describe_stack(part.tables, labels, sum.tags, sum.stack);

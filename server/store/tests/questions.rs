@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::text::window_at;
-use model::{Question, QuestionMemory, SeriesTable, Stop, TimeRange};
+use model::{FunctionNames, Question, QuestionMemory, SeriesTable, Stop, TimeRange};
 use store::{EmbeddedStore, SeriesFilter, Snapshot, Store, StoreError, StoreMetrics, StoreOptions};
 
 /// Windows of two weeks are never in one segment.
@@ -57,12 +57,14 @@ fn a_question_has_an_account_and_an_end() {
             parts += 1;
             used = used.max(memory.used());
         };
-        snapshot.sum_stacks(&series, &[0, 0], &mut visit).unwrap();
+        snapshot
+            .sum_stacks(&series, &[0, 0], FunctionNames::All, &mut visit)
+            .unwrap();
         assert_eq!((parts, memory.used()), (2, 0));
         assert!((100_000..4 << 20).contains(&used), "{used}");
 
         let mut parts = 0;
-        let stopped = snapshot.sum_stacks(&series, &[0, 0], &mut |_| {
+        let stopped = snapshot.sum_stacks(&series, &[0, 0], FunctionNames::All, &mut |_| {
             parts += 1;
             question.stop(Stop::Cancelled);
         });
@@ -75,7 +77,9 @@ fn a_question_has_an_account_and_an_end() {
         let question = Question::new(Arc::clone(&memory));
         let snapshot = store.ask(ALL, &question).unwrap();
         // The sums of other groups are not in the cache.
-        let stopped = snapshot.sum_stacks(&series, &[0, 1], &mut |_| panic!("shown"));
+        let stopped = snapshot.sum_stacks(&series, &[0, 1], FunctionNames::All, &mut |_| {
+            panic!("shown")
+        });
         let is_too_large = |stop| matches!(stop, StoreError::Stopped(Stop::TooLarge { .. }));
         assert!(stopped.is_err_and(is_too_large));
         assert_eq!(memory.used(), 0);

@@ -1,5 +1,7 @@
 //! The answer of `/api/v1/flamegraph` -> stacks with their samples.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
@@ -62,7 +64,6 @@ impl Stack<'_> {
 pub struct FlameGraph {
     /// Samples of the selection.
     pub samples: u64,
-    node_count: usize,
     shown_nodes: usize,
     strings: Vec<String>,
     frames: Frames,
@@ -81,6 +82,8 @@ struct Nodes {
     depth: Vec<usize>,
     frame: Vec<i64>,
     samples: Vec<u64>,
+    #[serde(default)]
+    cut: BTreeMap<usize, u64>,
 }
 
 impl FlameGraph {
@@ -89,19 +92,15 @@ impl FlameGraph {
     /// # Errors
     /// The graph has cut nodes, or its columns contradict each other.
     pub fn stacks(&self) -> Result<Vec<Stack<'_>>> {
-        ensure!(
-            self.node_count == self.shown_nodes,
-            "{} of {} nodes are shown",
-            self.shown_nodes,
-            self.node_count
-        );
         let Nodes {
             depth,
             frame,
             samples,
+            cut,
         } = &self.nodes;
+        ensure!(cut.is_empty(), "{} nodes stand for what was cut", cut.len());
         ensure!(
-            depth.len() == frame.len() && depth.len() == samples.len(),
+            [depth.len(), frame.len(), samples.len()] == [self.shown_nodes; 3],
             "the columns of `nodes` differ in length"
         );
         let mut path: Vec<Frame<'_>> = Vec::new();
@@ -162,7 +161,7 @@ fn children_of(depth: &[usize], node: usize) -> impl Iterator<Item = usize> + '_
 mod tests {
     use super::*;
 
-    const GRAPH: &str = r#"{"samples": 10, "total_ns": 100, "node_count": 5, "shown_nodes": 5,
+    const GRAPH: &str = r#"{"samples": 10, "total_ns": 100, "shown_nodes": 5,
         "strings": ["", "main", "/bin/p", "f", "sys", "[kernel]"],
         "frames": {"name": [1, 3, 4], "binary": [2, 2, 5], "file": [0, 0, 0], "line": [0, 0, 0], "kind": [0, 3, 1]},
         "nodes": {"depth": [0, 1, 2, 3, 1], "frame": [-1, 0, 1, 2, 1], "total_ns": [], "self_ns": [],
@@ -203,6 +202,7 @@ mod tests {
             ("[-1, 0, 1, 2, 1]", "[-1, 0, 1, 2, 7]"),
             ("[0, 1, 2, 3, 1]", "[0, 1, 3, 3, 1]"),
             ("\"shown_nodes\": 5", "\"shown_nodes\": 4"),
+            ("\"self_ns\": []", "\"self_ns\": [], \"cut\": {\"4\": 2}"),
         ] {
             let graph: FlameGraph = serde_json::from_str(&GRAPH.replace(from, to)).unwrap();
             assert!(graph.stacks().is_err(), "{to}");

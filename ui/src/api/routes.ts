@@ -54,7 +54,6 @@ export interface FlameGraph {
   completeNs: number;
   /** CPU time of the samples with an unnamed frame anywhere in the stack. */
   unnamedNs: number;
-  nodeCount: number;
   tree: FlameTree;
   /** Windows that the server could not read. */
   incomplete: UnreadWindows[];
@@ -120,7 +119,6 @@ function toFlameGraph(answer: FlameGraphAnswer, { columns }: ColumnsAnswer): Fla
     userNs: answer.total_ns - answer.kernel_only_ns,
     completeNs: answer.complete_ns - answer.kernel_only_ns,
     unnamedNs: answer.unnamed_ns,
-    nodeCount: answer.node_count,
     tree,
     incomplete: answer.incomplete ?? [],
     lacksAddresses: answer.lacks_addresses ?? false,

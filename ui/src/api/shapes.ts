@@ -63,7 +63,6 @@ export interface FlameGraphAnswer {
   unnamed_ns: number;
   unnamed_self_ns: number;
   outcomes: OutcomeSum[];
-  node_count: number;
   shown_nodes: number;
   path_total_ns?: number;
   strings: string[];

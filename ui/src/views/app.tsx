@@ -156,7 +156,6 @@ function ProfileView({ session, page, profile, labels, theme, matchers, onMatche
         {hasGraph && (
           <FlameGraph
             tree={graph.tree}
-            nodeCount={graph.nodeCount}
             zoom={page.zoom}
             fold={page.fold}
             search={page.search}

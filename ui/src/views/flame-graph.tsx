@@ -19,8 +19,6 @@ import { locate, readRowHeight, revealRow, useFlameCanvas, usePointer, useWheel,
 
 export interface FlameGraphProps {
   tree: FlameTree;
-  /** Nodes of the whole tree, including cut ones. */
-  nodeCount: number;
   /** A path in the unfolded tree, even if recursion is folded. */
   zoom: FlamePath;
   fold: boolean;
@@ -142,7 +140,7 @@ export function FlameGraph(props: FlameGraphProps): JSX.Element {
         {(moved || zoom.length > 0) && <button type="button" class="link" title="Escape" onClick={reset}>Reset zoom</button>}
         {props.branchMissing && <span class="warn" role="status">The rest does not fit into one answer: narrow the selection</span>}
         <FoldToggle fold={fold} chain={chain} onFold={props.onFold} />
-        <BoxCount tree={tree} nodeCount={props.nodeCount} folded={folded !== null} />
+        <BoxCount tree={tree} unfolded={props.tree} />
       </header>
       <Breadcrumbs zoom={zoom} fold={fold} found={resolved.steps} onZoom={onZoom} />
       <div class="flame-scroller" ref={refs.scroller} onScroll={(event) => view.current?.setScroll(event.currentTarget.scrollTop)}>
@@ -208,14 +206,14 @@ function anchorOf({ canvas, view }: CanvasRefs, node: number): BoxAnchor {
   return { node, x, y: bounds.top + box.y + readRowHeight(), narrow: false };
 }
 
-function BoxCount({ tree, nodeCount, folded }: { tree: FlameTree; nodeCount: number; folded: boolean }): JSX.Element {
+function BoxCount({ tree, unfolded }: { tree: FlameTree; unfolded: FlameTree }): JSX.Element {
   const cutNs = useMemo(() => {
     let sum = 0;
     for (const node of tree.cut.keys()) sum += tree.total[node] ?? 0;
     return sum;
   }, [tree]);
-  const all = formatNumberOf(nodeCount, "box", "boxes");
-  const boxes = folded ? `${formatCount(tree.length)} of ${all}` : all;
+  const all = formatNumberOf(unfolded.length, "box", "boxes");
+  const boxes = tree === unfolded ? all : `${formatCount(tree.length)} of ${all}`;
   if (cutNs === 0) return <span class="muted">{boxes}</span>;
   return (
     <span class="muted" title="The smallest subtrees are not drawn, but counted; click a hatched box to fetch it">

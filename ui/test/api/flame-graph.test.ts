@@ -18,8 +18,8 @@ function ask(nodesMax: number, path: string[] = []): FlameGraphJson {
 describe("readFlameGraph", () => {
   it.each([1_000_000, 300])("reads each column as the server wrote it, with at most %d nodes", (nodesMax) => {
     const answer = ask(nodesMax);
-    const { tree, nodeCount, totalNs } = readFlameGraph(writeFlameGraph(answer));
-    expect([nodeCount, totalNs]).toEqual([answer.node_count, answer.total_ns]);
+    const { tree, totalNs } = readFlameGraph(writeFlameGraph(answer));
+    expect(totalNs).toBe(answer.total_ns);
     expect([...tree.depth]).toEqual(answer.nodes.depth);
     expect([...tree.frame]).toEqual(answer.nodes.frame);
     expect([...tree.total]).toEqual(answer.nodes.total_ns);

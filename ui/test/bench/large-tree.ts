@@ -72,7 +72,6 @@ export function makeLargeTree(count: number, depthMax = 90): FlameGraphJson {
     unnamed_ns: 0,
     unnamed_self_ns: 0,
     outcomes: [],
-    node_count: nodes.depth.length,
     shown_nodes: nodes.depth.length,
     strings,
     frames,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use model::tables::MappingId;
-use model::{LabelSet, Tables};
+use model::{FunctionNames, LabelSet, Tables};
 
 use crate::chunk::cells::{Cell, UsageCell};
 use crate::chunk::rows::SeriesRow;
@@ -15,7 +15,6 @@ use crate::error::Error;
 use crate::read::Segment;
 use crate::read::cursor::{CellCursor, RowCursor};
 use crate::read::parallel::Effort;
-use crate::read::stacks::FunctionNames;
 use crate::read_at::ReadAt;
 use crate::section::Section;
 use crate::write::series::combine_equal;

@@ -1,7 +1,7 @@
 //! Questions to an open block.
 
 use hashbrown::HashMap;
-use model::LabelSet;
+use model::{FunctionNames, LabelSet};
 
 use crate::chunk::accounts::WindowAccount;
 use crate::chunk::cells::{Cell, UsageCell};
@@ -14,7 +14,7 @@ use crate::read::program_files::{Program, ProgramFile};
 use crate::read::questions::{DenseSums, Pair, SegmentRow, StackSum};
 use crate::read::selection::Selection;
 use crate::read::source::Source;
-use crate::read::stacks::{FunctionNames, StackTables};
+use crate::read::stacks::StackTables;
 
 use super::Builder;
 use super::row_buffer::Run;

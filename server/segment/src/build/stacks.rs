@@ -1,14 +1,14 @@
 //! Stacks of an open block, as tables.
 
-use model::Tables;
 use model::tables::StringId;
+use model::{FunctionNames, Tables};
 
 use crate::chunk::dictionary::LocationChunk;
 use crate::dictionary::{Function, Mapping, Tag};
 use crate::read::needed::Needed;
 use crate::read::stacks::assemble::{EntrySource, make_tables};
 use crate::read::stacks::tables::Node;
-use crate::read::stacks::{FunctionNames, StackTables};
+use crate::read::stacks::{StackTables, choose_names};
 use crate::section::Section;
 
 use super::Builder;
@@ -77,7 +77,7 @@ impl EntrySource for Reading<'_> {
 
     fn read_functions(&mut self, numbers: &[u32]) -> Vec<Option<Function>> {
         let functions = self.builder.names.functions.entries();
-        let function = |number: &u32| Some(self.names.of(&functions[*number as usize]));
+        let function = |number: &u32| Some(choose_names(self.names, &functions[*number as usize]));
         numbers.iter().map(function).collect()
     }
 

@@ -1,6 +1,6 @@
 //! Sources of answers: segments, and blocks that still grow.
 
-use model::{LabelSet, Window};
+use model::{FunctionNames, LabelSet, Window};
 
 use crate::chunk::accounts::WindowAccount;
 use crate::chunk::cells::{Cell, UsageCell};
@@ -13,7 +13,7 @@ use crate::read::parallel::Effort;
 use crate::read::program_files::{Program, ProgramFile};
 use crate::read::questions::{Pair, SegmentRow, StackSum};
 use crate::read::selection::{Selection, WindowSet};
-use crate::read::stacks::{FunctionNames, StackTables};
+use crate::read::stacks::StackTables;
 use crate::read::sums::{SummedRows, resolve_pairs};
 use crate::read::window_sums::{WindowSums, read_window_sums};
 use crate::read::windows::{ReceivedMessage, read_messages, read_whole_windows};

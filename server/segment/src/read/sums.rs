@@ -1,13 +1,13 @@
 //! Sums by series, stack and tag set, with tables of what they refer to.
 
-use model::{Row, Tables};
+use model::{FunctionNames, Row, Tables};
 
 use crate::error::Partial;
 use crate::read::needed::Needed;
 use crate::read::parallel::Effort;
 use crate::read::questions::Pair;
 use crate::read::source::Source;
-use crate::read::stacks::{FunctionNames, StackTables};
+use crate::read::stacks::StackTables;
 
 /// Sums with what they refer to.
 #[derive(Clone, Debug, Default, PartialEq)]

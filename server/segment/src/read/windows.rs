@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use model::{ContainerAccount, Window, WindowHead};
+use model::{ContainerAccount, FunctionNames, Window, WindowHead};
 
 use crate::chunk::accounts::{WindowAccount, decode_accounts, join_head};
 use crate::chunk::digests::{Digest, decode_digests};
@@ -12,7 +12,6 @@ use crate::read::parallel::Effort;
 use crate::read::questions::{Pair, SegmentRow};
 use crate::read::selection::{Selection, WindowSet};
 use crate::read::source::Source;
-use crate::read::stacks::FunctionNames;
 use crate::read::{Scratch, Segment};
 use crate::read_at::ReadAt;
 use crate::section::Section;

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use model::{LabelSet, Window, text};
-use segment::{
-    Builder, Effort, FunctionNames, Selection, Source, StackSum, WindowSet, WriteOptions,
-};
+use model::{FunctionNames, LabelSet, Window, text};
+use segment::{Builder, Effort, Selection, Source, StackSum, WindowSet, WriteOptions};
 
 use crate::exact::{TWO, build, read_all};
 use crate::random;

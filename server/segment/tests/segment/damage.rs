@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
+use model::FunctionNames;
 use segment::{
-    Damage, Digest, Effort, FunctionNames, Pair, Section, Segment, Selection, Source, StackSum,
-    WindowSet,
+    Damage, Digest, Effort, Pair, Section, Segment, Selection, Source, StackSum, WindowSet,
 };
 
 use crate::exact::build_bytes;

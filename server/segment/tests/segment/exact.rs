@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
-use model::{LabelSet, SeriesId, Window, WindowKey};
+use model::{FunctionNames, LabelSet, SeriesId, Window, WindowKey};
 use segment::{
-    Builder, Digest, Effort, FunctionNames, Section, Segment, Selection, Source, SummedRows,
-    WindowSet, WindowSums, WriteOptions,
+    Builder, Digest, Effort, Section, Segment, Selection, Source, SummedRows, WindowSet,
+    WindowSums, WriteOptions,
 };
 
 use crate::random;

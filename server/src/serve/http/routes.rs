@@ -10,7 +10,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use model::{Charge, PROCESS_LABELS, TimeRange};
+use model::{PROCESS_LABELS, TimeRange};
 use profile::is_label_name;
 use query::containers::{ContainerOrder, report_containers};
 use query::functions::{FunctionOrder, list_functions};
@@ -76,13 +76,6 @@ const PATH_FRAMES_MAX: usize = 16_384;
 const SVG_POLICY: &str = "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'";
 
 type Answer = Result<Encoded, ApiError>;
-
-/// A charge for an answer that is made of a tree: it takes no more than the tree.
-fn charge_answer(tree: &Tree) -> Result<Charge, StoreError> {
-    let mut charge = tree.charge();
-    charge.set(tree.heap_bytes())?;
-    Ok(charge)
-}
 
 /// `GET /api/v1/labels`
 pub async fn labels(
@@ -182,17 +175,16 @@ pub async fn flamegraph(
     let answer = move |asked: &Asked<'_>| {
         let Selection { selector, range } = asked.selection;
         let tree = build_tree(asked.profiles(), selector)?;
-        let _charge = charge_answer(&tree)?;
-        let Some(path) = path else {
-            let graph = lay_out(&tree, nodes_max);
-            return encode_graph(asked, FlamegraphAnswer::new(*range, &tree, graph, None));
-        };
-        let below = tree.subtree(&path).ok_or_else(|| {
+        let mut walk = tree.walk();
+        let root = walk.find(&path).ok_or_else(|| {
             let message = "no stack of the selection begins with this path";
             ApiError::in_parameter(ErrorKind::NotFound, "path", message)
         })?;
-        let (graph, total_ns) = (lay_out(&below, nodes_max), below.total().ns);
-        let answer = FlamegraphAnswer::new(*range, &tree, graph, Some(total_ns));
+        let path_total_ns = (!path.is_empty()).then_some(root.total.ns);
+        let graph = lay_out(walk, root, nodes_max).map_err(StoreError::from)?;
+        let mut charge = tree.charge();
+        charge.set(graph.heap_bytes()).map_err(StoreError::from)?;
+        let answer = FlamegraphAnswer::new(*range, &tree, graph, path_total_ns);
         encode_graph(asked, answer)
     };
     questions.ask(asker, Work::Stacks, selection, answer).await
@@ -213,9 +205,9 @@ fn encode_graph(asked: &Asked<'_>, mut answer: FlamegraphAnswer) -> Answer {
     Ok(encoded.with_header((VARY, vary)))
 }
 
-fn read_path(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError> {
+fn read_path(parameters: &Parameters) -> Result<Vec<String>, ApiError> {
     let Some(text) = parameters.text("path") else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let wrong = |message: String| {
         let error = ApiError::in_parameter(ErrorKind::BadParameter, "path", message);
@@ -224,8 +216,7 @@ fn read_path(parameters: &Parameters) -> Result<Option<Vec<String>>, ApiError> {
     let path: Vec<String> =
         serde_json::from_str(text).map_err(|err| wrong(format!("not an array of names: {err}")))?;
     match path.len() {
-        1..=PATH_FRAMES_MAX => Ok(Some(path)),
-        0 => Ok(None),
+        0..=PATH_FRAMES_MAX => Ok(path),
         length => Err(wrong(format!(
             "{length} frames, and at most {PATH_FRAMES_MAX} are taken"
         ))),
@@ -251,9 +242,9 @@ pub async fn top(
     let search = parameters.text("search").unwrap_or_default().to_owned();
     let answer = move |asked: &Asked<'_>| {
         let tree = build_tree(asked.profiles(), &asked.selection.selector)?;
-        let _charge = charge_answer(&tree)?;
-        let functions = list_functions(&tree, order, &search);
-        asked.json(TopAnswer::new(&tree, &functions, offset, limit))
+        let page = offset..offset.saturating_add(limit);
+        let page = list_functions(&tree, order, &search, page);
+        asked.json(TopAnswer::new(&tree, &page))
     };
     questions.ask(asker, Work::Stacks, selection, answer).await
 }
@@ -326,7 +317,6 @@ pub async fn flamegraph_svg(
     let min_width = parameters.number("min_width", 0.1, 0.0..=100.0)?;
     let answer = move |asked: &Asked<'_>| {
         let tree = build_sampled_tree(asked.profiles(), asked.selection, &parameters)?;
-        let _charge = charge_answer(&tree)?;
         let unread = asked.snapshot.unread();
         let options = SvgOptions {
             title,
@@ -482,7 +472,6 @@ pub async fn folded(
     let selection = parameters.selection(now_ms())?;
     let answer = move |asked: &Asked<'_>| {
         let tree = build_sampled_tree(asked.profiles(), asked.selection, &parameters)?;
-        let _charge = charge_answer(&tree)?;
         let options = FoldedOptions {
             unit: FoldedUnit::Samples,
             ns_min: 0,

@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use model::{
-    ContainerUsage, LabelSet, Question, SeriesId, SeriesTable, StackSums, Stop, TimeRange, Unread,
-    WindowKey, WindowTotals,
+    ContainerUsage, FunctionNames, LabelSet, Question, SeriesId, SeriesTable, StackSums, Stop,
+    TimeRange, Unread, WindowKey, WindowTotals,
 };
 use parking_lot::Mutex;
 use segment::{
@@ -651,13 +651,14 @@ impl Snapshot for EmbeddedSnapshot {
         &self,
         series: &SeriesTable,
         groups: &[u32],
+        names: FunctionNames,
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError> {
         let groups: HashMap<&LabelSet, u32> = series.iter().zip(groups.iter().copied()).collect();
         self.read_each(|source| {
             self.read(
                 source,
-                |found, windows| self.sum_source(source, found, windows, &groups),
+                |found, windows| self.sum_source(source, found, windows, &groups, names),
                 |sums| self.show_sums(sums, visit),
             )
         })?;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use hashbrown::HashMap;
-use model::{Evict, QuestionMemory, Row, SpareCharge, StackSum, Tables};
+use model::{Evict, FunctionNames, QuestionMemory, Row, SpareCharge, StackSum, Tables};
 use parking_lot::Mutex;
 use segment::{SummedRows, WindowSet};
 
@@ -33,6 +33,8 @@ pub struct SumKey {
     pub series: Vec<(u32, u32)>,
     /// The windows that count.
     pub windows: WindowSet,
+    /// The names that the tables have.
+    pub names: FunctionNames,
 }
 
 /// Sums with what they refer to.
@@ -206,6 +208,7 @@ mod tests {
             },
             series: vec![(series, 0)],
             windows: WindowSet::all(3),
+            names: FunctionNames::Shown,
         }
     }
 
@@ -255,6 +258,7 @@ mod tests {
             segment,
             series,
             windows,
+            names: _,
         } = key(0);
         let others = [
             SumKey {
@@ -270,6 +274,10 @@ mod tests {
             },
             SumKey {
                 windows: WindowSet::of(&[1, 1, 0], |is_included| *is_included == 1),
+                ..key(0)
+            },
+            SumKey {
+                names: FunctionNames::All,
                 ..key(0)
             },
         ];

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use model::text::describe_stack;
-use model::{LabelSet, NodeReport, SeriesId, SeriesTable, TimeRange, WindowKey};
+use model::{FunctionNames, LabelSet, NodeReport, SeriesId, SeriesTable, TimeRange, WindowKey};
 use store::{SeriesFilter, Snapshot, Store, VersionKey, VersionTimes, Versions};
 
 /// All times.
@@ -84,7 +84,7 @@ pub(crate) fn stacks(snapshot: &dyn Snapshot, filter: &Filter) -> BTreeMap<Strin
     let table = filter.ask(|filter| snapshot.find_series(filter)).unwrap();
     let mut shown: BTreeMap<String, [u64; 2]> = BTreeMap::new();
     snapshot
-        .sum_stacks(&table, &each(&table), &mut |part| {
+        .sum_stacks(&table, &each(&table), FunctionNames::All, &mut |part| {
             for sum in part.sums {
                 let labels = table.labels(sum.group as usize);
                 let stack = describe_stack(part.tables, labels, sum.tags, sum.stack);

@@ -6,8 +6,8 @@ use model::node_report::NodeState;
 use model::tables::LocationId;
 use model::text::window_at;
 use model::{
-    ContainerAccount, ContainerUsage, LabelSet, Line, NodeReport, StackSums, Tables, TimeRange,
-    Window,
+    ContainerAccount, ContainerUsage, FunctionNames, LabelSet, Line, NodeReport, StackSums, Tables,
+    TimeRange, Window,
 };
 use store::{Appended, SeriesFilter, Store, StoreError};
 
@@ -85,7 +85,12 @@ fn stacks(store: &dyn Store, range: TimeRange, equal: &[(&str, &str)]) -> Vec<St
         }
     };
     snapshot
-        .sum_stacks(&table, &answers::each(&table), &mut visit)
+        .sum_stacks(
+            &table,
+            &answers::each(&table),
+            FunctionNames::All,
+            &mut visit,
+        )
         .unwrap();
     let line = |(line, samples)| format!("{line} {samples}");
     samples.into_iter().map(line).collect()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use model::text::window_at;
-use model::{SeriesTable, TimeRange, Window};
+use model::{FunctionNames, SeriesTable, TimeRange, Window};
 use store::{
     Appended, EmbeddedStore, RetentionFlags, RollUp, RollUpAddresses, SeriesFilter, Snapshot,
     Store, StoreMetrics, StoreOptions,
@@ -158,7 +158,7 @@ fn count_stacks(snapshot: &dyn Snapshot, series: &SeriesTable) -> BTreeMap<u64, 
     let groups: Vec<u32> = (0..numbers.len() as u32).collect();
     let mut samples = BTreeMap::new();
     snapshot
-        .sum_stacks(series, &groups, &mut |sums| {
+        .sum_stacks(series, &groups, FunctionNames::All, &mut |sums| {
             for sum in sums.sums {
                 *samples.entry(numbers[sum.group as usize]).or_default() += sum.samples;
             }

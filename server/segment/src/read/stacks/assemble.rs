@@ -1,7 +1,7 @@
 //! Makes tables of stacks: reads from stacks to strings, and makes tables from strings to stacks.
 
 use model::Tables;
-use model::tables::StringId;
+use model::tables::{StackId, StringId};
 
 use crate::chunk::dictionary::LocationChunk;
 use crate::dictionary::{Function, Mapping, Tag, TagValue};
@@ -75,17 +75,22 @@ pub(crate) fn make_tables(
     let function = |number: u32| functions[needed_functions.position(number)];
     let mappings = push_mappings(&mut tables, &mappings, string);
     let mapping = |number: u32| mappings[needed_mappings.position(number)];
+    let lines = locations.lines.len();
     let locations = locations
         .locations
         .iter()
         .zip(&has_location)
         .map(|(location, is_there)| is_there.then(|| (location, locations.lines_of(location))));
+    tables.lines.reserve_exact(lines);
     let locations = push_locations(&mut tables, locations, function, mapping);
-    let location = |number: u32| locations[needed_locations.position(number)];
-    let pushed = push_nodes(&mut tables, &nodes, location);
-    let stacks = found.iter().map(|node| pushed[(*node)? as usize]);
+    let position = |number: u32| needed_locations.position(number);
+    let pushed = push_nodes(&mut tables, nodes, &locations, position);
+    let stack = |node: &Option<u32>| match &pushed {
+        Some(pushed) => pushed[(*node)? as usize],
+        None => node.map(StackId),
+    };
     StackTables {
-        stacks: stacks.collect(),
+        stacks: found.iter().map(stack).collect(),
         tag_sets: push_tag_sets(&mut tables, &tag_sets, string),
         tables,
     }

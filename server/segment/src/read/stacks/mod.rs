@@ -7,7 +7,7 @@ pub(crate) mod tables;
 mod tree;
 
 use model::tables::{StackId, StringId, TagSetId};
-use model::{Charge, Tables};
+use model::{Charge, FunctionNames, Tables};
 
 use crate::chunk::dictionary::{
     LocationChunk, decode_functions, decode_mappings, decode_strings, decode_tag_sets,
@@ -36,23 +36,12 @@ pub struct StackTables {
     pub tag_sets: Vec<Option<TagSetId>>,
 }
 
-/// Which names of functions are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FunctionNames {
-    /// Those that are shown. The name in the file's symbol table is read only where there is no other, and else empty in the tables.
-    Shown,
-    /// All. That takes twice as long.
-    All,
-}
-
-impl FunctionNames {
-    /// A function with the names that are read.
-    pub(crate) fn of(self, function: &Function) -> Function {
-        let has_all = self == Self::All || function.name == 0;
-        Function {
-            system_name: if has_all { function.system_name } else { 0 },
-            ..*function
-        }
+/// A function with the names that are read.
+pub(crate) fn choose_names(names: FunctionNames, function: &Function) -> Function {
+    let has_all = names == FunctionNames::All || function.name == 0;
+    Function {
+        system_name: if has_all { function.system_name } else { 0 },
+        ..*function
     }
 }
 
@@ -169,7 +158,7 @@ impl<R: ReadAt> EntrySource for Reading<'_, R> {
     fn read_locations(&mut self, needed: &[u32]) -> (LocationChunk, Vec<bool>) {
         let limits = self.segment.dictionary_limits();
         let mut locations = LocationChunk::default();
-        let mut is_there = Vec::new();
+        let mut is_there = Vec::with_capacity(needed.len());
         self.read_entries(
             Section::Locations,
             needed,
@@ -194,7 +183,7 @@ impl<R: ReadAt> EntrySource for Reading<'_, R> {
     fn read_functions(&mut self, needed: &[u32]) -> Vec<Option<Function>> {
         let limits = self.segment.dictionary_limits();
         let names = self.names;
-        let mut functions = Vec::new();
+        let mut functions = Vec::with_capacity(needed.len());
         self.read_entries(
             Section::Functions,
             needed,
@@ -203,7 +192,7 @@ impl<R: ReadAt> EntrySource for Reading<'_, R> {
             },
             |entry: Option<(&Vec<Function>, usize)>| {
                 let function = entry.map(|(functions, position)| functions[position]);
-                functions.push(function.map(|function| names.of(&function)));
+                functions.push(function.map(|function| choose_names(names, &function)));
             },
         );
         self.note_entries(needed.len(), FUNCTION_BYTES);

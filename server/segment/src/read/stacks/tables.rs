@@ -17,6 +17,7 @@ pub(super) fn push_functions(
     functions: &[Option<Function>],
     string: impl Fn(u32) -> Option<StringId>,
 ) -> Vec<Option<FunctionId>> {
+    tables.functions.reserve_exact(functions.len());
     let push = |function: &Option<Function>| {
         let Function {
             name,
@@ -67,10 +68,11 @@ pub(super) fn push_mappings(
 
 pub(super) fn push_locations<'a>(
     tables: &mut Tables,
-    locations: impl Iterator<Item = Option<(&'a Location, &'a [Line])>>,
+    locations: impl ExactSizeIterator<Item = Option<(&'a Location, &'a [Line])>>,
     function: impl Fn(u32) -> Option<FunctionId>,
     mapping: impl Fn(u32) -> Option<MappingId>,
 ) -> Vec<Option<LocationId>> {
+    tables.locations.reserve_exact(locations.len());
     let push = |location: Option<(&Location, &[Line])>| {
         let (location, lines) = location?;
         let start = tables.lines.len();
@@ -99,8 +101,32 @@ pub(super) fn push_locations<'a>(
     locations.map(push).collect()
 }
 
-/// Adds the nodes whose locations, and those of their callers, are there.
+/// Makes stacks of nodes. Returns the stack of each, or none if all of them have the number of their node.
 pub(super) fn push_nodes(
+    tables: &mut Tables,
+    nodes: Vec<Node>,
+    locations: &[Option<LocationId>],
+    position: impl Fn(u32) -> usize,
+) -> Option<Vec<Option<StackId>>> {
+    if locations.iter().all(Option::is_some) {
+        // All locations were added, in their order. The millions of nodes stay where they are.
+        let stack = |(number, node): (usize, Node)| StackNode {
+            parent: StackId(node.parent),
+            location: match number {
+                0 => LocationId(0),
+                _ => LocationId(position(node.location) as u32),
+            },
+        };
+        tables.stacks = nodes.into_iter().enumerate().map(stack).collect();
+        return None;
+    }
+    Some(push_readable_nodes(tables, &nodes, |location| {
+        locations[position(location)]
+    }))
+}
+
+/// Adds the nodes whose locations, and those of their callers, are there.
+fn push_readable_nodes(
     tables: &mut Tables,
     nodes: &[Node],
     location: impl Fn(u32) -> Option<LocationId>,

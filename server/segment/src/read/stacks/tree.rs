@@ -41,6 +41,10 @@ pub(super) fn read_tree<R: ReadAt>(
         let reader = segment.open_tree(*number, scratch)?;
         read_chunk(reader, callees, &stacks[range.clone()])
     });
+    let chunks = read.iter().flatten().flatten();
+    let count: usize = chunks.map(|chunk| chunk.nodes.len()).sum();
+    all.nodes.reserve_exact(count);
+    all.found.reserve_exact(stacks.len());
     for ((_, range), read) in tasks.iter().zip(read) {
         match read {
             Some(Ok(chunk)) => all.append(&chunk),

@@ -23,7 +23,6 @@ pub struct FlamegraphAnswer {
     unnamed_ns: u64,
     unnamed_self_ns: u64,
     outcomes: Vec<OutcomeEntry>,
-    node_count: usize,
     shown_nodes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_total_ns: Option<u64>,
@@ -69,7 +68,7 @@ struct NodeArrays {
     #[serde(skip_serializing_if = "Option::is_none")]
     sample_ns: Option<u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    cut: BTreeMap<usize, usize>,
+    cut: BTreeMap<usize, u32>,
 }
 
 #[derive(Default, Serialize)]
@@ -137,7 +136,6 @@ impl FlamegraphAnswer {
             strings,
             frames,
             nodes,
-            node_count,
         } = graph;
         let FrameColumns {
             name,
@@ -172,7 +170,6 @@ impl FlamegraphAnswer {
             unnamed_ns: unnamed_total.ns,
             unnamed_self_ns: unnamed_self.ns,
             outcomes: whole.outcomes.iter().map(outcome).collect(),
-            node_count,
             shown_nodes,
             path_total_ns,
             strings,

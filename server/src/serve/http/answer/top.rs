@@ -1,7 +1,8 @@
 //! Functions by CPU time.
 
-use query::functions::FunctionUsage;
-use query::tree::{Frame, Tree};
+use query::Tree;
+use query::frame_table::Frame;
+use query::functions::{FunctionPage, FunctionUsage};
 use serde::Serialize;
 
 /// `/api/v1/top`
@@ -31,21 +32,22 @@ struct FunctionEntry {
 
 impl TopAnswer {
     /// Shows a page of functions.
-    pub fn new(tree: &Tree, functions: &[FunctionUsage], offset: usize, limit: usize) -> Self {
+    pub fn new(tree: &Tree, page: &FunctionPage) -> Self {
+        let table = tree.frames();
         let entry = |function: &FunctionUsage| {
             let Frame {
                 name,
                 binary,
                 file,
                 kind,
-            } = tree.frames()[function.frame.0 as usize];
-            let why_not = tree.why_not(function.frame);
+            } = table.frame(function.frame);
+            let why_not = table.why_not(function.frame);
             FunctionEntry {
                 reason: why_not.map(|why| why.reason.code()),
-                build_id: why_not.map(|why| tree.string(why.build_id).to_owned()),
-                name: tree.string(name).to_owned(),
-                binary: tree.string(binary).to_owned(),
-                file: tree.string(file).to_owned(),
+                build_id: why_not.map(|why| table.string(why.build_id).to_owned()),
+                name: table.string(name).to_owned(),
+                binary: table.string(binary).to_owned(),
+                file: table.string(file).to_owned(),
                 kind: kind as u8,
                 self_ns: function.own.ns,
                 total_ns: function.total.ns,
@@ -56,13 +58,8 @@ impl TopAnswer {
         Self {
             total_ns: tree.total().ns,
             samples: tree.total().samples,
-            count: functions.len(),
-            functions: functions
-                .iter()
-                .skip(offset)
-                .take(limit)
-                .map(entry)
-                .collect(),
+            count: page.count,
+            functions: page.functions.iter().map(entry).collect(),
         }
     }
 }

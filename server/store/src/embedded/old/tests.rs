@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use model::text::{describe_stack, window_at};
-use model::{SeriesId, SeriesTable, TimeRange, Window};
+use model::{FunctionNames, SeriesId, SeriesTable, TimeRange, Window};
 use tempfile::TempDir;
 
 use super::file::{FRAME_BYTES, FooterEntry, encode_footer, encode_header, put_record};
@@ -85,7 +85,7 @@ fn describe(snapshot: &dyn Snapshot) -> Vec<String> {
     let table = snapshot.find_series(&filter).unwrap();
     let mut sums = std::collections::BTreeMap::<String, u64>::new();
     snapshot
-        .sum_stacks(&table, &each(&table), &mut |part| {
+        .sum_stacks(&table, &each(&table), FunctionNames::All, &mut |part| {
             for sum in part.sums {
                 let labels = table.labels(sum.group as usize);
                 let text = describe_stack(part.tables, labels, sum.tags, sum.stack);

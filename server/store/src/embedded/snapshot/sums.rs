@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use model::{Charge, LabelSet, Row, StackSums, Stop};
-use segment::{FunctionNames, Pair, Selection, Source, WindowSet};
+use model::{Charge, FunctionNames, LabelSet, Row, StackSums, Stop};
+use segment::{Pair, Selection, Source, WindowSet};
 
 use super::{EmbeddedSnapshot, SnapshotSource};
 use crate::embedded::sum_cache::{CachedSums, SumKey};
@@ -21,7 +21,12 @@ pub(super) struct SourceSums {
 
 impl SnapshotSource {
     /// What the sums of a selection depend on; none of sources that change.
-    fn sum_key(&self, selection: &Selection<'_>, groups: &[u32]) -> Option<SumKey> {
+    fn sum_key(
+        &self,
+        selection: &Selection<'_>,
+        groups: &[u32],
+        names: FunctionNames,
+    ) -> Option<SumKey> {
         let Self::Segment(found) = self else {
             return None;
         };
@@ -30,6 +35,7 @@ impl SnapshotSource {
             segment: found.name,
             series: series.map(|(series, group)| (*series, *group)).collect(),
             windows: selection.windows.clone(),
+            names,
         })
     }
 }
@@ -42,6 +48,7 @@ impl EmbeddedSnapshot {
         found: &dyn Source,
         windows: &WindowSet,
         groups: &HashMap<&LabelSet, u32>,
+        names: FunctionNames,
     ) -> SourceSums {
         let (series, labels) = Self::select(found, |labels| groups.contains_key(labels));
         if series.is_empty() {
@@ -52,7 +59,7 @@ impl EmbeddedSnapshot {
             windows,
         };
         let groups: Vec<u32> = labels.iter().map(|labels| groups[labels]).collect();
-        let key = source.sum_key(&selection, &groups);
+        let key = source.sum_key(&selection, &groups, names);
         if let Some(sums) = key.as_ref().and_then(|key| self.sums.find(key)) {
             return SourceSums {
                 sums,
@@ -61,7 +68,7 @@ impl EmbeddedSnapshot {
                 key: None,
             };
         }
-        self.read_sums(source, found, &selection, &groups, key)
+        self.read_sums(source, found, &selection, (&groups, names), key)
     }
 
     /// As [`Self::sum_source`], for sums that are not in the cache.
@@ -70,7 +77,7 @@ impl EmbeddedSnapshot {
         source: &SnapshotSource,
         found: &dyn Source,
         selection: &Selection<'_>,
-        groups: &[u32],
+        (groups, names): (&[u32], FunctionNames),
         key: Option<SumKey>,
     ) -> SourceSums {
         let effort = self.effort(source);
@@ -78,7 +85,7 @@ impl EmbeddedSnapshot {
         let Ok(charge) = self.charge(source, size_of::<Pair>() * pairs.value.len()) else {
             return SourceSums::default();
         };
-        let mut read = found.resolve_pairs(&pairs.value, FunctionNames::All, effort);
+        let mut read = found.resolve_pairs(&pairs.value, names, effort);
         if self.question.check().is_err() {
             return SourceSums::default();
         }
