@@ -1,7 +1,6 @@
 //! Frames of functions, each once, with their names.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -35,7 +34,7 @@ pub struct Frame {
 }
 
 /// Number of a frame in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrameId(pub u32);
 
 impl FrameId {
@@ -60,7 +59,7 @@ pub struct FrameTable {
     strings: Dictionary,
     frames: Vec<Frame>,
     start_lines: Vec<i64>,
-    why_not: BTreeMap<FrameId, Unknown>,
+    why_not: Vec<Option<Unknown>>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
 }
@@ -93,7 +92,7 @@ impl FrameTable {
 
     /// The reason for which a frame has no name; `None` for a named frame.
     pub fn why_not(&self, id: FrameId) -> Option<Unknown> {
-        self.why_not.get(&id).copied()
+        self.why_not[id.position()]
     }
 
     /// The order of frames by their texts, which does not depend on their numbers.
@@ -115,8 +114,8 @@ impl FrameTable {
     pub fn heap_bytes(&self) -> usize {
         // An entry of an index has four bytes and one of control.
         self.strings.heap_bytes()
-            + (size_of::<Frame>() + size_of::<i64>()) * self.frames.capacity()
-            + size_of::<(FrameId, Unknown)>() * self.why_not.len()
+            + (size_of::<Frame>() + size_of::<i64>() + size_of::<Option<Unknown>>())
+                * self.frames.capacity()
             + 5 * self.index.capacity()
     }
 
@@ -131,6 +130,7 @@ impl FrameTable {
             index,
             hasher,
             start_lines,
+            why_not,
             ..
         } = self;
         let hash = hasher.hash_one(frame);
@@ -144,6 +144,7 @@ impl FrameTable {
         }
         frames.push(frame);
         start_lines.push(start_line);
+        why_not.push(None);
         let number = frames.len() as u32 - 1;
         index.insert_unique(hash, number, |&n| hasher.hash_one(frames[n as usize]));
         FrameId(number)
@@ -157,7 +158,7 @@ impl FrameTable {
             .map(|known| (self.string(known.build_id), known.reason));
         if known.is_none_or(|known| (build_id, reason) < known) {
             let build_id = self.strings.intern_string(build_id);
-            self.why_not.insert(id, Unknown { reason, build_id });
+            self.why_not[id.position()] = Some(Unknown { reason, build_id });
         }
     }
 }

@@ -252,6 +252,15 @@ impl Ord for Candidate {
     }
 }
 
+fn keep_greatest(candidates: BinaryHeap<Candidate>, count: usize) -> BinaryHeap<Candidate> {
+    let mut all = candidates.into_vec();
+    if let Some(last) = count.checked_sub(1).filter(|_| count < all.len()) {
+        all.select_nth_unstable_by(last, |a, b| b.cmp(a));
+    }
+    all.truncate(count);
+    all.into()
+}
+
 /// Chooses the calls with the most CPU, so that they and the nodes for cuts are at most `nodes_max`.
 ///
 /// No call has more CPU than its caller, so callees are looked for when their caller is chosen, and not before.
@@ -304,6 +313,10 @@ fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec
         });
         if calls.len() + cuts <= nodes_max {
             kept = calls.len();
+        }
+        let left = nodes_max - calls.len();
+        if candidates.len() > 2 * left {
+            candidates = keep_greatest(candidates, left);
         }
     }
     for call in calls.split_off(kept) {

@@ -4,16 +4,17 @@
 //! order of their first use, and windows and samples come in the store's order.
 
 use std::cmp::Reverse;
+use std::hash::BuildHasher;
 use std::io::{self, Write};
 
 use ::pprof::protos::{self, Message};
 use elf::Layout;
 use flate2::{Compression, write::GzEncoder};
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use model::tables::{LocationId, StackId, StringId, TagSetId};
 use model::{
-    Charge, Dictionary, Function, FunctionNames, Import, Line, Location, MappingFlags,
-    SAMPLE_TYPES, SeriesTable, TagValue, TimeRange,
+    Charge, Dictionary, Function, FunctionNames, Import, Line, MappingFlags, SAMPLE_TYPES,
+    SeriesTable, TagValue, TimeRange,
 };
 use query::frame_names::describe_unnamed;
 use query::overlap::sum_overlap;
@@ -37,14 +38,16 @@ type SampleKey = (u32, TagSetId, StackId);
 /// Samples between two looks at the memory and at the question: their stacks add 1 MB or less, usually.
 const SAMPLES_A_CHECK: usize = 4096;
 
-/// Field 2 of a profile, with its length in front: the samples.
-const SAMPLE_FIELD: u8 = 2 << 3 | 2;
+/// Bytes that are packed at once: each call has its cost.
+const PACKED_AT_ONCE: usize = 64 << 10;
 
 #[derive(Default)]
 struct Merge {
     dictionary: Dictionary,
-    positions: HashMap<SampleKey, usize>,
     samples: Vec<(SampleKey, Usage)>,
+    /// The positions of samples, by their key.
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
     charge: Charge,
 }
 
@@ -84,23 +87,54 @@ pub fn render_pprof<W: Write>(
         return Ok(None);
     }
     let span = find_span(snapshot, &table)?;
-    // Levels above 3 save 5 % and take twice as long.
-    let mut gzip = GzEncoder::new(out, Compression::new(3));
-    let mut profile = merge.write_samples(&table, layout_of, &mut gzip)?;
-    profile.time_nanos = span.from_ms.saturating_mul(1_000_000);
-    profile.duration_nanos = (span.to_ms - span.from_ms).saturating_mul(1_000_000);
     let unread = snapshot.unread();
     let overlap = sum_overlap(snapshot, selector)?.describe();
     let addresses = snapshot
         .lacks_addresses()
         .then(|| LACKS_ADDRESSES.to_owned());
     let comments = unread.iter().map(query::unread::describe);
-    for comment in comments.chain(overlap).chain(addresses) {
-        profile.comment.push(profile.string_table.len() as i64);
-        profile.string_table.push(comment);
+    let comments: Vec<String> = comments.chain(overlap).chain(addresses).collect();
+    // Levels above 3 save 5 % and take twice as long.
+    let mut parts = Parts {
+        out: GzEncoder::new(out, Compression::new(3)),
+        encoded: Vec::new(),
+    };
+    merge.name_unnamed();
+    let mut profile = merge.write_samples(&table, &mut parts)?;
+    profile.time_nanos = span.from_ms.saturating_mul(1_000_000);
+    profile.duration_nanos = (span.to_ms - span.from_ms).saturating_mul(1_000_000);
+    let dictionary = &mut merge.dictionary;
+    let comments = comments.iter();
+    profile.comment = comments
+        .map(|comment| index(dictionary.intern_string(comment)))
+        .collect();
+    profile.mapping = merge.write_tables(&table, layout_of, &mut parts)?;
+    parts.write(&profile)?;
+    parts.flush()?;
+    Ok(Some(parts.out.finish()?))
+}
+
+/// Writes a profile in parts: all entries together take many times the memory of what they are made of. Readers of protocol buffers join
+/// the lists of messages that follow each other.
+struct Parts<W> {
+    out: W,
+    encoded: Vec<u8>,
+}
+
+impl<W: Write> Parts<W> {
+    fn write(&mut self, part: &protos::Profile) -> io::Result<()> {
+        part.encode(&mut self.encoded).map_err(io::Error::other)?;
+        if self.encoded.len() >= PACKED_AT_ONCE {
+            self.flush()?;
+        }
+        Ok(())
     }
-    gzip.write_all(&profile.encode_to_vec())?;
-    Ok(Some(gzip.finish()?))
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.encoded)?;
+        self.encoded.clear();
+        Ok(())
+    }
 }
 
 /// The time that the windows of these series cover.
@@ -136,49 +170,45 @@ impl Merge {
         self.make_room();
     }
 
-    /// Takes memory for all of it, and twice for the dictionary, which is copied when it is written. False if there is none: the question
-    /// is stopped.
+    /// Takes memory for all of it. False if there is none: the question is stopped.
     fn make_room(&mut self) -> bool {
-        let bytes = 2 * self.dictionary.heap_bytes()
+        let bytes = self.dictionary.heap_bytes()
             + size_of::<(SampleKey, Usage)>() * self.samples.capacity()
-            + (size_of::<(SampleKey, usize)>() + 1) * self.positions.capacity();
+            + 5 * self.index.capacity();
         self.charge.set(bytes).is_ok()
     }
 
     fn add_sample(&mut self, key: SampleKey, usage: Usage) {
-        let position = *self.positions.entry(key).or_insert_with(|| {
-            self.samples.push((key, Usage::default()));
-            self.samples.len() - 1
-        });
-        self.samples[position].1.add(usage);
+        let Self {
+            samples,
+            index,
+            hasher,
+            ..
+        } = self;
+        let entry = index.entry(
+            hasher.hash_one(key),
+            |at| samples[*at as usize].0 == key,
+            |at| hasher.hash_one(samples[*at as usize].0),
+        );
+        let at = *entry.or_insert(samples.len() as u32).get();
+        if at as usize == samples.len() {
+            samples.push((key, Usage::default()));
+        }
+        samples[at as usize].1.add(usage);
     }
 
-    /// Writes the samples, one after the other: with the numbers of their stacks' locations, all together take many times the memory of
-    /// the stacks. Returns the rest of the profile.
+    /// Writes the samples. Returns the profile without what each of many things has an entry for.
     fn write_samples(
-        mut self,
+        &mut self,
         table: &SeriesTable,
-        layout_of: &dyn Fn(&str) -> Option<Layout>,
-        out: &mut impl Write,
+        out: &mut Parts<impl Write>,
     ) -> Result<protos::Profile, PprofError> {
-        self.name_unnamed();
-        let main = self.find_main(table);
-        let Placed {
-            mappings,
-            locations: places,
-        } = place(
-            &self.dictionary,
-            &flags_of(&self.dictionary),
-            main,
-            layout_of,
-        );
-        let mut strings = self.dictionary;
+        let strings = &mut self.dictionary;
         let sample_type = SAMPLE_TYPES.map(|(ty, unit)| protos::ValueType {
             ty: index(strings.intern_string(ty)),
             unit: index(strings.intern_string(unit)),
         });
         let mut labels_of = HashMap::new();
-        let mut encoded = Vec::new();
         for (number, ((series, tags, stack), usage)) in self.samples.iter().enumerate() {
             if number.is_multiple_of(SAMPLES_A_CHECK) && self.charge.check().is_err() {
                 break;
@@ -217,26 +247,73 @@ impl Merge {
                 value: vec![signed(usage.samples), signed(usage.ns)],
                 label: labels.iter().cloned().chain(tags).collect(),
             };
-            encoded.clear();
-            encoded.push(SAMPLE_FIELD);
-            sample
-                .encode_length_delimited(&mut encoded)
-                .map_err(io::Error::other)?;
-            out.write_all(&encoded)?;
+            out.write(&protos::Profile {
+                sample: vec![sample],
+                ..Default::default()
+            })?;
         }
         Ok(protos::Profile {
             sample_type: sample_type.to_vec(),
-            mapping: mappings,
-            location: locations(&strings, &places),
-            function: functions(&strings),
             period_type: Some(sample_type[1].clone()),
             period: PERIOD_NS,
             default_sample_type: sample_type[1].ty,
-            string_table: (0..strings.tables().string_count() as u32)
-                .map(|id| strings.tables().string(StringId(id)).to_owned())
-                .collect(),
             ..Default::default()
         })
+    }
+
+    /// Writes what the samples refer to. Returns the mappings.
+    fn write_tables(
+        &self,
+        table: &SeriesTable,
+        layout_of: &dyn Fn(&str) -> Option<Layout>,
+        out: &mut Parts<impl Write>,
+    ) -> io::Result<Vec<protos::Mapping>> {
+        let dictionary = &self.dictionary;
+        let main = self.find_main(table);
+        let flags = flags_of(dictionary);
+        let Placed {
+            mappings,
+            locations: places,
+        } = place(dictionary, &flags, main, layout_of);
+        let tables = dictionary.tables();
+        for (number, (location, place)) in tables.locations.iter().zip(places).enumerate() {
+            let lines = tables.own_lines_of(LocationId(number as u32)).iter();
+            let lines = lines.map(|line| protos::Line {
+                function_id: u64::from(line.function.0) + 1,
+                line: line.line,
+            });
+            let location = protos::Location {
+                id: number as u64 + 1,
+                mapping_id: place.0,
+                address: place.1,
+                line: lines.collect(),
+                is_folded: location.is_folded,
+            };
+            out.write(&protos::Profile {
+                location: vec![location],
+                ..Default::default()
+            })?;
+        }
+        for (number, function) in tables.functions.iter().enumerate() {
+            let function = protos::Function {
+                id: number as u64 + 1,
+                name: index(function.name),
+                system_name: index(function.system_name),
+                filename: index(function.file),
+                start_line: function.start_line,
+            };
+            out.write(&protos::Profile {
+                function: vec![function],
+                ..Default::default()
+            })?;
+        }
+        for id in 0..tables.string_count() as u32 {
+            out.write(&protos::Profile {
+                string_table: vec![tables.string(StringId(id)).to_owned()],
+                ..Default::default()
+            })?;
+        }
+        Ok(mappings)
     }
 
     /// The main program of the profile: the mapped one with the most CPU time.
@@ -312,44 +389,6 @@ fn flags_of(dictionary: &Dictionary) -> Vec<MappingFlags> {
         }
     }
     flags
-}
-
-fn locations(dictionary: &Dictionary, places: &[(u64, u64)]) -> Vec<protos::Location> {
-    let tables = dictionary.tables();
-    let locations = tables.locations.iter().zip(places).enumerate();
-    let convert =
-        |(number, (location, place)): (usize, (&Location, &(u64, u64)))| protos::Location {
-            id: number as u64 + 1,
-            mapping_id: place.0,
-            address: place.1,
-            line: tables
-                .own_lines_of(LocationId(number as u32))
-                .iter()
-                .map(|line| protos::Line {
-                    function_id: u64::from(line.function.0) + 1,
-                    line: line.line,
-                })
-                .collect(),
-            is_folded: location.is_folded,
-        };
-    locations.map(convert).collect()
-}
-
-fn functions(dictionary: &Dictionary) -> Vec<protos::Function> {
-    let convert = |(number, function): (usize, &Function)| protos::Function {
-        id: number as u64 + 1,
-        name: index(function.name),
-        system_name: index(function.system_name),
-        filename: index(function.file),
-        start_line: function.start_line,
-    };
-    dictionary
-        .tables()
-        .functions
-        .iter()
-        .enumerate()
-        .map(convert)
-        .collect()
 }
 
 fn index(id: StringId) -> i64 {

@@ -97,9 +97,13 @@ impl Tree {
         for part in &self.parts {
             let mut counted_until = 0;
             for entry in 1..part.entry_count() {
+                let of_entry = part.total(entry);
+                if of_entry == Usage::default() {
+                    continue;
+                }
                 let frames = part.frames(entry);
                 if entry >= counted_until && frames.iter().any(is_unnamed) {
-                    total.add(part.total(entry));
+                    total.add(of_entry);
                     counted_until = part.end(entry);
                 }
                 if frames.last().is_some_and(is_unnamed) {

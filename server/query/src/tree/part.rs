@@ -8,10 +8,14 @@ use crate::frame_names::LocationFrames;
 use crate::frame_table::{FrameId, FrameTable};
 use crate::series::Usage;
 
+/// From this number on, a code is the position of a list of frames; below it, it is the number of the only frame.
+const LISTS: u32 = 1 << 31;
+
 /// A stack. Its callees follow it, each with its own: a node's samples lie between it and its end.
 #[derive(Clone, Copy, Default)]
 struct Entry {
-    location: u32,
+    /// The frames of its innermost location. Until they are known, the location.
+    code: FrameId,
     /// The first entry behind its callees.
     end: u32,
     /// The samples of all entries before it.
@@ -22,10 +26,38 @@ struct Entry {
 pub(super) struct Part {
     /// One more than there are stacks, for the sum of all.
     entries: Vec<Entry>,
-    /// The frames of all locations, the outermost first.
+    lists: FrameLists,
+}
+
+/// The frames of locations that have several, the outermost first.
+#[derive(Default)]
+struct FrameLists {
     frames: Vec<FrameId>,
-    /// Where the frames of each location end.
     ends: Vec<u32>,
+}
+
+impl FrameLists {
+    /// A code for the frames that were added last, from `start` on.
+    fn finish(&mut self, start: usize) -> FrameId {
+        if let [single] = self.frames[start..]
+            && single.0 < LISTS
+        {
+            self.frames.truncate(start);
+            return single;
+        }
+        self.ends.push(self.frames.len() as u32);
+        FrameId(LISTS + self.ends.len() as u32 - 1)
+    }
+
+    fn list<'a>(&'a self, code: &'a FrameId) -> &'a [FrameId] {
+        let Some(at) = code.0.checked_sub(LISTS) else {
+            return std::slice::from_ref(code);
+        };
+        let start = at
+            .checked_sub(1)
+            .map_or(0, |before| self.ends[before as usize]);
+        &self.frames[start as usize..self.ends[at as usize] as usize]
+    }
 }
 
 impl Part {
@@ -33,28 +65,31 @@ impl Part {
     pub(super) fn new(tables: NamedTables<'_>, by_stack: &[Usage], table: &mut FrameTable) -> Self {
         let mut part = Self {
             entries: sort_depth_first(&tables.stacks, by_stack),
-            frames: Vec::new(),
-            ends: Vec::with_capacity(tables.locations.len()),
+            lists: FrameLists::default(),
         };
-        let mut is_used = vec![false; tables.locations.len()];
-        for entry in 1..part.entry_count() {
-            if part.total(entry) != Usage::default() {
-                is_used[part.entries[entry as usize].location as usize] = true;
-            }
-        }
+        let root = part.lists.finish(0);
         let mut frames = LocationFrames::new(tables, table);
-        for (number, is_used) in is_used.into_iter().enumerate() {
-            if is_used {
-                frames.list(LocationId(number as u32), &mut part.frames);
+        let mut codes: Vec<Option<FrameId>> = vec![None; tables.locations.len()];
+        part.entries[0].code = root;
+        for entry in 1..part.entry_count() {
+            // A stack without samples is never looked at.
+            if part.total(entry) == Usage::default() {
+                continue;
             }
-            part.ends.push(part.frames.len() as u32);
+            let location = LocationId(part.entries[entry as usize].code.0);
+            let code = codes[location.position()].get_or_insert_with(|| {
+                let start = part.lists.frames.len();
+                frames.list(location, &mut part.lists.frames);
+                part.lists.finish(start)
+            });
+            part.entries[entry as usize].code = *code;
         }
         part
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
         size_of::<Entry>() * self.entries.capacity()
-            + 4 * (self.frames.capacity() + self.ends.capacity())
+            + 4 * (self.lists.frames.capacity() + self.lists.ends.capacity())
     }
 
     /// Number of stacks, with the empty one.
@@ -81,14 +116,7 @@ impl Part {
 
     /// The frames of a stack's innermost location, the outermost first; none of the empty stack.
     pub(super) fn frames(&self, entry: u32) -> &[FrameId] {
-        if entry == 0 {
-            return &[];
-        }
-        let location = self.entries[entry as usize].location as usize;
-        let start = location
-            .checked_sub(1)
-            .map_or(0, |before| self.ends[before]);
-        &self.frames[start as usize..self.ends[location] as usize]
+        self.lists.list(&self.entries[entry as usize].code)
     }
 
     /// Adds the samples of each frame.
@@ -167,7 +195,7 @@ fn sort_depth_first(stacks: &[StackNode], by_stack: &[Usage]) -> Vec<Entry> {
         free[parent] += sizes[number];
         free[number] = at + 1;
         entries[at as usize] = Entry {
-            location: stack.location.0,
+            code: FrameId(stack.location.0),
             end: at + sizes[number],
             before: by_stack[number],
         };
@@ -209,12 +237,11 @@ mod tests {
         let entries = sort_depth_first(&stacks, &own);
         let part = Part {
             entries,
-            frames: Vec::new(),
-            ends: Vec::new(),
+            lists: FrameLists::default(),
         };
         assert_eq!(part.entry_count(), 500);
         for entry in 0..500 {
-            let number = part.entries[entry as usize].location as usize;
+            let number = part.entries[entry as usize].code.position();
             assert_eq!(part.own(entry), own[number]);
             assert_eq!(part.total(entry), totals[number]);
         }

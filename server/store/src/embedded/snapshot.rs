@@ -10,6 +10,7 @@ mod sums;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
@@ -23,6 +24,7 @@ use segment::{
 };
 use tracing::error;
 
+use self::sums::SourceSums;
 use super::block::Block;
 use super::content::{Content, StoredSegment};
 use super::metrics::StoreMetrics;
@@ -655,14 +657,28 @@ impl Snapshot for EmbeddedSnapshot {
         visit: &mut dyn FnMut(&StackSums<'_>),
     ) -> Result<(), StoreError> {
         let groups: HashMap<&LabelSet, u32> = series.iter().zip(groups.iter().copied()).collect();
-        self.read_each(|source| {
-            self.read(
-                source,
-                |found, windows| self.sum_source(source, found, windows, &groups, names),
-                |sums| self.show_sums(sums, visit),
-            )
-        })?;
-        Ok(())
+        let read = |sender: SyncSender<SourceSums>| {
+            self.read_each(|source| {
+                self.read(
+                    source,
+                    |found, windows| self.sum_source(source, found, windows, &groups, names),
+                    // It is taken until all are read.
+                    |sums| sender.send(sums).unwrap_or_default(),
+                )
+            })
+        };
+        // The next source is read while one is shown; there are never more than two.
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(0);
+            let reading = scope.spawn(move || read(sender));
+            for sums in receiver {
+                self.show_sums(sums, visit);
+            }
+            match reading.join() {
+                Ok(read) => Ok(read?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     fn has_overlaps(&self) -> Result<bool, StoreError> {

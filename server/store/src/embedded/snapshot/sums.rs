@@ -82,7 +82,7 @@ impl EmbeddedSnapshot {
     ) -> SourceSums {
         let effort = self.effort(source);
         let pairs = found.sum_groups(selection, groups, effort);
-        let Ok(charge) = self.charge(source, size_of::<Pair>() * pairs.value.len()) else {
+        let Ok(mut charge) = self.charge(source, size_of::<Pair>() * pairs.value.len()) else {
             return SourceSums::default();
         };
         let mut read = found.resolve_pairs(&pairs.value, names, effort);
@@ -98,8 +98,13 @@ impl EmbeddedSnapshot {
         };
         let count = selection.windows.count() as u64;
         self.note_damage(source, count, lost, &read.damage);
+        let sums = CachedSums::new(read.value);
+        // It waits until the one before was shown.
+        if !matches!(source, SnapshotSource::Block(..)) && charge.set(sums.heap_bytes()).is_err() {
+            return SourceSums::default();
+        }
         SourceSums {
-            sums: Arc::new(CachedSums::new(read.value)),
+            sums: Arc::new(sums),
             charge,
             key: key.filter(|_| is_whole),
         }
@@ -112,7 +117,9 @@ impl EmbeddedSnapshot {
             mut charge,
             key,
         } = sums;
-        if sums.sums.is_empty() || charge.set(sums.heap_bytes()).is_err() {
+        // It may have been stopped since they were read.
+        let is_stopped = self.question.check().is_err();
+        if sums.sums.is_empty() || is_stopped || charge.set(sums.heap_bytes()).is_err() {
             return;
         }
         visit(&StackSums {
