@@ -424,7 +424,7 @@ async fn long_answers_are_refused() {
     assert!(narrow.status == 200 && narrow.body.len() < 100_000);
     asked.wait_until_idle().await;
     let name = r#"queries_stopped_total{reason="long_answer"}"#;
-    assert_eq!(asked.metric(name).await, 1);
+    assert_eq!(asked.metric(name).await, 2);
 }
 
 /// Check that a client can ask how far its question is, by the name that it gave it: its position in the queue, then what is read, until
@@ -439,7 +439,8 @@ async fn a_question_tells_how_far_it_is() {
     assert_eq!(asked.progress("first").await.0, "unknown");
     let first = send("flamegraph", "", "first");
     asked.wait_for_calls(1).await;
-    asked.wait_for_progress("first", ("reading", 0, 0, 2)).await;
+    // While the first of two parts gets names, the second one is read.
+    asked.wait_for_progress("first", ("reading", 0, 1, 2)).await;
     let second = send("top", "", "second");
     asked
         .wait_for_progress("second", ("waiting", 1, 0, 0))
@@ -448,14 +449,16 @@ async fn a_question_tells_how_far_it_is() {
     asked.wait_for_progress("third", ("waiting", 2, 0, 0)).await;
     let joined = send("flamegraph", "", "joined");
     asked
-        .wait_for_progress("joined", ("reading", 0, 0, 2))
+        .wait_for_progress("joined", ("reading", 0, 1, 2))
         .await;
 
     asked.names.pass_one();
     asked.wait_for_calls(2).await;
-    asked.wait_for_progress("first", ("reading", 0, 1, 2)).await;
     asked
-        .wait_for_progress("joined", ("reading", 0, 1, 2))
+        .wait_for_progress("first", ("rendering", 0, 2, 2))
+        .await;
+    asked
+        .wait_for_progress("joined", ("rendering", 0, 2, 2))
         .await;
     drop(second);
     asked
@@ -465,7 +468,7 @@ async fn a_question_tells_how_far_it_is() {
     asked.names.pass_one();
     assert_eq!(read(first).status, 200);
     assert_eq!(read(joined).status, 200);
-    asked.wait_for_progress("third", ("reading", 0, 0, 2)).await;
+    asked.wait_for_progress("third", ("reading", 0, 1, 2)).await;
     asked.names.go_on();
     assert_eq!(read(third).status, 200);
     for name in ["first", "joined", "third"] {

@@ -6,7 +6,7 @@
 //!
 //! | question | answer |
 //! | --- | --- |
-//! | [`build_tree`] | the merged stacks, as a tree of frames |
+//! | [`build_tree`] | the stacks as a tree of frames, merged as far as somebody looks |
 //! | [`functions::list_functions`] | a tree's functions by own or total CPU time |
 //! | [`lines::report_lines`] | one function by line |
 //! | [`stacks::report_stacks`] | which stacks are complete, and where and why others end |
