@@ -62,6 +62,7 @@ use crate::{
 
 mod account;
 mod attribution;
+mod code_requests;
 mod container_accounts;
 mod cost;
 mod drain;

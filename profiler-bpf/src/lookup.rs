@@ -133,7 +133,11 @@ fn search(walk: &mut Walk, address: u64) -> Result<u16, u32> {
     let offset = address.wrapping_add(mapping[2]);
     let place = ((offset / BLOCK_BYTES) as u32).wrapping_add(mapping[3] as u32);
     let block = BLOCKS.get(place).map_or(0, |word| *word);
-    Ok(find_row(Block::from_word(block), offset).unwrap_or(NUMBER_OF_NONE))
+    // Of code without call frame information the rows are made when it is met.
+    match find_row(Block::from_word(block), offset) {
+        NUMBER_OF_NONE => Err(IS_MISSING),
+        number => Ok(number),
+    }
 }
 
 /// The last of the process's mappings that begins at or before the address, if it reaches it.
@@ -171,17 +175,19 @@ fn search_mappings<const STEPS: u32>(walk: &Walk, address: u64) -> Option<u32> {
     Some(walk.first.wrapping_add(low as u32))
 }
 
-/// The rule's number in the last row of a block that begins at or before the offset.
+/// The rule's number in the last row of a block that begins at or before the offset; that of no rule if there is none.
 ///
 /// Each row that the search touches is a cold cache line: a large block has an index, by which the
 /// search is through the rows of 1 KiB of code.
 #[inline(always)]
-fn find_row(block: Block, offset: u64) -> Option<u16> {
+fn find_row(block: Block, offset: u64) -> u16 {
     if block.count == 0 {
-        return None;
+        return NUMBER_OF_NONE;
     }
     let first = u64::from(block.first);
-    let rows: &[u32; PAGE_ROWS] = ROWS.get_value(block.page.into(), &zero())?;
+    let Some(rows) = ROWS.get_value(block.page.into(), &zero()) else {
+        return NUMBER_OF_NONE;
+    };
     let target = u64::from(Row::last_at(offset).to_bits());
     let (mut low, mut end) = (0, u64::from(block.count));
     if block.is_indexed() {
@@ -198,7 +204,11 @@ fn find_row(block: Block, offset: u64) -> Option<u16> {
     } else {
         search_rows::<ROW_SEARCH_STEPS>(rows, first, low, end, target)
     };
-    (u64::from(row) <= target).then_some(row as u16)
+    if u64::from(row) <= target {
+        row as u16
+    } else {
+        NUMBER_OF_NONE
+    }
 }
 
 /// The last of the rows from `low` to `end` that is not behind the target, or the first of them.

@@ -42,11 +42,17 @@ pub enum Outcome {
     Excluded = 13,
     /// A task outside of the collector's PID namespace: nothing was read of it.
     OtherNamespace = 14,
+    /// Walked to its end, in part by rows made from instructions, all of which are certain.
+    ByInstructions = 15,
+    /// Walked to its end, in part by rows made from instructions that may be wrong.
+    Uncertain = 16,
+    /// Code without call frame information whose instructions do not tell where the caller is.
+    Undecided = 17,
 }
 
 impl Outcome {
     /// All outcomes, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Complete,
         Self::KernelOnly,
         Self::CutAtDepth,
@@ -62,6 +68,9 @@ impl Outcome {
         Self::MiddleLeftOut,
         Self::Excluded,
         Self::OtherNamespace,
+        Self::ByInstructions,
+        Self::Uncertain,
+        Self::Undecided,
     ];
 
     /// The outcome with this number, or `None` for a number that has no outcome.
@@ -87,6 +96,9 @@ impl Outcome {
             Self::MiddleLeftOut => "middle_left_out",
             Self::Excluded => "excluded",
             Self::OtherNamespace => "other_namespace",
+            Self::ByInstructions => "by_instructions",
+            Self::Uncertain => "uncertain",
+            Self::Undecided => "undecided",
         }
     }
 
@@ -102,7 +114,7 @@ impl Outcome {
     pub const fn is_complete(self) -> bool {
         matches!(
             self,
-            Self::Complete | Self::KernelOnly | Self::MiddleLeftOut
+            Self::Complete | Self::KernelOnly | Self::MiddleLeftOut | Self::ByInstructions
         )
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         KERNEL_FRAMES_MAX, STACK_WINDOW_BYTES, USER_FRAMES_HEAD, USER_FRAMES_MAX, USER_FRAMES_TAIL,
         WALKED_FRAMES_MAX,
     },
+    unwind::Sources,
 };
 
 /// [`SampleHeader::kind`] of a sample with its frames.
@@ -196,6 +197,8 @@ pub struct Walk {
     pub has_failed: u32,
     /// Place of the mapping that was found last, in `MAPPINGS`.
     pub last: u32,
+    /// Sources of the rules.
+    pub sources: Sources,
 }
 
 // The ABI: 80 and 176 bytes without any padding. A new field changes these numbers, and
@@ -205,7 +208,7 @@ const _: () = assert!(STACK_HEADER_BYTES == 176);
 const _: () = assert!(align_of::<SampleHeader>() == 8);
 const _: () = assert!(
     size_of::<Scratch>()
-        == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 56 + 32 + 136 + 48 + 24 * REMEMBERED_MAX
+        == RECORD_BYTES_MAX + STACK_WINDOW_BYTES + 64 + 32 + 136 + 48 + 24 * REMEMBERED_MAX
 );
 const _: () = assert!(USER_FRAMES_MAX.is_power_of_two() && USER_FRAMES_HEAD == USER_FRAMES_TAIL);
 const _: () = assert!(WALKED_FRAMES_MAX <= u16::MAX as usize);

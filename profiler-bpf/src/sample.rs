@@ -131,10 +131,13 @@ pub(crate) unsafe fn finish(scratch: *mut Scratch, data: *const bpf_perf_event_d
             if copy_stack() == IS_COPIED {
                 (*header).flags |= FLAG_STACK_COPIED;
             }
-        } else if outcome == Outcome::Complete as u8 {
+        } else if outcome == Outcome::Complete as u8 || outcome == Outcome::ByInstructions as u8 {
             if walked > USER_FRAMES_MAX {
                 (*header).outcome = Outcome::MiddleLeftOut as u8;
-            } else if allowance::take_proof() && copy_stack() == IS_COPIED {
+            } else if outcome == Outcome::Complete as u8
+                && allowance::take_proof()
+                && copy_stack() == IS_COPIED
+            {
                 (*header).flags |= FLAG_STACK_COPIED | FLAG_PROOF;
             }
         }

@@ -126,7 +126,7 @@ impl Process {
 pub enum MappingKind {
     /// Takes the rule from the rows.
     Rows = 0,
-    /// Takes the frame-pointer rule: code made at run time, or a file without any rows.
+    /// Takes the frame-pointer rule: code made at run time, or a file that is no ELF file or could not be read.
     FramePointer = 1,
     /// Copies the stack: the rows are not in the kernel.
     NotLoaded = 2,
@@ -171,7 +171,7 @@ pub struct Block {
     pub page: u16,
     /// Its first row there. The index, if there is one, lies before it.
     pub first: u16,
-    /// Number of its rows, at most [`PAGE_ROWS`]; without any, the frame-pointer rule holds.
+    /// Number of its rows, at most [`PAGE_ROWS`]; without any, none are known.
     pub count: u16,
 }
 

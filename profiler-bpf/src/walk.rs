@@ -112,7 +112,9 @@ unsafe fn step_on(scratch: *mut Scratch) -> u32 {
     }
     let sp = registers.sp;
     let other = |register: u8| {
-        if !has_all && !is_kept_by_agreement(register) {
+        // Code that is read by its instructions agreed to nothing.
+        let is_agreed = is_kept_by_agreement(register) && rule.source == 0;
+        if !has_all && !is_agreed {
             return None;
         }
         match context {
@@ -129,15 +131,17 @@ unsafe fn step_on(scratch: *mut Scratch) -> u32 {
     match step {
         Step::Caller => {
             walk.is_return = 1;
+            walk.sources.add(&rule);
             GOES_ON
         }
         Step::Interrupted => {
             walk.is_return = 0;
             walk.context = sp;
+            walk.sources.add(&rule);
             GOES_ON
         }
         Step::End => {
-            header.outcome = Outcome::Complete as u8;
+            header.outcome = walk.sources.end_at(&rule) as u8;
             IS_OVER
         }
         Step::Failed(outcome) => {

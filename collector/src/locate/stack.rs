@@ -200,7 +200,9 @@ impl<'a> Addresses<'a> {
             is_leaf_exact,
             kernel: Cow::Owned(kernel),
             outcome: match outcome {
-                Outcome::Complete if is_deep => StackOutcome::Walked(Outcome::MiddleLeftOut),
+                Outcome::Complete | Outcome::ByInstructions if is_deep => {
+                    StackOutcome::Walked(Outcome::MiddleLeftOut)
+                }
                 Outcome::Complete => StackOutcome::Copied,
                 outcome => StackOutcome::Walked(outcome),
             },

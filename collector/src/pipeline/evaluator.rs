@@ -1,6 +1,6 @@
-//! The threads that evaluate the call frame information of files.
+//! The threads that evaluate the call frame information of files, and read code that has none.
 //!
-//! In: a file and a process that maps it. Out: its rows. Files are read and not mapped: a truncated
+//! In: a file and a process that maps it. Out: its rows, or those of some code in it. Files are read and not mapped: a truncated
 //! file causes an error and not a signal.
 
 use std::{
@@ -25,8 +25,8 @@ use crate::{
     process::{FileKind, Mapping},
     threads::spawn,
     unwind::{
-        CallFrameInformation, CfiError, Digest, Evaluation, KnownDigests, Limits, RuleSet,
-        TableKey, encode_table,
+        CallFrameInformation, CfiError, CodeAddress, Digest, Evaluation, KnownDigests, Limits,
+        ReadCode, RuleSet, TableKey, encode_table, read_code,
     },
 };
 
@@ -49,14 +49,31 @@ pub(super) struct Job {
     pub(super) key: TableKey,
     pub(super) pid: u32,
     pub(super) mapping: Mapping,
+    pub(super) work: Work,
+}
+
+/// What is made of a file.
+pub(super) enum Work {
+    /// All rows of its call frame information.
+    CallFrameInformation,
+    /// Rows by instructions at these addresses.
+    Code(Vec<CodeAddress>),
 }
 
 /// The result of a job.
 pub(super) struct Evaluated {
     pub(super) key: TableKey,
-    pub(super) evaluation: Evaluation,
+    pub(super) rows: EvaluatedRows,
     /// CPU time of the job.
     pub(super) cpu: Duration,
+}
+
+/// The rows that a job made.
+pub(super) enum EvaluatedRows {
+    /// Of the file's call frame information.
+    CallFrameInformation(Evaluation),
+    /// Of code; `None` if the file could not be read.
+    Code(Option<ReadCode>),
 }
 
 /// The threads. When this is dropped they end after the current file, and nobody waits for them: a
@@ -91,7 +108,7 @@ impl Evaluators {
     }
 
     /// Adds a file. The queue is bounded by the number of files in the tables, since each is
-    /// requested once.
+    /// requested once, and its code once at a time.
     pub(super) fn push(&self, job: Job) {
         // The threads only end after this is dropped.
         let _ = self.jobs.send(job);
@@ -117,12 +134,21 @@ impl Evaluator {
     fn run(self, done: impl Fn(Evaluated)) {
         while let Some(job) = self.next() {
             let before = self.pool.cpu();
-            let (evaluation, unkept) = evaluate(&job, &self.cache, &self.pool);
+            let (rows, unkept) = match &job.work {
+                Work::CallFrameInformation => {
+                    let (evaluation, unkept) = evaluate(&job, &self.cache, &self.pool);
+                    (EvaluatedRows::CallFrameInformation(evaluation), unkept)
+                }
+                Work::Code(addresses) => {
+                    let read = read_code_of(&job, addresses, &self.pool);
+                    (EvaluatedRows::Code(read), None)
+                }
+            };
             let cpu = self.pool.cpu().saturating_sub(before);
             tracing::debug!(file = %job.mapping.file.path, ?cpu, "evaluated a file");
             done(Evaluated {
                 key: job.key,
-                evaluation,
+                rows,
                 cpu,
             });
             // Stacks wait for the rows, so the disk comes last.
@@ -166,6 +192,15 @@ fn evaluate(job: &Job, cache: &RowCache, pool: &BlockingPool) -> (Evaluation, Un
         }
     };
     (evaluation, None)
+}
+
+/// Reads the code of a job's file at some addresses.
+fn read_code_of(job: &Job, addresses: &[CodeAddress], pool: &BlockingPool) -> Option<ReadCode> {
+    let (file, resource) = open(job.pid, &job.mapping, pool).ok().flatten()?;
+    let addresses = addresses.to_vec();
+    pool.run(resource, EVALUATION_TIME, move || {
+        read_code(&file, &addresses)
+    })
 }
 
 /// Opens the file of a mapping for reading, and returns the resource on which it may block; `None`
@@ -245,6 +280,7 @@ mod tests {
             // No such process, so the file cannot be opened.
             pid: 0x7fff_0000,
             mapping: Mapping::new(0x1000..0x2000, 0, file.clone()),
+            work: Work::CallFrameInformation,
         }
     }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use metrics::Figures;
 use profiler_bpf::outcome::Outcome;
 
-use super::row_store::RowStoreStats;
-use crate::unwind::TablesStats;
+use super::{code_requests::RequestStats, row_store::RowStoreStats};
+use crate::unwind::{ReadCode, TablesStats};
 
 /// Counts since the start, and current sizes.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,14 @@ pub(super) struct UnwindStats {
     pub(super) evaluated: u64,
     /// CPU time of making and reading rows.
     pub(super) evaluation_cpu: Duration,
+    /// Jobs that read code without call frame information.
+    pub(super) code_jobs: u64,
+    /// CPU time of these jobs.
+    pub(super) code_cpu: Duration,
+    /// Addresses whose instructions do not tell the caller, by reason.
+    pub(super) undecided: BTreeMap<&'static str, u64>,
+    /// Requests for such rows.
+    pub(super) code_requests: RequestStats,
     /// The rows on disk.
     pub(super) row_store: RowStoreStats,
     /// Stacks that were copied to user space and walked there, by outcome.
@@ -37,11 +45,22 @@ impl UnwindStats {
         *self.copied.entry(outcome.name()).or_default() += 1;
     }
 
+    /// Counts a job that read code.
+    pub(super) fn count_code(&mut self, read: Option<&ReadCode>, cpu: Duration) {
+        self.code_jobs += 1;
+        self.code_cpu += cpu;
+        let undecided = read.iter().flat_map(|read| &read.undecided);
+        for (reason, count) in undecided {
+            *self.undecided.entry(reason).or_default() += count;
+        }
+    }
+
     /// Writes the figures.
     pub(super) fn show(&self, figures: &mut Figures<'_>) {
         self.show_stacks(figures);
         self.show_tables(figures);
         self.show_work(figures);
+        self.show_code(figures);
     }
 
     fn show_stacks(&self, figures: &mut Figures<'_>) {
@@ -134,6 +153,43 @@ impl UnwindStats {
                 (["mappings"], refused.mappings),
                 (["processes"], refused.processes),
             ],
+        );
+    }
+
+    fn show_code(&self, figures: &mut Figures<'_>) {
+        let tables = &self.tables;
+        figures.gauge(
+            "unwind_code_ranges",
+            "Ranges of code without call frame information that have rows by instructions",
+            tables.code_ranges,
+        );
+        figures.counter(
+            "unwind_code_jobs",
+            "Readings of code without call frame information, of up to 16 addresses each",
+            self.code_jobs,
+        );
+        figures.counter(
+            "unwind_code_seconds",
+            "CPU time of making rows by instructions",
+            self.code_cpu.as_secs_f64(),
+        );
+        figures.counters(
+            "unwind_code_undecided",
+            "Addresses in code without call frame information whose instructions do not tell the caller, by reason",
+            ["reason"],
+            self.undecided.iter().map(|(reason, count)| ([*reason], *count)),
+        );
+        let refused = [
+            ("cpu_time", self.code_requests.no_cpu_time),
+            ("requests", self.code_requests.no_room),
+            ("unreadable", self.code_requests.unreadable),
+            ("ranges", tables.code_evictions),
+        ];
+        figures.counters(
+            "unwind_code_refused",
+            "Addresses whose rows by instructions were not made, and files whose were forgotten (`ranges`), by reason",
+            ["reason"],
+            refused.map(|(reason, count)| ([reason], count)),
         );
     }
 

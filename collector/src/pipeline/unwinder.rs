@@ -11,6 +11,9 @@
 //! most each 20 ms, and the process is walked in the kernel some 25 ms after its first sample. A
 //! sample waits up to 5 s for the rows of a file, and the window of its time with it.
 //!
+//! Code without call frame information has no rows at first. The walk over a copy asks for those of each such frame in turn, which
+//! are made from the code's instructions, and goes on when they are there.
+//!
 //! New pages are put into their places by several threads together, since the kernel waits at each
 //! for all running programs (10 to 30 ms, a hundred times for librustc_driver), and threads that
 //! wait together wait once: of rustc's first five seconds 98.2 % of the stacks were complete when
@@ -32,7 +35,8 @@ use anyhow::Result;
 use profiler_bpf::{arch::x86_64::rule::Rule, outcome::Outcome, settings::WALKED_FRAMES_MAX};
 
 use super::{
-    evaluator::{Evaluated, Evaluators, Job, RowCache},
+    code_requests::CodeRequests,
+    evaluator::{Evaluated, EvaluatedRows, Evaluators, Job, RowCache, Work},
     row_store::RowStore,
     unwind_stats::UnwindStats,
 };
@@ -43,7 +47,7 @@ use crate::{
     process::{Change, MappedFile, Mappings},
     sample::{CopiedStack, KernelTables},
     threads::spawn,
-    unwind::{Evaluation, Found, Lookup, TableKey, Tables, walk},
+    unwind::{CodeAddress, Evaluation, Found, Lookup, TableKey, Tables, walk},
 };
 
 /// Maximum number of batches that wait for the thread: of 20 ms each, 5 s. Writing a compiler's
@@ -144,6 +148,7 @@ impl Unwinder {
             kernel,
             tables,
             evaluators,
+            code_requests: CodeRequests::new(monotonic_ns()),
             store: cache.store,
             frame_pointers_only: options.frame_pointers_only,
             refused_until_ns: 0,
@@ -192,15 +197,25 @@ struct Waiting {
     pid: u32,
     mappings: Arc<Mappings>,
     stack: Arc<CopiedStack>,
-    /// The file with the missing rows.
-    missing: Option<TableKey>,
+    /// The address at which the innermost frame's row is looked up.
+    innermost: u64,
+    missing: Option<Missing>,
     until_ns: u64,
+}
+
+/// The rows that a walk lacks.
+enum Missing {
+    /// Of a file.
+    File(Arc<MappedFile>),
+    /// Of an address in a file's code.
+    Code(Arc<MappedFile>, CodeAddress),
 }
 
 struct Thread {
     kernel: KernelTables,
     tables: Tables,
     evaluators: Evaluators,
+    code_requests: CodeRequests,
     store: Option<Arc<RowStore>>,
     frame_pointers_only: bool,
     /// The kernel refused a write: no process is written before this time.
@@ -235,6 +250,9 @@ impl Thread {
         }
         let taken_ns = monotonic_ns();
         self.walk_waiting(now_ns);
+        for job in self.code_requests.take_jobs() {
+            self.evaluators.push(job);
+        }
         let walked_ns = monotonic_ns();
         self.write();
         tracing::trace!(
@@ -271,15 +289,23 @@ impl Thread {
     }
 
     fn take_evaluated(&mut self, evaluated: Evaluated, now_ns: u64) {
-        let Evaluated {
-            key,
-            evaluation,
-            cpu,
-        } = evaluated;
-        self.tables.load(&key, evaluation, now_ns);
+        let Evaluated { key, rows, cpu } = evaluated;
         let mut stats = self.stats.lock();
-        stats.evaluated += 1;
-        stats.evaluation_cpu += cpu;
+        match rows {
+            EvaluatedRows::CallFrameInformation(evaluation) => {
+                stats.evaluated += 1;
+                stats.evaluation_cpu += cpu;
+                self.tables.load(&key, evaluation, now_ns);
+            }
+            EvaluatedRows::Code(read) => {
+                self.code_requests.finish(&key, cpu.as_nanos() as u64);
+                stats.count_code(read.as_ref(), cpu);
+                match read {
+                    Some(read) => self.tables.load_code(&key, &read.rows, now_ns),
+                    None => self.code_requests.set_unreadable(&key, now_ns),
+                }
+            }
+        }
     }
 
     fn request(&mut self, request: Request, now_ns: u64) {
@@ -302,6 +328,7 @@ impl Thread {
                 pid,
                 mappings,
                 stack,
+                innermost: address,
                 missing: None,
                 until_ns: now_ns + WAIT_NS,
             });
@@ -331,6 +358,7 @@ impl Thread {
                 key: key.clone(),
                 pid,
                 mapping,
+                work: Work::CallFrameInformation,
             });
         }
         self.tables.is_evaluating(&key).then_some(key)
@@ -358,23 +386,17 @@ impl Thread {
     fn walk_waiting(&mut self, now_ns: u64) {
         for mut waiting in mem::take(&mut self.waiting) {
             let is_late = waiting.until_ns <= now_ns;
-            if !is_late
-                && let Some(key) = &waiting.missing
-                && self.tables.is_evaluating(key)
-            {
+            let missing = waiting.missing.as_ref();
+            if !is_late && missing.is_some_and(|missing| self.is_coming(missing)) {
                 self.waiting.push(waiting);
                 continue;
             }
             let (walked, missing) = self.walk(&waiting);
-            let evaluating = match missing {
-                Some(file) if !is_late => {
-                    self.evaluate(&file, waiting.pid, &waiting.mappings, now_ns)
-                }
-                _ => None,
-            };
-            if evaluating.is_some() {
-                self.evaluate_all(&waiting, now_ns);
-                waiting.missing = evaluating;
+            if let Some(missing) = missing
+                && !is_late
+                && self.ask(&missing, &waiting, now_ns)
+            {
+                waiting.missing = Some(missing);
                 self.waiting.push(waiting);
                 continue;
             }
@@ -388,23 +410,76 @@ impl Thread {
         }
     }
 
-    /// Walks a stack with the available rows. Also returns the file whose rows are missing.
-    fn walk(&self, waiting: &Waiting) -> (Walked, Option<Arc<MappedFile>>) {
+    /// Whether rows are being made.
+    fn is_coming(&self, missing: &Missing) -> bool {
+        match missing {
+            Missing::File(file) => {
+                TableKey::of(file).is_some_and(|key| self.tables.is_evaluating(&key))
+            }
+            Missing::Code(file, address) => {
+                TableKey::of(file).is_some_and(|key| self.code_requests.has(&key, *address))
+            }
+        }
+    }
+
+    /// Requests the rows that a walk lacks. Returns whether they will come.
+    fn ask(&mut self, missing: &Missing, waiting: &Waiting, now_ns: u64) -> bool {
+        match missing {
+            Missing::File(file) => {
+                let key = self.evaluate(file, waiting.pid, &waiting.mappings, now_ns);
+                if key.is_some() {
+                    self.evaluate_all(waiting, now_ns);
+                }
+                key.is_some()
+            }
+            Missing::Code(file, address) => {
+                let mut mappings = waiting.mappings.iter();
+                let mapping = mappings.find(|mapping| mapping.file == *file);
+                let (Some(key), Some(mapping)) = (TableKey::of(file), mapping) else {
+                    return false;
+                };
+                let by = (waiting.pid, mapping);
+                self.code_requests.push(&key, by, *address, now_ns)
+            }
+        }
+    }
+
+    /// Walks a stack with the available rows. Also returns the rows that are missing.
+    fn walk(&self, waiting: &Waiting) -> (Walked, Option<Missing>) {
         let mut missing = None;
         let mut is_innermost = true;
+        let mut is_call = waiting.innermost != waiting.stack.registers[16];
         let mut frames = Vec::new();
         let outcome = walk(
             &waiting.stack.registers,
             |address| waiting.stack.read(address),
             |address| {
                 let is_innermost = mem::replace(&mut is_innermost, false);
+                let is_behind_call = mem::replace(&mut is_call, true);
+                let address = if is_innermost {
+                    waiting.innermost
+                } else {
+                    address
+                };
                 match self.tables.find_rule(&waiting.mappings, address) {
-                    Found::Rule(rule) => Lookup::Rule(rule),
+                    Found::Rule(rule) => {
+                        is_call = rule != Rule::SIGNAL;
+                        Lookup::Rule(rule)
+                    }
                     // The processor did execute there.
                     Found::NoMapping if is_innermost => Lookup::Rule(Rule::NONE),
                     Found::NoMapping => Lookup::NoCode,
                     Found::Missing(file) => {
-                        missing = Some(file);
+                        missing = Some(Missing::File(file));
+                        Lookup::Missing
+                    }
+                    Found::Unread { file, offset } => {
+                        let address = if is_behind_call {
+                            CodeAddress::Call(offset)
+                        } else {
+                            CodeAddress::Instruction(offset)
+                        };
+                        missing = Some(Missing::Code(file, address));
                         Lookup::Missing
                     }
                 }
@@ -456,6 +531,7 @@ impl Thread {
         stats.tables = self.tables.stats();
         stats.table_bytes = self.kernel.bytes();
         stats.waiting = self.waiting.len();
+        stats.code_requests = self.code_requests.stats();
         stats.row_store = self
             .store
             .as_ref()

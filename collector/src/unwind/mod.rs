@@ -1,8 +1,8 @@
 //! ELF files and their call frame information to rows of unwind rules, and walks by them over
 //! copied stacks.
 //!
-//! In: the bytes of a file. Out: a [`Table`] of its rows, by file offset; and from the rows of all
-//! files and the mappings of processes the kernel's [`Tables`]. Pure: no IO, no panic on odd bytes,
+//! In: the bytes of a file. Out: a [`Table`] of its rows, by file offset, and [`CodeRows`] of code without call frame information
+//! where stacks stopped; and from the rows of all files and the mappings of processes the kernel's [`Tables`]. Pure: no IO, no panic on odd bytes,
 //! and memory within limits. [`walk_copy`] walks as the kernel does, with
 //! the same core, over a copy of the stack.
 //!
@@ -17,6 +17,7 @@
 //! information are read, within 512 MiB that are looked through; a file with more has no rows.
 
 mod cfi;
+mod instructions;
 mod parts;
 mod rules;
 mod second;
@@ -26,6 +27,7 @@ mod tables;
 mod walk;
 
 pub use cfi::{CallFrameInformation, CfiError, Evaluated, read_table};
+pub use instructions::{CodeAddress, CodeRange, CodeRows, ReadCode, read_code};
 pub use parts::Limits;
 pub use rules::RuleSet;
 pub use second::{MappedSections, SecondWalk, Sections, are_followed, walk_again};

@@ -89,8 +89,8 @@ impl Sections {
     /// `rsp` and `rbp`, and reads no memory in expressions. For other code it falls back to the
     /// frame pointer, which may be wrong.
     ///
-    /// Code without call frame information counts as supported: both unwinders fall back to the
-    /// frame pointer.
+    /// Code without call frame information counts as supported. A stack that was walked through it by its instructions is not
+    /// compared: the kernel proves no walk with that outcome.
     fn is_followed(&self, address: u64) -> bool {
         let (Some((eh_frame_at, eh_frame)), Some((header_at, header))) =
             (&self.eh_frame, &self.eh_frame_hdr)

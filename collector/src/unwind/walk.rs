@@ -3,7 +3,7 @@
 use profiler_bpf::arch::x86_64::rule::{RBP, RBX, RETURN_ADDRESS, RETURN_ON_STACK, RSP, Rule};
 use profiler_bpf::arch::x86_64::{Registers, context_offset, is_kept_by_agreement, step_by_rule};
 use profiler_bpf::outcome::Outcome;
-use profiler_bpf::unwind::Step;
+use profiler_bpf::unwind::{Sources, Step};
 
 /// All registers by their DWARF numbers; the last is the instruction pointer.
 pub type AllRegisters = [u64; 17];
@@ -78,6 +78,7 @@ pub fn walk(
     // a signal.
     let mut is_caller = false;
     let mut context = None;
+    let mut sources = Sources::default();
     for _ in 0..frames_max {
         frames.push(walked.ip);
         let into_call = u64::from(is_caller);
@@ -93,7 +94,8 @@ pub fn walk(
         let sp = walked.sp;
         // Only interrupted code has all registers.
         let other = |number| match context {
-            _ if is_caller && !is_kept_by_agreement(number) => None,
+            // Code that is read by its instructions agreed to nothing.
+            _ if is_caller && !(is_kept_by_agreement(number) && rule.source == 0) => None,
             None => all(number),
             Some(at) => read(context_offset(number).wrapping_add(at)),
         };
@@ -103,9 +105,10 @@ pub fn walk(
                 is_caller = false;
                 context = Some(sp);
             }
-            Step::End => return Outcome::Complete,
+            Step::End => return sources.end_at(&rule),
             Step::Failed(outcome) => return outcome,
         }
+        sources.add(&rule);
     }
     Outcome::CutAtDepth
 }

@@ -87,6 +87,9 @@ const PROGRAMS: &[Program] = &[
     also_by_gdb(&["loads"]),
     program(&["threads"]),
     also_by_gdb(&["release"]),
+    program(&["library_calls_static"]),
+    program(&["library_calls"]),
+    program(&["registers"]),
     extra("throws_shared", &["throws_shared"]),
     extra("ls", &["/usr/bin/ls", "-l", "/usr"]),
     extra("sort", &["/usr/bin/sort", "/etc/passwd"]),
@@ -184,6 +187,8 @@ struct Sums {
     frames: u64,
     deepest: usize,
     on_two_stacks: u64,
+    /// Walked to their end, by rows that may be wrong.
+    uncertain: u64,
     in_handlers: u64,
     different: Differences,
     /// Stops drawn at random, and how many of them differ, except for those in `replaced` and `interrupted`.
@@ -194,9 +199,8 @@ struct Sums {
 /// Different stacks, by cause.
 #[derive(Debug, Default)]
 struct Differences {
-    /// The last correct frame is in code without rows: some dozen instructions of the C runtime at
-    /// the start and end of a program (`_init`, `frame_dummy`, `__do_global_dtors_aux`).
-    without_rows: u64,
+    /// The instructions of code without call frame information do not tell the caller, and the walk reports that.
+    undecided: u64,
     /// The rows have an unsupported form, and the walk reports that: `longjmp`, where registers
     /// already belong to the target frame.
     without_rule: u64,
@@ -212,7 +216,7 @@ struct Differences {
 impl Differences {
     /// Those that do not depend on where signals fall.
     fn sum(&self) -> u64 {
-        self.without_rows + self.without_rule + self.replaced + self.unexplained
+        self.undecided + self.without_rule + self.replaced + self.unexplained
     }
 }
 
@@ -321,10 +325,16 @@ fn check_by_gdb(folder: &Path, program: &Program, all: bool) -> Result<(), Faile
 /// Walks the stack of a stop, and compares it.
 fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
     let mut frames = Vec::new();
+    let mut is_call = false;
+    let rule_at = |at| {
+        let found = process.rule_at(at, is_call);
+        is_call = found != Lookup::Rule(Rule::SIGNAL);
+        found
+    };
     let outcome = walk(
         &stop.registers,
         |at| stop.read(at),
-        |at| process.rule_at(at),
+        rule_at,
         &mut frames,
         FRAMES_MAX,
     );
@@ -338,7 +348,9 @@ fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
             .iter()
             .any(|address| process.is_trampoline(*address)),
     );
-    if frames == stop.frames && outcome == Outcome::Complete {
+    let has_ended = outcome.is_complete() || outcome == Outcome::Uncertain;
+    sums.uncertain += u64::from(outcome == Outcome::Uncertain);
+    if frames == stop.frames && has_ended {
         return;
     }
     let right = frames
@@ -346,18 +358,13 @@ fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
         .zip(&stop.frames)
         .take_while(|(ours, theirs)| ours == theirs)
         .count();
-    let last = frames[right.saturating_sub(1)];
     let is_interrupted = right > 1 && process.is_trampoline(frames[right - 2]);
-    let is_call = right > 1 && !is_interrupted;
-    let last_rule = process.rule_at(last.wrapping_sub(u64::from(is_call)));
-    let has_no_rows = last_rule == Lookup::Rule(Rule::NONE);
+    let is_undecided = outcome == Outcome::Undecided && frames.len() == right;
     let has_no_rule = outcome == Outcome::RuleUnsupported && frames.len() == right;
     let different = &mut sums.different;
-    if is_interrupted && (has_no_rows || has_no_rule) {
+    if is_interrupted && (is_undecided || has_no_rule) {
         different.interrupted += 1;
         return;
-    } else if has_no_rows {
-        different.without_rows += 1;
     } else if has_no_rule {
         different.without_rule += 1;
     } else if stop
@@ -367,6 +374,8 @@ fn compare(process: &mut Process, stop: &Stop, sums: &mut Sums) {
     {
         different.replaced += 1;
         return;
+    } else if is_undecided {
+        different.undecided += 1;
     } else {
         different.unexplained += 1;
         if different.unexplained <= 20 {

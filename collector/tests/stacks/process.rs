@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::fs;
 
-use collector::unwind::{Limits, Lookup, RuleSet, Table, read_table};
+use collector::unwind::{
+    CodeAddress, CodeRows, Limits, Lookup, RuleSet, Table, read_code, read_table,
+};
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
 use profiler_bpf::arch::x86_64::rule::Rule;
 
@@ -11,9 +13,17 @@ use profiler_bpf::arch::x86_64::rule::Rule;
 #[derive(Default)]
 pub(crate) struct Process {
     mappings: Vec<Mapping>,
-    tables: HashMap<String, Table>,
-    functions: HashMap<String, Vec<Function>>,
+    files: HashMap<String, MappedFile>,
     rules: RuleSet,
+}
+
+struct MappedFile {
+    contents: Vec<u8>,
+    functions: Vec<Function>,
+    /// Rows of its call frame information.
+    table: Table,
+    /// Rows of code without, at the addresses that were looked up.
+    code: CodeRows,
 }
 
 /// A function of a file, and its code by file offset.
@@ -38,36 +48,54 @@ impl Process {
     pub(crate) fn set_mappings(&mut self, text: &str) {
         self.mappings = text.lines().filter_map(read_mapping).collect();
         for mapping in &self.mappings {
-            if mapping.path.starts_with('/') && !self.tables.contains_key(&mapping.path) {
-                let data = fs::read(&mapping.path).unwrap_or_default();
-                self.functions
-                    .insert(mapping.path.clone(), functions_of(&data));
-                self.tables
-                    .insert(mapping.path.clone(), table_of(&data, &mut self.rules));
+            if mapping.path.starts_with('/') && !self.files.contains_key(&mapping.path) {
+                let contents = fs::read(&mapping.path).unwrap_or_default();
+                let file = MappedFile::new(contents, &mut self.rules);
+                self.files.insert(mapping.path.clone(), file);
             }
         }
     }
 
     /// Sets the bytes of the vDSO.
     pub(crate) fn set_vdso(&mut self, data: &[u8]) {
-        let table = table_of(data, &mut self.rules);
-        self.tables.insert(VDSO.to_owned(), table);
+        let file = MappedFile::new(data.to_vec(), &mut self.rules);
+        self.files.insert(VDSO.to_owned(), file);
     }
 
-    /// The rule that holds at an address.
-    pub(crate) fn rule_at(&self, address: u64) -> Lookup {
+    /// The rule that holds at an address, which is the last byte of a call in all frames but interrupted ones.
+    pub(crate) fn rule_at(&mut self, address: u64, is_call: bool) -> Lookup {
         let Some(mapping) = self.mapping_at(address) else {
             return Lookup::NoCode;
         };
-        let table = self.tables.get(&mapping.path);
-        let number = table.and_then(|table| table.find(address - mapping.start + mapping.offset));
-        let rule = number.and_then(|number| self.rules.get(number));
-        Lookup::Rule(*rule.unwrap_or(&Rule::NONE))
+        let (path, offset) = (mapping.path.clone(), mapping.offset_of(address));
+        let Some(file) = self.files.get_mut(&path) else {
+            return Lookup::Rule(Rule::NONE);
+        };
+        let number = file.table.find(offset);
+        let rule = number.and_then(|number| self.rules.get(number).copied());
+        if let Some(rule) = rule.filter(|rule| *rule != Rule::NONE) {
+            return Lookup::Rule(rule);
+        }
+        if file.code.find(offset).is_none() {
+            let address = if is_call {
+                CodeAddress::Call(offset)
+            } else {
+                CodeAddress::Instruction(offset)
+            };
+            let read = read_code(&*file.contents, &[address]);
+            file.code.merge(&read.rows);
+        }
+        file.code.find(offset).map_or(Lookup::Missing, Lookup::Rule)
     }
 
     /// Whether signal handlers return to this address.
     pub(crate) fn is_trampoline(&self, address: u64) -> bool {
-        self.rule_at(address.wrapping_sub(1)) == Lookup::Rule(Rule::SIGNAL)
+        let address = address.wrapping_sub(1);
+        let found = self.mapping_at(address).and_then(|mapping| {
+            let table = &self.files.get(&mapping.path)?.table;
+            self.rules.get(table.find(mapping.offset_of(address))?)
+        });
+        found == Some(&Rule::SIGNAL)
     }
 
     /// Whether an address is in one of these functions, or returns to one.
@@ -85,17 +113,15 @@ impl Process {
         let function = self
             .function_at(address)
             .map_or("", |function| function.name.as_str());
-        let offset = address - mapping.start + mapping.offset;
+        let offset = mapping.offset_of(address);
         format!("{file}+{offset:#x} {function}")
     }
 
     fn function_at(&self, address: u64) -> Option<&Function> {
         let mapping = self.mapping_at(address)?;
-        let offset = address - mapping.start + mapping.offset;
-        let functions = self.functions.get(&mapping.path)?;
-        functions
-            .iter()
-            .find(|function| function.start <= offset && offset <= function.end)
+        let offset = mapping.offset_of(address);
+        let mut functions = self.files.get(&mapping.path)?.functions.iter();
+        functions.find(|function| function.start <= offset && offset <= function.end)
     }
 
     fn mapping_at(&self, address: u64) -> Option<&Mapping> {
@@ -107,9 +133,22 @@ impl Process {
     }
 }
 
-fn table_of(data: &[u8], rules: &mut RuleSet) -> Table {
-    read_table(data, rules, &Limits::default())
-        .map_or_else(|_| Table::default(), |evaluated| evaluated.table)
+impl Mapping {
+    fn offset_of(&self, address: u64) -> u64 {
+        address - self.start + self.offset
+    }
+}
+
+impl MappedFile {
+    fn new(contents: Vec<u8>, rules: &mut RuleSet) -> Self {
+        let evaluated = read_table(&*contents, rules, &Limits::default());
+        Self {
+            functions: functions_of(&contents),
+            table: evaluated.unwrap_or_default().table,
+            code: CodeRows::default(),
+            contents,
+        }
+    }
 }
 
 fn functions_of(data: &[u8]) -> Vec<Function> {

@@ -153,7 +153,7 @@ impl Rules {
                 };
                 Ok(self.add(Rule::of_return(offset, Confidence::Certain)))
             }
-            Exit::LoadedJump if phase <= Confidence::Tail => {
+            Exit::LoadedJump if phase <= Confidence::Tail && !begins_stack(&parts.graph, block) => {
                 Ok(self.add(Rule::of_return(0, Confidence::Tail)))
             }
             Exit::RegisterJump
@@ -168,10 +168,7 @@ impl Rules {
                 next,
                 equal,
             } => self.at_branch(target, next, equal),
-            Exit::Call(call) if call.is_suspicious && phase > Confidence::Weak => {
-                Err(Reason::NoReturn)
-            }
-            Exit::Call(call) => self.behind_call(parts, &call),
+            Exit::Call(call) => self.behind_call(parts, &call, phase),
             Exit::Switch { first, count } => {
                 let targets = parts.graph.switch_targets(first, count).iter();
                 let mut rules = targets.filter_map(|target| self.decisions[target.index()].ok());
@@ -217,14 +214,19 @@ impl Rules {
         }
     }
 
-    fn behind_call(&mut self, parts: &Parts, call: &Call) -> Decision {
+    fn behind_call(&mut self, parts: &Parts, call: &Call, phase: Confidence) -> Decision {
         let is_entry = call.next.is_some_and(|next| parts.graph.is_entry(next));
         if is_entry || !parts.returning.may_return(call.callee) {
             return Err(Reason::NoReturn);
         }
+        let is_loop = |next| aligns_loop(&parts.graph, next);
+        let is_suspicious = call.is_suspicious && !call.next.is_some_and(is_loop);
+        if is_suspicious && phase > Confidence::Weak {
+            return Err(Reason::NoReturn);
+        }
         let id = self.at(call.next)?;
         let rule = &self.rules[id as usize];
-        match (rule.is_aligned(), call.is_suspicious) {
+        match (rule.is_aligned(), is_suspicious) {
             (true, false) => Ok(id),
             (true, true) => {
                 let rule = rule.with_confidence(Confidence::Weak);
@@ -248,17 +250,43 @@ fn is_lazy_binding(graph: &Graph, block: &Block) -> bool {
     operations.next() == Some(Operation::MoveStack { add: -8 }) && operations.count() == 1
 }
 
+/// The last operation of a block that changes the stack pointer.
+fn last_move(graph: &Graph, block: &Block) -> Option<Operation> {
+    let instructions = graph.instructions(block).iter().rev();
+    let mut operations = instructions.map(|instruction| instruction.operation);
+    operations.find(|operation| operation.writes(Register::RSP))
+}
+
 /// Whether a block frees a part of the stack, as functions do before their last jump.
 fn restores_stack(graph: &Graph, block: &Block) -> bool {
-    let instructions = graph.instructions(block).iter().rev();
-    let mut moves = instructions
-        .map(|instruction| instruction.operation)
-        .filter(|operation| operation.writes(Register::RSP));
-    match moves.next() {
+    match last_move(graph, block) {
         Some(Operation::Pop(_) | Operation::Leave) => true,
-        Some(Operation::Copy { from, add, .. }) => from != Register::RSP || add > 0,
+        Some(Operation::Copy { from, add, .. }) => {
+            !begins_stack(graph, block) && (from != Register::RSP || add > 0)
+        }
         _ => false,
     }
+}
+
+/// Whether a block has `mov rsp,register` in front of its jump: dynamic linkers and `longjmp` go to another stack, where nothing
+/// returns to the caller.
+fn begins_stack(graph: &Graph, block: &Block) -> bool {
+    let last = last_move(graph, block);
+    matches!(last, Some(Operation::Copy { from, add: 0, .. }) if from != Register::RSP)
+}
+
+/// Whether a block is padding that aligns a loop: a jump leads back to what is behind it.
+fn aligns_loop(graph: &Graph, id: BlockId) -> bool {
+    let block = graph.block(id);
+    let mut instructions = graph.instructions(block).iter();
+    if !instructions.all(|instruction| instruction.kind == Kind::Padding) {
+        return false;
+    }
+    graph.successors(block).any(|next| {
+        let mut before = graph.predecessors(next).iter();
+        // Blocks are in the order of their addresses.
+        before.any(|before| before.index() >= next.index())
+    })
 }
 
 /// Whether a block looks like a function's start.

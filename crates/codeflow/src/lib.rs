@@ -90,7 +90,7 @@ mod summary;
 mod value;
 
 pub use analyze::{CLOSURE_INSTRUCTIONS_MAX, SURROUNDINGS_BYTES, analyze, analyze_region};
-pub use call::find_call;
+pub use call::{find_call, find_first_call, find_run_end};
 pub use code::Code;
 pub use function::{Function, Opinion};
 pub use listing::REGION_BYTES_MAX;

@@ -15,13 +15,17 @@ pub const COMPLETE: &str = "complete";
 pub const KERNEL_ONLY: &str = "kernel_only";
 
 /// The codes, and whether such a stack reaches its end.
-pub const OUTCOMES: [(&str, bool); 15] = [
+pub const OUTCOMES: [(&str, bool); 18] = [
     (COMPLETE, true),
     (KERNEL_ONLY, true),
     // Copied by the kernel, walked in user space.
     ("copied", true),
     // Walked to its end; of its frames the first and the last 512 are kept.
     ("middle_left_out", true),
+    // Walked to its end, in part by rows that were made from instructions.
+    ("by_instructions", true),
+    ("uncertain", false),
+    ("undecided", false),
     ("cut_at_depth", false),
     ("cut_by_budget", false),
     ("unreadable", false),
@@ -67,10 +71,23 @@ mod tests {
 
     #[test]
     fn only_known_codes_are_complete() {
-        for outcome in ["", "complete", "kernel_only", "copied", "middle_left_out"] {
+        for outcome in [
+            "",
+            "complete",
+            "kernel_only",
+            "copied",
+            "middle_left_out",
+            "by_instructions",
+        ] {
             assert!(is_complete(outcome), "{outcome}");
         }
-        for outcome in ["cut_at_depth", "no_rows", "a_newer_code", "Copied"] {
+        for outcome in [
+            "cut_at_depth",
+            "no_rows",
+            "uncertain",
+            "a_newer_code",
+            "Copied",
+        ] {
             assert!(!is_complete(outcome), "{outcome}");
         }
     }

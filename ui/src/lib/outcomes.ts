@@ -17,6 +17,20 @@ const TEXTS: Record<string, OutcomeText> = {
     label: "complete, middle left out",
     meaning: "Walked to its end, but deeper than 1,024 frames: the first 512 and the last 512 are kept, with [frames left out] between them.",
   },
+  by_instructions: {
+    label: "walked by instructions",
+    meaning: "Walked to the entry of the thread or process. A part of the code has no unwind tables; there the rules were made from its instructions, and are certain.",
+  },
+  uncertain: {
+    label: "walked by uncertain rules",
+    meaning: "Walked to an end, but a function on the stack has no unwind tables, and its instructions show the way to its caller only by a path that may not be the right one: up to 5 % of such rules are wrong.",
+    advice: "Most often a function that ends in a call that never returns. Build it with unwind tables (-fasynchronous-unwind-tables, or .cfi_ directives in assembly).",
+  },
+  undecided: {
+    label: "caller not found in the instructions",
+    meaning: "A function on the stack has no unwind tables, and its instructions do not show where its caller is.",
+    advice: "Build it with unwind tables (-fasynchronous-unwind-tables, or .cfi_ directives in assembly), or with frame pointers (-fno-omit-frame-pointer).",
+  },
   kernel_only: { label: "no user stack", meaning: "A kernel thread: it has no user stack." },
   cut_at_depth: {
     label: "deeper than the limit",

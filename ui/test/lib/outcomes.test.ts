@@ -6,7 +6,7 @@ import { treeFromText } from "./tree-text.ts";
 
 /** The codes in server/model/src/outcome.rs. */
 const CODES = [
-  "complete", "kernel_only", "copied", "middle_left_out", "cut_at_depth", "cut_by_budget", "unreadable", "bad_frame_pointer", "bad_frame",
+  "complete", "kernel_only", "copied", "middle_left_out", "by_instructions", "uncertain", "undecided", "cut_at_depth", "cut_by_budget", "unreadable", "bad_frame_pointer", "bad_frame",
   "bad_return_address", "rule_unsupported", "no_rows", "stale_rows", "compat_32", "process_unknown",
 ];
 

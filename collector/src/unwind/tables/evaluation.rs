@@ -41,6 +41,13 @@ pub enum Found {
     Rule(Rule),
     /// The rows of this file are unknown.
     Missing(Arc<MappedFile>),
+    /// The file has no call frame information at the address, and its instructions there were not read.
+    Unread {
+        /// The file.
+        file: Arc<MappedFile>,
+        /// Offset of the address in it.
+        offset: u64,
+    },
     /// The address is outside of all mappings.
     NoMapping,
 }

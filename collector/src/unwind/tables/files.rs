@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak, atomic::Ordering};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{TableKey, contents::ContentId};
+use super::{TableKey, code::FileCode, contents::ContentId};
 use crate::process::MappedFile;
 
 /// Maximum number of file entries, about 200 bytes each: 6 MB.
@@ -31,6 +31,8 @@ pub(super) struct File {
     pub(super) users: FxHashSet<u32>,
     /// Time at which it was evaluated, or gained or lost a user.
     pub(super) touched_ns: u64,
+    /// Rows of its code without call frame information.
+    pub(super) code: FileCode,
 }
 
 /// State of a file's rows.
@@ -57,6 +59,7 @@ impl File {
             state: FileState::Absent { retry_ns: 0 },
             users: FxHashSet::default(),
             touched_ns: now_ns,
+            code: FileCode::default(),
         }
     }
 

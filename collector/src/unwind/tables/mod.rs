@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `files` | each file that a sampled process maps, and which processes map it |
 //! | `contents` | the rows of files, each distinct set once |
+//! | `code` | rows of files' code without call frame information, which are added to their contents |
 //! | `resident` | the kernel's pages, blocks and rules, and the rows that are there |
 //! | `room` | which contents are evicted for others |
 //! | `processes` | sampled processes, and the kernel's entries of their mappings |
@@ -16,6 +17,7 @@
 //! asks for them again. A freed place is used again only after a grace period ([`epochs`]), in which every run of the program
 //! ends that may have seen it.
 
+mod code;
 mod contents;
 mod epochs;
 mod evaluation;
@@ -47,6 +49,7 @@ pub use stats::{RefusedStats, TablesStats};
 pub use write::Write;
 
 use self::{
+    code::CodeIndex,
     contents::{ContentId, ContentPlace, Contents},
     epochs::Epochs,
     files::{File, FileState, Files, PROCESS_FILES_MAX},
@@ -75,6 +78,7 @@ pub struct Tables {
     resident: ResidentRows,
     processes: Processes,
     epochs: Epochs,
+    code: CodeIndex,
     /// Whether places were freed since contents waited for some.
     has_freed: bool,
     /// The time when the last epoch ended, or of what came since.
@@ -97,6 +101,7 @@ impl Tables {
             resident: ResidentRows::new(bytes_max, rules_max),
             processes: Processes::new(),
             epochs: Epochs::default(),
+            code: CodeIndex::default(),
             has_freed: false,
             now_ns: 0,
             next_room_check_ns: 0,
@@ -212,11 +217,14 @@ impl Tables {
                 digest,
                 table,
                 rules,
-            } if !table.blocks().is_empty() => {
+            } => {
                 return self.load_rows(key, digest, table, &rules, now_ns);
             }
-            Evaluation::Known(digest) => return self.join_content(key, digest, now_ns),
-            Evaluation::Rows { .. } | Evaluation::NoRows => never,
+            Evaluation::Known(digest) => {
+                self.set_base(key, digest);
+                return self.join_content(key, digest, now_ns);
+            }
+            Evaluation::NoRows => never,
             Evaluation::TooLarge { file_bytes } => {
                 self.stats.refused.too_large += 1;
                 if file_bytes / BLOCK_BYTES < FILE_BLOCKS_MAX {
@@ -242,6 +250,7 @@ impl Tables {
         rules: &RuleSet,
         now_ns: u64,
     ) {
+        self.set_base(key, digest);
         if self.contents.find(digest).is_some() {
             return self.join_content(key, digest, now_ns);
         }
@@ -306,19 +315,23 @@ impl Tables {
             return Found::Rule(Rule::NONE);
         };
         let offset = mapping.offset_of(address);
-        let state = self.files.get(&key).map(|file| file.state);
-        Found::Rule(match state {
-            None | Some(FileState::Absent { .. } | FileState::Evaluating) => {
+        let Some(file) = self.files.get(&key) else {
+            return Found::Missing(mapping.file.clone());
+        };
+        Found::Rule(match file.state {
+            FileState::Absent { .. } | FileState::Evaluating => {
                 return Found::Missing(mapping.file.clone());
             }
-            Some(FileState::FramePointer { .. }) => Rule::NONE,
-            Some(FileState::Unsupported { bytes }) if offset < whole_blocks(bytes) => {
-                Rule::UNSUPPORTED
-            }
-            Some(FileState::Unsupported { .. }) => Rule::NONE,
-            Some(FileState::Rows(id)) => {
+            FileState::FramePointer { .. } => Rule::NONE,
+            FileState::Unsupported { bytes } if offset < whole_blocks(bytes) => Rule::UNSUPPORTED,
+            FileState::Unsupported { .. } => Rule::NONE,
+            FileState::Rows(id) => {
                 let content = self.contents.get(id);
-                content.map_or(Rule::NONE, |content| content.find(&self.resident, offset))
+                let rule = content.map(|content| content.find(&self.resident, offset));
+                match rule.filter(|rule| *rule != Rule::NONE) {
+                    Some(rule) => rule,
+                    None => return file.code.find(&mapping.file, offset),
+                }
             }
         })
     }
@@ -362,11 +375,14 @@ impl Tables {
     fn forget_file(&mut self, key: &TableKey, now_ns: u64) {
         self.change_users(key);
         self.leave_content(key, now_ns);
-        self.files.remove(key);
+        if let Some(file) = self.files.remove(key) {
+            self.code.ranges -= file.code.len();
+        }
     }
 
     /// Takes the writes that are due. They are to be done in this order.
     pub fn take_writes(&mut self) -> Vec<Write> {
+        self.merge_code();
         // The mappings come before the processes that point to them; there may be room for fewer than are wanted.
         let mut mappings = Vec::new();
         let mut processes = BTreeMap::new();
@@ -505,13 +521,13 @@ impl Tables {
         for run in placed.runs() {
             let (from, to) = (at(run.first * BLOCK_BYTES), at(run.end_offset()));
             if from < to {
-                push(done, from, MappingKind::FramePointer, 0);
+                push(done, from, MappingKind::NotLoaded, 0);
                 let block_bias = run.place.wrapping_sub(run.first as u32);
                 push(from, to, MappingKind::Rows, block_bias);
                 done = to;
             }
         }
-        push(done, end, MappingKind::FramePointer, 0);
+        push(done, end, MappingKind::NotLoaded, 0);
     }
 
     /// Removes the least recently sampled processes.
@@ -641,6 +657,7 @@ impl Tables {
             rules_reused: self.resident.rules().reused(),
             processes: self.processes.len(),
             mappings: self.processes.mappings_used(),
+            code_ranges: self.code.ranges,
             ..self.stats
         }
     }

@@ -409,6 +409,21 @@ impl ResidentRows {
         self.free() != before
     }
 
+    /// Gives all rows in the order of their offsets; each holds up to the next one.
+    pub(super) fn list(&self, placed: &Placed, mut add: impl FnMut(u64, Rule)) {
+        for run in &placed.runs {
+            for (block, number) in run.blocks.iter().zip(run.first..) {
+                let start = number * BLOCK_BYTES;
+                for row in self.pages.rows_of(*block) {
+                    let rule = self.rules.get(row.rule()).copied();
+                    let offset = start + u64::from(row.offset());
+                    add(offset, rule.unwrap_or(Rule::UNSUPPORTED));
+                }
+                add(start.saturating_add(BLOCK_BYTES), Rule::NONE);
+            }
+        }
+    }
+
     /// The rule at an offset, as the kernel has it.
     pub(super) fn find(&self, placed: &Placed, offset: u64) -> Rule {
         let block = offset / BLOCK_BYTES;

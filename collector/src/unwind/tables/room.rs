@@ -232,7 +232,7 @@ impl Tables {
     }
 
     /// Forgets a content. Its files may be asked for again from `retry_ns` on.
-    fn drop_content(&mut self, id: ContentId, retry_ns: u64) {
+    pub(super) fn drop_content(&mut self, id: ContentId, retry_ns: u64) {
         let Some(content) = self.contents.remove(id) else {
             return;
         };

@@ -53,6 +53,10 @@ pub struct TablesStats {
     pub evictions: u64,
     /// File entries that were evicted because the table was full, since the start.
     pub file_evictions: u64,
+    /// Ranges of code without call frame information whose instructions were read.
+    pub code_ranges: usize,
+    /// Files whose rows by instructions were forgotten because there were too many, since the start.
+    pub code_evictions: u64,
     /// Files without rows, by reason.
     pub refused: RefusedStats,
 }

@@ -1,8 +1,9 @@
 //! Calls: those that return, and those that do not.
 
+use codeflow::{find_first_call, find_run_end};
 use iced_x86::code_asm::*;
 
-use crate::listing::{assemble, check, check_closures};
+use crate::listing::{START, assemble, check, check_closures};
 
 /// Check that the code in front of a call that does not return, by the name of the import, has the
 /// row of the code that leads there.
@@ -308,4 +309,53 @@ fn second_opinion() {
     assert_eq!(code.closure(1), "rsp+48 rbp=same rbx=same");
     let code = assemble(|a, _| write(a)).with_function_start(0);
     assert_eq!(code.closure(1), "conflict");
+}
+
+/// Check that a call in front of a loop is taken to return: the padding between them is none between functions.
+#[test]
+fn call_in_front_of_a_loop() {
+    let code = assemble(|a, notes| {
+        let (mut import, mut again) = (a.create_label(), a.create_label());
+        a.push(rbx)?;
+        a.call(qword_ptr(import))?;
+        a.nop()?;
+        a.set_label(&mut again)?;
+        a.dec(ebx)?;
+        a.jne(again)?;
+        a.pop(rbx)?;
+        a.ret()?;
+        notes.imports(a, &mut [(&mut import, "puts")])
+    });
+    check(
+        &code,
+        &[
+            "rsp+8 rbp=same rbx=same",
+            "rsp+16 rbp=same rbx=same",
+            "rsp+16 rbp=same rbx=[cfa-16]",
+            "rsp+16 rbp=same rbx=[cfa-16]",
+            "rsp+16 rbp=same rbx=[cfa-16]",
+            "rsp+16 rbp=same rbx=[cfa-16]",
+            "rsp+8 rbp=same rbx=same",
+        ],
+    );
+}
+
+/// Check the first call of code, and where code ends: behind a jump, or in front of padding.
+#[test]
+fn first_call_and_end() {
+    let code = assemble(|a, notes| {
+        let mut import = a.create_label();
+        a.push(rbx)?;
+        a.call(qword_ptr(import))?;
+        a.jmp(rax)?;
+        a.call(qword_ptr(import))?;
+        a.nop()?;
+        a.ret()?;
+        notes.imports(a, &mut [(&mut import, "puts")])
+    });
+    let call = START + 1..START + 7;
+    assert_eq!(find_first_call(&code, START), Some(call.clone()));
+    assert_eq!(find_first_call(&code, call.end), None);
+    assert_eq!(find_run_end(&code, START), call.end + 2);
+    assert_eq!(find_run_end(&code, call.end + 2), call.end + 8);
 }

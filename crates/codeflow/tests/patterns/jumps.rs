@@ -68,6 +68,18 @@ fn indirect_tail_calls() {
     );
 }
 
+/// Check that a jump behind a new stack pointer is no tail call: dynamic linkers begin programs so.
+#[test]
+fn jump_to_another_stack() {
+    let code = assemble(|a, _| {
+        a.push(rbx)?;
+        a.mov(rax, qword_ptr(rsi))?;
+        a.mov(rsp, rdi)?;
+        a.jmp(rax)
+    });
+    check(&code, &["no_return", "no_return", "no_return", "no_return"]);
+}
+
 /// Check that a function's part far away has the rows of its frame.
 #[test]
 fn cold_part() {

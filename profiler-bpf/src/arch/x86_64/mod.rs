@@ -6,7 +6,7 @@ pub mod rule;
 mod step;
 
 pub use frame_pointer::step_by_frame_pointer;
-pub use registers::{Registers, SAVED, UNKNOWN};
+pub use registers::{Registers, SAVED, UNKNOWN, UNKNOWN_BP};
 pub use step::{context_offset, is_kept_by_agreement, step_by_rule};
 
 /// `cs` of 64-bit user code (`__USER_CS`, GDT entry 6, privilege 3).

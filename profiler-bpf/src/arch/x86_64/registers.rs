@@ -8,7 +8,7 @@ pub struct Registers {
     pub ip: u64,
     /// Stack pointer.
     pub sp: u64,
-    /// `rbp`: the frame pointer, if the code keeps one.
+    /// `rbp`: the frame pointer, if the code keeps one; or [`UNKNOWN_BP`].
     pub bp: u64,
     /// `rbx`, or with [`SAVED`] the address of the word that it was saved in.
     ///
@@ -23,5 +23,8 @@ pub const SAVED: u64 = 1 << 63;
 
 /// [`Registers::bx`] when it is not known: no stack is at 0.
 pub const UNKNOWN: u64 = 0;
+
+/// [`Registers::bp`] when it is not known: no frame is there, and 0 would be the end of a chain of frame pointers.
+pub const UNKNOWN_BP: u64 = 1;
 
 const _: () = assert!(size_of::<Registers>() == 32);

@@ -42,6 +42,18 @@ pub mod kind {
     pub const END: u8 = 5;
     /// Unwind information of a shape that is not here.
     pub const UNSUPPORTED: u8 = 6;
+    /// Code without call frame information whose instructions do not tell where the caller is.
+    pub const UNDECIDED: u8 = 7;
+}
+
+/// Sources of rules, as bits.
+pub mod source {
+    /// Call frame information, or none.
+    pub const CALL_FRAME_INFORMATION: u8 = 0;
+    /// The code's instructions.
+    pub const INSTRUCTIONS: u8 = 1;
+    /// With [`INSTRUCTIONS`]: by a path that may not be the one that runs. Of such rows up to 5 % are wrong.
+    pub const WEAK: u8 = 2;
 }
 
 /// The place of the caller's `rbp`.
@@ -52,6 +64,8 @@ pub mod rbp {
     pub const AT_CFA: u8 = 1;
     /// In memory at `rbp` + `rbp_offset`.
     pub const AT_RBP: u8 = 2;
+    /// Not known.
+    pub const UNKNOWN: u8 = 3;
 }
 
 /// The place of the caller's `rbx`. In 240 rows of Intel's vector functions and 10 more it is elsewhere.
@@ -97,8 +111,8 @@ pub struct Rule {
     pub cfa_offset: i32,
     /// DWARF number of the register that holds the return address, or [`RETURN_ON_STACK`].
     pub return_register: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Bits of [`source`].
+    pub source: u8,
     /// See [`kind`].
     pub cfa_add: i16,
     /// See [`rbp`].
@@ -112,10 +126,20 @@ impl Rule {
     pub const NONE: Self = Self::of_kind(kind::NONE);
     /// The rule of the outermost frame.
     pub const END: Self = Self::of_kind(kind::END);
+    /// The rule of the outermost frame in code without call frame information.
+    pub const END_BY_INSTRUCTIONS: Self = Self {
+        source: source::INSTRUCTIONS,
+        ..Self::END
+    };
     /// The rule of a signal trampoline.
     pub const SIGNAL: Self = Self::of_kind(kind::SIGNAL);
     /// The rule of call frame information that is not supported.
     pub const UNSUPPORTED: Self = Self::of_kind(kind::UNSUPPORTED);
+    /// The rule of code whose instructions do not tell the caller.
+    pub const UNDECIDED: Self = Self {
+        source: source::INSTRUCTIONS,
+        ..Self::of_kind(kind::UNDECIDED)
+    };
 
     const fn of_kind(kind: u8) -> Self {
         Self {
@@ -125,7 +149,7 @@ impl Rule {
             rbx: rbx::SAME,
             cfa_offset: 0,
             return_register: RETURN_ON_STACK,
-            reserved: 0,
+            source: source::CALL_FRAME_INFORMATION,
             cfa_add: 0,
             rbp_offset: 0,
             rbx_offset: 0,
@@ -142,7 +166,7 @@ impl Rule {
                 | (self.rbx as u64) << 24
                 | (self.cfa_offset as u32 as u64) << 32,
             self.return_register as u64
-                | (self.reserved as u64) << 8
+                | (self.source as u64) << 8
                 | (self.cfa_add as u16 as u64) << 16
                 | (self.rbp_offset as u16 as u64) << 32
                 | (self.rbx_offset as u16 as u64) << 48,
@@ -159,7 +183,7 @@ impl Rule {
             rbx: (first >> 24) as u8,
             cfa_offset: (first >> 32) as i32,
             return_register: second as u8,
-            reserved: (second >> 8) as u8,
+            source: (second >> 8) as u8,
             cfa_add: (second >> 16) as i16,
             rbp_offset: (second >> 32) as i16,
             rbx_offset: (second >> 48) as i16,
@@ -192,7 +216,7 @@ mod tests {
             rbx: 4,
             cfa_offset: i32::MIN + 5,
             return_register: 6,
-            reserved: 7,
+            source: 7,
             cfa_add: -8,
             rbp_offset: -9,
             rbx_offset: 10,

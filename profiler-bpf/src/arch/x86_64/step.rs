@@ -1,7 +1,7 @@
 //! One step by a rule.
 
 use super::{
-    Registers, SAVED, UNKNOWN, USER_ADDRESS_END,
+    Registers, SAVED, UNKNOWN, UNKNOWN_BP, USER_ADDRESS_END,
     rule::{RBP, RBX, RETURN_ON_STACK, RSP, Rule, kind, rbp, rbx},
     step_by_frame_pointer,
 };
@@ -52,10 +52,12 @@ pub fn step_by_rule(
         }
         kind::SIGNAL => return step_over_signal(registers, read),
         kind::END => return Step::End,
+        kind::UNDECIDED => return Step::Failed(Outcome::Undecided),
         _ => return Step::Failed(Outcome::RuleUnsupported),
     }
     let base = match rule.register {
         RSP => registers.sp,
+        RBP if registers.bp == UNKNOWN_BP => return Step::Failed(Outcome::Undecided),
         RBP => registers.bp,
         RBX => {
             let value = match registers.bx & SAVED {
@@ -100,6 +102,7 @@ pub fn step_by_rule(
     let bp = match rule.rbp {
         rbp::SAME => Some(registers.bp),
         rbp::AT_CFA => read(cfa.wrapping_add_signed(rule.rbp_offset.into())),
+        rbp::UNKNOWN => Some(UNKNOWN_BP),
         _ if !has_frame => Some(registers.bp),
         _ => read(registers.bp.wrapping_add_signed(rule.rbp_offset.into())),
     };
@@ -234,6 +237,38 @@ mod tests {
                 caller(0x2000, 0x7040, bp, 0x7200)
             );
         }
+    }
+
+    /// Check that a lost rbp leads nowhere, neither by a rule nor as a frame pointer, and comes back from a frame that saved
+    /// it.
+    #[test]
+    fn lost_rbp() {
+        let lost = Rule {
+            rbp: rbp::UNKNOWN,
+            ..Rule::at_register(RSP, 8)
+        };
+        let (unknown, _) = step(START, lost, &[(0x7000, 0x2000)]);
+        assert_eq!(unknown.bp, UNKNOWN_BP);
+        let memory = [(0x7010, 0x3000), (0x7008, 0x9000)];
+        for (rule, outcome) in [
+            (Rule::at_register(RBP, 16), Outcome::Undecided),
+            (Rule::UNDECIDED, Outcome::Undecided),
+            (Rule::NONE, Outcome::BadFramePointer),
+        ] {
+            assert_eq!(
+                step(unknown, rule, &memory),
+                (unknown, Step::Failed(outcome))
+            );
+        }
+        let saving = Rule {
+            rbp: rbp::AT_CFA,
+            rbp_offset: -16,
+            ..Rule::at_register(RSP, 16)
+        };
+        assert_eq!(
+            step(unknown, saving, &memory),
+            caller(0x3000, 0x7018, 0x9000, 0x7200)
+        );
     }
 
     /// Check that a saved rbx is read when a CFA comes from it, and the outcome when it is not known.

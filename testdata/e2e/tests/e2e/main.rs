@@ -8,6 +8,7 @@
 mod container;
 mod hand_over;
 mod hanging;
+mod instructions;
 mod labels;
 mod names;
 mod policy;
@@ -69,6 +70,15 @@ fn main() -> ExitCode {
             trials.push(trial(&format!("names::{name}"), &missing, move || {
                 check(&*shared.get()?)
             }));
+        }
+        for (name, check, tools) in instructions::CHECKS {
+            let shared = Arc::clone(&shared);
+            let missing = with_tools(&missing, tools);
+            trials.push(trial(
+                &format!("instructions::{name}"),
+                &missing,
+                move || check(&*shared.get()?),
+            ));
         }
         trials.push(trial("policy::rules_change", &missing, policy::check));
         let tools = hanging::TOOLS.as_slice();

@@ -241,7 +241,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn source(name: &str) -> PathBuf {
+/// A workload's source.
+pub(crate) fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../workloads")
         .join(name)

@@ -1,6 +1,8 @@
-//! ELF files as a whole: headers, sections and call frame information. Any bytes give headers within their limits, or an error; rows
-//! within theirs, or an error; and parts to send that lie within the file, or none.
+//! ELF files as a whole: headers, sections, call frame information and instructions. Any bytes give headers within their limits, or an
+//! error; rows within theirs, or an error; rows of each address of code that is asked for; and parts to send that lie within the file, or
+//! none.
 
+use collector::unwind::{CodeAddress, read_code};
 use collector::upload::{PARTS_MAX, find_parts};
 use elf::test_support::ElfBuilder;
 use elf::{AlternativeLink, DebugLink, Headers, Limits, ProgramHeader, SEGMENTS_MAX, SectionHeader, find_build_id};
@@ -11,6 +13,7 @@ use crate::inputs::elves;
 pub(crate) fn run(input: &[u8]) {
     try_headers(input);
     elves::try_file(input);
+    try_code(input);
     try_parts(input);
 }
 
@@ -35,6 +38,21 @@ fn try_headers(input: &[u8]) {
             assert!(read.is_none_or(|read| read.len() as u64 == data.bytes));
         }
     }
+}
+
+fn try_code(input: &[u8]) {
+    let middle = input.len() as u64 / 2;
+    let addresses = [
+        CodeAddress::Instruction(middle),
+        CodeAddress::Call(middle),
+        CodeAddress::Call(u64::MAX),
+    ];
+    let read = read_code(input, &addresses);
+    for address in addresses {
+        // The last byte of the numbers has no byte behind it.
+        assert!(read.rows.find(address.offset()).is_some() || address.offset() == u64::MAX);
+    }
+    assert!(read.rows.ranges().is_sorted_by(|one, other| one.end <= other.start));
 }
 
 fn try_parts(input: &[u8]) {
