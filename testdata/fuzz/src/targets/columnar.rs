@@ -4,7 +4,8 @@
 
 use model::text;
 use segment::fuzzing::{chunks, decode_chunk, mend_checksums};
-use segment::{Builder, Effort, FunctionNames, MergeOptions, Section, Segment, Selection, Source, WindowSet, WriteOptions, merge};
+use model::FunctionNames;
+use segment::{Builder, Effort, MergeOptions, Section, Segment, Selection, Source, WindowSet, WriteOptions, merge};
 
 use crate::of_kind;
 

@@ -4,7 +4,8 @@
 
 use model::text;
 use segment::fuzzing::{put_record, records};
-use segment::{Builder, Effort, FunctionNames, LogWriter, Segment, Selection, Source, WindowSet, WriteOptions, replay};
+use model::FunctionNames;
+use segment::{Builder, Effort, LogWriter, Segment, Selection, Source, WindowSet, WriteOptions, replay};
 
 use crate::of_kind;
 
