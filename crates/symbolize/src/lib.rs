@@ -9,6 +9,7 @@
 //! | | DWARF in the file, in split files and packages, shared by `dwz` | `dwarf` |
 //! | | Go's own table of functions, which stripping leaves | [`go`] |
 //! | | call frame information: starts of functions without a name | [`Boundaries`] |
+//! | | instructions: ends of functions whose symbol has no length | `labels` |
 //! | the kernel, a module, a BPF program | `/proc/kallsyms` | [`kallsyms`] |
 //! | code of a JIT compiler | perf maps, jitdumps | [`jit`] |
 //!
@@ -44,6 +45,8 @@ pub mod go;
 pub mod index;
 pub mod jit;
 pub mod kallsyms;
+#[cfg(any(feature = "files", feature = "index"))]
+mod labels;
 #[cfg(feature = "files")]
 mod object_file;
 #[cfg(feature = "files")]
