@@ -16,6 +16,8 @@
 //! `ElfResolver` asks all sources of an ELF file in their order. A server names the same build again and again: it makes an index of
 //! the file once and maps that (module `index`).
 //!
+//! Go's table also has the stack's depths: [`go`] makes unwind rows of them.
+//!
 //! [`FileFacts`] are the facts that decide how a file is named: debug information, and links to other files with it.
 //! Names are mangled until [`demangle()`] makes them readable, once, before they leave the process.
 //!
