@@ -21,7 +21,7 @@
 //!
 //! # Ends
 //!
-//! The runtime marks its own outermost functions (`TOPFRAME`): `goexit`, `mstart`, `rt0_go`. `sigtramp` is marked and is none: the kernel
+//! The runtime marks its own outermost functions (`TOPFRAME`): `goexit`, `mstart`, `rt0_go`. The program's entry jumps to the last. `sigtramp` is marked and is none: the kernel
 //! calls it with a signal's frame, and `sigreturn` has that.
 
 use std::ops::Range;
@@ -45,6 +45,9 @@ const SPWRITE: u8 = 2;
 
 /// The system call that ends a signal's handler: `mov rax, 15; syscall`.
 const SIGRETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+
+/// Entries of a program, which jump to `rt0_go`.
+const ENTRIES: [&str; 2] = ["_rt0_amd64", "_rt0_amd64_linux"];
 
 /// Where the caller of a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,6 +153,9 @@ impl<R: ReadAt> GoFile<R> {
             return Kind::SignalReturn;
         }
         let name = || self.table.read_function_name(&self.file, record.name);
+        if is_flat && name().is_some_and(|name| ENTRIES.contains(&&*name)) {
+            return Kind::Outermost;
+        }
         let is_named = |part| name().is_some_and(|name| name.to_ascii_lowercase().contains(part));
         match record.flags {
             flags if flags & TOPFRAME != 0 && !is_named("sigtramp") => Kind::Outermost,

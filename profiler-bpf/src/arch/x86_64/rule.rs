@@ -42,6 +42,8 @@ pub mod kind {
     pub const END: u8 = 5;
     /// Unwind information of a shape that is not here.
     pub const UNSUPPORTED: u8 = 6;
+    /// As [`REGISTER`], but the caller may be on another stack, as those of Go's functions that run on the scheduler's stack are.
+    pub const OTHER_STACK: u8 = 8;
 }
 
 /// The place of the caller's `rbp`.
