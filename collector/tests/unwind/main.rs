@@ -4,6 +4,7 @@
 
 #[path = "../../../testdata/fuzz/src/inputs/elves.rs"]
 mod elves;
+mod go;
 mod reference;
 
 use std::fs;

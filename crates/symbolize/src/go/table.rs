@@ -196,13 +196,22 @@ impl Table {
         address: u64,
     ) -> Option<Vec<Frame>> {
         let mut pc = address.checked_sub(module.text)?;
-        let record = self.find_record(file, module, pc)?;
+        let mut record = self.find_record(file, module, pc)?;
         let mut lookup = Lookup {
             table: self,
             file,
             entry: record.entry,
             steps_left: STEPS_MAX,
         };
+        // Nothing runs in the padding between functions. The kernel calls a signal's handler as if it came from the byte in front of the
+        // function that it returns to.
+        if lookup.value(record.line_values, pc).is_none()
+            && let Some(next) = self.find_record(file, module, pc + 1)
+            && next.entry == pc + 1
+        {
+            (record, pc) = (next, pc + 1);
+            lookup.entry = record.entry;
+        }
         let mut functions = Vec::new();
         while functions.len() + 1 < FUNCTIONS_MAX {
             let index = lookup.value(record.tree_values, pc).unwrap_or(-1);
