@@ -6,7 +6,8 @@
 use std::io::{self, BufRead, Read as _};
 
 /// Functions have no length in `kallsyms`, and end at the next one. An address further from its start than this is not of the last
-/// function of a module, a BPF program or a part of the core kernel; larger functions are not known.
+/// function of a module, a BPF program or a part of the core kernel, which has 1 MB of padding between parts; larger functions are not
+/// known.
 const FUNCTION_BYTES_MAX: u64 = 64 << 10;
 /// A kernel with all its modules has some 200,000 functions.
 const SYMBOLS_MAX: usize = 1 << 20;
