@@ -207,8 +207,9 @@ async fn unnamed_frames_have_a_reason() {
         advice.contains("build id 00ff") && advice.contains("debuginfo upload"),
         "{advice}"
     );
-    let words = "the file is stripped, and nothing was found for its build id: no debug file below /usr/lib/debug of the \
-                 node or its container, and no symbols on the server";
+    let words = "no symbol covers the address: the file is stripped, or its compiler gave this code none; and nothing was \
+                 found for its build id: no debug file below /usr/lib/debug of the node or its container, and no symbols on \
+                 the server";
     let reason = with(sums(15, 15), json!({"reason": "no_symbol", "words": words}));
     let binary = with(
         sums(15, 15),

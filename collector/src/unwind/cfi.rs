@@ -200,6 +200,9 @@ fn evaluate_parts(
     let end = parts.code.iter().map(Segment::file_end).max();
     let mut result = evaluation.result;
     result.table = builder.finish(end.unwrap_or(0))?;
+    if let Some(go) = &parts.go {
+        result.table = go.put_over(&result.table, rules, limits)?;
+    }
     Ok(result)
 }
 

@@ -1,5 +1,5 @@
 //! ELF files and their call frame information to rows of unwind rules, and walks by them over
-//! copied stacks.
+//! copied stacks. Go's functions have rows by Go's own table (`go`).
 //!
 //! In: the bytes of a file. Out: a [`Table`] of its rows, by file offset, and [`CodeRows`] of code without call frame information
 //! where stacks stopped; and from the rows of all files and the mappings of processes the kernel's [`Tables`]. Pure: no IO, no panic on odd bytes,
@@ -17,6 +17,7 @@
 //! information are read, within 512 MiB that are looked through; a file with more has no rows.
 
 mod cfi;
+mod go;
 mod instructions;
 mod parts;
 mod rules;

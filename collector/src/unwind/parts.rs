@@ -3,6 +3,8 @@
 use elf::{FileRange, Headers, HeadersError, ReadAt, SectionHeader, Segment};
 use object::elf::{EM_X86_64, PT_GNU_EH_FRAME};
 
+use super::go::GoRows;
+
 /// Limits of one file. The largest that are known are browsers and compilers with 100 to
 /// 200 MB of code.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +57,8 @@ pub(super) struct Parts {
     pub(super) text: Option<u64>,
     /// Address of `.got`, to which others are.
     pub(super) got: Option<u64>,
+    /// Rows of Go functions.
+    pub(super) go: Option<GoRows>,
 }
 
 /// Why a file has no parts.
@@ -135,6 +139,8 @@ impl Parts {
         if parts.eh_frame.is_none() {
             parts.eh_frame = find_eh_frame(&headers, file, bytes_left);
         }
+        let go = GoRows::read(file, &parts.code, limits);
+        parts.go = go.map_err(|_| PartsError::TooLarge)?;
         Ok(parts)
     }
 }

@@ -27,6 +27,8 @@ pub struct Sections {
     got: Option<Range<u64>>,
     eh_frame: Option<(Range<u64>, Arc<[u8]>)>,
     eh_frame_hdr: Option<(Range<u64>, Arc<[u8]>)>,
+    /// Whether rows come from Go's own table, which framehop does not read.
+    is_go: bool,
 }
 
 impl Sections {
@@ -44,6 +46,7 @@ impl Sections {
             let (address, bytes) = (section.address, section.range.bytes);
             let range = address..address.checked_add(bytes)?;
             match name {
+                b".gopclntab" | b".data.rel.ro.gopclntab" => sections.is_go = true,
                 b".text" => sections.text = Some(range),
                 b".got" => sections.got = Some(range),
                 b".eh_frame" | b".eh_frame_hdr" => {
@@ -92,6 +95,9 @@ impl Sections {
     /// Code without call frame information counts as supported. A stack that was walked through it by its instructions is not
     /// compared: the kernel proves no walk with that outcome.
     fn is_followed(&self, address: u64) -> bool {
+        if self.is_go {
+            return false;
+        }
         let (Some((eh_frame_at, eh_frame)), Some((header_at, header))) =
             (&self.eh_frame, &self.eh_frame_hdr)
         else {

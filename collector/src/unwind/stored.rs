@@ -22,6 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     Block, Limits, RuleSet, Table,
+    go::GoRows,
     parts::{Parts, Section},
 };
 
@@ -69,6 +70,9 @@ impl Digest {
                 }
                 None => put(b"none"),
             }
+        }
+        if let Some(GoRows { table, rules }) = &parts.go {
+            put(&encode_table(table, rules));
         }
         Self(hasher.finalize().into())
     }

@@ -71,12 +71,15 @@ impl Kallsyms {
         })
     }
 
-    /// The nearest function before, on the same side of the end of the core kernel.
+    /// The nearest function before, on the same side of the end of the core kernel. Behind two symbols of the core there is 1 MB of
+    /// padding each (`__entry_text_end`, `srso_alias_return_thunk`), which is not theirs.
     fn find(&self, address: u64) -> &[String] {
         let found = self.functions.range(..=address).next_back();
         let in_core = |at: &u64| self.text.contains(at);
         found
-            .filter(|(start, _)| in_core(start) == in_core(&address))
+            .filter(|(start, _)| {
+                in_core(start) == in_core(&address) && address - **start < 64 << 10
+            })
             .map_or(&[], |(_, names)| names)
     }
 

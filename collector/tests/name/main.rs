@@ -9,6 +9,7 @@ mod hostile;
 mod identity;
 mod jit;
 mod kernel;
+mod labels;
 mod limits;
 mod linked;
 mod paths;

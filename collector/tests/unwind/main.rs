@@ -4,6 +4,7 @@
 
 #[path = "../../../testdata/fuzz/src/inputs/elves.rs"]
 mod elves;
+mod go;
 mod reference;
 
 use std::fs;
@@ -133,6 +134,11 @@ fn compare(path: &Path, rules: &mut RuleSet, sums: &mut Sums) {
     sums.rows += evaluated.table.rows().len() as u64;
     sums.table_bytes += evaluated.table.bytes() as u64;
     sums.code_bytes += code.iter().map(|range| range.bytes).sum::<u64>();
+    // Go's own table counts before its call frame information: crates/symbolize/tests/go_frames.rs compares both.
+    let headers = elf::Headers::read(&*data, elf::Limits::MAPPED).unwrap();
+    if headers.section(b".gopclntab").is_some() {
+        return;
+    }
     let mut shown = 0;
     for reference in read_reference(path) {
         let ReferenceRow { address, ref text } = reference;

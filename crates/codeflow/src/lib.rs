@@ -36,6 +36,8 @@
 //! | states from functions' starts, and from rules, forward: code that never returns, and a second opinion | `forward`, `frame` |
 //! | rows of ranges of addresses | `emit`, `rows` |
 //!
+//! [`measure`] answers another question by the first step alone: where a function without a known length ends.
+//!
 //! Registers and stack slots are symbolic: each is an earlier value of a register plus a constant,
 //! a word that lay at such a place, or unknown. So `leave`, realigned stacks and saved copies of
 //! the stack pointer need no cases of their own.
@@ -73,6 +75,7 @@ mod call;
 mod code;
 mod decode;
 mod emit;
+mod extent;
 mod forward;
 mod frame;
 mod function;
@@ -92,6 +95,7 @@ mod value;
 pub use analyze::{CLOSURE_INSTRUCTIONS_MAX, SURROUNDINGS_BYTES, analyze, analyze_region};
 pub use call::{find_call, find_first_call, find_run_end};
 pub use code::Code;
+pub use extent::{Extent, measure};
 pub use function::{Function, Opinion};
 pub use listing::REGION_BYTES_MAX;
 pub use register::Register;

@@ -7,7 +7,9 @@
 //! Source: Linux Standard Base 5.0, 10.6 (`.eh_frame`, `.eh_frame_hdr`).
 //!
 //! So the flame graph of stripped code keeps its shape. Addresses are stored as they are: symbols that come later are looked up by
-//! them.
+//! them. The records also end labels, which have no length of their own.
+
+use std::ops::Range;
 
 use elf::{FileRange, Headers, Layout, ReadAt};
 use object::elf::PT_GNU_EH_FRAME;
@@ -47,28 +49,40 @@ impl Boundaries {
         layout: &Layout,
         address: u64,
     ) -> Option<u32> {
-        let (start, record) = self.find_entry(file, address)?;
-        let distance = u32::try_from(address.checked_sub(start)?).ok()?;
+        let function = self.find_function(file, layout, address)?;
+        u32::try_from(address - function.start).ok()
+    }
+
+    /// The addresses of the function that has the code at an address.
+    pub(crate) fn find_function(
+        &self,
+        file: &(impl ReadAt + ?Sized),
+        layout: &Layout,
+        address: u64,
+    ) -> Option<Range<u64>> {
+        let place = self.count_until(file, address)?.checked_sub(1)?;
+        let (start, record) = self.read_entry(file, place)?;
         let at = layout.offset_of(record)?;
         let word = |index: u64| file.read_u32(at.checked_add(4 * index)?);
         let (length, parent, start_distance, bytes) = (word(0)?, word(1)?, word(2)?, word(3)?);
         // Records of another kind have no start there.
         let is_record = length != 0 && length != u32::MAX && parent != 0;
         let is_same = add_distance(record.wrapping_add(8), start_distance) == start;
-        (is_record && is_same && distance < bytes).then_some(distance)
+        let function = start..start.checked_add(bytes.into())?;
+        (is_record && is_same && function.contains(&address)).then_some(function)
     }
 
-    /// The last function that starts at or before an address, and its record: at most 33 reads.
-    fn find_entry(&self, file: &(impl ReadAt + ?Sized), address: u64) -> Option<(u64, u64)> {
-        let [version, _, count, table] = file.read_array(self.range.offset)?;
-        if [version, count, table] != [VERSION, COUNT_ENCODING, TABLE_ENCODING] {
-            return None;
-        }
-        let count = u64::from(file.read_u32(self.range.offset.checked_add(8)?)?);
-        if count > self.range.bytes.checked_sub(HEAD_BYTES)? / ENTRY_BYTES {
-            return None;
-        }
-        let (mut low, mut high) = (0, count);
+    /// The start of the next function behind an address.
+    pub(crate) fn find_next(&self, file: &(impl ReadAt + ?Sized), address: u64) -> Option<u64> {
+        let place = self.count_until(file, address)?;
+        let is_last = place == self.count(file)?;
+        let (start, _) = (!is_last).then(|| self.read_entry(file, place))??;
+        Some(start)
+    }
+
+    /// Functions that start at or before an address: at most 33 reads.
+    fn count_until(&self, file: &(impl ReadAt + ?Sized), address: u64) -> Option<u64> {
+        let (mut low, mut high) = (0, self.count(file)?);
         while low < high {
             let middle = low.midpoint(high);
             if self.read_entry(file, middle)?.0 <= address {
@@ -77,7 +91,17 @@ impl Boundaries {
                 high = middle;
             }
         }
-        self.read_entry(file, low.checked_sub(1)?)
+        Some(low)
+    }
+
+    /// The functions of the table, if it is one that can be read.
+    fn count(&self, file: &(impl ReadAt + ?Sized)) -> Option<u64> {
+        let [version, _, count, table] = file.read_array(self.range.offset)?;
+        if [version, count, table] != [VERSION, COUNT_ENCODING, TABLE_ENCODING] {
+            return None;
+        }
+        let count = u64::from(file.read_u32(self.range.offset.checked_add(8)?)?);
+        (count <= self.range.bytes.checked_sub(HEAD_BYTES)? / ENTRY_BYTES).then_some(count)
     }
 
     fn read_entry(&self, file: &(impl ReadAt + ?Sized), index: u64) -> Option<(u64, u64)> {
@@ -142,6 +166,25 @@ mod tests {
         assert!(all > 1000 && same == all, "{same} of {all}");
         for nowhere in [0, 1, u64::MAX] {
             assert_eq!(program.find(nowhere), None);
+        }
+    }
+
+    /// Check that functions follow one another up to the last one.
+    #[test]
+    fn functions_in_their_order() {
+        let program = Program::this();
+        let Program {
+            bytes,
+            layout,
+            boundaries,
+        } = &program;
+        let next = |start: &u64| boundaries.find_next(&**bytes, *start);
+        let starts: Vec<u64> = std::iter::successors(next(&0), next).collect();
+        assert_eq!(Some(starts.len() as u64), boundaries.count(&**bytes));
+        for start in &starts[1..100] {
+            let function = boundaries.find_function(&**bytes, layout, *start).unwrap();
+            assert_eq!(function.start, *start);
+            assert!(next(start).unwrap() >= function.end, "{start:#x}");
         }
     }
 

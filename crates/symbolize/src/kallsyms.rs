@@ -5,8 +5,9 @@
 
 use std::io::{self, BufRead, Read as _};
 
-/// The last symbol of a module or BPF program has no end in `kallsyms`. An address further from its start than this is not its; larger
-/// functions are not known.
+/// Functions have no length in `kallsyms`, and end at the next one. An address further from its start than this is not of the last
+/// function of a module, a BPF program or a part of the core kernel, which has 1 MB of padding between parts; larger functions are not
+/// known.
 const FUNCTION_BYTES_MAX: u64 = 64 << 10;
 /// A kernel with all its modules has some 200,000 functions.
 const SYMBOLS_MAX: usize = 1 << 20;
@@ -91,8 +92,7 @@ impl KernelSymbols {
         let symbols = &self.symbols;
         let after = symbols.partition_point(|symbol| symbol.address <= address);
         let symbol = symbols[..after].last().filter(|symbol| {
-            is_core(symbol.address) == in_core
-                && (in_core || address - symbol.address < FUNCTION_BYTES_MAX)
+            is_core(symbol.address) == in_core && address - symbol.address < FUNCTION_BYTES_MAX
         });
         match symbol {
             Some(symbol) => Lookup::Function(self.name(symbol.name)),
@@ -190,7 +190,7 @@ ffffffff81000100 T global_name
 ffffffff81000200 W weak_name
 ffffffff81000200 T __x64_sys_read
 ffffffff81000280 D some_data
-ffffffff81000300 T _etext
+ffffffff81020000 T _etext
 ffffffffc0279010 t fuse_dev_init	[fuse]
 ffffffffc003b960 t bpf_prog_7cc47bbf07148bfe_hid	[bpf]
 ";
@@ -209,7 +209,8 @@ ffffffffc003b960 t bpf_prog_7cc47bbf07148bfe_hid	[bpf]
             (0xff, Lookup::Function("__startup")),
             (0x100, Lookup::Function("global_name")),
             (0x2ff, Lookup::Function("__x64_sys_read")),
-            (0x300, Lookup::UnknownOutside),
+            (0x1_0200, Lookup::UnknownCore),
+            (0x2_0000, Lookup::UnknownOutside),
             (
                 relative(0xffff_ffff_c027_9011),
                 Lookup::Function("fuse_dev_init [fuse]"),

@@ -9,11 +9,14 @@
 //! | | DWARF in the file, in split files and packages, shared by `dwz` | `dwarf` |
 //! | | Go's own table of functions, which stripping leaves | [`go`] |
 //! | | call frame information: starts of functions without a name | [`Boundaries`] |
+//! | | instructions: ends of functions whose symbol has no length | `labels` |
 //! | the kernel, a module, a BPF program | `/proc/kallsyms` | [`kallsyms`] |
 //! | code of a JIT compiler | perf maps, jitdumps | [`jit`] |
 //!
 //! `ElfResolver` asks all sources of an ELF file in their order. A server names the same build again and again: it makes an index of
 //! the file once and maps that (module `index`).
+//!
+//! Go's table also has the stack's depths: [`go`] makes unwind rows of them.
 //!
 //! [`FileFacts`] are the facts that decide how a file is named: debug information, and links to other files with it.
 //! Names are mangled until [`demangle()`] makes them readable, once, before they leave the process.
@@ -44,6 +47,8 @@ pub mod go;
 pub mod index;
 pub mod jit;
 pub mod kallsyms;
+#[cfg(any(feature = "files", feature = "index"))]
+mod labels;
 #[cfg(feature = "files")]
 mod object_file;
 #[cfg(feature = "files")]

@@ -23,7 +23,11 @@ use crate::dwarf::{LinkedFiles, Linking, Lookup, SplitFile};
 use crate::facts::FileFacts;
 use crate::frame::Frame;
 use crate::go::GoFile;
+use crate::labels::LabelEnds;
 use crate::object_file::ObjectFile;
+
+/// Instructions that are read for the ends of labels in one call, 80 ms. Assembler functions have 100 on average.
+const INSTRUCTIONS_MAX: usize = 1 << 20;
 
 /// The way in which a debug file was found. It decides whether build id or checksum must match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -418,6 +422,13 @@ impl ElfResolver {
     /// Names addresses without a name, or with a less complete one, by the symbol tables.
     fn read_symbols(&self, offsets: &[u64], answers: &mut [Answer]) {
         let addresses = self.addresses_of(offsets);
+        let ObjectFile {
+            file: code,
+            layout,
+            boundaries,
+            ..
+        } = &self.main;
+        let mut ends = LabelEnds::new(code, layout, boundaries, INSTRUCTIONS_MAX);
         // Exported symbols are in both files, others may be in only one of them.
         let files = [self.debug_file(), Some(&self.main)];
         for file in files.into_iter().flatten() {
@@ -428,7 +439,8 @@ impl ElfResolver {
                 return;
             }
             let wanted: Vec<u64> = places.iter().map(|place| addresses[*place]).collect();
-            let symbols = file.tables.find(&file.file, &wanted);
+            let end_of = |label| ends.find(label, u64::MAX);
+            let symbols = file.tables.find(&file.file, &wanted, end_of);
             for (place, symbol) in places.into_iter().zip(symbols) {
                 if let Some(symbol) = symbol {
                     answers[place].state.take_symbol(symbol);

@@ -1,6 +1,7 @@
 //! Names from symbol tables.
 //!
-//! In: an untrusted ELF file, and addresses as linked. Out: the name of the function at each address, if the file has one.
+//! In: an untrusted ELF file, and addresses as linked. Out: the name of the function at each address, if the file has one. A symbol
+//! names the bytes that its length covers; a label, which has no length, those up to the end that the caller knows.
 //!
 //! The table is read once for all addresses of a call, in pieces, and of the names only the wanted ones; nothing is kept between calls.
 //! A compiler has half a million symbols with 40 MB of names: sorting them takes 100 ms and 30 MB, reading through them 3 ms and 64 KB.
@@ -52,7 +53,14 @@ impl SymbolTables {
     }
 
     /// The names at addresses as linked, in their order. [`Self::find_linkages`] names the entries of linkage tables.
-    pub fn find(&self, file: &(impl ReadAt + ?Sized), addresses: &[u64]) -> Vec<Option<String>> {
+    ///
+    /// `end_of` finds the end of the function of a label, a symbol without a length. It is asked in the order of addresses.
+    pub fn find(
+        &self,
+        file: &(impl ReadAt + ?Sized),
+        addresses: &[u64],
+        mut end_of: impl FnMut(u64) -> u64,
+    ) -> Vec<Option<String>> {
         let mut found = vec![None; addresses.len()];
         // The other table, if there is one, has the dynamic symbols as well.
         let table = self.table(SHT_SYMTAB).or_else(|| self.table(SHT_DYNSYM));
@@ -61,7 +69,7 @@ impl SymbolTables {
         {
             let mut search = Search::new(addresses, &self.sections);
             for_each_entry(file, table, |symbol| search.offer(symbol));
-            for (index, symbol) in search.finish() {
+            for (index, symbol) in search.finish(&mut end_of) {
                 found[index] = read_name(file, names.range, symbol.name);
             }
         }
@@ -310,20 +318,22 @@ impl<'a> Search<'a> {
     }
 
     /// The symbols found, with the indices of their addresses.
-    fn finish(self) -> impl Iterator<Item = (usize, Symbol)> {
+    fn finish(self, end_of: &mut impl FnMut(u64) -> u64) -> impl Iterator<Item = (usize, Symbol)> {
         let sections = self.sections;
         let (mut last, mut end) = (None, 0);
         self.queries.into_iter().filter_map(move |query| {
             last = query.before.or(last);
             end = query.end.max(end);
-            // A label of hand-written code has no length and reaches to the next symbol of its section. A label within a function
-            // does not count.
+            if let Some(symbol) = query.around {
+                return Some((query.index, symbol));
+            }
+            // A label within a function does not count.
             let label = last.filter(|label: &Symbol| {
                 let section = sections.get(label.section);
                 let is_within = section.is_some_and(|section| section.contains(query.address));
                 label.bytes == 0 && end <= label.start && is_within
-            });
-            Some((query.index, query.around.or(label)?))
+            })?;
+            (query.address < end_of(label.start)).then_some((query.index, label))
         })
     }
 }
@@ -387,14 +397,17 @@ mod tests {
         (table, tables)
     }
 
+    /// Length of the function of each label.
+    const LABEL_BYTES: u64 = 0x80;
+
     fn find(symbols: &[(&str, u64, u64, u8, u8)], addresses: &[u64]) -> Vec<String> {
         let (file, tables) = make_file(symbols);
-        let names = tables.find(&*file, addresses);
+        let names = tables.find(&*file, addresses, |label| label + LABEL_BYTES);
         names.into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    /// Check that an address belongs to the innermost function around it, not to one that ends before it, and to a label only if no
-    /// symbol starts between them, in any order of the addresses.
+    /// Check that an address belongs to the innermost function around it, not to one that ends before it, and to a label only up to
+    /// its end and if no symbol starts between them, in any order of the addresses.
     #[test]
     fn functions_and_labels() {
         let symbols = [
@@ -415,7 +428,9 @@ mod tests {
             (0x11ff, "outer"),
             (0x1200, ""),
             (0x1300, "label"),
-            (0x13ff, "label"),
+            (0x137f, "label"),
+            (0x1380, ""),
+            (0x13ff, ""),
             (0x1400, "short"),
             (0x1410, ""),
             (0x1505, ""),
@@ -450,19 +465,22 @@ mod tests {
         assert_eq!(find(&symbols, &[0x1100]), [&*long]);
         let (file, mut tables) = make_file(&symbols);
         for bytes in 0..file.len() {
-            let names = tables.find(&file[..bytes], &[0x1100]);
+            let names = tables.find(&file[..bytes], &[0x1100], |label| label);
             assert_eq!(names, [None], "{bytes}");
         }
         tables.sections[2].range.bytes = 100;
-        let name = tables.find(&*file, &[0x1100]).remove(0);
+        let name = tables.find(&*file, &[0x1100], |label| label).remove(0);
         assert_eq!(name.map(|name| name.len()), Some(99));
         tables.sections[0].link = 7;
-        assert_eq!(tables.find(&*file, &[0x1100]), [None]);
+        assert_eq!(tables.find(&*file, &[0x1100], |label| label), [None]);
         for offset in [5, u64::MAX - 3] {
             tables.sections[0].range.offset = offset;
-            tables.find(&*file, &[0x1100]);
+            tables.find(&*file, &[0x1100], |label| label);
         }
-        assert_eq!(SymbolTables::default().find(&*file, &[0]), [None]);
+        assert_eq!(
+            SymbolTables::default().find(&*file, &[0], |label| label),
+            [None]
+        );
     }
 
     /// A file, and the bytes that were read of it. Beyond its end it has zeros.

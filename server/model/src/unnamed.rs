@@ -69,11 +69,12 @@ impl WhyNot {
                 "the file was gone before it could be read, and no other process had it"
             }
             Self::Told(NoSymbol) => {
-                "the file is stripped, and nothing was found for its build id: no debug file below /usr/lib/debug of the node \
-                 or its container, and no symbols on the server"
+                "no symbol covers the address: the file is stripped, or its compiler gave this code none; and nothing was found \
+                 for its build id: no debug file below /usr/lib/debug of the node or its container, and no symbols on the server"
             }
             Self::NoBuildId => {
-                "the file is stripped, and has no build id by which its symbols could be found"
+                "no symbol covers the address: the file is stripped, or its compiler gave this code none; and it has no build id \
+                 by which others could be found"
             }
             Self::Told(Permission) => "the collector may not read it",
             Self::Told(Corrupt) => "the file's symbols could not be parsed",
@@ -128,13 +129,15 @@ impl WhyNot {
                         format!("give the collector the right to read it (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), or {upload}")
                     }
                     Self::Told(NoSymbol) => {
-                        format!("install its debug package (Debian's NAME-dbgsym) on the node or in the container, or {upload}")
+                        format!(
+                            "install its debug package (Debian's NAME-dbgsym) on the node or in the container, or {upload}; {UNCOVERED}"
+                        )
                     }
                     _ => upload,
                 }
             }
             Self::NoBuildId | Self::Told(NoSymbol) => {
-                format!("install it unstripped on the node, or {rebuild}")
+                format!("install it unstripped on the node, or {rebuild}; {UNCOVERED}")
             }
             Self::Told(FileGone | Corrupt) => {
                 format!("keep the file in place while its processes run, and {rebuild}")
@@ -163,6 +166,10 @@ impl WhyNot {
     }
 }
 
+/// For files that have a symbol table: assemblers and GHC write no symbols of local code.
+const UNCOVERED: &str =
+    "a file that has its symbols already needs debug information (-g) for this code";
+
 /// Collectors name the file of JIT code with this prefix and the program's name.
 const JIT_PREFIX: &str = "[JIT] ";
 
@@ -185,7 +192,9 @@ const JITS: [(&str, &str); 9] = [
     ("beam.smp", "start it with `erl +JPperf true`"),
     (
         "python3",
-        "start it with `python3 -X perf` (3.12 and later)",
+        // With `-X perf` its code has a map.
+        "without `-X perf`, CPython makes no code: a library in the process does (wasmtime, numba); switch on the perf map or \
+         jitdump of that library (wasmtime: the profiler of its Config)",
     ),
     (
         "ruby",
@@ -330,7 +339,7 @@ mod tests {
         );
         for (binary, expected) in [
             ("[JIT] node", "--perf-basic-prof"),
-            ("[JIT] python3.13", "-X perf"),
+            ("[JIT] python3.13", "a library in the process"),
             ("[JIT] java", "Compiler.perfmap"),
         ] {
             let advice = WhyNot::Told(Anonymous).advice(binary, "");

@@ -316,9 +316,10 @@ async fn the_command_uploads_missing_files() {
             lines,
             format!("inside/deeper/work.debug: stored {}\n", program.build_id())
         );
+        // A file with its code has the ends of functions whose symbols have no length.
         let (ok, lines) = run(&["--server", &url, "work", "inside"]);
         assert!(ok, "{lines}");
-        assert!(lines.starts_with("work: unchanged"), "{lines}");
+        assert!(lines.starts_with("work: stored"), "{lines}");
         assert!(
             lines.contains("work.debug: skipped: the server has debug info"),
             "{lines}"

@@ -258,29 +258,32 @@ fn labels_are_named_where_no_function_is() {
         );
         assert_eq!(names, ["by_hand"], "{options_of_compiler:?}");
     }
-    // Without the symbol table, the end of an exported label is unknown.
+    // Without the symbol table, an exported label ends with its instructions.
     let program = workshop.compile("exported", LABELS, &["-O1", "-rdynamic"]);
     let (_, stripped) = workshop.split("exported");
     let folder = tempfile::tempdir().unwrap();
     let indexes = open(options(folder.path()));
     assert!(is_stored(&add(&indexes, &stripped)));
     let name = |symbol| name_symbol(&indexes, &program, symbol).unwrap().join("; ");
-    assert_eq!(name("by_hand"), "");
+    assert_eq!(name("by_hand"), "by_hand :0");
+    assert_eq!(name("next_by_hand"), "");
     assert_eq!(name("main"), "main :0");
 }
 
-/// Labels followed by other code: of another section, and of a function that is not exported.
+/// Labels followed by other code: of another section, of a function that is not exported, and after padding.
 const FOREIGN: &str = r#"
 asm(".pushsection own,\"ax\"\nnop\nret\n.globl at_end\nat_end:\n.popsection\n"
     ".pushsection other,\"ax\"\nret\n.popsection\n"
     ".globl by_hand\nby_hand: nop\nret\n"
-    ".globl sized\n.size sized, 2\nsized: nop\nret\n");
+    ".globl sized\n.size sized, 2\nsized: nop\nret\n"
+    ".globl first_asm\n.type first_asm, @function\nfirst_asm: ret\n.skip 65536, 0x90\n"
+    "far_loop: dec %eax\njnz far_loop\nret\n");
 __attribute__((noinline)) static int hidden(int n) { return n * 3; }
 int main(int n, char **) { return hidden(n); }
 "#;
 
 /// Check that a label at the end of its section names nothing of the next one, that a dynamic label without a length
-/// names no function that is not exported, and that one with a length names its own code.
+/// names its own code and no function that is not exported, and that one with a length names its own code.
 #[test]
 fn labels_name_no_code_of_others() {
     let workshop = Workshop::new();
@@ -294,7 +297,9 @@ fn labels_name_no_code_of_others() {
     };
     for (symbol, whole, exported) in [
         ("at_end", "", ""),
-        ("by_hand", "by_hand :0", ""),
+        ("by_hand", "by_hand :0", "by_hand :0"),
+        ("first_asm", "first_asm :0", "first_asm :0"),
+        ("far_loop", "far_loop :0", ""),
         ("sized", "sized :0", "sized :0"),
         ("hidden", "hidden :0", ""),
         ("main", "main :0", "main :0"),
@@ -302,6 +307,26 @@ fn labels_name_no_code_of_others() {
         assert_eq!(names_at(&program, symbol), whole, "{symbol}");
         assert_eq!(names_at(&stripped, symbol), exported, "{symbol}");
     }
+}
+
+/// Check that labels of a file without code reach no code far behind them.
+#[test]
+fn labels_of_a_file_without_code() {
+    let workshop = Workshop::new();
+    let program = workshop.compile("foreign", FOREIGN, &["-O1"]);
+    workshop.run("strip", &["-x", "-o", "left", "foreign"]);
+    workshop.run("objcopy", &["--only-keep-debug", "left", "left.debug"]);
+    let folder = tempfile::tempdir().unwrap();
+    let indexes = open(options(folder.path()));
+    assert!(is_stored(&add(
+        &indexes,
+        &Built::read(&workshop.path("left.debug"))
+    )));
+    let layout = program.facts.layout.clone().unwrap();
+    indexes.learn_layout(&program.build_id(), &layout, LayoutSource::Profile);
+    let name = |symbol| name_symbol(&indexes, &program, symbol).unwrap().join("; ");
+    assert_eq!(name("first_asm"), "first_asm :0");
+    assert_eq!(name("far_loop"), "");
 }
 
 /// Check that a debug-only file names with a collector's layout, and that a collector's wrong layout does not replace

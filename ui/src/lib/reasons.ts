@@ -7,10 +7,10 @@ export interface ReasonText {
 
 const TEXTS: Record<string, ReasonText> = {
   no_mapping: { label: "in no known mapping", meaning: "The address is in no file or memory area that the collector knew. Often the process mapped it just before it ended." },
-  anonymous: { label: "JIT without a map", meaning: "Executable memory without a file: a just-in-time compiler wrote it, and the process has no map of its names. Node writes one with --perf-basic-prof, Java (with -XX:+PreserveFramePointer) on jcmd PID Compiler.perfmap or with an agent, .NET with DOTNET_PerfMapEnabled=1, CPython with -X perf, Ruby with --yjit-perf, BEAM with +JPperf true." },
+  anonymous: { label: "JIT without a map", meaning: "Executable memory without a file: a just-in-time compiler wrote it, and the process has no map of its names. Node writes one with --perf-basic-prof, Java (with -XX:+PreserveFramePointer) on jcmd PID Compiler.perfmap or with an agent, .NET with DOTNET_PerfMapEnabled=1, Ruby with --yjit-perf, BEAM with +JPperf true." },
   file_gone: { label: "file gone", meaning: "The file was deleted or replaced before the collector read it." },
-  no_symbol: { label: "stripped", meaning: "The file is stripped, and nothing was found for its build id: no debug file below /usr/lib/debug of the node or its container, and no symbols on the server." },
-  no_build_id: { label: "stripped, no build id", meaning: "The file is stripped, and without a build id its symbols cannot be found." },
+  no_symbol: { label: "no symbol", meaning: "No symbol covers the address: the file is stripped, or its compiler gave this code none; and nothing was found for its build id: no debug file below /usr/lib/debug of the node or its container, and no symbols on the server." },
+  no_build_id: { label: "no symbol, no build id", meaning: "No symbol covers the address: the file is stripped, or its compiler gave this code none. Without a build id others cannot be found." },
   permission: { label: "no permission", meaning: "The collector has no permission to read the file." },
   corrupt: { label: "corrupt file", meaning: "The file's symbols could not be parsed." },
   limit: { label: "limit reached", meaning: "The collector reached a limit before it named this address. pilotlight_collector_name_requests_held_back_total and pilotlight_collector_namer_ends_total show which limit." },

@@ -73,10 +73,10 @@ describe.skipIf(!hasChromium())("frames without a name", () => {
     await expect.poll(() => card.innerText()).toMatch(/\+0x/);
     const text = (await card.innerText()).replaceAll(/\s+/g, " ");
     expect(text).toMatch(/build id [0-9a-f]{40}/);
-    expect(text).toContain("Unnamed: stripped.");
+    expect(text).toContain("Unnamed: no symbol.");
     await saveShot(page, "unknown-card");
     const row = page.locator(".row-unnamed .row-name").first();
-    expect(await row.getAttribute("title")).toMatch(/Unnamed: (stripped, build id [0-9a-f]{40}|JIT without a map)/);
+    expect(await row.getAttribute("title")).toMatch(/Unnamed: (no symbol, build id [0-9a-f]{40}|JIT without a map)/);
   });
 
   it("are absent if every frame has a name", async () => {

@@ -1,10 +1,11 @@
-//! Names from the table that Go's runtime has for itself, in every Go program, stripped or not.
+//! Names and unwind rows from the table that Go's runtime has for itself, in every Go program, stripped or not.
 //!
-//! In: an untrusted ELF file, and offsets in it. Out: functions with files and lines, inlined calls included. Never panics, and
-//! has limits on reads and memory.
+//! In: an untrusted ELF file, and offsets in it. Out: functions with files and lines, inlined calls included; and the rows of all
+//! functions. Never panics, and has limits on reads and memory.
 //!
 //! ```text
 //! program (segments, where the table is) -> module (base addresses) -> table (names)
+//!                                                                            -> frames (rows)
 //! ```
 //!
 //! The table, of up to 30 MB, is read through a cache of blocks of 4 KB where a search leads, and a file that is truncated meanwhile
@@ -15,8 +16,10 @@
 //! DWARF and of `go tool addr2line`. A file with DWARF is named from DWARF: Go's table calls generic functions `f[...]`, unless a
 //! symbol table adds the types.
 
+mod frames;
 mod module;
 mod program;
+mod prologue;
 mod scan;
 mod search;
 mod table;
@@ -26,6 +29,8 @@ use std::rc::Rc;
 use elf::{BlockCache, CachedFile, ReadAt};
 
 use crate::frame::Frame;
+
+pub use frames::{Caller, FunctionFrames, Kind};
 
 use program::Program;
 use search::find_table;

@@ -94,6 +94,17 @@ struct Record {
     tree: Option<u64>,
 }
 
+/// What a function's record says of its stack.
+pub(super) struct StackRecord {
+    /// The function's address, as in the list.
+    pub(super) entry: u64,
+    pub(super) name: u32,
+    /// Table of the stack's depths.
+    depths: u32,
+    /// What the runtime's own unwinder knows of the function.
+    pub(super) flags: u8,
+}
+
 /// An inlined call.
 struct Call {
     name: u32,
@@ -185,13 +196,22 @@ impl Table {
         address: u64,
     ) -> Option<Vec<Frame>> {
         let mut pc = address.checked_sub(module.text)?;
-        let record = self.find_record(file, module, pc)?;
+        let mut record = self.find_record(file, module, pc)?;
         let mut lookup = Lookup {
             table: self,
             file,
             entry: record.entry,
             steps_left: STEPS_MAX,
         };
+        // Nothing runs in the padding between functions. The kernel calls a signal's handler as if it came from the byte in front of the
+        // function that it returns to.
+        if lookup.value(record.line_values, pc).is_none()
+            && let Some(next) = self.find_record(file, module, pc + 1)
+            && next.entry == pc + 1
+        {
+            (record, pc) = (next, pc + 1);
+            lookup.entry = record.entry;
+        }
         let mut functions = Vec::new();
         while functions.len() + 1 < FUNCTIONS_MAX {
             let index = lookup.value(record.tree_values, pc).unwrap_or(-1);
@@ -276,6 +296,52 @@ impl Table {
         Some(record)
     }
 
+    /// The record of the function with a number in the list. Only for versions since Go 1.18.
+    pub(super) fn stack_record(&self, file: &impl ReadAt, index: u64) -> Option<StackRecord> {
+        let entry_at = self.list.checked_add(index.checked_mul(8)?)?;
+        let at = self
+            .records
+            .checked_add(file.read_u32(entry_at.checked_add(4)?)?.into())?;
+        let field = |index: u64| file.read_u32(at.checked_add(4 * index)?);
+        let small_numbers = if self.version == Version::Go120 {
+            10
+        } else {
+            9
+        };
+        let [_, flags, ..] = field(small_numbers)?.to_le_bytes();
+        Some(StackRecord {
+            entry: file.read_u32(entry_at)?.into(),
+            name: field(1)?,
+            depths: field(4)?,
+            flags,
+        })
+    }
+
+    /// The depths of a function's stack from its start on, each with the bytes of code that have it.
+    pub(super) fn depths<'a, R: ReadAt>(
+        &self,
+        file: &'a R,
+        record: &StackRecord,
+    ) -> impl Iterator<Item = (u64, i32)> + use<'a, R> {
+        self.values(file, record.depths).into_iter().flatten()
+    }
+
+    /// A table of values; `None` if there is none.
+    fn values<'a, R: ReadAt>(&self, file: &'a R, table: u32) -> Option<Values<'a, R>> {
+        let at = self.values.checked_add(table.into())?;
+        (table != 0).then_some(Values {
+            file,
+            at,
+            quantum: self.quantum,
+            value: -1,
+            is_first: true,
+        })
+    }
+
+    pub(super) fn read_function_name(&self, file: &impl ReadAt, name: u32) -> Option<String> {
+        self.read_string(file, self.names.checked_add(name.into())?)
+    }
+
     fn read_tree(&self, file: &impl ReadAt, module: &Module, data_at: u64) -> Option<u64> {
         if self.version >= Version::Go118 {
             let offset = file.read_u32(data_at.checked_add(4 * FUNCDATA_TREE)?)?;
@@ -296,6 +362,48 @@ impl Table {
     }
 }
 
+/// A table of values by address: a list of differences, of the value and then of the address where it ends.
+struct Values<'a, R> {
+    file: &'a R,
+    at: u64,
+    quantum: u64,
+    value: i32,
+    is_first: bool,
+}
+
+impl<R: ReadAt> Values<'_, R> {
+    /// Reads a number of 7 bits a byte, lowest first.
+    fn varint(&mut self) -> Option<u32> {
+        let mut number = 0_u32;
+        for shift in (0..35).step_by(7) {
+            let [byte] = self.file.read_array(self.at)?;
+            self.at += 1;
+            number |= u32::from(byte & 0x7f).wrapping_shl(shift);
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+}
+
+impl<R: ReadAt> Iterator for Values<'_, R> {
+    /// Bytes of code, and their value.
+    type Item = (u64, i32);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let difference = self.varint()?;
+        if difference == 0 && !self.is_first {
+            return None;
+        }
+        self.is_first = false;
+        let sign = (difference & 1).wrapping_neg();
+        self.value = self.value.wrapping_add((sign ^ (difference >> 1)) as i32);
+        let bytes = u64::from(self.varint()?).checked_mul(self.quantum)?;
+        Some((bytes, self.value))
+    }
+}
+
 /// A look-up of one address in the tables of its function.
 struct Lookup<'a, R> {
     table: &'a Table,
@@ -305,41 +413,14 @@ struct Lookup<'a, R> {
 }
 
 impl<R: ReadAt> Lookup<'_, R> {
-    /// The value at `pc` in a table of values: a list of differences, of the value and then of the address where it ends.
+    /// The value at `pc` in a table of values.
     fn value(&mut self, table: u32, pc: u64) -> Option<i32> {
-        if table == 0 {
-            return None;
-        }
-        let mut at = self.table.values.checked_add(table.into())?;
-        let mut value = -1_i32;
         let mut until = self.entry;
-        let mut is_first = true;
-        loop {
+        for (bytes, value) in self.table.values(self.file, table)? {
             self.steps_left = self.steps_left.checked_sub(1)?;
-            let difference = self.varint(&mut at)?;
-            if difference == 0 && !is_first {
-                return None;
-            }
-            is_first = false;
-            let sign = (difference & 1).wrapping_neg();
-            value = value.wrapping_add((sign ^ (difference >> 1)) as i32);
-            let bytes = u64::from(self.varint(&mut at)?).checked_mul(self.table.quantum)?;
             until = until.checked_add(bytes)?;
             if pc < until {
                 return Some(value);
-            }
-        }
-    }
-
-    /// Reads a number of 7 bits a byte, lowest first.
-    fn varint(&mut self, at: &mut u64) -> Option<u32> {
-        let mut number = 0_u32;
-        for shift in (0..35).step_by(7) {
-            let [byte] = self.file.read_array(*at)?;
-            *at += 1;
-            number |= u32::from(byte & 0x7f).wrapping_shl(shift);
-            if byte & 0x80 == 0 {
-                return Some(number);
             }
         }
         None
@@ -382,8 +463,7 @@ impl<R: ReadAt> Lookup<'_, R> {
     }
 
     fn name(&self, name: u32) -> Option<String> {
-        let at = self.table.names.checked_add(name.into())?;
-        self.table.read_string(self.file, at)
+        self.table.read_function_name(self.file, name)
     }
 
     /// A function with the file and line of `pc`, where they are known.

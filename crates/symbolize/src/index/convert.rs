@@ -13,7 +13,7 @@ use symbolic_common::{Language, Name, NameMangling};
 use symbolic_debuginfo::dwarf::Dwarf as _;
 use symbolic_debuginfo::elf::ElfObject;
 use symbolic_debuginfo::function_builder::FunctionBuilder;
-use symbolic_debuginfo::{FileInfo, LineInfo, Symbol};
+use symbolic_debuginfo::{FileInfo, LineInfo, Symbol, SymbolMap};
 use symbolic_symcache::SymCacheConverter;
 use symbolic_symcache::transform::{Function, SourceLocation, Transformer};
 
@@ -246,7 +246,7 @@ fn collect(
     let labels = read_labels(bytes, elf.load_address(), &covered);
     let has_lines = rank == Rank::DebugInfo
         && add_with_lines(bytes, elf, &covered, &labels, &unlined, &mut converter);
-    for symbol in elf.symbols().chain(labels) {
+    for symbol in sized_symbols(elf).chain(labels) {
         converter.process_symbolic_symbol(&symbol);
     }
     // symbolic adds the dot to the name.
@@ -266,6 +266,11 @@ fn collect(
     })
 }
 
+/// Functions with a length. A symcache extends others to the next symbol that it has: see [`read_labels`].
+fn sized_symbols<'a>(elf: &ElfObject<'a>) -> impl Iterator<Item = Symbol<'a>> {
+    elf.symbols().filter(|symbol| symbol.size > 0)
+}
+
 /// Adds the symbols of the ELF file that was packed into `elf`. `None` if it cannot be read.
 fn add_packed(
     packed: &[u8],
@@ -276,7 +281,7 @@ fn add_packed(
     let inner = ElfObject::parse(&unpacked).ok()?;
     // Addresses count from each file's own load address.
     let shift = inner.load_address().wrapping_sub(elf.load_address());
-    for symbol in inner.symbols() {
+    for symbol in sized_symbols(&inner) {
         converter.process_symbolic_symbol(&Symbol {
             address: symbol.address.wrapping_add(shift),
             ..symbol
@@ -297,7 +302,7 @@ fn add_with_lines(
 ) -> bool {
     let mut has_lines = false;
     let load_address = elf.load_address();
-    let symbols = elf.symbol_map();
+    let symbols: SymbolMap<'_> = sized_symbols(elf).collect();
     let unlisted: Vec<_> = symbols
         .iter()
         .chain(labels)

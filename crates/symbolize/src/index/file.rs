@@ -33,7 +33,7 @@ pub const HEAD_BYTES: usize = 4096;
 pub const ORIGIN_BYTES_MAX: usize = 1024;
 
 /// The last byte is the format's version. An index of another version is dropped, and made again from the next upload.
-const MAGIC: [u8; 8] = *b"PLINDEX\x02";
+const MAGIC: [u8; 8] = *b"PLINDEX\x03";
 
 /// Frames at one address. Compilers stop inlining at some 20 to 100; a cycle in a damaged index ends here.
 const INLINED_MAX: usize = 256;

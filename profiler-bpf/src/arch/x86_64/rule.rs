@@ -44,6 +44,8 @@ pub mod kind {
     pub const UNSUPPORTED: u8 = 6;
     /// Code without call frame information whose instructions do not tell where the caller is.
     pub const UNDECIDED: u8 = 7;
+    /// As [`REGISTER`], but the caller may be on another stack, as those of Go's functions that run on the scheduler's stack are.
+    pub const OTHER_STACK: u8 = 8;
 }
 
 /// Sources of rules, as bits.

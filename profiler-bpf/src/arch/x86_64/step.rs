@@ -46,7 +46,7 @@ pub fn step_by_rule(
     mut read: impl FnMut(u64) -> Option<u64>,
 ) -> Step {
     match rule.kind {
-        kind::REGISTER | kind::DEREFERENCE | kind::LINKAGE => {}
+        kind::REGISTER | kind::DEREFERENCE | kind::LINKAGE | kind::OTHER_STACK => {}
         kind::NONE => {
             return step_by_frame_pointer(registers, |at| Some([read(at)?, read(at + 8)?]));
         }
@@ -77,7 +77,7 @@ pub fn step_by_rule(
     };
     let base = base.wrapping_add_signed(rule.cfa_offset.into());
     let cfa = match rule.kind {
-        kind::REGISTER => base,
+        kind::REGISTER | kind::OTHER_STACK => base,
         kind::LINKAGE if registers.ip & 15 >= rule.cfa_add as u64 => base.wrapping_add(8),
         kind::LINKAGE => base,
         _ => match read(base) {
@@ -86,13 +86,11 @@ pub fn step_by_rule(
         },
     };
     // A call pushes at least the return address, so that each step goes up and no chain of
-    // frames can be a circle. (Only the innermost frame can have it in a register.)
+    // frames can be a circle. (Only the innermost frame can have it in a register.) Where stacks are switched, only the limit on
+    // frames ends a circle.
     let is_popped = rule.return_register != RETURN_ON_STACK;
-    if cfa < registers.sp
-        || (cfa == registers.sp && !is_popped)
-        || cfa & 7 != 0
-        || cfa >= USER_ADDRESS_END
-    {
+    let goes_up = cfa > registers.sp || (cfa == registers.sp && is_popped);
+    if !(goes_up || rule.kind == kind::OTHER_STACK) || cfa & 7 != 0 || cfa >= USER_ADDRESS_END {
         return Step::Failed(Outcome::BadFrame);
     }
     // Saved "by rbp" means that rbp points into the frame. GCC's rows say so until the end of functions
@@ -323,6 +321,33 @@ mod tests {
                 caller(0x2000, sp, 0x7100, 0x7200)
             );
         }
+    }
+
+    /// Check that a frame on another stack is found wherever that is, and that no other rule leads down.
+    #[test]
+    fn other_stacks() {
+        let memory = [(0x3008, 0x2000), (0x3000, 0x3100)];
+        let rule = Rule {
+            rbp: rbp::AT_CFA,
+            rbp_offset: -16,
+            ..Rule::at_register(RBP, 16)
+        };
+        let switched = Rule {
+            kind: kind::OTHER_STACK,
+            ..rule
+        };
+        let from = Registers {
+            bp: 0x3000,
+            ..START
+        };
+        assert_eq!(
+            step(from, switched, &memory),
+            caller(0x2000, 0x3010, 0x3100, 0x7200)
+        );
+        assert_eq!(
+            step(from, rule, &memory),
+            (from, Step::Failed(Outcome::BadFrame))
+        );
     }
 
     /// Check that a signal's context gives the registers of the code that it interrupted, which may

@@ -26,7 +26,7 @@ pub(crate) fn run(input: &[u8]) {
     let (facts, _) = read_facts(&headers, main);
     let [main, other] = [(0, main), (1, other)].map(|(place, bytes)| write(&FILES[place], bytes));
     let mut linked = LinkedFiles::new(Rc::new(BlockCache::default()));
-    linked.look(&main);
+    linked.look(&main, input.len() as u64);
     let reopen = || other.try_clone().expect("there are descriptors");
     let linking = match kind % 3 {
         0 => Linking { alternative: Some(reopen()), ..Linking::default() },

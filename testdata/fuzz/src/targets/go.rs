@@ -1,4 +1,4 @@
-//! Programs with Go's table of functions. Any bytes give names within the limits, or none.
+//! Programs with Go's table of functions. Any bytes give names and rows within the limits, or none.
 
 use std::rc::Rc;
 
@@ -28,6 +28,10 @@ pub(crate) fn run(input: &[u8]) {
                     && function.file.len() <= 3 * (STRING_BYTES_MAX + 1)
             );
         }
+    }
+    for function in file.frames() {
+        let starts = function.rows.iter().map(|row| row.0);
+        assert!(starts.clone().is_sorted() && starts.clone().all(|start| function.range.contains(&start)));
     }
 }
 
@@ -170,7 +174,7 @@ fn make_table(form: u8) -> (Vec<u8>, usize) {
             name(name_at),
             0,
             0,
-            0,
+            value(values + 1),
             value(values + 1),
             value(values + 5),
             3,
@@ -281,6 +285,9 @@ fn check_names(file: &[u8], form: u8) {
     }
     assert_eq!(names(200), ["main.other /a.go:15"], "{form:x}");
     assert!(go.name(CODE_AT + CODE_BYTES).is_empty());
+    let ranges: Vec<_> = go.frames().map(|function| function.range).collect();
+    let functions = [CODE_AT, CODE_AT + 128].map(|at| BASE + at..BASE + at + 128);
+    assert_eq!(ranges, if matches!(form, 0xf0 | 0xf1) { &functions[..] } else { &[] });
 }
 
 /// Adds a part at a multiple of 8, and gives its place.

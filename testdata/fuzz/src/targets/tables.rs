@@ -14,7 +14,7 @@ pub(crate) fn run(input: &[u8]) {
     let layout = headers.layout();
     let addresses = spread(&layout);
     let tables = SymbolTables::read(&headers);
-    let names = tables.find(input, &addresses);
+    let names = tables.find(input, &addresses, |label| label.saturating_add(64));
     assert_eq!(names.len(), addresses.len());
     let linkages = tables.find_linkages(input, &addresses);
     assert_eq!(linkages.len(), addresses.len());

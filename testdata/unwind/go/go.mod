@@ -1,0 +1,3 @@
+module example.test/stacks
+
+go 1.18
