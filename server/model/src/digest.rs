@@ -4,7 +4,8 @@ use std::hash::{Hash, Hasher};
 
 use crate::window::{Window, WindowHead};
 
-/// Bytes that are hashed at a time: BLAKE3 is many times faster with several KiB than with the four bytes of a number.
+/// Bytes that are hashed at a time: BLAKE3 is many times faster with several KiB than with the four bytes of a number. It hashes up to 16
+/// chunks of 1 KiB together, if it gets all of them at once.
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// A hasher whose result depends on the bytes alone, and is long enough to tell contents apart.
@@ -19,6 +20,18 @@ impl ContentHasher {
             hasher: blake3::Hasher::new(),
             buffer: Vec::with_capacity(BUFFER_BYTES),
         }
+    }
+
+    /// Writes bytes for which the buffer has no room. Hashes it whenever it is full, and never before.
+    #[cold]
+    fn write_through(&mut self, mut bytes: &[u8]) {
+        while let Some((now, later)) = bytes.split_at_checked(BUFFER_BYTES - self.buffer.len()) {
+            self.buffer.extend_from_slice(now);
+            self.hasher.update(&self.buffer);
+            self.buffer.clear();
+            bytes = later;
+        }
+        self.buffer.extend_from_slice(bytes);
     }
 
     fn digest(&mut self) -> [u8; 16] {
@@ -36,15 +49,12 @@ impl Hasher for ContentHasher {
         u64::from_le_bytes(*digest.as_bytes().first_chunk().unwrap_or(&[0; 8]))
     }
 
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
-            self.hasher.update(&self.buffer);
-            self.buffer.clear();
-        }
-        if bytes.len() >= BUFFER_BYTES {
-            self.hasher.update(bytes);
-        } else {
+        if self.buffer.len() + bytes.len() < BUFFER_BYTES {
             self.buffer.extend_from_slice(bytes);
+        } else {
+            self.write_through(bytes);
         }
     }
 }
@@ -76,7 +86,20 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::text::window;
+
+    /// Check that the digest depends on the bytes alone, however they are cut.
+    #[test]
+    fn a_digest_is_that_of_all_bytes() {
+        let bytes = [1, 2, 3, 4, 5, 6, 7].repeat(14_000);
+        let expected = blake3::hash(&bytes);
+        for length in [1, 1000, BUFFER_BYTES, BUFFER_BYTES + 1, 50_000] {
+            let mut hasher = ContentHasher::new();
+            bytes.chunks(length).for_each(|part| hasher.write(part));
+            assert_eq!(hasher.digest(), expected.as_bytes()[..16], "{length}");
+        }
+    }
 
     /// Check that equal windows have equal digests, and that each part of a window is in it.
     #[test]

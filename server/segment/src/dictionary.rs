@@ -386,7 +386,7 @@ pub(crate) fn compare_locations(
 pub(crate) struct Locations {
     entries: Vec<Location>,
     lines: Vec<Line>,
-    /// The first location at each address.
+    /// The last location at each address: one that has no name yet gets it later, and is not sent without it again.
     places: HashTable<u32>,
     /// The others, so that many at one address cannot make a look-up slow.
     others: HashTable<u32>,
@@ -411,8 +411,8 @@ fn marks(location: &Location) -> (u32, u64, u32, u32) {
 }
 
 impl Locations {
-    /// The first location at the address of a location.
-    pub(crate) fn first_at(&self, location: &Location) -> Option<u32> {
+    /// The last location at the address of a location.
+    pub(crate) fn last_at(&self, location: &Location) -> Option<u32> {
         let hash = self.hasher.hash_one(place(location));
         let is_there = |number: &u32| place(&self.entries[*number as usize]) == place(location);
         self.places.find(hash, is_there).copied()
@@ -420,13 +420,17 @@ impl Locations {
 
     /// Finds a location with its lines; the range of lines in `location` is ignored.
     pub(crate) fn find(&self, location: &Location, lines: &[Line]) -> Option<u32> {
-        let first = self.first_at(location)?;
+        self.find_near(self.last_at(location)?, location, lines)
+    }
+
+    /// Finds a location that has the address of another.
+    fn find_near(&self, last: u32, location: &Location, lines: &[Line]) -> Option<u32> {
         let is_same = |number: u32| {
             let (known, known_lines) = self.get(number);
             marks(known) == marks(location) && known_lines == lines
         };
-        if is_same(first) {
-            return Some(first);
+        if is_same(last) {
+            return Some(last);
         }
         let hash = self.hasher.hash_one((marks(location), lines));
         self.others.find(hash, |number| is_same(*number)).copied()
@@ -434,11 +438,11 @@ impl Locations {
 
     /// Finds or adds a location with its lines; the range of lines in `location` is ignored.
     pub(crate) fn intern(&mut self, location: Location, lines: &[Line]) -> u32 {
-        if let Some(known) = self.find(&location, lines) {
+        let last = self.last_at(&location);
+        if let Some(known) = last.and_then(|last| self.find_near(last, &location, lines)) {
             return known;
         }
-        let first = self.first_at(&location);
-        let hash = self.hasher.hash_one((marks(&location), lines));
+        let hash = self.hasher.hash_one(place(&location));
         let number = self.push(location, lines);
         let Self {
             entries,
@@ -447,15 +451,20 @@ impl Locations {
             others,
             hasher,
         } = self;
-        if first.is_none() {
-            let hash = |number: &u32| hasher.hash_one(place(&entries[*number as usize]));
-            places.insert_unique(hash(&number), number, hash);
-        } else {
-            others.insert_unique(hash, number, |number| {
-                let location = &entries[*number as usize];
-                hasher.hash_one((marks(location), location.lines_in(lines)))
+        let Some(last) = last else {
+            places.insert_unique(hash, number, |number| {
+                hasher.hash_one(place(&entries[*number as usize]))
             });
+            return number;
+        };
+        if let Some(place) = places.find_mut(hash, |number| *number == last) {
+            *place = number;
         }
+        let hash = |number: &u32| {
+            let location = &entries[*number as usize];
+            hasher.hash_one((marks(location), location.lines_in(lines)))
+        };
+        others.insert_unique(hash(&last), last, hash);
         number
     }
 
@@ -494,5 +503,43 @@ impl Locations {
             .for_each(|line| line.flags = line_flags);
         let locations = self.entries.iter_mut();
         locations.for_each(|location| location.flags = location_flags);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Check that several locations at one address are found again, and that the last one is found first.
+    #[test]
+    fn the_last_location_at_an_address_is_found_first() {
+        let mut locations = Locations::default();
+        let line = |line| Line {
+            line,
+            ..Line::default()
+        };
+        let unnamed = Location {
+            address: 7,
+            unnamed: 1,
+            ..Location::default()
+        };
+        let named = Location {
+            unnamed: 0,
+            ..unnamed.clone()
+        };
+        let entries = [
+            (&unnamed, vec![]),
+            (&named, vec![line(1)]),
+            (&named, vec![line(2)]),
+        ];
+        for _ in 0..2 {
+            for (number, (location, lines)) in entries.iter().enumerate() {
+                assert_eq!(locations.intern((*location).clone(), lines), number as u32);
+                assert_eq!(locations.find(location, lines), Some(number as u32));
+            }
+            assert_eq!(locations.last_at(&unnamed), Some(2));
+        }
+        assert_eq!(locations.find(&named, &[line(3)]), None);
+        assert_eq!(locations.len(), 3);
     }
 }

@@ -41,7 +41,7 @@ impl Import<'_> {
         self.find_stacks(into);
     }
 
-    /// The first location at the address of each.
+    /// The last location at the address of each.
     fn find_places(&self, into: &Builder) -> Vec<u32> {
         let mapping = |mapping: &model::Mapping| {
             let texts = [mapping.file, mapping.build_id, mapping.file_id];
@@ -53,7 +53,7 @@ impl Import<'_> {
                 Some(mapping) => mappings[mapping.position()]? + 1,
                 None => 0,
             };
-            into.locations.first_at(&location_of(location, mapping))
+            into.locations.last_at(&location_of(location, mapping))
         };
         let places = self.from.locations.iter().map(place);
         places.map(|place| place.unwrap_or(NEW)).collect()

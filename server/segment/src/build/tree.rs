@@ -128,10 +128,15 @@ impl Tree {
     /// All nodes but the root, parents before their children and each subtree in one piece, children in the order of `location_ranks`.
     pub(crate) fn sorted(&self, location_ranks: &[u32]) -> Vec<OrderedNode> {
         let nodes: Vec<u32> = (1..self.len() as u32).collect();
-        let rank = |node: u32| location_ranks[self.location(node) as usize];
-        let (_, by_location) = sort_by_number(&nodes, location_ranks.len(), rank);
-        let parent = |node: u32| self.parent(node);
-        let (starts, children) = sort_by_number(&by_location, self.len(), parent);
+        // Nodes lie near their parents.
+        let (starts, mut children) = sort_by_number(&nodes, self.len(), |node| self.parent(node));
+        let rank = |node: &u32| location_ranks[self.location(*node) as usize];
+        for ends in starts.windows(2) {
+            let siblings = &mut children[ends[0]..ends[1]];
+            if siblings.len() > 1 {
+                siblings.sort_unstable_by_key(rank);
+            }
+        }
 
         let mut sorted = Vec::with_capacity(nodes.len());
         // The children that are still to be visited, of each node on the path.

@@ -1,8 +1,8 @@
 //! Merges segments into one, or into several if one would be too large; and rolls windows up.
 //!
 //! All orders in a segment are those of contents: of two stacks, locations or series, the same one comes first in each segment that
-//! has both. So a merge reads its inputs from front to back, as streams. In memory are the names, the new numbers of what is in the
-//! inputs, and the rows of one series. [`drop_addresses`] changes these orders, and so rewrites a segment alone.
+//! has both. So a merge reads its inputs from front to back, as streams. In memory are the names, the merged tree, the new numbers of
+//! what is in the inputs, and the rows of one series. [`drop_addresses`] changes these orders, and so rewrites a segment alone.
 
 mod addresses;
 mod locations;
@@ -37,7 +37,7 @@ use self::locations::{LocationMerge, number_locations};
 use self::names::MergedNames;
 use self::plan::plan_parts;
 use self::series::SeriesMerge;
-use self::tree::TreeMerge;
+use self::tree::MergedTree;
 use self::windows::MergedWindows;
 
 /// How segments are merged.
@@ -84,12 +84,14 @@ pub fn merge<R: ReadAt, W: Write>(
     let location_numbers = number_locations(inputs, &names)?;
     let windows = MergedWindows::read(inputs, options.resolution_ms)?;
     let series = merge_labels(inputs, |segment| Ok(segment.series_label_sets()))?;
-    let parts = plan_parts(inputs, &series, &location_numbers, options.nodes_max)?;
+    let tree = MergedTree::read(inputs, &location_numbers)?;
+    let parts = plan_parts(inputs, &series, &tree, options.nodes_max)?;
     let merge = Merge {
         inputs,
         options,
         names,
         location_numbers,
+        tree,
         windows,
         series,
         parts,
@@ -152,6 +154,7 @@ struct Merge<'a, R> {
     names: MergedNames,
     /// For each input, the numbers of its locations among those of all inputs.
     location_numbers: Vec<Vec<u32>>,
+    tree: MergedTree,
     windows: MergedWindows,
     series: Vec<MergedSeries>,
     /// The series of each output.
@@ -184,9 +187,9 @@ impl<R: ReadAt> Merge<'_, R> {
         let used = if is_whole {
             None
         } else {
-            Some(series.find_used_stacks()?)
+            Some(series.find_used_stacks(&self.tree)?)
         };
-        let callees = self.find_calls(used.as_deref())?;
+        let callees = self.find_calls(used.as_deref());
         let locations = self.write_locations(&callees, &mut packer, &mut out)?;
         let stacks = self.write_tree(
             used.as_deref(),
@@ -218,17 +221,16 @@ impl<R: ReadAt> Merge<'_, R> {
     }
 
     /// The calls in the tree, by the numbers of all inputs' locations.
-    fn find_calls(&self, used: Option<&[Vec<bool>]>) -> Result<Callees, Error> {
+    fn find_calls(&self, used: Option<&[bool]>) -> Callees {
         let mut calls = Calls::default();
-        let mut tree = TreeMerge::new(self.inputs, &self.location_numbers, used)?;
         let mut path: Vec<u32> = Vec::new();
-        while let Some(node) = tree.next()? {
+        for node in self.tree.nodes_of(used) {
             path.truncate(node.depth as usize - 1);
             calls.add(caller_of(path.last().copied()), node.location);
             path.push(node.location);
         }
         let locations = self.location_numbers.iter().flatten().max();
-        Ok(calls.into_callees(locations.map_or(0, |last| *last as usize + 1)))
+        calls.into_callees(locations.map_or(0, |last| *last as usize + 1))
     }
 
     /// Writes the locations that are called, and what they refer to. Returns the number in the file of each location of all inputs.
@@ -256,30 +258,29 @@ impl<R: ReadAt> Merge<'_, R> {
     /// Writes the tree. Returns, for each input, the number of each of its stacks.
     fn write_tree<W: Write>(
         &self,
-        used: Option<&[Vec<bool>]>,
+        used: Option<&[bool]>,
         (callees, locations): (&Callees, &[u32]),
         summary: &mut Summary,
         packer: &mut Packer,
         out: &mut Output<W>,
     ) -> Result<Vec<Vec<u32>>, Error> {
-        let stacks = self
-            .inputs
-            .iter()
-            .map(|segment| vec![0; segment.stack_count()]);
-        let mut stacks: Vec<Vec<u32>> = stacks.collect();
-        let mut tree = TreeMerge::new(self.inputs, &self.location_numbers, used)?;
+        let mut numbers = vec![0; self.tree.stack_count];
         let callees = callees.renumber(locations);
         let mut writer = TreeWriter::new(&callees, packer, out)?;
-        while let Some(node) = tree.next()? {
+        for node in self.tree.nodes_of(used) {
             let location = locations[node.location as usize];
-            let is_stack = !tree.stacks().is_empty();
+            let is_stack = node.stack.is_some();
             let number = writer.push(node.depth, location, is_stack, packer, out)?;
-            for (input, stack) in tree.stacks() {
-                stacks[*input][*stack as usize] = number.unwrap_or_default();
+            if let Some((stack, number)) = node.stack.zip(number) {
+                numbers[stack as usize] = number;
             }
         }
         writer.finish(summary, packer, out)?;
-        Ok(stacks)
+        let of_input = |stacks: &Vec<u32>| {
+            let stacks = stacks.iter().map(|stack| numbers[*stack as usize]);
+            stacks.collect()
+        };
+        Ok(self.tree.stacks.iter().map(of_input).collect())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::read::{Scratch, Segment};
 use crate::read_at::ReadAt;
 
-use super::tree::TreeMerge;
+use super::tree::MergedTree;
 use super::{MergedSeries, in_input};
 
 /// No series of the rest needs it.
@@ -19,14 +19,14 @@ const NONE: u32 = u32::MAX;
 pub(super) fn plan_parts<R: ReadAt>(
     inputs: &[&Segment<R>],
     series: &[MergedSeries],
-    location_numbers: &[Vec<u32>],
+    tree: &MergedTree,
     nodes_max: usize,
 ) -> Result<Vec<Range<usize>>, Error> {
     let mut parts = Vec::new();
     let mut start = 0;
     while start < series.len() || parts.is_empty() {
-        let first_series = find_first_series(inputs, series, start)?;
-        let nodes = count_nodes(inputs, location_numbers, &first_series, series.len())?;
+        let first_series = find_first_series(inputs, series, tree, start)?;
+        let nodes = count_nodes(tree, &first_series, series.len());
         let end = choose_end(series, start, &nodes, nodes_max);
         parts.push(start..end);
         start = end;
@@ -34,13 +34,14 @@ pub(super) fn plan_parts<R: ReadAt>(
     Ok(parts)
 }
 
-/// The first series from `start` on that has each stack of each input.
+/// The first series from `start` on that has each stack.
 fn find_first_series<R: ReadAt>(
     inputs: &[&Segment<R>],
     series: &[MergedSeries],
+    tree: &MergedTree,
     start: usize,
-) -> Result<Vec<Vec<u32>>, Error> {
-    let mut first_series = Vec::new();
+) -> Result<Vec<u32>, Error> {
+    let mut first_series = vec![NONE; tree.stack_count];
     for (input, segment) in inputs.iter().enumerate() {
         // The number among all series of each of the input's.
         let mut numbers = vec![NONE; segment.series_count()];
@@ -49,28 +50,21 @@ fn find_first_series<R: ReadAt>(
                 numbers[*own as usize] = number as u32;
             }
         }
-        let mut first = vec![NONE; segment.stack_count()];
+        let stacks = &tree.stacks[input];
         let mut scratch = Scratch::default();
         segment
             .read_all_totals(&mut scratch, |series, pair| {
-                let first = &mut first[pair.stack as usize];
+                let first = &mut first_series[stacks[pair.stack as usize] as usize];
                 *first = (*first).min(numbers[series as usize]);
             })
             .map_err(in_input(input))?;
-        first_series.push(first);
     }
     Ok(first_series)
 }
 
 /// The nodes that each series needs and none before it.
-fn count_nodes<R: ReadAt>(
-    inputs: &[&Segment<R>],
-    location_numbers: &[Vec<u32>],
-    first_series: &[Vec<u32>],
-    series: usize,
-) -> Result<Vec<usize>, Error> {
+fn count_nodes(tree: &MergedTree, first_series: &[u32], series: usize) -> Vec<usize> {
     let mut counts = vec![0; series];
-    let mut tree = TreeMerge::new(inputs, location_numbers, None)?;
     // The first series of each subtree on the path.
     let mut path: Vec<u32> = Vec::new();
     let mut leave = |path: &mut Vec<u32>, depth: usize| {
@@ -85,14 +79,13 @@ fn count_nodes<R: ReadAt>(
             }
         }
     };
-    while let Some(node) = tree.next()? {
+    for node in tree.nodes() {
         leave(&mut path, node.depth as usize - 1);
-        let first = tree.stacks().iter();
-        let first = first.map(|(input, stack)| first_series[*input][*stack as usize]);
-        path.push(first.min().unwrap_or(NONE));
+        let first = node.stack.map(|stack| first_series[stack as usize]);
+        path.push(first.unwrap_or(NONE));
     }
     leave(&mut path, 0);
-    Ok(counts)
+    counts
 }
 
 /// The end of the part that begins at `start`.

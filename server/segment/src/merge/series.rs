@@ -15,6 +15,7 @@ use crate::section::Section;
 use crate::write::series::SeriesWriter;
 use crate::write::write_labels;
 
+use super::tree::MergedTree;
 use super::windows::MergedWindows;
 use super::{MergedSeries, in_input, merge_labels};
 
@@ -38,25 +39,24 @@ impl<'a, R: ReadAt> SeriesMerge<'a, R> {
         }
     }
 
-    /// For each input, the stacks that these series have.
-    pub(super) fn find_used_stacks(&self) -> Result<Vec<Vec<bool>>, Error> {
-        let mut all = Vec::new();
+    /// The stacks of the merged tree that these series have.
+    pub(super) fn find_used_stacks(&self, tree: &MergedTree) -> Result<Vec<bool>, Error> {
+        let mut used = vec![false; tree.stack_count];
         for (input, segment) in self.inputs.iter().enumerate() {
             let mut is_ours = vec![false; segment.series_count()];
             let sources = self.series.iter().flat_map(|series| &series.sources);
             for (_, number) in sources.filter(|source| source.0 == input) {
                 is_ours[*number as usize] = true;
             }
-            let mut used = vec![false; segment.stack_count()];
+            let stacks = &tree.stacks[input];
             let mut scratch = Scratch::default();
             segment
                 .read_all_totals(&mut scratch, |series, pair| {
-                    used[pair.stack as usize] |= is_ours[series as usize];
+                    used[stacks[pair.stack as usize] as usize] |= is_ours[series as usize];
                 })
                 .map_err(in_input(input))?;
-            all.push(used);
         }
-        Ok(all)
+        Ok(used)
     }
 
     /// Writes the series, with these numbers of each input's stacks and tag sets.

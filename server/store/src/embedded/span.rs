@@ -48,6 +48,13 @@ impl Level {
         }
     }
 
+    /// The level whose segments are merged to this one.
+    pub fn below(self) -> Option<Self> {
+        let levels = Self::ALL.into_iter().zip(Self::ALL.into_iter().skip(1));
+        let mut found = levels.filter(|(_, above)| *above == self);
+        found.next().map(|(below, _)| below)
+    }
+
     /// Length of its spans in milliseconds.
     pub fn span_ms(self) -> i64 {
         match self {
