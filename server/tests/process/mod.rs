@@ -73,7 +73,10 @@ impl Process {
                 return Err(format!("the server ended with {status}:\n{log}").into());
             }
             if started.elapsed() > DEADLINE {
-                return Err("the server does not listen".into());
+                let log = std::fs::read_to_string(data.join("stderr.log"))?;
+                return Err(
+                    format!("the server does not listen after {DEADLINE:?}:\n{log}").into(),
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         }
