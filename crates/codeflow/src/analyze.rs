@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use crate::backward::{Parts, Rules};
 use crate::code::Code;
+use crate::confidence::Confidence;
 use crate::emit::{Knowledge, emit};
 use crate::forward::{Frame, Frames};
 use crate::graph::BlockId;
 use crate::listing::Listing;
 use crate::rows::{Reason, Rows};
-use crate::rule::Confidence;
 use crate::state::State;
 
 /// Instructions of a closure: the largest functions of compilers and codecs have about as many.

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::code::Code;
+use crate::confidence::Confidence;
 use crate::decode::Kind;
 use crate::graph::{Block, BlockId, Call, Exit, Graph};
 use crate::listing::Listing;
@@ -10,7 +11,7 @@ use crate::operation::Operation;
 use crate::register::Register;
 use crate::returns::Returning;
 use crate::rows::Reason;
-use crate::rule::{Confidence, Defect, Rule};
+use crate::rule::{Defect, Rule};
 use crate::summary::Summaries;
 
 /// Evaluations of a block in one phase. A rule changes at most when that of a successor does; one

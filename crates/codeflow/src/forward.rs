@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use crate::backward::Parts;
+use crate::confidence::Confidence;
 use crate::frame;
 use crate::graph::{Block, BlockId, Exit};
 use crate::operation::Operation;
 use crate::register::{Register, RegisterSet};
-use crate::rule::{Confidence, Rule, STACK_ALIGNMENT};
+use crate::rule::{Rule, STACK_ALIGNMENT};
 use crate::slot::Memory;
 use crate::state::State;
 use crate::summary::operations;

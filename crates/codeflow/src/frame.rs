@@ -1,9 +1,10 @@
 //! States of a function relative to its start, where `rsp` is 8 bytes below the canonical frame
 //! address (CFA): from rules, to rows.
 
+use crate::confidence::Confidence;
 use crate::register::Register;
 use crate::rows::{Cfa, Row, Saved};
-use crate::rule::{Confidence, PRESERVED, Rule};
+use crate::rule::{PRESERVED, Rule};
 use crate::slot::{Memory, Slot};
 use crate::state::State;
 use crate::value::{Base, Value};

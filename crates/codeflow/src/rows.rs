@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::confidence::Confidence;
 use crate::register::Register;
-use crate::rule::Confidence;
 
 /// The caller's stack pointer, which is the canonical frame address (CFA).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,22 +1,11 @@
 //! Rules of code addresses: the caller's registers in terms of those at the address.
 
+use crate::confidence::Confidence;
 use crate::frame::distance_to_cfa;
 use crate::register::{Register, RegisterSet};
 use crate::state::State;
 use crate::summary::Effect;
 use crate::value::{Base, Value};
-
-/// How sure a rule is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Confidence {
-    /// By a path that has to be taken for something that looked otherwise, or that does not restore
-    /// all registers.
-    Weak,
-    /// By an indirect jump that looks like a tail call.
-    Tail,
-    /// By a path to a return, or from a function's start.
-    Certain,
-}
 
 /// Alignment of the stack at calls (System V ABI for AMD64, section 3.2.2).
 pub(crate) const STACK_ALIGNMENT: i32 = 16;
