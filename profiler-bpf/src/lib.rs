@@ -20,6 +20,7 @@ pub mod per_cpu;
 pub mod policy;
 pub mod record;
 pub mod settings;
+pub mod sources;
 pub mod tables;
 pub mod uncopied;
 pub mod unwind;

@@ -13,7 +13,7 @@ use crate::{
         KERNEL_FRAMES_MAX, STACK_WINDOW_BYTES, USER_FRAMES_HEAD, USER_FRAMES_MAX, USER_FRAMES_TAIL,
         WALKED_FRAMES_MAX,
     },
-    unwind::Sources,
+    sources::Sources,
 };
 
 /// [`SampleHeader::kind`] of a sample with its frames.

@@ -14,7 +14,8 @@ use profiler_bpf::arch::x86_64::rule::{
 };
 use thiserror::Error;
 
-use super::parts::{Limits, Parts, PartsError};
+use super::limits::Limits;
+use super::parts::{Parts, PartsError};
 use super::rules::RuleSet;
 use super::stored::Digest;
 use super::table::{Table, TableBuilder, TooManyRows};

@@ -19,6 +19,7 @@
 mod cfi;
 mod go;
 mod instructions;
+mod limits;
 mod parts;
 mod rules;
 mod second;
@@ -29,7 +30,7 @@ mod walk;
 
 pub use cfi::{CallFrameInformation, CfiError, Evaluated, read_table};
 pub use instructions::{CodeAddress, CodeRange, CodeRows, ReadCode, read_code};
-pub use parts::Limits;
+pub use limits::Limits;
 pub use rules::RuleSet;
 pub use second::{MappedSections, SecondWalk, Sections, are_followed, walk_again};
 pub use stored::{Digest, StoredError, decode_table, encode_table};

@@ -3,7 +3,8 @@
 use profiler_bpf::arch::x86_64::rule::{RBP, RBX, RETURN_ADDRESS, RETURN_ON_STACK, RSP, Rule};
 use profiler_bpf::arch::x86_64::{Registers, context_offset, is_kept_by_agreement, step_by_rule};
 use profiler_bpf::outcome::Outcome;
-use profiler_bpf::unwind::{Sources, Step};
+use profiler_bpf::sources::Sources;
+use profiler_bpf::unwind::Step;
 
 /// All registers by their DWARF numbers; the last is the instruction pointer.
 pub type AllRegisters = [u64; 17];

@@ -219,7 +219,7 @@ fn is_aligned(state: &State) -> bool {
         Value::Sum {
             base: Base::RSP, ..
         } => {
-            let distance = frame::distance_to_cfa(state.get(Register::RSP));
+            let distance = state.get(Register::RSP).distance_to_cfa();
             distance.is_some_and(|distance| distance % STACK_ALIGNMENT == 0)
         }
         _ => true,

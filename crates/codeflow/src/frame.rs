@@ -7,10 +7,7 @@ use crate::rows::{Cfa, Row, Saved};
 use crate::rule::{PRESERVED, Rule};
 use crate::slot::{Memory, Slot};
 use crate::state::State;
-use crate::value::{Base, Value};
-
-/// Bytes between the stack pointer at a function's start and the CFA: the return address.
-const RETURN_ADDRESS_BYTES: i32 = 8;
+use crate::value::{Base, RETURN_ADDRESS_BYTES, Value};
 
 /// The state at a function's start. Of the caller's registers `rbp` and `rbx` are followed, which
 /// rows have.
@@ -101,14 +98,14 @@ fn by_preference() -> impl Iterator<Item = Register> {
 
 fn find_cfa(state: &State) -> Option<Cfa> {
     let from_register = by_preference().find_map(|register| {
-        let offset = distance_to_cfa(state.get(register))?;
+        let offset = state.get(register).distance_to_cfa()?;
         // The return address is between.
         let is_frame = register != Register::RSP || offset >= RETURN_ADDRESS_BYTES;
         is_frame.then_some(Cfa::Register(register, offset))
     });
     from_register.or_else(|| {
         state.slots().iter().find_map(|slot| {
-            let add = distance_to_cfa(slot.value)?;
+            let add = slot.value.distance_to_cfa()?;
             let (register, offset) = find_place(state, slot)?;
             Some(Cfa::Word {
                 register,
@@ -117,17 +114,6 @@ fn find_cfa(state: &State) -> Option<Cfa> {
             })
         })
     })
-}
-
-/// The CFA's offset from a value.
-pub(crate) fn distance_to_cfa(value: Value) -> Option<i32> {
-    match value {
-        Value::Sum {
-            base: Base::RSP,
-            add,
-        } => RETURN_ADDRESS_BYTES.checked_sub(add),
-        _ => None,
-    }
 }
 
 /// A register from which a slot can be reached, and the offset.

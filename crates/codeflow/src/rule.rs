@@ -1,7 +1,6 @@
 //! Rules of code addresses: the caller's registers in terms of those at the address.
 
 use crate::confidence::Confidence;
-use crate::frame::distance_to_cfa;
 use crate::register::{Register, RegisterSet};
 use crate::state::State;
 use crate::summary::Effect;
@@ -152,7 +151,7 @@ impl Rule {
 
     /// The distance between this CFA and that of a function's state, if both can be compared.
     pub(crate) fn distance(&self, state: &State) -> Option<i32> {
-        distance_to_cfa(state.resolve(self.cfa))
+        state.resolve(self.cfa).distance_to_cfa()
     }
 
     pub(crate) fn with_confidence(&self, confidence: Confidence) -> Self {

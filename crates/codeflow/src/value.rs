@@ -2,6 +2,9 @@
 
 use crate::register::Register;
 
+/// Bytes between the stack pointer at a function's start and the CFA: the return address.
+pub(crate) const RETURN_ADDRESS_BYTES: i32 = 8;
+
 /// A value that was there at an earlier point: of a register, or of a stack pointer that has moved
 /// by an unknown distance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +86,17 @@ impl Value {
                 Some(add) => Self::Word { base, offset, add },
                 None => Self::Unknown,
             },
+        }
+    }
+
+    /// The CFA's offset from the value, in a function's own terms, where `rsp` is that of its start.
+    pub(crate) fn distance_to_cfa(self) -> Option<i32> {
+        match self {
+            Self::Sum {
+                base: Base::RSP,
+                add,
+            } => RETURN_ADDRESS_BYTES.checked_sub(add),
+            _ => None,
         }
     }
 

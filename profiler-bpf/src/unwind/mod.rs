@@ -6,10 +6,8 @@
 //! processor and are in [`arch`](crate::arch); their look-up does not.
 
 mod row;
-mod sources;
 
 pub use row::{BLOCK_BYTES, Row, find_rule};
-pub use sources::Sources;
 
 use crate::outcome::Outcome;
 

@@ -115,6 +115,7 @@ mod overlap;
 mod read;
 mod read_at;
 mod section;
+mod tree;
 mod write;
 
 pub use build::{BUILDER_BYTES_MAX, Builder, Growth, NODES_MAX};

@@ -10,10 +10,10 @@ use crate::imports::{Imports, Package};
 /// Cycles that stay: package, folder, one of its modules, and why.
 const ALLOWED: [(&str, &str, &str, &str); 2] = [
     (
-        "server/query",
+        "server/model",
         "",
-        "frame_names",
-        "trees are built of the names of their frames, which are joined for the tree's own frames",
+        "spare",
+        "what questions leave of their memory is a part of its state, from which they take it back",
     ),
     (
         "server/segment",
@@ -106,6 +106,7 @@ fn no_circles_between_modules() {
     let packages = packages();
     assert!(packages.len() >= 20, "{packages:?}");
     let (mut modules, mut allowed) = (0, 0);
+    let mut circles: Vec<String> = Vec::new();
     for package in &packages {
         for (folder, mut imports) in read_package(package).folders() {
             modules += imports.len();
@@ -120,9 +121,10 @@ fn no_circles_between_modules() {
                 allowed += 1;
             }
             let circle = find_circle(&imports).map(|circle| circle.join(" -> "));
-            assert_eq!(circle, None, "{package} {folder}");
+            circles.extend(circle.map(|circle| format!("{package} {folder}: {circle}")));
         }
     }
+    assert!(circles.is_empty(), "{circles:#?}");
     assert!(modules >= 500, "{modules}");
     assert_eq!(allowed, ALLOWED.len());
 }

@@ -7,18 +7,15 @@
 //! for each row, which is 1 % of a processor: 24 ms for musl's 12,000 rows, 2 s for a browser's million. Meanwhile stacks that
 //! stop there are copied.
 
-use std::{mem, sync::Arc};
+use std::mem;
 
 use profiler_bpf::{arch::x86_64::rule::Rule, unwind::BLOCK_BYTES};
 use rustc_hash::FxHashSet;
 
-use super::{FileState, Found, RefusedStats, Rows, TableKey, Tables};
-use crate::{
-    process::MappedFile,
-    unwind::{
-        CodeRows, Digest, Limits, RuleSet, Table,
-        table::{TableBuilder, TooManyRows},
-    },
+use super::{FileState, RefusedStats, Rows, TableKey, Tables, file_code::FileCode};
+use crate::unwind::{
+    CodeRows, Digest, Limits, RuleSet, Table,
+    table::{TableBuilder, TooManyRows},
 };
 
 /// Ranges of one file: as many as 3 MB of code have, all of which ran without call frame information. OpenBLAS's kernels have 60,000
@@ -32,15 +29,6 @@ pub(super) const RANGES_MAX: usize = 262_144;
 const MERGE_NS_PER_ROW: u64 = 2_000;
 const MERGE_NS_MIN: u64 = 50_000_000;
 
-/// The rows of one file's code without call frame information.
-#[derive(Debug, Default)]
-pub(super) struct FileCode {
-    rows: CodeRows,
-    /// Digest of its call frame information.
-    base: Option<Digest>,
-    next_merge_ns: u64,
-}
-
 /// The code of all files.
 #[derive(Debug, Default)]
 pub(super) struct CodeIndex {
@@ -48,36 +36,6 @@ pub(super) struct CodeIndex {
     unmerged: FxHashSet<TableKey>,
     /// Number of ranges.
     pub(super) ranges: usize,
-}
-
-impl FileCode {
-    /// The rule at an offset of its file.
-    pub(super) fn find(&self, file: &Arc<MappedFile>, offset: u64) -> Found {
-        let found = self.rows.find(offset).map(Found::Rule);
-        found.unwrap_or_else(|| Found::Unread {
-            file: Arc::clone(file),
-            offset,
-        })
-    }
-
-    /// Number of ranges.
-    pub(super) fn len(&self) -> usize {
-        self.rows.ranges().len()
-    }
-
-    /// A key for the file's content with these rows.
-    fn digest(&self) -> Option<Digest> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"with rows by instructions");
-        hasher.update(&self.base?.0);
-        for range in self.rows.ranges() {
-            let [first, second] = range.rule.to_words();
-            for word in [range.start, range.end, first, second] {
-                hasher.update(&word.to_le_bytes());
-            }
-        }
-        Some(Digest(hasher.finalize().into()))
-    }
 }
 
 impl Tables {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak, atomic::Ordering};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{TableKey, code::FileCode, contents::ContentId};
+use super::{TableKey, contents::ContentId, file_code::FileCode};
 use crate::process::MappedFile;
 
 /// Maximum number of file entries, about 200 bytes each: 6 MB.

@@ -21,6 +21,7 @@ mod code;
 mod contents;
 mod epochs;
 mod evaluation;
+mod file_code;
 mod files;
 mod intervals;
 mod key;

@@ -6,7 +6,7 @@ use model::{Tables, Window};
 use crate::dictionary::{Function, LOCATION_FOLDED, Line, Location};
 
 use super::Builder;
-use super::tree::ROOT;
+use crate::tree::ROOT;
 
 /// Entries of a block's dictionary that cost each question about the block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::dictionary::{Function, LOCATION_FOLDED, Line, Location, Mapping, Name
 use crate::error::Error;
 
 use super::Builder;
-use super::tree::ROOT;
+use crate::tree::ROOT;
 
 /// Copies what rows use, each entry at its first use, and remembers the new numbers.
 pub(super) struct Import<'a> {

@@ -10,7 +10,7 @@ use crate::dictionary::{Function, Location};
 
 use super::Builder;
 use super::import::{Import, NEW, location_of};
-use super::tree::sort_by_number;
+use crate::tree::sort_by_number;
 
 /// Entries of the builder that may be those of the window; [`NEW`] where there is none.
 struct Candidates {

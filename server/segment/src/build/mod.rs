@@ -8,7 +8,6 @@ mod program_files;
 mod questions;
 pub(crate) mod row_buffer;
 mod stacks;
-pub(crate) mod tree;
 
 use std::io::Write;
 
@@ -35,7 +34,7 @@ pub use self::growth::Growth;
 
 use self::import::Import;
 use self::row_buffer::{RowBuffer, Run};
-use self::tree::Tree;
+use crate::tree::Tree;
 
 /// Nodes of the tree at which a segment is full: a flame graph of all of them takes 0.2 s.
 pub const NODES_MAX: usize = 2_000_000;

@@ -3,7 +3,7 @@
 use crate::read::program_files::{FileSets, Program, ProgramFile, SetTimes, message_times};
 
 use super::Builder;
-use super::tree::ROOT;
+use crate::tree::ROOT;
 
 pub(super) fn read_program_files(builder: &Builder, programs: &[Program]) -> Vec<ProgramFile> {
     let names = &builder.names;

@@ -12,7 +12,7 @@ use crate::read::stacks::{StackTables, choose_names};
 use crate::section::Section;
 
 use super::Builder;
-use super::tree::ROOT;
+use crate::tree::ROOT;
 
 /// Nodes that a stack has of its own, about: it decides only how they are found.
 const NODES_A_STACK: usize = 4;

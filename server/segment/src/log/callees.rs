@@ -4,7 +4,7 @@
 
 use hashbrown::HashMap;
 
-use crate::build::tree::{ROOT, Tree};
+use crate::tree::{ROOT, Tree};
 
 /// The callees of the first nodes of a tree. Callers are locations plus one, or 0 for the root.
 pub(crate) struct Callees {

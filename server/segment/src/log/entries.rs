@@ -3,11 +3,11 @@
 use model::LabelSet;
 
 use crate::build::Builder;
-use crate::build::tree::Tree;
 use crate::chunk::dictionary::LIST_MAX;
 use crate::codec::varint::{self, Bytes, zigzag};
 use crate::dictionary::{Function, Interned, Line, Location, Mapping, Strings, Tag, TagValue};
 use crate::error::Malformed;
+use crate::tree::Tree;
 
 use super::callees::{Callees, caller_of};
 use super::columns::{

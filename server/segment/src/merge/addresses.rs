@@ -5,7 +5,6 @@
 
 use std::io::Write;
 
-use crate::build::tree::{ROOT, Tree};
 use crate::codec::column::Packer;
 use crate::dictionary::{Line, Location, Names, compare_locations, shown_name};
 use crate::error::{Damage, Error};
@@ -15,6 +14,7 @@ use crate::read::callees::CalleeCache;
 use crate::read::{Scratch, Segment};
 use crate::read_at::ReadAt;
 use crate::section::Section;
+use crate::tree::{ROOT, Tree};
 use crate::write::dictionary::DictionaryWriter;
 use crate::write::tree::write_tree;
 use crate::write::{WriteOptions, write_accounts, write_labels, write_windows};

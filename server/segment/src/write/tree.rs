@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use crate::build::tree::{ROOT, Tree};
 use crate::chunk::EncodedChunk;
 use crate::chunk::callees::{CHUNK_CALLERS, Callees, Calls, caller_of};
 use crate::chunk::tree::TreeChunk;
@@ -11,6 +10,7 @@ use crate::error::Error;
 use crate::file::footer::Summary;
 use crate::file::output::Output;
 use crate::section::Section;
+use crate::tree::{ROOT, Tree};
 
 /// Writes nodes in the order of the file.
 pub(crate) struct TreeWriter<'a> {
