@@ -1,6 +1,6 @@
 //! The page's flame graph: a tree in columns, cut to a number of nodes without losing a sample.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use hashbrown::HashMap;
@@ -217,41 +217,11 @@ impl Layout<'_> {
     }
 }
 
-/// A call that was found and not yet chosen.
-struct Candidate {
-    node: Node,
-    caller: u32,
-    /// How many were found before it.
-    order: u32,
-}
+/// A call that was found and not yet chosen: its CPU time, and its position among all that were found. The greatest has the most CPU; of
+/// equal ones, it was found first.
+type Candidate = (u64, Reverse<u32>);
 
-impl Candidate {
-    /// The greatest has the most CPU; of equal ones, it was found first.
-    fn rank(&self) -> (u64, Reverse<u32>) {
-        (self.node.total.ns, Reverse(self.order))
-    }
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank() == other.rank()
-    }
-}
-
-impl Eq for Candidate {}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.rank().cmp(&other.rank())
-    }
-}
-
+/// The candidates with the most CPU.
 fn keep_greatest(candidates: BinaryHeap<Candidate>, count: usize) -> BinaryHeap<Candidate> {
     let mut all = candidates.into_vec();
     if let Some(last) = count.checked_sub(1).filter(|_| count < all.len()) {
@@ -266,23 +236,22 @@ fn keep_greatest(candidates: BinaryHeap<Candidate>, count: usize) -> BinaryHeap<
 /// No call has more CPU than its caller, so callees are looked for when their caller is chosen, and not before.
 fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec<Call>, Stop> {
     let mut charge = walk.tree().charge();
-    let mut candidates = BinaryHeap::from([Candidate {
-        node: root,
-        caller: 0,
-        order: 0,
-    }]);
-    let mut found = 0;
+    let mut candidates = BinaryHeap::from([(root.total.ns, Reverse(0))]);
+    // With the position of the caller.
+    let mut found: Vec<(Node, u32)> = vec![(root, 0)];
     let mut calls: Vec<Call> = Vec::new();
     // A chosen call has a cut until its last callee is chosen too.
     let (mut cuts, mut kept) = (0_usize, 1_usize);
     while calls.len() < nodes_max
-        && let Some(Candidate { node, caller, .. }) = candidates.pop()
+        && let Some((_, Reverse(at))) = candidates.pop()
     {
         if calls.len().is_multiple_of(CALLS_A_CHECK) {
             let bytes = size_of::<Candidate>() * candidates.capacity()
+                + size_of::<(Node, u32)>() * found.capacity()
                 + size_of::<Call>() * calls.capacity();
             charge.set(walk.heap_bytes() + bytes)?;
         }
+        let (node, caller) = found[at as usize].clone();
         if let Some(caller) = calls.get_mut(caller as usize) {
             caller.hidden.callees -= 1;
             caller.hidden.usage = caller.hidden.usage.less(node.total);
@@ -296,12 +265,8 @@ fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec
         };
         for callee in callees {
             hidden.usage.add(callee.total);
-            found += 1;
-            candidates.push(Candidate {
-                node: callee,
-                caller: number,
-                order: found,
-            });
+            candidates.push((callee.total.ns, Reverse(found.len() as u32)));
+            found.push((callee, number));
         }
         cuts += usize::from(hidden.callees > 0);
         calls.push(Call {
