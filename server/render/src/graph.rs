@@ -236,22 +236,31 @@ fn keep_greatest(candidates: BinaryHeap<Candidate>, count: usize) -> BinaryHeap<
 /// No call has more CPU than its caller, so callees are looked for when their caller is chosen, and not before.
 fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec<Call>, Stop> {
     let mut charge = walk.tree().charge();
+    // Without a choice, callers come before their callees.
+    let is_whole = walk.tree().is_surely_within(nodes_max);
     let mut candidates = BinaryHeap::from([(root.total.ns, Reverse(0))]);
     // With the position of the caller.
     let mut found: Vec<(Node, u32)> = vec![(root, 0)];
     let mut calls: Vec<Call> = Vec::new();
     // A chosen call has a cut until its last callee is chosen too.
     let (mut cuts, mut kept) = (0_usize, 1_usize);
-    while calls.len() < nodes_max
-        && let Some((_, Reverse(at))) = candidates.pop()
-    {
+    while calls.len() < nodes_max {
+        let at = if is_whole {
+            calls.len()
+        } else {
+            candidates
+                .pop()
+                .map_or(found.len(), |(_, Reverse(at))| at as usize)
+        };
+        let Some((node, caller)) = found.get(at).cloned() else {
+            break;
+        };
         if calls.len().is_multiple_of(CALLS_A_CHECK) {
             let bytes = size_of::<Candidate>() * candidates.capacity()
                 + size_of::<(Node, u32)>() * found.capacity()
                 + size_of::<Call>() * calls.capacity();
             charge.set(walk.heap_bytes() + bytes)?;
         }
-        let (node, caller) = found[at as usize].clone();
         if let Some(caller) = calls.get_mut(caller as usize) {
             caller.hidden.callees -= 1;
             caller.hidden.usage = caller.hidden.usage.less(node.total);
@@ -265,7 +274,9 @@ fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec
         };
         for callee in callees {
             hidden.usage.add(callee.total);
-            candidates.push((callee.total.ns, Reverse(found.len() as u32)));
+            if !is_whole {
+                candidates.push((callee.total.ns, Reverse(found.len() as u32)));
+            }
             found.push((callee, number));
         }
         cuts += usize::from(hidden.callees > 0);
@@ -348,6 +359,7 @@ root 18 0
         let graph = lay_out(&tree(TEXT), 9);
         assert_eq!(draw(&graph), expected);
         assert_eq!(graph.nodes.depth.len(), 9);
+        assert_eq!(lay_out(&tree(TEXT), 100), graph);
         assert_eq!(graph.strings[0], "");
     }
 

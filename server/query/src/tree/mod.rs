@@ -83,6 +83,13 @@ impl Tree {
         Walk::new(self)
     }
 
+    /// Whether the merged stacks have at most so many nodes, as far as that is seen without merging them.
+    pub fn is_surely_within(&self, nodes_max: usize) -> bool {
+        let entries = |part: &Part| part.entry_count() as usize;
+        self.parts.iter().map(entries).sum::<usize>() <= nodes_max
+            && self.parts.iter().map(Part::count_frames).sum::<usize>() < nodes_max
+    }
+
     /// The sum of all samples.
     pub fn total(&self) -> Usage {
         let mut sum = Usage::default();

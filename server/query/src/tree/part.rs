@@ -97,6 +97,13 @@ impl Part {
         self.entries.len() as u32 - 1
     }
 
+    /// Frames of all stacks, those that they share counted once.
+    pub(super) fn count_frames(&self) -> usize {
+        let sampled =
+            (1..self.entry_count()).filter(|entry| self.total(*entry) != Usage::default());
+        sampled.map(|entry| self.frames(entry).len()).sum()
+    }
+
     /// The first entry behind an entry's callees.
     pub(super) fn end(&self, entry: u32) -> u32 {
         self.entries[entry as usize].end
