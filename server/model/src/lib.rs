@@ -44,7 +44,6 @@
 //! Numbers of entries have 32 bits. Nothing here checks lengths: a message is checked before a window is made of it.
 
 mod charged_buffer;
-mod child_index;
 pub mod dictionary;
 mod digest;
 mod import;
@@ -63,7 +62,6 @@ pub mod unnamed;
 pub mod window;
 
 pub use charged_buffer::ChargedBuffer;
-pub use child_index::ChildIndex;
 pub use dictionary::Dictionary;
 pub use import::Import;
 pub use joined::{JoinedLines, Lines, NamedTables};

@@ -1,5 +1,7 @@
 //! Series and their CPU time.
 
+use std::iter::Sum;
+
 use model::{LabelSet, StackSum};
 use store::{Snapshot, StoreError};
 
@@ -29,6 +31,15 @@ impl Usage {
             samples: self.samples.saturating_sub(part.samples),
             ns: self.ns.saturating_sub(part.ns),
         }
+    }
+}
+
+impl Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(usages: I) -> Self {
+        usages.fold(Self::default(), |mut sum, usage| {
+            sum.add(usage);
+            sum
+        })
     }
 }
 

@@ -302,7 +302,7 @@ impl Sums {
         });
         let binary = |(id, outcomes): (StringId, BTreeMap<u32, Usage>)| BinaryStops {
             binary: text(id),
-            stopped: sum(outcomes.values()),
+            stopped: outcomes.values().copied().sum(),
             through: through.get(&id).copied().unwrap_or_default(),
             outcomes: sort_named(
                 outcomes
@@ -331,7 +331,7 @@ impl Sums {
         outcomes.push((KERNEL_ONLY.to_owned(), self.kernel_only));
         outcomes.retain(|(_, usage)| *usage != Usage::default());
         StackReport {
-            total: sum(outcomes.iter().map(|(_, usage)| usage)),
+            total: outcomes.iter().map(|(_, usage)| *usage).sum(),
             complete: self.complete,
             kernel_only: self.kernel_only,
             outcomes: sort_named(outcomes),
@@ -366,14 +366,6 @@ fn file_of(tables: &Tables, id: LocationId) -> &str {
         .map_or("", |mapping| {
             tables.string(tables.mappings[mapping.position()].file)
         })
-}
-
-/// Sums a list.
-pub fn sum<'a>(usages: impl IntoIterator<Item = &'a Usage>) -> Usage {
-    usages.into_iter().fold(Usage::default(), |mut sum, usage| {
-        sum.add(*usage);
-        sum
-    })
 }
 
 /// Most CPU first.
@@ -446,7 +438,8 @@ mod tests {
         assert_eq!(report.total.samples, 64);
         assert_eq!(report.complete.samples, 58);
         assert_eq!(report.kernel_only.samples, 7);
-        assert_eq!(sum(report.stops.iter().map(|stop| &stop.usage)).samples, 6);
+        let stopped: Usage = report.stops.iter().map(|stop| stop.usage).sum();
+        assert_eq!(stopped.samples, 6);
     }
 
     #[test]

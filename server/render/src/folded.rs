@@ -45,10 +45,7 @@ pub fn write_folded(tree: &Tree, options: FoldedOptions, out: &mut impl Write) -
         }
         let mut callees = walk.callees(&node);
         callees.retain(|callee| callee.total.ns >= options.ns_min);
-        let below = callees.iter().fold(Usage::default(), |mut sum, callee| {
-            sum.add(callee.total);
-            sum
-        });
+        let below: Usage = callees.iter().map(|callee| callee.total).sum();
         let own = node.total.less(below);
         let value = match options.unit {
             FoldedUnit::Samples => own.samples,

@@ -92,9 +92,7 @@ impl Tree {
 
     /// The sum of all samples.
     pub fn total(&self) -> Usage {
-        let mut sum = Usage::default();
-        self.parts.iter().for_each(|part| sum.add(part.total(0)));
-        sum
+        self.parts.iter().map(|part| part.total(0)).sum()
     }
 
     /// Samples whose innermost frame has no name, and those that have such a frame anywhere.

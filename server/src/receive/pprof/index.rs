@@ -4,7 +4,9 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use model::tables::{StackId, TagSetId};
-use model::{ChildIndex, StackNode, Tables, Tag};
+use model::{StackNode, Tables, Tag};
+
+use super::child_index::ChildIndex;
 
 /// Positions of stacks and tag sets in tables. The hashes are seeded at random.
 #[derive(Default)]

@@ -9,6 +9,7 @@
 //! whose tables may become large is walked without making any first ([`CountedProfile::new`]): a refusal then costs no more than the ids
 //! of its entries.
 
+mod child_index;
 mod entry;
 mod fields;
 mod head;

@@ -1,7 +1,7 @@
 //! Completeness of stacks.
 
 use query::series::Usage;
-use query::stacks::{BinaryStops, ProgramChecks, StackReport, Stop, sum};
+use query::stacks::{BinaryStops, ProgramChecks, StackReport, Stop};
 use serde::Serialize;
 
 use super::OutcomeEntry;
@@ -87,7 +87,7 @@ struct CheckRestEntry {
 impl RestEntry {
     /// Sums the entries that are not shown; `None` if there are none.
     fn new<T>(others: &[T], usage: fn(&T) -> &Usage) -> Option<Self> {
-        let Usage { samples, ns } = sum(others.iter().map(usage));
+        let Usage { samples, ns } = others.iter().map(usage).copied().sum();
         (!others.is_empty()).then_some(Self {
             count: others.len(),
             samples,
@@ -152,9 +152,9 @@ impl StacksAnswer {
 impl CheckList {
     fn new(checks: &[ProgramChecks], limit: usize) -> Self {
         let sums = |programs: &[ProgramChecks]| {
-            let agreed = sum(programs.iter().map(|program| &program.agreed)).samples;
-            let differed = sum(programs.iter().map(|program| &program.differed)).samples;
-            (agreed, differed)
+            let agreed: Usage = programs.iter().map(|program| program.agreed).sum();
+            let differed: Usage = programs.iter().map(|program| program.differed).sum();
+            (agreed.samples, differed.samples)
         };
         let (shown, left) = checks.split_at(limit.min(checks.len()));
         let program = |program: &ProgramChecks| CheckEntry {

@@ -1,8 +1,8 @@
-//! Finds the child of a tree's node by its key: the number of a frame in a flame graph, or of a location in the stacks of a window.
+//! Finds the stack of a call: the child of a stack's node by the number of its location.
 //!
-//! Nearly all nodes have a few children, which are a list; a hash table has those beyond, so that nobody can make a search long. In a
-//! flame graph of 0.7 million nodes that takes a fifth of the time of one hash table for all: the nodes of a list lie near each other,
-//! and each step into the table is a cache miss. A node that is new has no children, so that those below it are added without a search.
+//! Nearly all nodes have a few children, which are a list; a hash table has those beyond, so that nobody can make a search long. In a tree
+//! of 0.7 million nodes that takes a fifth of the time of one hash table for all: the nodes of a list lie near each other, and each step
+//! into the table is a cache miss. A node that is new has no children, so that those below it are added without a search.
 
 use std::hash::BuildHasher;
 
@@ -22,8 +22,8 @@ struct Entry {
     next_sibling: u32,
 }
 
-/// The nodes of a tree by parent and key. The hashes are seeded at random.
-pub struct ChildIndex {
+/// The nodes of a tree by parent and location. The hashes are seeded at random.
+pub(super) struct ChildIndex {
     entries: Vec<Entry>,
     unlisted: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -47,20 +47,14 @@ impl Default for ChildIndex {
 }
 
 impl ChildIndex {
-    /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        // An entry of the table has four bytes and one of control.
-        size_of::<Entry>() * self.entries.capacity() + 5 * self.unlisted.capacity()
-    }
-
     /// Makes room for more nodes.
-    pub fn reserve(&mut self, more: usize) {
+    pub(super) fn reserve(&mut self, more: usize) {
         self.entries.reserve_exact(more);
     }
 
     /// The child of a node with a key. If there was none, it is the next node.
     #[inline]
-    pub fn find_or_add(&mut self, parent: u32, key: u32) -> u32 {
+    pub(super) fn find_or_add(&mut self, parent: u32, key: u32) -> u32 {
         let mut child = self.entries[parent as usize].first_child;
         for _ in 0..LISTED_MAX {
             if child == NONE {
