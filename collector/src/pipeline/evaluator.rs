@@ -52,7 +52,7 @@ pub(super) struct Job {
     pub(super) work: Work,
 }
 
-/// What is made of a file.
+/// The rows that a job makes of a file.
 pub(super) enum Work {
     /// All rows of its call frame information.
     CallFrameInformation,

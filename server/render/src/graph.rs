@@ -217,18 +217,67 @@ impl Layout<'_> {
     }
 }
 
-/// A call that was found and not yet chosen: its CPU time, and its position among all that were found. The greatest has the most CPU; of
-/// equal ones, it was found first.
-type Candidate = (u64, Reverse<u32>);
+/// The calls that were found, each with the position of its caller, and the order in which they are taken.
+struct Candidates {
+    found: Vec<(Node, u32)>,
+    order: Order,
+}
 
-/// The candidates with the most CPU.
-fn keep_greatest(candidates: BinaryHeap<Candidate>, count: usize) -> BinaryHeap<Candidate> {
-    let mut all = candidates.into_vec();
-    if let Some(last) = count.checked_sub(1).filter(|_| count < all.len()) {
-        all.select_nth_unstable_by(last, |a, b| b.cmp(a));
+enum Order {
+    /// As they were found, callers before their callees. The number of those that were taken.
+    Found(usize),
+    /// Those with the most CPU first; of equal ones, the one that was found first.
+    Cpu(BinaryHeap<(u64, Reverse<u32>)>),
+}
+
+impl Candidates {
+    fn new(order: Order) -> Self {
+        let found = Vec::new();
+        Self { found, order }
     }
-    all.truncate(count);
-    all.into()
+
+    fn push(&mut self, node: Node, caller: u32) {
+        if let Order::Cpu(left) = &mut self.order {
+            left.push((node.total.ns, Reverse(self.found.len() as u32)));
+        }
+        self.found.push((node, caller));
+    }
+
+    fn pop(&mut self) -> Option<(Node, u32)> {
+        let at = match &mut self.order {
+            Order::Found(taken) => {
+                *taken += 1;
+                *taken - 1
+            }
+            Order::Cpu(left) => left.pop()?.1.0 as usize,
+        };
+        self.found.get(at).cloned()
+    }
+
+    /// Forgets those with the least CPU, of which no more than `count` will be taken.
+    fn keep(&mut self, count: usize) {
+        let Order::Cpu(left) = &mut self.order else {
+            return;
+        };
+        if left.len() <= 2 * count {
+            return;
+        }
+        let mut all = std::mem::take(left).into_vec();
+        if let Some(last) = count.checked_sub(1) {
+            all.select_nth_unstable_by(last, |a, b| b.cmp(a));
+        }
+        all.truncate(count);
+        *left = all.into();
+    }
+
+    /// Bytes on the heap.
+    fn heap_bytes(&self) -> usize {
+        let left = match &self.order {
+            Order::Found(_) => 0,
+            Order::Cpu(left) => left.capacity(),
+        };
+        size_of::<(Node, u32)>() * self.found.capacity() + size_of::<(u64, Reverse<u32>)>() * left
+    }
 }
 
 /// Chooses the calls with the most CPU, so that they and the nodes for cuts are at most `nodes_max`.
@@ -236,29 +285,21 @@ fn keep_greatest(candidates: BinaryHeap<Candidate>, count: usize) -> BinaryHeap<
 /// No call has more CPU than its caller, so callees are looked for when their caller is chosen, and not before.
 fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec<Call>, Stop> {
     let mut charge = walk.tree().charge();
-    // Without a choice, callers come before their callees.
-    let is_whole = walk.tree().is_surely_within(nodes_max);
-    let mut candidates = BinaryHeap::from([(root.total.ns, Reverse(0))]);
-    // With the position of the caller.
-    let mut found: Vec<(Node, u32)> = vec![(root, 0)];
+    // If all are kept, there is nothing to choose.
+    let mut candidates = Candidates::new(if walk.tree().is_surely_within(nodes_max) {
+        Order::Found(0)
+    } else {
+        Order::Cpu(BinaryHeap::new())
+    });
+    candidates.push(root, 0);
     let mut calls: Vec<Call> = Vec::new();
     // A chosen call has a cut until its last callee is chosen too.
     let (mut cuts, mut kept) = (0_usize, 1_usize);
-    while calls.len() < nodes_max {
-        let at = if is_whole {
-            calls.len()
-        } else {
-            candidates
-                .pop()
-                .map_or(found.len(), |(_, Reverse(at))| at as usize)
-        };
-        let Some((node, caller)) = found.get(at).cloned() else {
-            break;
-        };
+    while calls.len() < nodes_max
+        && let Some((node, caller)) = candidates.pop()
+    {
         if calls.len().is_multiple_of(CALLS_A_CHECK) {
-            let bytes = size_of::<Candidate>() * candidates.capacity()
-                + size_of::<(Node, u32)>() * found.capacity()
-                + size_of::<Call>() * calls.capacity();
+            let bytes = candidates.heap_bytes() + size_of::<Call>() * calls.capacity();
             charge.set(walk.heap_bytes() + bytes)?;
         }
         if let Some(caller) = calls.get_mut(caller as usize) {
@@ -274,10 +315,7 @@ fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec
         };
         for callee in callees {
             hidden.usage.add(callee.total);
-            if !is_whole {
-                candidates.push((callee.total.ns, Reverse(found.len() as u32)));
-            }
-            found.push((callee, number));
+            candidates.push(callee, number);
         }
         cuts += usize::from(hidden.callees > 0);
         calls.push(Call {
@@ -290,10 +328,7 @@ fn choose_calls(walk: &mut Walk<'_>, root: Node, nodes_max: usize) -> Result<Vec
         if calls.len() + cuts <= nodes_max {
             kept = calls.len();
         }
-        let left = nodes_max - calls.len();
-        if candidates.len() > 2 * left {
-            candidates = keep_greatest(candidates, left);
-        }
+        candidates.keep(nodes_max - calls.len());
     }
     for call in calls.split_off(kept) {
         if let Some(caller) = calls.get_mut(call.caller as usize) {

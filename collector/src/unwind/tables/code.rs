@@ -12,7 +12,7 @@ use std::mem;
 use profiler_bpf::{arch::x86_64::rule::Rule, unwind::BLOCK_BYTES};
 use rustc_hash::FxHashSet;
 
-use super::{FileState, RefusedStats, Rows, TableKey, Tables, file_code::FileCode};
+use super::{FileState, RefusedStats, Rows, TableKey, Tables, instruction_rows::InstructionRows};
 use crate::unwind::{
     CodeRows, Digest, Limits, RuleSet, Table,
     table::{TableBuilder, TooManyRows},
@@ -84,7 +84,7 @@ impl Tables {
         self.leave_content(key, now_ns);
         if let Some(file) = self.files.get_mut(key) {
             self.code.ranges -= file.code.len();
-            file.code = FileCode::default();
+            file.code = InstructionRows::default();
             file.state = FileState::Absent { retry_ns: 0 };
         }
         self.change_users(key);
@@ -107,7 +107,7 @@ impl Tables {
             return true;
         };
         let content = self.contents.get(old);
-        // What waits for room is walked in user space as it is.
+        // Rows that wait for room in the kernel serve walks in user space as they are.
         let placed = content.and_then(|content| content.placed());
         let (Some(placed), Some(digest)) = (placed, file.code.digest()) else {
             return true;

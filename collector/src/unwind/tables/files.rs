@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak, atomic::Ordering};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{TableKey, contents::ContentId, file_code::FileCode};
+use super::{TableKey, contents::ContentId, instruction_rows::InstructionRows};
 use crate::process::MappedFile;
 
 /// Maximum number of file entries, about 200 bytes each: 6 MB.
@@ -32,7 +32,7 @@ pub(super) struct File {
     /// Time at which it was evaluated, or gained or lost a user.
     pub(super) touched_ns: u64,
     /// Rows of its code without call frame information.
-    pub(super) code: FileCode,
+    pub(super) code: InstructionRows,
 }
 
 /// State of a file's rows.
@@ -59,7 +59,7 @@ impl File {
             state: FileState::Absent { retry_ns: 0 },
             users: FxHashSet::default(),
             touched_ns: now_ns,
-            code: FileCode::default(),
+            code: InstructionRows::default(),
         }
     }
 

@@ -94,14 +94,14 @@ struct Record {
     tree: Option<u64>,
 }
 
-/// What a function's record says of its stack.
+/// The part of a function's record that describes its stack.
 pub(super) struct StackRecord {
     /// The function's address, as in the list.
     pub(super) entry: u64,
     pub(super) name: u32,
     /// Table of the stack's depths.
     depths: u32,
-    /// What the runtime's own unwinder knows of the function.
+    /// Flags of the function for the runtime's own unwinder.
     pub(super) flags: u8,
 }
 

@@ -162,7 +162,7 @@ impl Part {
         Member { part, entry, depth }: Member,
         mut visit: impl FnMut(FrameId, Usage, Member),
     ) {
-        // What was inlined is called by nobody else.
+        // At one location, a frame calls the one that was inlined into it, and no other.
         if let Some(frame) = self.frames(entry).get(depth as usize + 1) {
             let depth = depth + 1;
             visit(*frame, self.total(entry), Member { part, entry, depth });

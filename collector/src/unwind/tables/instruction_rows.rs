@@ -10,7 +10,7 @@ use crate::{
 
 /// The rows of one file's code without call frame information.
 #[derive(Debug, Default)]
-pub(super) struct FileCode {
+pub(super) struct InstructionRows {
     pub(super) rows: CodeRows,
     /// Digest of its call frame information.
     pub(super) base: Option<Digest>,
@@ -18,7 +18,7 @@ pub(super) struct FileCode {
     pub(super) next_merge_ns: u64,
 }
 
-impl FileCode {
+impl InstructionRows {
     /// The rule at an offset of its file.
     pub(super) fn find(&self, file: &Arc<MappedFile>, offset: u64) -> Found {
         let found = self.rows.find(offset).map(Found::Rule);
